@@ -1,0 +1,140 @@
+"""What one step sees, and how a user's own batch becomes it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from luthier.errors import DataError
+
+TARGET_KEYS = ("targets", "target", "labels", "label")
+
+
+@dataclass(slots=True)
+class Batch:
+    """Inputs, targets, weights and indices of a few samples.
+
+    Attributes:
+        inputs: The module's positional arguments (a tuple) or its keyword arguments (a dict).
+        targets: What the criterion compares with; None where only `step` knows.
+        weights: One weight a sample, shape `(N,)`, or None.
+        indices: Which samples these are, shape `(N,)`, or None where the source does not say (an own DataLoader).
+        raw: The batch as an own `step(module, batch)` takes it, where there is one.
+        target_key: What the target is called where the inputs are a dict.
+    """
+
+    inputs: tuple[Any, ...] | dict[str, Any]
+    targets: Any
+    weights: Tensor | None = None
+    indices: Tensor | None = None
+    raw: Any = None
+    target_key: str = "targets"
+
+    def __len__(self) -> int:
+        return num_rows(self.targets) or num_rows(self.inputs) or num_rows(self.raw) or 1
+
+    def forward(self, module: Callable[..., Any]) -> Any:
+        """Call `module` on the inputs."""
+        return module(**self.inputs) if isinstance(self.inputs, dict) else module(*self.inputs)
+
+    def original(self) -> Any:
+        """Return the batch as the caller's own code would see it."""
+        if self.raw is not None:
+            return self.raw
+        if isinstance(self.inputs, dict):
+            return {**self.inputs, self.target_key: self.targets}
+        return (*self.inputs, self.targets)
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on `device`."""
+        return replace(
+            self,
+            inputs=move(self.inputs, device),
+            targets=move(self.targets, device),
+            weights=move(self.weights, device),
+            raw=move(self.raw, device),
+        )
+
+    def micro(self, size: int) -> "list[Batch]":
+        """Slice into micro-batches of at most `size` samples."""
+        n = len(self)
+        if size >= n:
+            return [self]
+        spans = [(start, min(start + size, n)) for start in range(0, n, size)]
+        names = ("inputs", "targets", "weights", "indices", "raw")
+        return [replace(self, **{name: _slice(getattr(self, name), a, b, n) for name in names}) for a, b in spans]
+
+
+def split_batch(raw: Any, target_key: str | None = None) -> Batch:
+    """Split a user's batch into inputs and targets.
+
+    A sequence is `(x1, x2, …, targets)`: the last is the target. A dict is keyword arguments, less its target.
+
+    Raises:
+        DataError: a dict with no target or several, or a batch that is neither.
+    """
+    if isinstance(raw, Mapping):
+        found = [key for key in TARGET_KEYS if key in raw] if target_key is None else [target_key]
+        if len(found) != 1 or found[0] not in raw:
+            have = ", ".join(map(repr, raw))
+            what = f"several targets ({', '.join(found)})" if len(found) > 1 else "no target"
+            raise DataError(
+                f"a batch of the data is a dict with {what}; its keys are {have}",
+                hint="name the target's key with target_key=, or compute the loss yourself with step=",
+                code="data-batch-target",
+            )
+        inputs = {str(key): value for key, value in raw.items() if key != found[0]}
+        return Batch(inputs, raw[found[0]], target_key=found[0])
+    if isinstance(raw, Sequence) and not isinstance(raw, str) and len(raw) >= 2:
+        return Batch(tuple(raw[:-1]), raw[-1])
+    raise DataError(
+        f"a batch of the data is {describe(raw)}, which is neither (inputs, targets) nor a dict",
+        hint="yield (inputs, targets) from the dataset, or compute the loss yourself with step=",
+        code="data-batch-shape",
+    )
+
+
+def describe(value: Any) -> str:
+    """Say what a value is, in few words: `a tensor of shape (4, 3)`, `a list of length 1`."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return f"a {type(value).__name__} of length {len(value)}"
+    return f"a {type(value).__name__}"
+
+
+def num_rows(value: Any) -> int | None:
+    """Return the size of the first dimension of the first tensor found, or None."""
+    if isinstance(value, Tensor):
+        return value.shape[0] if value.ndim else None
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return next((rows for rows in map(num_rows, value) if rows is not None), None)
+    return None
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """Move every tensor in a nested value to `device`; anything else with a `.to` goes by it."""
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.to(device, non_blocking=True)
+    if isinstance(value, Mapping):
+        moved = {key: move(item, device) for key, item in value.items()}
+        return moved if type(value) is dict or not hasattr(value, "to") else value.to(device)
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return value.to(device) if hasattr(value, "to") else type(value)(*(move(item, device) for item in value))
+    if isinstance(value, list | tuple):
+        return type(value)(move(item, device) for item in value)
+    return value.to(device) if hasattr(value, "to") else value
+
+
+def _slice(value: Any, start: int, stop: int, n: int) -> Any:
+    if isinstance(value, Tensor):
+        return value[start:stop] if value.ndim and value.shape[0] == n else value
+    if isinstance(value, dict):
+        return {key: _slice(item, start, stop, n) for key, item in value.items()}
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return type(value)(_slice(item, start, stop, n) for item in value)
+    return value

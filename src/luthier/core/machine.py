@@ -1,0 +1,67 @@
+"""Device and threads: what torch has here, and what bits depend on."""
+
+import platform
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+
+from luthier.core.names import did_you_mean
+from luthier.errors import SettingError
+
+
+def find_device(name: str | torch.device | None) -> torch.device:
+    """Return the device of that name.
+
+    Raises:
+        SettingError: torch does not know the name, or does not have the device on this machine.
+    """
+    if name is None:
+        return torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        here = available_devices()
+        reason = str(error).splitlines()[0]
+        raise SettingError(
+            f"device {str(name)!r} cannot be used here: {reason}",
+            hint=did_you_mean(str(name), here) if str(name) not in here else f"this torch has: {', '.join(here)}",
+            code="setting-device",
+        ) from error
+    return device
+
+
+def available_devices() -> list[str]:
+    """Return the names of the devices that this torch can use here, the best first."""
+    names = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return [*names, "cpu"]
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Return the autocast context of a precision on a device.
+
+    Raises:
+        SettingError: the device does not have that precision.
+    """
+    if precision == "float32":
+        return nullcontext()
+    if precision == "fp16" and device.type == "cpu":
+        raise SettingError(
+            "precision 'fp16' is not to be had on the cpu",
+            hint="use bf16 or float32",
+            code="setting-precision",
+        )
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def machine() -> dict[str, Any]:
+    """Return what the bits of a run depend on beside its data and settings."""
+    return {
+        "torch": torch.__version__,
+        "processor": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+        "threads": torch.get_num_threads(),
+    }

@@ -1,0 +1,118 @@
+"""What the inputs and the target are: names, kinds, categories, classes, shapes, statistics from training rows."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from luthier.core.plain import check_types
+
+Task = Literal["binary", "multiclass", "multilabel", "regression"]
+ColumnKind = Literal["number", "boolean", "category", "date", "identifier", "text", "constant", "ignored"]
+INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date")
+COLUMN_KINDS: tuple[ColumnKind, ...] = (
+    "number", "boolean", "category", "date", "identifier", "text", "constant", "ignored",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One input column of a table. The kinds of `INPUT_KINDS` enter the network; the others are left out.
+
+    Attributes:
+        name: As in the header.
+        kind: What the column is.
+        why: The reason for the kind, in words.
+        missing: Training rows without a value.
+        categories: Of a category, in the order of their codes, counted from 1 (code 0 is kept for unseen ones). The
+            last is "", for missing, where training rows lack the value. Of a boolean, the words for no and yes.
+        parts: Of a date, the numbers made of it.
+        means: Of each number that the column becomes, over the training rows that have it.
+        stds: Likewise the standard deviation (1 where it would be 0).
+        quantiles: Of a number, knots of its distribution over training rows; empty where it enters as it is.
+        date_format: Of a date, how it is written, as `data.cells.DATE_FORMATS` names it.
+    """
+
+    name: str
+    kind: ColumnKind
+    why: str = ""
+    missing: int = 0
+    categories: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    means: tuple[float, ...] = ()
+    stds: tuple[float, ...] = ()
+    quantiles: tuple[float, ...] = ()
+    date_format: str = ""
+
+    def __post_init__(self) -> None:
+        check_types(self, where=f"column {self.name!r}")
+
+    @property
+    def is_input(self) -> bool:
+        """Whether the network sees this column."""
+        return self.kind in INPUT_KINDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One target: its classes (categories and yes/no), or its mean and standard deviation (numbers)."""
+
+    name: str
+    kind: Literal["number", "category", "boolean"]
+    classes: tuple[str, ...] = ()
+    counts: tuple[int, ...] = ()
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_types(self, where=f"target {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageInput:
+    """How an image becomes the network's input: `channels` x `height` x `width`, then (pixel / 255 - mean) / std."""
+
+    channels: int
+    height: int
+    width: int
+    means: tuple[float, ...]
+    stds: tuple[float, ...]
+    value_scale: float = 255.0
+    decoder: Literal["pillow"] = "pillow"
+
+    def __post_init__(self) -> None:
+        check_types(self, where="the image input")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """What goes in and what comes out, learnt from training rows alone.
+
+    Attributes:
+        task: What kind of answer is asked for.
+        targets: One, or several (multilabel, regression with several values).
+        columns: Of a table, in the order of the file.
+        image: Of images.
+        label_delimiter: Where several labels stand in one cell, what separates them.
+        label_column: The column of those cells; the targets are then called by their labels.
+        num_rows: Training rows.
+    """
+
+    task: Task
+    targets: tuple[Target, ...]
+    columns: tuple[Column, ...] = ()
+    image: ImageInput | None = None
+    label_delimiter: str | None = None
+    label_column: str | None = None
+    num_rows: int = 0
+
+    def __post_init__(self) -> None:
+        check_types(self, where="the schema")
+
+    @property
+    def inputs(self) -> tuple[Column, ...]:
+        """The columns that the network sees."""
+        return tuple(column for column in self.columns if column.is_input)
+
+    @property
+    def num_outputs(self) -> int:
+        """How many numbers the network's last layer gives for one row."""
+        return len(self.targets[0].classes) if self.task == "multiclass" else len(self.targets)

@@ -1,0 +1,153 @@
+"""Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from luthier.core.names import did_you_mean
+from luthier.core.schema import Column, Schema
+from luthier.data.cells import NO_WORDS, YES_WORDS, Floats, Mask, date_parts, to_numbers, to_seconds, to_texts
+from luthier.errors import DataError
+
+MAX_ABS = 8.0
+"""Standardised numbers stop here, so that one wild cell does not rule the network."""
+
+
+@dataclass(frozen=True)
+class CellReport:
+    """How many cells of one input column could not be taken as they stand.
+
+    Attributes:
+        column: Its name.
+        missing: Cells without a value.
+        unparseable: Cells that are no number, date or yes/no word, taken as missing.
+        unseen: Values that are no category of the Schema, taken as code 0.
+    """
+
+    column: str
+    missing: int
+    unparseable: int
+    unseen: int
+
+
+def feature_names(schema: Schema) -> list[str]:
+    """Return a name for each of the D columns of `numbers`.
+
+    A number `x` gives `x`, and `x rank` where it has quantiles; a boolean `x`; a date `x seconds`, `x month_sin` and
+    so on; each of them `x missing` where training rows lack it.
+    """
+    names: list[str] = []
+    for column in schema.inputs:
+        if column.kind != "category":
+            names += [f"{column.name} {part}" for part in column.parts] or [column.name]
+            names += [f"{column.name} rank"] if column.quantiles else []
+            names += [f"{column.name} missing"] if column.missing else []
+    return names
+
+
+def category_sizes(schema: Schema) -> list[int]:
+    """Return how many codes each of the K columns of `categories` has: its categories, and 0 for unseen ones."""
+    return [len(column.categories) + 1 for column in schema.inputs if column.kind == "category"]
+
+
+def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> dict[str, NDArray[np.generic]]:
+    """Return the inputs of the network, in the order of `schema.inputs`, whatever the order of the frame's columns.
+
+    Args:
+        frame: Rows to encode; columns that are no inputs are passed over.
+        schema: From training.
+        where: What to call the rows in messages.
+
+    Returns:
+        `numbers`, float32 `(N, D)`, named by `feature_names`: `(x - mean) / std` within ±8, 0 where missing, infinite
+        or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
+        `(N, K)`, of `category_sizes`: codes from 1, and 0 for what training did not see.
+
+    Raises:
+        DataError: input columns that are not in the frame, all of them named.
+    """
+    series = _input_series(frame, schema, where)
+    numbers = np.zeros((frame.height, len(feature_names(schema))), dtype=np.float32)
+    categories = np.zeros((frame.height, len(category_sizes(schema))), dtype=np.int64)
+    feature = place = 0
+    for column, cells in zip(schema.inputs, series, strict=True):
+        if column.kind == "category":
+            categories[:, place] = _category_codes(cells, column)[0]
+            place += 1
+            continue
+        for values in _features(cells, column):
+            numbers[:, feature] = values
+            feature += 1
+    return {"numbers": numbers, "categories": categories}
+
+
+def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> tuple[CellReport, ...]:
+    """Return, for each input column, how many cells are missing, not readable or of an unseen category.
+
+    Raises:
+        DataError: as `encode_inputs`.
+    """
+    reports = []
+    for column, cells in zip(schema.inputs, _input_series(frame, schema, where), strict=True):
+        if column.kind == "category":
+            codes, missing = _category_codes(cells, column)
+            reports.append(CellReport(column.name, int(missing.sum()), 0, int(((codes == 0) & ~missing).sum())))
+        else:
+            values, missing = _values(cells, column)
+            unread = np.isnan(values) & ~missing
+            reports.append(CellReport(column.name, int(missing.sum()), int(unread.sum()), 0))
+    return tuple(reports)
+
+
+def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:
+    absent = [column.name for column in schema.inputs if column.name not in frame.columns]
+    if absent:
+        spare = [name for name in frame.columns if name not in {column.name for column in schema.inputs}]
+        near = [f"{name!r}: {did_you_mean(name, spare)}" for name in absent[:5] if spare]
+        raise DataError(
+            f"{where} lacks {len(absent)} column{'s' * (len(absent) > 1)} that the network was trained on: "
+            f"{', '.join(map(repr, absent))}",
+            hint="; ".join(near) or "give the columns of the training data",
+            code="data-column-missing",
+        )
+    return [frame[column.name] for column in schema.inputs]
+
+
+def _values(cells: pl.Series, column: Column) -> tuple[Floats, Mask]:
+    """Return the number in each cell of a number, boolean or date column (NaN without one), and which are missing."""
+    numbers, missing, _ = to_numbers(cells)
+    if column.kind == "date":
+        return to_seconds(cells, column.date_format), missing
+    if column.kind == "boolean":
+        numbers = np.where(np.isin(numbers, (0, 1)), numbers, np.nan)
+        if cells.dtype == pl.String:
+            words = to_texts(cells).str.to_lowercase()
+            numbers[words.is_in(YES_WORDS).fill_null(False).to_numpy()] = 1
+            numbers[words.is_in(NO_WORDS).fill_null(False).to_numpy()] = 0
+    return numbers, missing
+
+
+def _features(cells: pl.Series, column: Column) -> list[Floats]:
+    values = _values(cells, column)[0]
+    missing = np.isnan(values)
+    features: list[Floats] = []
+    parts = date_parts(values, column.parts) if column.kind == "date" else [values]
+    for part, mean, std in zip(parts, column.means, column.stds, strict=True):
+        with np.errstate(over="ignore"):  # x - mean may leave float64's range, and is clipped
+            features.append(np.where(missing, 0.0, np.clip((part - mean) / std, -MAX_ABS, MAX_ABS)))
+    if column.quantiles:
+        knots = np.linspace(-1, 1, len(column.quantiles))
+        features.append(np.where(missing, 0.0, np.interp(values, column.quantiles, knots)))
+    if column.missing:
+        features.append(missing.astype(np.float64))
+    return features
+
+
+def _category_codes(cells: pl.Series, column: Column) -> tuple[NDArray[np.int64], Mask]:
+    texts = to_texts(cells)
+    missing = texts.is_null().to_numpy()
+    known = pl.DataFrame({"text": pl.Series(column.categories, dtype=pl.String)}).with_row_index("code", offset=1)
+    joined = texts.fill_null("").rename("text").to_frame().join(known, on="text", how="left", maintain_order="left")
+    return joined["code"].cast(pl.Int64).fill_null(0).to_numpy(), missing

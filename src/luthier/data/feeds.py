@@ -1,0 +1,177 @@
+"""The batches of an epoch, from any place in it: over a source by address, over an own DataLoader by replay."""
+
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from luthier.core.batch import Batch, split_batch
+from luthier.core.order import order
+from luthier.core.rng import get_rng_state, set_rng_state
+from luthier.data.sources import Source
+
+_log = logging.getLogger("luthier")
+
+
+class Feed(Protocol):
+    """One split of the data as the loop sees it."""
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch; TypeError where the loader cannot say."""
+        ...
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from batch `start` on."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resume needs beside (epoch, batch)."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        ...
+
+
+class AddressedFeed:
+    """Batches of a source in `order(n, seed, epoch)`: a resume is a seek."""
+
+    def __init__(self, source: Source, *, batch_size: int, seed: int, shuffle: bool, drop_last: bool = False) -> None:
+        self.source, self.batch_size, self.seed = source, batch_size, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+
+    def __len__(self) -> int:
+        n = len(self.source)
+        return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from batch `start` on. Unshuffled data is read alike in every epoch."""
+        n = len(self.source)
+        indices = order(n, self.seed, epoch) if self.shuffle else torch.arange(n)
+        chunks = indices.split(self.batch_size)[start : len(self)]
+        return self.source.batches(chunks, self.seed, epoch if self.shuffle else 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return nothing: the address says all."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Do nothing."""
+
+
+class LoaderFeed:
+    """An own DataLoader, taken as it is: iterated once an epoch, and nothing else draws.
+
+    What its generators were at `iter()` is kept; a resume inside an epoch puts them back, reads the batches that were
+    done, and goes on.
+    """
+
+    def __init__(self, loader: Any, *, target_key: str | None = None, split: bool = True) -> None:
+        self.loader, self.target_key, self.split = loader, target_key, split
+        self.at_iter: dict[str, Any] | None = None
+        self.positions: Any = None
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    @property
+    def inexact(self) -> str | None:
+        """Why a resume inside an epoch cannot be exact, or None."""
+        if hasattr(self.loader, "state_dict"):
+            return None
+        if isinstance(getattr(self.loader, "dataset", None), IterableDataset):
+            return "its dataset is iterable and the loader has no state_dict"
+        if not isinstance(self.loader, DataLoader):
+            return f"a {type(self.loader).__name__} is no DataLoader and has no state_dict"
+        if self.loader.num_workers and self.loader.persistent_workers:
+            return "persistent workers keep draws that cannot be read back (set persistent_workers=False)"
+        return None
+
+    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from batch `start` on."""
+        if start and self.positions is not None:
+            now = get_rng_state()
+            self.loader.load_state_dict(self.positions)
+            iterator = iter(self.loader)
+            set_rng_state(now)
+        elif start and self.at_iter is not None:
+            now = get_rng_state()
+            self._restore(self.at_iter)
+            iterator = iter(self.loader)
+            for _ in range(start):
+                next(iterator)
+            set_rng_state(now)
+        else:
+            self.at_iter = {"global": get_rng_state(), "own": _states(self._generators())}
+            iterator = iter(self.loader)
+        for raw in iterator:
+            yield split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the generators as they were at `iter()` and as they are now."""
+        state: dict[str, Any] = {"at_iter": self.at_iter, "now": _states(self._generators())}
+        if hasattr(self.loader, "state_dict"):
+            state["loader"] = self.loader.state_dict()
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.at_iter = state["at_iter"]
+        self.positions = state.get("loader")
+        _put_back(self._generators(), state["now"])
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        set_rng_state(state["global"])
+        _put_back(self._generators(), state["own"])
+
+    def _generators(self) -> dict[str, Any]:
+        """Return the generators that hang on the loader, its samplers and its dataset, by attribute path."""
+        places = {"loader": self.loader}
+        for name in ("sampler", "batch_sampler", "dataset", "collate_fn"):
+            places[name] = getattr(self.loader, name, None)
+        places["batch_sampler.sampler"] = getattr(places["batch_sampler"], "sampler", None)
+        found: dict[str, Any] = {}
+        for path, place in places.items():
+            for name, value in getattr(place, "__dict__", {}).items():
+                if isinstance(value, torch.Generator | random.Random | np.random.Generator | np.random.RandomState):
+                    found[f"{path}.{name}"] = value
+            if place is not self.loader and hasattr(place, "state_dict") and hasattr(place, "load_state_dict"):
+                found[path] = place
+        return found
+
+
+def _states(generators: dict[str, Any]) -> dict[str, Any]:
+    return {path: _state(generator) for path, generator in generators.items()}
+
+
+def _state(generator: Any) -> Any:
+    if isinstance(generator, torch.Generator):
+        return generator.get_state()
+    if isinstance(generator, random.Random):
+        return generator.getstate()
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    if isinstance(generator, np.random.RandomState):
+        return generator.get_state()
+    return generator.state_dict()
+
+
+def _put_back(generators: dict[str, Any], states: dict[str, Any]) -> None:
+    for path, generator in generators.items():
+        if path not in states:
+            continue
+        state = states[path]
+        if isinstance(generator, torch.Generator):
+            generator.set_state(state)
+        elif isinstance(generator, random.Random):
+            generator.setstate(state)
+        elif isinstance(generator, np.random.Generator):
+            generator.bit_generator.state = state
+        elif isinstance(generator, np.random.RandomState):
+            generator.set_state(state)
+        else:
+            generator.load_state_dict(state)

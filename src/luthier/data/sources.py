@@ -1,0 +1,225 @@
+"""What a caller holds, as a source of batches: tensors, arrays, frames, or a map-style Dataset."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
+
+from luthier.core.batch import Batch, describe, num_rows, split_batch
+from luthier.core.rng import kept_rng, seed_sample
+from luthier.errors import DataError
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Samples by number. What a sample is depends on (seed, epoch, number) alone."""
+
+    def __len__(self) -> int: ...
+
+    def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield one batch for each tensor of sample numbers, in order."""
+        ...
+
+
+class TensorSource:
+    """Tensors in memory, indexed a batch at a time: no DataLoader, no collate."""
+
+    def __init__(
+        self,
+        inputs: tuple[Tensor, ...] | dict[str, Tensor],
+        targets: Tensor,
+        *,
+        weights: Tensor | None = None,
+        target_key: str = "targets",
+    ) -> None:
+        self.inputs = inputs
+        self.targets = targets
+        self.weights = weights
+        self.target_key = target_key
+        self._check_lengths()
+
+    def __len__(self) -> int:
+        return self.targets.shape[0]
+
+    def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield one batch for each tensor of sample numbers, in order; nothing is drawn."""
+        for indices in chunks:
+            yield self.batch(indices)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Return the samples at `indices`, shape `(N,)`, int64."""
+        inputs: Any = (
+            {name: value[indices] for name, value in self.inputs.items()}
+            if isinstance(self.inputs, dict)
+            else tuple(value[indices] for value in self.inputs)
+        )
+        weights = None if self.weights is None else self.weights[indices]
+        return Batch(inputs, self.targets[indices], weights, indices, target_key=self.target_key)
+
+    def _check_lengths(self) -> None:
+        named = self.inputs.items() if isinstance(self.inputs, dict) else enumerate(self.inputs)
+        n = num_rows(self.targets)
+        for name, value in chain(named, [("weights", self.weights)] if self.weights is not None else []):
+            if num_rows(value) != n:
+                raise DataError(
+                    f"input {name!r} is {describe(value)}, and the targets are {describe(self.targets)}",
+                    hint="give as many inputs as targets: the first dimension counts the samples",
+                    code="data-length-mismatch",
+                )
+        if not n:
+            raise DataError("the data holds no sample", hint="give at least one", code="data-no-samples")
+
+
+class DatasetSource:
+    """A map-style Dataset. Each sample is read with the generators seeded for it, so any worker gives the same."""
+
+    def __init__(
+        self, dataset: Any, *, num_workers: int = 0, target_key: str | None = None, split: bool = True
+    ) -> None:
+        self.dataset = dataset
+        self.num_workers = num_workers
+        self.target_key = target_key
+        self.split = split
+        if not len(dataset):
+            raise DataError("the dataset holds no sample", hint="give at least one", code="data-no-samples")
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield one batch for each tensor of sample numbers, in order."""
+        samples = _Addressed(self.dataset, seed, epoch)
+        lists = [indices.tolist() for indices in chunks]
+        raws: Iterator[Any]
+        if self.num_workers:
+            # A generator of its own: the loader draws its workers' base seed from it and not from the global one.
+            loader: DataLoader[Any] = DataLoader(
+                samples, batch_sampler=lists, num_workers=self.num_workers, generator=torch.Generator()
+            )
+            raws = iter(loader)
+        else:
+            raws = (_read(samples, numbers) for numbers in lists)
+        for indices, raw in zip(chunks, raws, strict=True):
+            batch = split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
+            batch.indices = indices
+            yield batch
+
+
+class _Addressed(Dataset[Any]):
+    """A view of a dataset whose every read is seeded for (seed, epoch, index)."""
+
+    def __init__(self, dataset: Any, seed: int, epoch: int) -> None:
+        self.dataset, self.seed, self.epoch = dataset, seed, epoch
+
+    def __getitem__(self, index: int) -> Any:
+        seed_sample(self.seed, self.epoch, index)
+        return self.dataset[index]
+
+
+def _read(samples: _Addressed, numbers: list[int]) -> Any:
+    with kept_rng():
+        items = [samples[number] for number in numbers]
+    return default_collate(items)
+
+
+def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None, split: bool = True) -> Source:
+    """Return what a caller holds as a source.
+
+    Args:
+        data: `(x, …, targets)` or a dict of tensors, NumPy arrays or frames; a `TensorDataset`; a map-style
+            `Dataset`; or a source.
+        num_workers: Processes that read a Dataset.
+        target_key: The target's name where samples are dicts.
+        split: Whether samples are to be split into inputs and targets (not where an own step takes them whole).
+
+    Raises:
+        DataError: nothing that samples can be taken from by number, unequal lengths, no samples, text for numbers.
+    """
+    if isinstance(data, TensorSource | DatasetSource) or (
+        isinstance(data, Source) and not isinstance(data, torch.nn.Module)
+    ):
+        return data
+    if type(data) is TensorDataset:
+        data = data.tensors
+    if isinstance(data, IterableDataset):
+        raise DataError(
+            f"{type(data).__name__} is an IterableDataset, whose samples have no numbers",
+            hint="wrap it: DataLoader(dataset, batch_size=…)",
+            code="data-iterable",
+        )
+    if _is_arrays(data):
+        return _from_arrays(data, target_key)
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | np.ndarray):
+        if hasattr(data, "columns"):
+            raise DataError(
+                "the data is one frame, so which of its columns is the target is not said",
+                hint="give a pair: (frame.drop(columns='y'), frame['y']), or use luthier.train(frame, target='y')",
+                code="data-batch-target",
+            )
+        return DatasetSource(data, num_workers=num_workers, target_key=target_key, split=split)
+    raise DataError(
+        f"the data is {describe(data)}, which has no (inputs, targets) to train on",
+        hint="give (inputs, targets), a Dataset or a DataLoader",
+        code="data-not-understood",
+    )
+
+
+def _is_arrays(data: Any) -> bool:
+    if isinstance(data, Mapping):
+        return True
+    parts = isinstance(data, tuple) or (type(data) is list and len(data) >= 2)
+    return parts and all(isinstance(part, Tensor | np.ndarray) or hasattr(part, "to_numpy") for part in data)
+
+
+def _from_arrays(data: Any, target_key: str | None) -> TensorSource:
+    split = split_batch(data, target_key)
+    targets = to_tensor(split.targets, "the targets")
+    if isinstance(split.inputs, dict):
+        named = {name: to_tensor(value, f"input {name!r}") for name, value in split.inputs.items()}
+        return TensorSource(named, targets, target_key=split.target_key)
+    return TensorSource(tuple(to_tensor(v, f"input {i}") for i, v in enumerate(split.inputs)), targets)
+
+
+def to_tensor(value: Any, where: str) -> Tensor:
+    """Return an array or a frame as a tensor: float64 becomes torch's default float, integers int64.
+
+    Tensors and uint8, bool and smaller floats are taken as they are.
+
+    Raises:
+        DataError: text, objects or another type that is no number.
+    """
+    if isinstance(value, Tensor):
+        return value
+    if not isinstance(value, np.ndarray):
+        frame = value
+        if not hasattr(frame, "to_numpy"):
+            frame = np.asarray(value)
+        value = cast(Callable[[], Any], frame.to_numpy)() if hasattr(frame, "to_numpy") else frame
+    if value.dtype == object:
+        value = _numeric_object(value, where)
+    if value.dtype.kind not in "fiub":
+        raise DataError(
+            f"{where} holds {value.dtype.name}, which no network takes",
+            hint="turn it into numbers, or let luthier.train read the table",
+            code="data-not-numeric",
+        )
+    if value.dtype == np.float64:
+        value = value.astype(np.dtype(str(torch.get_default_dtype()).removeprefix("torch.")))
+    elif value.dtype.kind in "iu" and value.dtype != np.uint8:
+        value = value.astype(np.int64)
+    return torch.from_numpy(value if value.flags.writeable else value.copy())
+
+
+def _numeric_object(value: Any, where: str) -> Any:
+    try:
+        return value.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{where} holds text or objects: {error}",
+            hint="turn it into numbers, or let luthier.train read the table",
+            code="data-not-numeric",
+        ) from error

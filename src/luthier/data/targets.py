@@ -1,0 +1,359 @@
+"""What is to be predicted: the task, its classes or scale from training rows, and the targets as arrays."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from luthier.core.names import did_you_mean
+from luthier.core.schema import Schema, Target, Task
+from luthier.data.cells import (
+    NO_WORDS,
+    YES_WORDS,
+    Floats,
+    count_infinite,
+    find_date_format,
+    is_missing,
+    need_column,
+    show,
+    to_numbers,
+    to_texts,
+)
+from luthier.data.kinds import mean_and_std
+from luthier.data.split import Rows
+from luthier.errors import DataError
+
+MAX_NUMBER_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
+_PAIRS = set(zip(NO_WORDS, YES_WORDS, strict=True))
+
+
+def rows_with_target(frame: pl.DataFrame, names: Sequence[str], *, label_delimiter: str | None = None) -> Rows:
+    """Return the rows in which every target is present, int64, ascending.
+
+    With `label_delimiter` all rows are: a cell without a value means none of the labels. Infinite numbers are present,
+    and refused by `read_targets` and `encode_targets`.
+
+    Raises:
+        DataError: a target is not in the table, or no row has all of them.
+    """
+    present = np.ones(frame.height, dtype=np.bool_)
+    for name in names:
+        series = need_column(frame, name, role="a target")
+        if label_delimiter is None:
+            present &= ~is_missing(series)
+    if not present.any():
+        raise DataError(
+            f"no row has a value in {_listed(names)}",
+            hint="name the column that holds what is to be predicted",
+            code="data-target-missing",
+        )
+    return np.flatnonzero(present).astype(np.int64)
+
+
+def read_targets(
+    frame: pl.DataFrame,
+    names: Sequence[str],
+    rows: Rows,
+    *,
+    task: Task | None = None,
+    label_delimiter: str | None = None,
+) -> tuple[Task, tuple[Target, ...]]:
+    """Return the task and its targets, from the rows `rows` alone.
+
+    One target: with `label_delimiter`, many labels in a cell; numbers with more than 20 different values, or any that
+    is not whole, are regression; two classes are binary (the second is the one that is predicted with a
+    probability); else multiclass. So whole numbers with at most 20 different values are classes, unless `task` says
+    regression. Several targets: all yes/no are multilabel, all numbers regression. Classes are sorted, as numbers
+    where all are numbers.
+
+    Args:
+        frame: All rows.
+        names: The targets' columns.
+        rows: The training rows that have every target, int64.
+        task: What the user said, or None to find it out.
+        label_delimiter: What separates the labels in one cell.
+
+    Raises:
+        DataError: no such column, a target that does not fit the task, one class only, or a target that looks like
+            an identifier.
+    """
+    if not names or len(set(names)) < len(names):
+        raise DataError(
+            f"the targets are {list(names)}",
+            hint="name each column that is to be predicted, once",
+            code="data-target-missing",
+        )
+    cells = [_Cells(need_column(frame, name, role="a target"), rows) for name in names]
+    if label_delimiter is not None:
+        return "multilabel", _labels(cells, label_delimiter, task)
+    found = task or _find_task(cells)
+    if found in ("binary", "multiclass"):
+        if len(cells) > 1:
+            raise _mixed(names, f"{found} has one target")
+        return found, (cells[0].classes(found),)
+    if found == "multilabel":
+        return found, tuple(cell.yes_no() for cell in cells)
+    return found, tuple(cell.quantity() for cell in cells)
+
+
+def encode_targets(frame: pl.DataFrame, schema: Schema, rows: Rows | None = None) -> NDArray[Any]:
+    """Return the targets as the criterion takes them.
+
+    Args:
+        frame: All rows; the targets' columns must be in it.
+        schema: From training.
+        rows: Which rows, int64, in this order; None for all.
+
+    Returns:
+        binary: float32 `(N, 1)`, 1 for `classes[1]`. multiclass: int64 `(N,)`. multilabel: float32 `(N, L)` of 0 and
+        1. regression: float32 `(N, K)`, `(value - mean) / std` reckoned in float64.
+
+    Raises:
+        DataError: a missing target, a class or label that training rows do not have, or text for a number; with row.
+    """
+    chosen = np.arange(frame.height, dtype=np.int64) if rows is None else rows
+    if schema.label_delimiter is not None:
+        name = schema.label_column or ""
+        cells = _Cells(need_column(frame, name, role="the labels"), chosen)
+        return cells.encode_labels([target.name for target in schema.targets], schema.label_delimiter)
+    encoded: list[NDArray[Any]] = []
+    for target in schema.targets:
+        cells = _Cells(need_column(frame, target.name, role="a target"), chosen)
+        if target.kind == "number":
+            encoded.append((cells.finite() - target.mean) / target.std)
+        else:
+            encoded.append(cells.codes(target.classes))
+    if schema.task == "multiclass":
+        return encoded[0]
+    return np.stack(encoded, axis=1).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Keys:
+    """What makes two cells the same class: the number where all classes are numbers, else the text."""
+
+    numeric: bool
+    folded: bool  # true, True and TRUE, and so on for the other words of yes and no
+
+    @classmethod
+    def of(cls, texts: pl.Series) -> "_Keys":
+        numeric = not np.isnan(to_numbers(texts)[0]).any()
+        words = texts.str.to_lowercase().unique().to_list()
+        return cls(numeric, not numeric and set(words) <= {*NO_WORDS, *YES_WORDS})
+
+    def __call__(self, texts: pl.Series) -> pl.Series:
+        if self.numeric:
+            return pl.Series(to_numbers(texts)[0] + 0.0, nan_to_null=True)
+        return texts.str.to_lowercase() if self.folded else texts
+
+
+class _Cells:
+    """The cells of one target in some rows."""
+
+    def __init__(self, series: pl.Series, rows: Rows) -> None:
+        self.name, self.rows = series.name, rows
+        self.series = series[rows]
+        self.texts = to_texts(self.series)
+
+    def is_number(self) -> bool:
+        """Whether the column is meant as numbers: a stray text among them is a mistake, said when they are read."""
+        values, missing, unparseable = to_numbers(self.series)
+        return bool(unparseable.mean() <= 0.05 and not np.isnan(values).all() and not missing.all())
+
+    def is_yes_no(self) -> bool:
+        words = self.texts.str.to_lowercase().drop_nulls().unique().to_list()
+        if self.is_number():
+            return bool(np.isin(self.finite(), (0, 1)).all())
+        return any(set(words) <= set(pair) for pair in _PAIRS)
+
+    def looks_like_quantity(self) -> bool:
+        if not self.is_number():
+            return False
+        values = to_numbers(self.series)[0]
+        values = values[~np.isnan(values)]
+        if count_infinite(self.series):
+            return True
+        return len(np.unique(values)) > MAX_NUMBER_CLASSES or bool((values != np.floor(values)).any())
+
+    def finite(self) -> Floats:
+        """Return the cells as numbers.
+
+        Raises:
+            DataError: one is not, with its row.
+        """
+        values = to_numbers(self.series)[0]
+        bad = np.flatnonzero(np.isnan(values))
+        if len(bad):
+            raise DataError(
+                f"{self._cell(bad)}: no number",
+                hint="correct the cell, or leave the row out; for classes say task='multiclass'",
+                code="data-target-not-number",
+            )
+        return values
+
+    def classes(self, task: Task) -> Target:
+        """Return the target of a binary or multiclass task."""
+        self._refuse_missing()
+        keys = _Keys.of(self.texts)
+        found = pl.DataFrame({"key": keys(self.texts), "text": self.texts, "size": self.texts.str.len_chars()})
+        # of several spellings of one class, such as 1 and 1.0, the shortest stands for it
+        found = found.sort("size", "text").group_by("key", maintain_order=True).agg(pl.first("text"), pl.len())
+        found = found.sort("key")
+        names, counts = found["text"].to_list(), found["len"].to_list()
+        if len(names) < 2:
+            raise DataError(
+                f"target {self.name!r} is {names[0]!r} in all {len(self.rows)} training rows",
+                hint="give rows of at least two classes, or name another target",
+                code="data-target-one-class",
+            )
+        if task == "binary" and len(names) > 2:
+            raise DataError(
+                f"target {self.name!r} has {len(names)} classes, of which a binary task has 2",
+                hint="use task='multiclass', or leave task out",
+                code="data-target-task",
+            )
+        if len(names) > 50 and len(names) > len(self.rows) / 2:
+            what = "dates" if find_date_format(self.series)[0] else "values"
+            raise DataError(
+                f"target {self.name!r} has {len(names)} different {what} in {len(self.rows)} training rows, such as "
+                f"{show(self.series, 0)}: it names the rows rather than sorts them",
+                hint="name another target; for numbers say task='regression'",
+                code="data-target-identifier",
+            )
+        return Target(name=self.name, kind="category", classes=tuple(names), counts=tuple(counts))
+
+    def yes_no(self) -> Target:
+        """Return the target of one label."""
+        self._refuse_missing()
+        if not self.is_yes_no():
+            raise DataError(
+                f"target {self.name!r} is no yes/no column: it holds {show(self.series, 0)} in row {self.rows[0] + 1}",
+                hint="use yes and no, true and false or 1 and 0; for labels in one cell give label_delimiter=",
+                code="data-target-task",
+            )
+        if self.is_number():
+            words, ones = ("0", "1"), int(self.finite().sum())
+        else:
+            lowered = self.texts.str.to_lowercase()
+            words = next(pair for pair in _PAIRS if set(lowered.unique().to_list()) <= set(pair))
+            ones = int((lowered == words[1]).sum())
+        return Target(name=self.name, kind="boolean", classes=words, counts=(len(self.rows) - ones, ones))
+
+    def quantity(self) -> Target:
+        """Return the target of a regression."""
+        values = self.finite()
+        mean, std = mean_and_std(values)
+        return Target(name=self.name, kind="number", mean=mean, std=std)
+
+    def codes(self, classes: Sequence[str]) -> NDArray[np.int64]:
+        """Return the place of each cell in `classes`.
+
+        Raises:
+            DataError: a cell is missing or of another class, with its row.
+        """
+        self._refuse_missing()
+        known = pl.Series(classes, dtype=pl.String)
+        keys = _Keys.of(known)
+        table = pl.DataFrame({"key": keys(known), "code": np.arange(len(classes))})
+        joined = pl.DataFrame({"key": keys(self.texts)}).join(table, on="key", how="left", maintain_order="left")
+        bad = np.flatnonzero(joined["code"].is_null().to_numpy())
+        if len(bad):
+            raise DataError(
+                f"{self._cell(bad)}: a class that no training row has",
+                hint=did_you_mean(str(self.texts[int(bad[0])]), classes),
+                code="data-target-unseen-class",
+            )
+        return joined["code"].cast(pl.Int64).to_numpy()
+
+    def label_lists(self, delimiter: str) -> pl.DataFrame:
+        """Return one line for each label of each row: `row` counts in this object, `label` is stripped."""
+        lists = pl.DataFrame({"row": np.arange(len(self.texts)), "label": self.texts.str.split(delimiter)})
+        long = lists.explode("label").with_columns(pl.col("label").str.strip_chars())
+        return long.filter(pl.col("label") != "").unique(maintain_order=True)
+
+    def encode_labels(self, labels: Sequence[str], delimiter: str) -> NDArray[np.float32]:
+        """Return 1 where a row has a label: float32 `(N, L)`."""
+        table = pl.DataFrame({"label": list(labels), "code": np.arange(len(labels))})
+        joined = self.label_lists(delimiter).join(table, on="label", how="left", maintain_order="left")
+        unseen = joined.filter(pl.col("code").is_null())
+        if unseen.height:
+            row, label = unseen["row"][0], unseen["label"][0]
+            raise DataError(
+                f"row {self.rows[row] + 1} has the label {label!r} in column {self.name!r}, which no training row has",
+                hint=did_you_mean(label, labels),
+                code="data-target-unseen-class",
+            )
+        encoded = np.zeros((len(self.rows), len(labels)), dtype=np.float32)
+        encoded[joined["row"].to_numpy(), joined["code"].to_numpy()] = 1
+        return encoded
+
+    def _refuse_missing(self) -> None:
+        gone = np.flatnonzero(is_missing(self.series))
+        if len(gone):
+            raise DataError(
+                f"{self._cell(gone)}: missing",
+                hint="fill in the target, or leave the row out",
+                code="data-target-missing",
+            )
+
+    def _cell(self, bad: NDArray[np.int64]) -> str:
+        row = int(bad[0])
+        more = f" (and {len(bad) - 1} more rows likewise)" if len(bad) > 1 else ""
+        return f"target {self.name!r} is {show(self.series, row)} in row {self.rows[row] + 1}{more}"
+
+
+def _find_task(cells: Sequence[_Cells]) -> Task:
+    if len(cells) == 1:
+        if cells[0].looks_like_quantity():
+            return "regression"
+        cells[0]._refuse_missing()
+        texts = cells[0].texts
+        return "binary" if _Keys.of(texts)(texts).n_unique() == 2 else "multiclass"
+    yes_no = [cell.is_yes_no() for cell in cells]
+    if all(yes_no):
+        return "multilabel"
+    if all(cell.is_number() for cell in cells) and not any(yes_no):
+        return "regression"
+    what = [
+        f"{c.name} is {'yes/no' if flag else 'numbers' if c.is_number() else 'text'}"
+        for c, flag in zip(cells, yes_no, strict=True)
+    ]
+    raise _mixed([cell.name for cell in cells], ", ".join(what))
+
+
+def _labels(cells: Sequence[_Cells], delimiter: str, task: Task | None) -> tuple[Target, ...]:
+    if len(cells) != 1 or task not in (None, "multilabel"):
+        raise DataError(
+            f"label_delimiter is {delimiter!r}, with {len(cells)} targets and task {task!r}",
+            hint="a label delimiter goes with one target and task multilabel",
+            code="data-target-task",
+        )
+    if not delimiter:
+        raise DataError("label_delimiter is ''", hint="give what separates labels: ' ', ',' …", code="data-target-task")
+    counts = cells[0].label_lists(delimiter).group_by("label").len().sort("label")
+    if not counts.height:
+        raise DataError(
+            f"no training row has a label in column {cells[0].name!r}",
+            hint="name the column that holds the labels",
+            code="data-target-one-class",
+        )
+    rows = len(cells[0].rows)
+    return tuple(
+        Target(name=label, kind="boolean", classes=("no", "yes"), counts=(rows - count, count))
+        for label, count in counts.iter_rows()
+    )
+
+
+def _mixed(names: Sequence[str], why: str) -> DataError:
+    return DataError(
+        f"the targets {_listed(names)} are not of one kind: {why}",
+        hint="train one network a kind; several targets are all numbers or all yes/no",
+        code="data-target-mixed",
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(repr, names))

@@ -1,0 +1,129 @@
+"""Losses of torch.nn by name, and what each one's mean is a mean over."""
+
+import copy
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.core.names import did_you_mean
+from luthier.errors import SettingError, TrainingError
+
+Criterion = Callable[..., Tensor]
+
+ALIASES = {
+    "cross-entropy": "CrossEntropyLoss",
+    "bce": "BCEWithLogitsLoss",
+    "mse": "MSELoss",
+    "l1": "L1Loss",
+    "huber": "HuberLoss",
+}
+_OTHER_ARGUMENTS = {
+    "AdaptiveLogSoftmaxWithLoss", "CTCLoss", "CosineEmbeddingLoss", "GaussianNLLLoss", "MarginRankingLoss",
+    "TripletMarginLoss", "TripletMarginWithDistanceLoss",
+}  # fmt: skip
+_CLASS_INDEX = (nn.CrossEntropyLoss, nn.NLLLoss)
+
+
+def criterion_names() -> list[str]:
+    """Return the losses of torch.nn that take (output, target), by class name."""
+    names = (name for name in dir(nn) if name.endswith("Loss"))
+    return [name for name in names if name not in _OTHER_ARGUMENTS]
+
+
+def make_criterion(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Build a loss by its name (`cross-entropy`, `mse`, …) or its class in torch.nn.
+
+    Raises:
+        SettingError: no such loss, one that takes more than (output, target), or arguments it does not take.
+    """
+    by_lower = {known.lower(): known for known in criterion_names()}
+    full = ALIASES.get(name.lower(), by_lower.get(name.lower(), name))
+    if full in _OTHER_ARGUMENTS:
+        raise SettingError(
+            f"criterion {name!r} takes more than (output, target)",
+            hint="call it yourself in step=: def step(module, batch): … return loss",
+            code="setting-criterion",
+        )
+    if full not in criterion_names():
+        raise SettingError(
+            f"there is no criterion {name!r}",
+            hint=did_you_mean(name, [*ALIASES, *criterion_names()]),
+            code="setting-criterion",
+        )
+    kept = {key: torch.tensor(value) if isinstance(value, list | tuple) else value for key, value in arguments.items()}
+    try:
+        criterion = getattr(nn, full)(**kept)
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"criterion {full} does not take these arguments: {error}", code="setting-criterion"
+        ) from error
+    assert isinstance(criterion, nn.Module)
+    return criterion
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A loss and the number it is a mean over.
+
+    Attributes:
+        loss: What backward is called on, shape `()`.
+        count: The criterion's own denominator: samples, unmasked targets or summed weights.
+        is_sum: Whether the loss is a sum and not a mean over `count`.
+    """
+
+    loss: Tensor
+    count: Tensor | float
+    is_sum: bool = False
+
+
+def measure(criterion: Criterion, outputs: Any, targets: Any, weights: Tensor | None, num_samples: int) -> Measured:
+    """Call `criterion` and say what its mean is over.
+
+    Known for torch.nn: cross-entropy and NLL divide by the unmasked targets, or by their class weights' sum; the
+    others by rows. Any other callable is taken as a mean over rows.
+
+    Raises:
+        TrainingError: the criterion's answer is no tensor of one element.
+    """
+    if weights is not None:
+        return _weighted(criterion, outputs, targets, weights)
+    loss = criterion(outputs, targets)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TrainingError(
+            f"the criterion gave {got}, and a loss is one number",
+            hint="reduce it over the batch: reduction='mean', or .mean()",
+            code="training-loss-shape",
+        )
+    return Measured(loss, _count(criterion, targets, num_samples), getattr(criterion, "reduction", None) == "sum")
+
+
+def _count(criterion: Criterion, targets: Any, num_samples: int) -> Tensor | float:
+    if not isinstance(criterion, _CLASS_INDEX) or not isinstance(targets, Tensor) or targets.is_floating_point():
+        return num_samples
+    kept = targets != criterion.ignore_index
+    if criterion.weight is None:
+        return kept.sum()
+    return (criterion.weight[targets.clamp(min=0)] * kept).sum()
+
+
+def _weighted(criterion: Criterion, outputs: Tensor, targets: Tensor, weights: Tensor) -> Measured:
+    """Return sum(w * loss) / sum(w * c), with c the criterion's own denominator of each sample."""
+    if not isinstance(criterion, nn.Module) or not hasattr(criterion, "reduction"):
+        raise SettingError(
+            "sample weights need a criterion of torch.nn, whose loss of each sample is known",
+            hint="weight the samples yourself in step=",
+            code="setting-sample-weights",
+        )
+    each: Any = copy.copy(criterion)
+    each.reduction = "none"
+    losses = each(outputs, targets)
+    losses = losses.reshape(losses.shape[0], -1).mean(dim=1)  # (N,)
+    own = weights
+    if isinstance(criterion, _CLASS_INDEX) and criterion.weight is not None:
+        own = weights * criterion.weight[targets]
+    count = own.sum()
+    return Measured((losses * weights).sum() / count, count)

@@ -1,0 +1,115 @@
+"""One pass over data without training: the loss by the criterion's own count, and the metrics."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.core.batch import Batch
+from luthier.metrics.criteria import Criterion, Measured, measure
+from luthier.metrics.metrics import Metric
+
+Step = Callable[[nn.Module, Any], Any]
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Put `module` into eval mode under `no_grad`; every submodule's mode is put back as it was found."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
+
+
+class LossMean:
+    """The mean loss of many batches, `sum(loss * n) / sum(n)` in float64, read from the device now and then."""
+
+    def __init__(self) -> None:
+        self.total = 0.0
+        self.count = 0.0
+        self.pending: list[Measured] = []
+
+    def add(self, measured: Measured) -> None:
+        """Take in a batch, with no host sync."""
+        self.pending.append(Measured(measured.loss.detach(), measured.count, measured.is_sum))
+
+    def fold(self) -> list[float]:
+        """Read what is pending from the device; return those losses."""
+        losses = _to_floats([item.loss for item in self.pending])
+        counts = _to_floats([item.count for item in self.pending])
+        for loss, count, item in zip(losses, counts, self.pending, strict=True):
+            if count:  # a batch whose every target is ignored has no mean
+                self.total += loss if item.is_sum else loss * count
+                self.count += count
+        self.pending = []
+        return losses
+
+    @property
+    def mean(self) -> float:
+        """The mean over everything taken in; NaN over nothing."""
+        self.fold()
+        return self.total / self.count if self.count else float("nan")
+
+    def state_dict(self) -> dict[str, float]:
+        """Return the sums as data."""
+        self.fold()
+        return {"total": self.total, "count": self.count}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Put back what `state_dict` gave."""
+        self.total, self.count = state["total"], state["count"]
+
+
+def _to_floats(values: Sequence[Tensor | float]) -> list[float]:
+    if values and all(isinstance(value, Tensor) for value in values):
+        stacked: list[float] = torch.stack([torch.as_tensor(value).reshape(()) for value in values]).double().tolist()
+        return stacked
+    return [float(value) for value in values]
+
+
+def run_step(step: Step, module: nn.Module, batch: Batch) -> Measured:
+    """Call an own step and read its answer: `loss`, a mean over rows, or `(loss, count)`."""
+    answer = step(module, batch.original())
+    if isinstance(answer, tuple):
+        loss, count = answer
+        return Measured(loss, count)
+    return Measured(answer, len(batch))
+
+
+def evaluate_batches(
+    module: nn.Module,
+    batches: Iterable[Batch],
+    *,
+    criterion: Criterion | None,
+    metrics: Sequence[Metric],
+    device: torch.device,
+    step: Step | None = None,
+    context: AbstractContextManager[Any] | None = None,
+) -> dict[str, float]:
+    """Return the loss and each metric of `module` over `batches`, whatever their sizes.
+
+    The module is in eval mode under `no_grad` meanwhile, and every submodule's mode is put back.
+    """
+    mean = LossMean()
+    for metric in metrics:
+        metric.reset()
+    with evaluating(module):
+        for found in batches:
+            batch = found.to(device)
+            with context or nullcontext():
+                if step is not None:
+                    mean.add(run_step(step, module, batch))
+                    continue
+                outputs = batch.forward(module)
+                if criterion is not None:
+                    mean.add(measure(criterion, outputs, batch.targets, batch.weights, len(batch)))
+            for metric in metrics:
+                metric.update(outputs, batch.targets)
+    figures = {} if criterion is None and step is None else {"loss": mean.mean}
+    return {**figures, **{metric.name: metric.value() for metric in metrics}}

@@ -1,0 +1,308 @@
+"""Metrics as accumulators: `update` with a batch, `merge` with another's, `value` at the end.
+
+A metric's value depends on the samples alone, never on how they were cut into batches.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from luthier.core.names import did_you_mean
+from luthier.core.schema import Schema, Task
+from luthier.errors import SettingError
+
+
+class Metric(Protocol):
+    """What the loop and `evaluate` ask of a metric."""
+
+    name: str
+    higher_is_better: bool
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in a batch: what the module gave, and the targets."""
+        ...
+
+    def value(self) -> float:
+        """Return the figure over everything taken in since the last `reset`."""
+        ...
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        ...
+
+
+def decide(outputs: Tensor, task: Task) -> Tensor:
+    """Return the decided classes: logits of shape `(N, C)` to `(N,)`, one logit a label to 0 and 1 of its shape.
+
+    A probability of exactly one half is decided as no.
+    """
+    return outputs.argmax(dim=1) if task == "multiclass" else (outputs > 0).long()
+
+
+class Confusion:
+    """Counts of (true class, decided class): shape `(C, C)`; for labels, `(L, 2, 2)`."""
+
+    def __init__(self, task: Task, num_outputs: int) -> None:
+        self.task = task
+        self.num_classes = num_outputs if task == "multiclass" else 2
+        self.num_labels = num_outputs if task == "multilabel" else 1
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        self.counts = torch.zeros(self.num_labels * self.num_classes**2, dtype=torch.int64)
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in logits and targets of a batch."""
+        decided = decide(outputs, self.task).reshape(len(outputs), -1).cpu()  # (N, L)
+        true = targets.long().reshape(len(outputs), -1).cpu()
+        label = torch.arange(decided.shape[1])
+        cells = (label * self.num_classes + true) * self.num_classes + decided
+        self.counts += torch.bincount(cells.reshape(-1), minlength=len(self.counts))
+
+    def merge(self, other: "Confusion") -> None:
+        """Take in what another of the same shape has taken in."""
+        self.counts += other.counts
+
+    @property
+    def matrices(self) -> Tensor:
+        """Counts of shape `(L, C, C)`: label, true class, decided class."""
+        return self.counts.view(self.num_labels, self.num_classes, self.num_classes)
+
+
+class Accuracy(Confusion):
+    """Share of right decisions; of labels, over all labels of all samples."""
+
+    name = "accuracy"
+    higher_is_better = True
+
+    def value(self) -> float:
+        """Return the share, in [0, 1]."""
+        right = self.matrices.diagonal(dim1=1, dim2=2).sum().item()
+        return right / max(int(self.counts.sum()), 1)
+
+
+class F1(Confusion):
+    """Harmonic mean of precision and recall: of the second class where there are two, else the classes' mean.
+
+    A class that is neither true nor decided for any sample counts 0, as in scikit-learn with `zero_division=0`.
+    """
+
+    name = "f1"
+    higher_is_better = True
+
+    def value(self) -> float:
+        """Return the score, in [0, 1]."""
+        hits = self.matrices.diagonal(dim1=1, dim2=2).double()  # (L, C)
+        both = self.matrices.sum(dim=1).double() + self.matrices.sum(dim=2).double()
+        scores = torch.where(both > 0, 2 * hits / both.clamp(min=1), torch.zeros_like(both))
+        if self.task != "multiclass":
+            return scores[:, 1].mean().item()
+        return scores.mean().item()
+
+
+class AUC:
+    """Area under the ROC curve of a binary classifier: the chance that a positive outranks a negative.
+
+    Ties count one half (Mann-Whitney). NaN where a class is absent.
+    """
+
+    name = "auc"
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        self.scores: list[Tensor] = []
+        self.targets: list[Tensor] = []
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in logits and targets of a batch."""
+        self.scores.append(outputs.detach().reshape(-1).float().cpu())
+        self.targets.append(targets.reshape(-1).cpu() > 0)
+
+    def merge(self, other: "AUC") -> None:
+        """Take in what another has taken in."""
+        self.scores += other.scores
+        self.targets += other.targets
+
+    def value(self) -> float:
+        """Return the area, in [0, 1]."""
+        scores, positive = torch.cat(self.scores), torch.cat(self.targets)
+        _, place, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
+        ranks = (sizes.cumsum(0).double() - (sizes - 1).double() / 2)[place]  # mean rank of equal scores, from 1
+        n, p = len(scores), int(positive.sum())
+        if p in (0, n):
+            return float("nan")
+        rank_sum = float(ranks[positive].sum())
+        return (rank_sum - p * (p + 1) / 2) / (p * (n - p))
+
+
+class _Errors:
+    """Sums of errors in the target's own units, in float64; several targets are averaged."""
+
+    name = ""
+    higher_is_better = False
+
+    def __init__(self, stds: Sequence[float] = (1.0,)) -> None:
+        self.stds = torch.tensor(stds, dtype=torch.float64)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        k = len(self.stds)
+        self.count = 0
+        self.squares, self.absolutes, self.sums, self.target_squares = (
+            torch.zeros(k, dtype=torch.float64) for _ in range(4)
+        )
+
+    def update(self, outputs: Tensor, targets: Tensor) -> None:
+        """Take in standardised outputs and targets of a batch, shape `(N, K)`."""
+        true = targets.double().reshape(len(targets), -1).cpu() * self.stds
+        error = outputs.double().reshape(len(targets), -1).cpu() * self.stds - true
+        self.count += len(targets)
+        self.squares += error.square().sum(0)
+        self.absolutes += error.abs().sum(0)
+        self.sums += true.sum(0)
+        self.target_squares += true.square().sum(0)
+
+    def merge(self, other: "_Errors") -> None:
+        """Take in what another has taken in."""
+        self.count += other.count
+        for name in ("squares", "absolutes", "sums", "target_squares"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+
+class RMSE(_Errors):
+    """Root of the mean squared error."""
+
+    name = "rmse"
+
+    def value(self) -> float:
+        """Return the error, in the target's units."""
+        return (self.squares / max(self.count, 1)).sqrt().mean().item()
+
+
+class MAE(_Errors):
+    """Mean absolute error."""
+
+    name = "mae"
+
+    def value(self) -> float:
+        """Return the error, in the target's units."""
+        return (self.absolutes / max(self.count, 1)).mean().item()
+
+
+class R2(_Errors):
+    """Share of the target's variance that is explained: 1 is perfect, 0 is as good as the mean."""
+
+    name = "r2"
+    higher_is_better = True
+
+    def value(self) -> float:
+        """Return the share, at most 1; NaN where a target is constant."""
+        spread = self.target_squares - self.sums.square() / max(self.count, 1)
+        return torch.where(spread > 0, 1 - self.squares / spread, torch.nan).mean().item()
+
+
+class FunctionMetric:
+    """A plain function, called once on the whole split: `function(outputs, targets)`."""
+
+    def __init__(self, function: Callable[[Any, Any], Any], name: str | None = None) -> None:
+        self.function = function
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
+        self.higher_is_better = bool(getattr(function, "higher_is_better", True))
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        self.outputs: list[Any] = []
+        self.targets: list[Any] = []
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in a batch; it is kept until `value`."""
+        self.outputs.append(outputs.detach())
+        self.targets.append(targets.detach())
+
+    def value(self) -> float:
+        """Return what the function says of all samples together."""
+        return float(self.function(torch.cat(self.outputs), torch.cat(self.targets)))
+
+
+class ObjectMetric:
+    """A metric object with `update`, `compute` and `reset`, as torchmetrics has them."""
+
+    def __init__(self, metric: Any, name: str | None = None) -> None:
+        self.metric = metric
+        self.name: str = name or type(metric).__name__.lower()
+        self.higher_is_better = getattr(metric, "higher_is_better", True) is not False
+
+    def reset(self) -> None:
+        """Forget everything taken in."""
+        self.metric.reset()
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in a batch, on the device of the metric where it says which."""
+        device = getattr(self.metric, "device", None)
+        if isinstance(device, torch.device):
+            outputs, targets = outputs.to(device), targets.to(device)
+        self.metric.update(outputs.detach(), targets)
+
+    def value(self) -> float:
+        """Return the metric over everything taken in."""
+        return float(self.metric.compute())
+
+
+_BY_NAME: dict[str, type[Any]] = {
+    "accuracy": Accuracy, "f1": F1, "auc": AUC, "rmse": RMSE, "mae": MAE, "r2": R2,
+}  # fmt: skip
+
+
+def metrics_for(schema: Schema) -> list[Metric]:
+    """Return the metrics of a task, the main one first."""
+    if schema.task == "regression":
+        stds = [target.std for target in schema.targets]
+        return [RMSE(stds), MAE(stds), R2(stds)]
+    metrics: list[Metric] = [Accuracy(schema.task, schema.num_outputs), F1(schema.task, schema.num_outputs)]
+    return [*metrics, AUC()] if schema.task == "binary" else metrics
+
+
+def as_metrics(given: Any) -> list[Metric]:
+    """Return what a caller passed as metrics: plain functions, torchmetrics objects, Luthier's own, names.
+
+    A name (`rmse`, `mae`, `r2`, `auc`) makes Luthier's own on raw outputs; a dict names each metric.
+
+    Raises:
+        SettingError: an unknown name, or something that is no metric.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else ((None, item) for item in given)
+    return [_as_metric(item, name) for name, item in pairs]
+
+
+def _as_metric(item: Any, name: str | None) -> Metric:
+    if isinstance(item, str):
+        simple = [key for key in _BY_NAME if key not in ("accuracy", "f1")]
+        if item not in simple:
+            raise SettingError(
+                f"there is no metric {item!r} by name for an own module",
+                hint=f"{did_you_mean(item, simple)}; or pass a function (outputs, targets) -> number",
+                code="setting-metric",
+            )
+        made: Metric = _BY_NAME[item]()
+        return made
+    if all(hasattr(item, part) for part in ("update", "value", "reset")):
+        metric: Metric = item
+        return metric
+    if all(hasattr(item, part) for part in ("update", "compute", "reset")):
+        return ObjectMetric(item, name)
+    if callable(item):
+        return FunctionMetric(item, name)
+    raise SettingError(
+        f"a {type(item).__name__} is no metric",
+        hint="pass a function (outputs, targets) -> number, or a torchmetrics object",
+        code="setting-metric",
+    )

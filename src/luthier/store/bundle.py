@@ -1,0 +1,180 @@
+"""The bundle: one safetensors file with the weights and, as JSON, all that a use of the model needs. No pickle."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import luthier
+from luthier.core.blueprint import Blueprint
+from luthier.core.plain import from_plain, to_plain
+from luthier.core.schema import Schema, Task
+from luthier.core.tree import flatten, unflatten
+from luthier.errors import BundleError, SettingError
+from luthier.store.files import pack, unpack, write_whole
+
+_KEY = "luthier"
+_BUFFERS = "luthier.buffers."
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """What one file holds.
+
+    Attributes:
+        weights: By name, as in the module's `state_dict`, with buffers that torch does not save beside them.
+        module_name: The class of the module, to say which one is asked for.
+        task: What kind of answer it gives, where that is known.
+        blueprint: The network, where Luthier designed it; None for an own module.
+        schema: Inputs and targets, where they are known.
+        metrics: Figures of the run that made it, by split.
+        facts: Further plain values: versions, the split's fingerprint.
+    """
+
+    weights: dict[str, Any]
+    module_name: str
+    task: Task | None = None
+    blueprint: Blueprint | None = None
+    schema: Schema | None = None
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def module_weights(module: nn.Module) -> dict[str, Any]:
+    """Return a copy of the module's `state_dict`, and under `buffers` of the buffers that a state dict leaves out.
+
+    Tied weights stay one tensor.
+    """
+    copies: dict[tuple[Any, ...], Tensor] = {}
+
+    def copied(value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        key = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
+        if key not in copies:
+            copies[key] = value.detach().clone()
+        return copies[key] if value.numel() else value.detach().clone()
+
+    state = module.state_dict()
+    named = module.named_buffers(remove_duplicate=False)
+    return {
+        "state": {name: copied(value) for name, value in state.items()},
+        "buffers": {name: copied(buffer) for name, buffer in named if name not in state},
+    }
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Any], *, where: str) -> None:
+    """Put weights that `module_weights` gave into `module`, in place; nothing is changed where they do not fit.
+
+    Raises:
+        BundleError: names or shapes differ; the first few are said.
+    """
+    own = module.state_dict()
+    given = weights["state"]
+    wrong = [f"{name} is missing" for name in own if name not in given]
+    wrong += [f"{name} is not in the module" for name in given if name not in own]
+    for name, value in given.items():
+        if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape:
+            wrong.append(f"{name} is {tuple(value.shape)}, and {tuple(own[name].shape)} in the module")
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise BundleError(
+            f"the weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong[:5])}{more}",
+            hint="build the module with the arguments it was trained with",
+            code="bundle-does-not-fit",
+        )
+    module.load_state_dict(given)
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    with torch.no_grad():
+        for name, value in weights["buffers"].items():
+            if name in buffers and buffers[name].shape == value.shape:
+                buffers[name].copy_(value)
+
+
+def save_bundle(bundle: Bundle, path: Path) -> None:
+    """Write the bundle as one file.
+
+    Raises:
+        RunError: it cannot be written, or the module's extra state is no data.
+    """
+    state, tensors = flatten(bundle.weights["state"], where="the module's state")
+    buffers, others = flatten(bundle.weights["buffers"], where="the module's buffers", prefix=_BUFFERS)
+    written = {
+        "format": FORMAT,
+        "luthier": luthier.__version__,
+        "torch": torch.__version__,
+        "module": bundle.module_name,
+        "task": bundle.task,
+        "blueprint": to_plain(bundle.blueprint),
+        "schema": to_plain(bundle.schema),
+        "metrics": bundle.metrics,
+        "facts": bundle.facts,
+        "state": state,
+        "buffers": buffers,
+    }
+    write_whole(path, pack({**tensors, **others}, written, _KEY))
+
+
+def load_bundle(path: Path) -> Bundle:
+    """Read a bundle. No code is run, and nothing is imported by a name in the file.
+
+    Raises:
+        BundleError: no such file, a pickle, a damaged file, a file of another kind or of a newer format.
+    """
+    if path.is_dir() and (path / "model.safetensors").exists():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise BundleError(
+            f"the model {path} {what}",
+            hint="give the file model.safetensors in the run's folder",
+            code="bundle-not-found",
+        )
+    try:
+        tensors, document = unpack(path, _KEY)
+    except (ValueError, OSError) as error:
+        raise _unreadable(path, error) from error
+    if document["format"] > FORMAT:
+        raise BundleError(
+            f"{path} has format {document['format']}, and this Luthier reads up to {FORMAT}",
+            hint="update luthier",
+            code="bundle-newer-format",
+        )
+    try:
+        return Bundle(
+            weights={part: unflatten(document[part], tensors) for part in ("state", "buffers")},
+            module_name=document["module"],
+            task=document["task"],
+            blueprint=document["blueprint"] and from_plain(Blueprint, document["blueprint"], where=f"{path}"),
+            schema=document["schema"] and from_plain(Schema, document["schema"], where=f"{path}"),
+            metrics=document["metrics"],
+            facts=document["facts"],
+        )
+    except (KeyError, SettingError) as error:
+        raise BundleError(f"{path} is not a bundle that Luthier wrote: {error}", code="bundle-damaged") from error
+
+
+def _unreadable(path: Path, error: Exception) -> BundleError:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return BundleError(
+            f"{path} is a pickle (a .pt or .pth file of torch), and Luthier reads none: loading one can run code",
+            hint="save the model with model.save('model.safetensors')",
+            code="bundle-is-pickle",
+        )
+    if "document" in str(error):
+        return BundleError(
+            f"{path} cannot be used: {error}",
+            hint="Luthier's own bundles carry what a prediction needs; load bare weights with torch and safetensors",
+            code="bundle-foreign",
+        )
+    return BundleError(
+        f"{path} cannot be read: {error}",
+        hint="copy it again, or take the checkpoint of its run",
+        code="bundle-damaged",
+    )

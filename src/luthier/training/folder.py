@@ -1,0 +1,187 @@
+"""A run's folder: made, recognised, and continued where the same call comes again."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.core.machine import machine
+from luthier.core.plain import to_plain
+from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
+from luthier.data.sources import TensorSource
+from luthier.errors import RunError
+from luthier.store.checkpoint import load_checkpoint
+from luthier.store.files import cannot_write
+from luthier.training.callbacks import EarlyStopping
+from luthier.training.schedules import has_horizon, make_schedule
+from luthier.training.settings import steps_per_epoch
+from luthier.training.state import Run
+
+_log = logging.getLogger("luthier")
+# None of these moves a bit.
+_MAY_DIFFER = {
+    f"recipe.{name}"
+    for name in ("checkpoint_every_s", "checkpoint_every_steps", "num_workers", "device", "max_time_s", "threads")
+}
+
+
+def open_folder(folder: Path) -> Path:
+    """Make a run's folder, or take one that is a run's already.
+
+    Raises:
+        RunError: it is a file, holds other things, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    if not os.access(folder, os.W_OK):
+        raise RunError(
+            f"the folder {folder} is read-only", hint="choose another with run= (--run)", code="run-cannot-write"
+        )
+    names = {path.name for path in folder.iterdir()}
+    if names and not names & {"run.toml", "record.jsonl", "checkpoints"}:
+        raise RunError(
+            f"the folder {folder} holds other things ({', '.join(sorted(names)[:3])}) and is no run's",
+            hint="choose a new folder",
+            code="run-folder-taken",
+        )
+    return folder
+
+
+def continue_run(run: Run) -> bool:
+    """Put the run where its folder's newest checkpoint is; return whether there is anything left to train.
+
+    Raises:
+        RunError: the call's arguments differ from the run's, or its checkpoints are gone or damaged.
+    """
+    tree = None if run.folder is None else load_checkpoint(run.folder / "checkpoints")
+    if tree is None:
+        if run.record.path is not None and run.record.path.exists() and run.record.path.stat().st_size:
+            raise RunError(
+                f"{run.folder} has a record and no checkpoint",
+                hint="put its checkpoints folder back, or choose a new folder",
+                code="run-checkpoints-missing",
+            )
+        row = {"event": "start", "seed": run.state.seed, "module": type(run.module).__name__, **machine()}
+        run.record.append(row)
+        return True
+    extended = _compare(tree["arguments"], run)
+    here = machine()
+    for name, value in tree["machine"].items():
+        if here[name] != value:
+            _log.warning("%s was %s and is %s: the bits may differ from a run never stopped", name, value, here[name])
+    run.restore(tree)
+    if extended:
+        _extend(run, added=run.recipe.epochs - run.state.epoch)
+    return not run.state.is_done
+
+
+def _extend(run: Run, *, added: int) -> None:
+    """Let a finished run go on: a schedule that ended with it starts anew over the added epochs."""
+    run.state.is_done = False
+    for callback in run.callbacks:
+        if isinstance(callback, EarlyStopping):
+            callback.waited = 0
+    if has_horizon(run.schedule) and run.recipe.scheduler is not None:
+        for group in run.optimizer.param_groups:
+            group["lr"] = group.pop("initial_lr", group["lr"]) if run.recipe.lr is None else run.recipe.lr
+            group.pop("initial_lr", None)
+        part = run.recipe.updated(epochs=added)
+        steps = steps_per_epoch(run.train, part)
+        run.schedule = make_schedule(None, run.optimizer, part, steps_per_epoch=steps)
+        _log.info("%s starts anew over the %d added epochs", run.recipe.scheduler, added)
+
+
+def _compare(before: Mapping[str, Any], run: Run) -> bool:
+    """Return whether the run is finished and asked for more epochs; raise where anything else differs."""
+    old, new = _dotted(before), _dotted(run.arguments)
+    differing = [
+        name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name) and name not in _MAY_DIFFER
+    ]
+    more = "recipe.epochs" in differing and new["recipe.epochs"] > old["recipe.epochs"]
+    others = [name for name in differing if name != "recipe.epochs" and not (more and name.startswith("scheduler."))]
+    if more and not others:
+        return True
+    if differing:
+        said = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in differing[:6])
+        raise RunError(
+            f"{run.folder} is a run with other arguments: {said}",
+            hint="make the same call to continue it, or choose a new folder",
+            code="run-arguments-differ",
+        )
+    return False
+
+
+def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        flat |= _dotted(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
+    return flat
+
+
+def arguments_of(run: Run) -> dict[str, Any]:
+    """Return what a call was made with, as plain values that can be compared."""
+    groups = [
+        {key: _plain(value) for key, value in group.items() if key != "params"} for group in run.optimizer.param_groups
+    ]
+    shapes = [f"{name} {tuple(value.shape)}" for name, value in run.module.named_parameters()]
+    return {
+        "recipe": to_plain(run.recipe),
+        "criterion": _named(run.criterion),
+        "step": _named(run.step),
+        "module": {
+            "class": type(run.module).__name__,
+            "parameters": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],
+        },
+        "optimizer": {"class": type(run.optimizer).__name__, "groups": groups},
+        "scheduler": {"class": type(run.schedule.scheduler).__name__},
+        "metrics": [metric.name for metric in run.metrics],
+        "callbacks": [type(callback).__name__ for callback in run.callbacks if type(callback).__name__ != "Progress"],
+        "restore_best": run.restore_best,
+        "train": _describe(run.train),
+        "valid": None if run.valid is None else _describe(run.valid),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _named(value: Any) -> str | None:
+    if value is None or isinstance(value, nn.Module):
+        return None if value is None else repr(value)
+    return str(getattr(value, "__qualname__", type(value).__name__))
+
+
+def _describe(feed: Feed) -> dict[str, Any]:
+    if isinstance(feed, LoaderFeed):
+        dataset = getattr(feed.loader, "dataset", None)
+        size = len(dataset) if dataset is not None and hasattr(dataset, "__len__") else None
+        return {"loader": type(feed.loader).__name__, "samples": size}
+    assert isinstance(feed, AddressedFeed)
+    described: dict[str, Any] = {"samples": len(feed.source)}
+    if isinstance(feed.source, TensorSource):
+        described["content"] = _content(feed.source)
+    return described
+
+
+def _content(source: TensorSource) -> str:
+    """Return a hash over up to 4,096 rows, evenly spread: another table is noticed, at little cost."""
+    rows = torch.linspace(0, len(source) - 1, min(len(source), 4096)).long()
+    batch = source.batch(rows)
+    digest = hashlib.sha256()
+    inputs = list(batch.inputs.values()) if isinstance(batch.inputs, dict) else list(batch.inputs)
+    for tensor in [*inputs, batch.targets]:
+        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        if tensor.numel():
+            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]

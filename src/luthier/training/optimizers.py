@@ -1,0 +1,164 @@
+"""The optimizer: the caller's own, a callable on parameters, or any of torch.optim that steps without a closure."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from luthier.core.names import did_you_mean
+from luthier.core.recipe import Recipe
+from luthier.errors import SettingError
+
+_CLOSURE = ("LBFGS",)
+_FLAVOURS: dict[str, dict[str, Any]] = {
+    "foreach": {"foreach": True},
+    "fused": {"fused": True},
+    "single": {"foreach": False},
+}
+_FIELDS = ("lr", "momentum", "nesterov", "betas", "weight_decay")
+
+
+def optimizer_names() -> list[str]:
+    """Return the classes of torch.optim that step without a closure."""
+    classes = inspect.getmembers(torch.optim, lambda item: isinstance(item, type) and issubclass(item, Optimizer))
+    return [name for name, _ in classes if name not in (*_CLOSURE, "Optimizer")]
+
+
+def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
+    """Return the optimizer: the instance given, or one made over the module's parameters.
+
+    Args:
+        given: An instance, a class or name of torch.optim, a callable on parameters, or None for the recipe's.
+        module: What is trained.
+        recipe: `lr`, `momentum`, … for a class or a name.
+
+    Raises:
+        SettingError: an unknown name, one that needs a closure, arguments it does not take or that would be ignored.
+    """
+    if given is not None and recipe.optimizer is not None:
+        raise SettingError(
+            f"the optimizer is given twice: {_name(given)}, and {recipe.optimizer!r} in the recipe",
+            hint="give it once",
+            code="setting-given-twice",
+        )
+    given = recipe.optimizer if given is None else given
+    if given is None:
+        raise SettingError(
+            "no optimizer is given",
+            hint="optimizer='Adam', or a torch.optim instance over module.parameters()",
+            code="setting-missing",
+        )
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise SettingError(
+            f"{type(module).__name__} has no parameter that requires a gradient, so nothing can be trained",
+            hint="register its layers as attributes, or unfreeze some with requires_grad_(True)",
+            code="setting-no-parameters",
+        )
+    if isinstance(given, str):
+        given = _class_named(given)
+    if isinstance(given, type) and issubclass(given, Optimizer):
+        optimizer = _make(given, module, recipe)
+    else:
+        _refuse_ignored(given, recipe)
+        optimizer = given if isinstance(given, Optimizer) else _call(given, module)
+    if type(optimizer).__name__ in _CLOSURE:
+        raise _needs_closure(type(optimizer).__name__)
+    return optimizer
+
+
+def _class_named(name: str) -> type[Optimizer]:
+    by_lower = {known.lower(): known for known in optimizer_names()}
+    if name.lower() in (known.lower() for known in _CLOSURE):
+        raise _needs_closure(name)
+    if name.lower() not in by_lower:
+        raise SettingError(
+            f"there is no optimizer {name!r}", hint=did_you_mean(name, by_lower.values()), code="setting-optimizer"
+        )
+    found: type[Optimizer] = getattr(torch.optim, by_lower[name.lower()])
+    return found
+
+
+def _needs_closure(name: str) -> SettingError:
+    return SettingError(
+        f"optimizer {name} evaluates the loss several times a step, through a closure, which fit does not",
+        hint="call it yourself inside step=: optimizer.step(closure) on an own optimizer, and pass SGD(lr=0) to fit",
+        code="setting-optimizer",
+    )
+
+
+def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
+    known = inspect.signature(cls).parameters
+    arguments: dict[str, Any] = dict(recipe.optimizer_args)
+    for name in _FIELDS:
+        value = getattr(recipe, name)
+        if value is None:
+            continue
+        if name not in known:
+            raise SettingError(
+                f"optimizer {cls.__name__} has no {name}", hint=did_you_mean(name, known), code="setting-ignored"
+            )
+        if name in recipe.optimizer_args:
+            raise SettingError(f"{name} is given twice: in optimizer_args too", code="setting-given-twice")
+        arguments[name] = value
+    flavour = _FLAVOURS.get(recipe.optimizer_flavour, {})
+    if any(name not in known for name in flavour):
+        raise SettingError(
+            f"optimizer {cls.__name__} has no {recipe.optimizer_flavour} update",
+            hint="leave optimizer_flavour at default",
+            code="setting-ignored",
+        )
+    try:
+        return cls(_groups(module, recipe), **arguments, **flavour)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SettingError(
+            f"optimizer {cls.__name__} does not take these settings: {error}",
+            hint=did_you_mean(next(iter(recipe.optimizer_args), "lr"), known),
+            code="setting-optimizer",
+        ) from error
+
+
+def _groups(module: nn.Module, recipe: Recipe) -> Any:
+    if recipe.decay_norm_and_bias:
+        return module.parameters()
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter for parameter in trained if parameter.ndim > 1]},
+        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _call(given: Any, module: nn.Module) -> Optimizer:
+    if not callable(given):
+        raise SettingError(
+            f"the optimizer is a {type(given).__name__}",
+            hint="give a torch.optim instance, a name such as 'Adam', or a callable on parameters",
+            code="setting-optimizer",
+        )
+    made = given(module.parameters())
+    if not isinstance(made, Optimizer):
+        raise SettingError(
+            f"the callable given as optimizer made a {type(made).__name__}, and no torch.optim optimizer",
+            hint="return one: lambda parameters: torch.optim.SGD(parameters, lr=0.1)",
+            code="setting-optimizer",
+        )
+    return made
+
+
+def _refuse_ignored(given: Any, recipe: Recipe) -> None:
+    ignored = [name for name in _FIELDS if getattr(recipe, name) is not None]
+    ignored += ["optimizer_args"] if recipe.optimizer_args else []
+    ignored += ["optimizer_flavour"] if recipe.optimizer_flavour != "default" else []
+    ignored += ["decay_norm_and_bias"] if not recipe.decay_norm_and_bias else []
+    if ignored:
+        raise SettingError(
+            f"{', '.join(ignored)} would be ignored: {_name(given)} brings its own settings",
+            hint="set it where the optimizer is made, or give the optimizer by name",
+            code="setting-ignored",
+        )
+
+
+def _name(given: Any) -> str:
+    return given if isinstance(given, str) else f"the {type(given).__name__} given"

@@ -1,0 +1,41 @@
+"""What `fit` and `train` return."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from luthier.serving.model import Model
+from luthier.training.record import Record
+
+
+@dataclass
+class Result:
+    """A trained module and what happened.
+
+    Attributes:
+        module: The object passed in; it holds the best weights.
+        record: The run's rows; `record.epochs` are the epochs'.
+        best_epoch: From 0; the epoch whose weights were kept.
+        model: The module with what is known of its inputs and answers: `predict`, `evaluate`, `save`.
+        stopped: Why the run ended before its epochs were done, or None.
+        is_done: Whether the run is done; one that is not can be resumed.
+        global_step: Updates done.
+        folder: The run's folder, if it has one.
+        test: Figures on the test split, where there is one.
+    """
+
+    module: nn.Module
+    record: Record
+    best_epoch: int | None
+    model: Model
+    stopped: str | None = None
+    is_done: bool = True
+    global_step: int = 0
+    folder: Path | None = None
+    test: dict[str, Any] = field(default_factory=dict)
+
+    def predict(self, source: Any, **options: Any) -> Any:
+        """Predict with the trained model; see `Model.predict`."""
+        return self.model.predict(source, **options)

@@ -1,0 +1,156 @@
+"""Learning-rate schedules: any of torch.optim.lr_scheduler, per step or per epoch, with a warm-up before."""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch.optim import Optimizer, lr_scheduler
+
+from luthier.core.names import did_you_mean
+from luthier.core.recipe import Recipe
+from luthier.errors import SettingError
+
+_PER_STEP = ("OneCycleLR", "CyclicLR")
+# Arguments that say how long the schedule lasts: filled in with the run's length where they are not given.
+_HORIZONS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters"}
+_NOT_BY_NAME = (
+    "ChainedScheduler", "LambdaLR", "LRScheduler", "MultiplicativeLR", "SequentialLR", "SWALR",
+)  # fmt: skip
+
+
+def scheduler_names() -> list[str]:
+    """Return the classes of torch.optim.lr_scheduler that plain arguments make."""
+    return [name for name in lr_scheduler.__all__ if name not in _NOT_BY_NAME]
+
+
+class Schedule:
+    """A scheduler, when it steps, and the warm-up over it.
+
+    During the warm-up, update t (from 0) uses the scheduled rate times (t + 1) / warmup_steps.
+    """
+
+    def __init__(self, optimizer: Optimizer, scheduler: Any, *, interval: str, warmup_steps: int) -> None:
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.interval, self.warmup_steps = interval, warmup_steps
+
+    @contextmanager
+    def warmed(self, global_step: int) -> Iterator[None]:
+        """Scale the learning rates for one update."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * ((global_step + 1) / self.warmup_steps)
+        yield
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+    def end_step(self) -> None:
+        """Move on after an update."""
+        if self.interval == "step" and self.scheduler is not None:
+            self.scheduler.step()
+
+    def end_epoch(self, monitored: float | None) -> None:
+        """Move on after an epoch and its validation."""
+        if self.interval != "epoch" or self.scheduler is None:
+            return
+        if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(float("nan") if monitored is None else monitored)
+        else:
+            self.scheduler.step()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first parameter group, as the scheduler has it now."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the scheduler's state as data."""
+        if self.scheduler is None:
+            return {}
+        state: dict[str, Any] = self.scheduler.state_dict()
+        return {key: value for key, value in state.items() if not callable(value)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(state)
+
+
+def make_schedule(given: Any, optimizer: Optimizer, recipe: Recipe, *, steps_per_epoch: int | None) -> Schedule:
+    """Return the schedule.
+
+    Args:
+        given: None for the recipe's; a scheduler on `optimizer`; or a callable that makes one from it.
+        optimizer: What it moves.
+        recipe: The scheduler's name and arguments, interval, warm-up and epochs.
+        steps_per_epoch: Updates an epoch; None where the loader cannot say.
+
+    Raises:
+        SettingError: an unknown name, arguments it does not take, or a horizon that cannot be known.
+    """
+    if given is None and recipe.scheduler is not None:
+        scheduler = _make(recipe, optimizer, steps_per_epoch)
+    elif given is None or hasattr(given, "step"):
+        scheduler = given
+    else:
+        scheduler = given(optimizer)
+    if scheduler is not None and getattr(scheduler, "optimizer", optimizer) is not optimizer:
+        raise SettingError(
+            "the scheduler moves another optimizer than the one that trains",
+            hint="make it on the optimizer that is passed to fit",
+            code="setting-scheduler",
+        )
+    name = type(scheduler).__name__
+    interval = recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
+    if name == "ReduceLROnPlateau" and interval == "step":
+        raise SettingError(
+            "ReduceLROnPlateau looks at a figure of each epoch and cannot step each step",
+            hint="leave scheduler_interval out",
+            code="setting-scheduler",
+        )
+    return Schedule(optimizer, scheduler, interval=interval, warmup_steps=recipe.warmup_steps)
+
+
+def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> Any:
+    by_lower = {known.lower(): known for known in scheduler_names()}
+    name = by_lower.get(str(recipe.scheduler).lower())
+    if name is None:
+        special = recipe.scheduler in _NOT_BY_NAME
+        raise SettingError(
+            f"scheduler {recipe.scheduler!r} takes functions or other schedulers and cannot be made by name"
+            if special
+            else f"there is no scheduler {recipe.scheduler!r}",
+            hint="pass it to fit: scheduler=lambda optimizer: …"
+            if special
+            else did_you_mean(str(recipe.scheduler), by_lower.values()),
+            code="setting-scheduler",
+        )
+    cls: Any = getattr(lr_scheduler, name)
+    arguments: dict[str, Any] = dict(recipe.scheduler_args)
+    interval = recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
+    horizon = _HORIZONS.get(name)
+    if horizon and horizon not in arguments and not (name == "OneCycleLR" and "epochs" in arguments):
+        if interval == "step" and steps_per_epoch is None:
+            raise SettingError(
+                f"{name} has to know how many steps the run has, and the loader has no length",
+                hint=f"give it: scheduler_args={{'{horizon}': …}}",
+                code="setting-scheduler",
+            )
+        arguments[horizon] = recipe.epochs * (steps_per_epoch or 1) if interval == "step" else recipe.epochs
+    if name == "OneCycleLR":
+        arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
+    if name == "ReduceLROnPlateau" and "mode" not in arguments and not recipe.monitor.endswith("loss"):
+        arguments["mode"] = "max"
+    try:
+        return cls(optimizer, **arguments)
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"scheduler {name} does not take these arguments: {error}",
+            hint=f"it takes: {', '.join(list(inspect.signature(cls).parameters)[1:])}",
+            code="setting-scheduler",
+        ) from error
+
+
+def has_horizon(schedule: Schedule) -> bool:
+    """Whether the schedule ends with the run it was made for."""
+    return type(schedule.scheduler).__name__ in _HORIZONS

@@ -1,0 +1,222 @@
+"""From what a caller passed to `fit` to the parts of a run: the recipe, the device, the criterion, the feeds."""
+
+import logging
+from dataclasses import fields
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from luthier.core.machine import autocast, find_device
+from luthier.core.recipe import Recipe
+from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
+from luthier.data.sources import Source, TensorSource, as_source
+from luthier.errors import DataError, SettingError
+from luthier.metrics.criteria import Criterion, make_criterion
+from luthier.metrics.evaluation import Step
+
+_log = logging.getLogger("luthier")
+_DEFAULT_BATCH_SIZE = 32
+
+
+def settle(recipe: Recipe | None, given: dict[str, Any]) -> Recipe:
+    """Return the recipe with the fields given beside it.
+
+    Raises:
+        SettingError: a field that the recipe sets too, to something else.
+    """
+    if recipe is not None:
+        plain = {item.name: getattr(Recipe(), item.name) for item in fields(Recipe)}
+        for name, value in given.items():
+            if name in plain and getattr(recipe, name) not in (plain[name], value):
+                raise SettingError(
+                    f"{name} is given twice: {value!r}, and {getattr(recipe, name)!r} in the recipe",
+                    hint="give it once, or pass recipe.updated(…)",
+                    code="setting-given-twice",
+                )
+    return (recipe or Recipe()).updated(**given)
+
+
+def place_module(module: nn.Module, device: str | torch.device | None, recipe: Recipe) -> torch.device:
+    """Put the module where it trains, and return where that is."""
+    if device is not None and recipe.device not in (None, str(device)):
+        raise SettingError(
+            f"device is given twice: {device}, and {recipe.device!r} in the recipe",
+            hint="give it once",
+            code="setting-given-twice",
+        )
+    wanted = device or recipe.device
+    parameter = next(module.parameters(), None)
+    place = find_device(wanted) if wanted or parameter is None else parameter.device
+    autocast(place, recipe.precision)  # said at the door: a precision that the device does not have
+    if wanted is not None:
+        module.to(place)
+    if recipe.memory_format == "channels_last":
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
+    if recipe.threads is not None:
+        torch.set_num_threads(recipe.threads)
+    return place
+
+
+def choose_criterion(
+    given: Criterion | str | None, step: Step | None, recipe: Recipe, train: Any, place: torch.device
+) -> Criterion | None:
+    """Return the criterion: the callable given, or one made by name with the recipe's settings.
+
+    Raises:
+        SettingError: none or two are given, or settings that an own callable would ignore.
+    """
+    extra = [
+        name
+        for name in ("criterion_args", "class_weights", "label_smoothing")
+        if getattr(recipe, name) not in ({}, None, 0)
+    ]
+    if given is not None and recipe.criterion is not None:
+        raise SettingError(
+            "the criterion is given twice: as criterion=, and in the recipe", hint="give it once",
+            code="setting-given-twice",
+        )  # fmt: skip
+    chosen = recipe.criterion if given is None else given
+    if (chosen is None) == (step is None):
+        raise SettingError(
+            "no criterion is given" if step is None else "both criterion and step are given, and step has its own loss",
+            hint="criterion='cross-entropy', 'mse', a torch.nn loss or a function (outputs, targets) -> loss",
+            code="setting-missing" if step is None else "setting-ignored",
+        )
+    if extra and not isinstance(chosen, str):
+        raise SettingError(
+            f"{', '.join(extra)} would be ignored: the criterion is passed in and brings its own settings",
+            hint="set it where the criterion is made, or give the criterion by name",
+            code="setting-ignored",
+        )
+    if isinstance(chosen, str):
+        chosen = named_criterion(chosen, recipe, class_counts(train) if recipe.class_weights == "balanced" else None)
+    if isinstance(chosen, nn.Module):
+        chosen.to(place)
+    return chosen
+
+
+def named_criterion(name: str, recipe: Recipe, counts: list[int] | None) -> nn.Module:
+    """Build a criterion by name with the recipe's class weights and label smoothing.
+
+    Balanced weights are n / (classes x count of the class), as in scikit-learn; a yes/no loss takes the ratio
+    no / yes as `pos_weight`.
+
+    Args:
+        name: As in `make_criterion`.
+        recipe: `criterion_args`, `class_weights`, `label_smoothing`.
+        counts: Training samples of each class, for balanced weights.
+    """
+    arguments = dict(recipe.criterion_args)
+    kind = type(make_criterion(name, {}))
+    weights = recipe.class_weights
+    if weights is not None:
+        if isinstance(weights, str):
+            if counts is None or not all(counts):
+                raise SettingError(
+                    "class_weights is 'balanced', and the training data has a class without a sample",
+                    hint="give the weights as numbers",
+                    code="setting-class-weights",
+                )
+            weights = tuple(sum(counts) / (len(counts) * count) for count in counts)
+        if kind in (nn.CrossEntropyLoss, nn.NLLLoss):
+            arguments["weight"] = list(weights)
+        elif kind is nn.BCEWithLogitsLoss and len(weights) == 2:
+            arguments["pos_weight"] = [weights[1] / weights[0]]
+        else:
+            raise SettingError(
+                f"class_weights of {len(weights)} classes do not go with {kind.__name__}",
+                hint="they go with cross-entropy, and with bce for two classes",
+                code="setting-class-weights",
+            )
+    if recipe.label_smoothing:
+        if kind is not nn.CrossEntropyLoss:
+            raise SettingError(
+                f"label_smoothing would be ignored: {kind.__name__} has none",
+                hint="it goes with cross-entropy",
+                code="setting-ignored",
+            )
+        arguments["label_smoothing"] = recipe.label_smoothing
+    return make_criterion(name, arguments)
+
+
+def class_counts(train: Any) -> list[int]:
+    """Count the classes of data in memory.
+
+    Raises:
+        SettingError: the targets are not class numbers in memory.
+    """
+    source = train if isinstance(train, TensorSource) else None if is_loader(train) else as_source(train)
+    targets = source.targets if isinstance(source, TensorSource) else None
+    if targets is None or (targets.is_floating_point() and not torch.equal(targets, targets.round())):
+        raise SettingError(
+            "class_weights='balanced' has to count the classes, which are not in memory as numbers",
+            hint="give the weights as numbers, one a class",
+            code="setting-class-weights",
+        )
+    return torch.bincount(targets.reshape(-1).long()).tolist()
+
+
+def is_loader(data: Any) -> bool:
+    """Whether `data` is iterated as it is: a DataLoader, or another iterable of batches."""
+    if isinstance(data, DataLoader):
+        return True
+    return hasattr(data, "__iter__") and not hasattr(data, "__getitem__") and not isinstance(data, Source)
+
+
+def make_feed(data: Any, recipe: Recipe, seed: int, target_key: str | None, split: bool, *, is_train: bool) -> Feed:
+    """Return one split of the data as the loop sees it.
+
+    Raises:
+        SettingError: settings that a DataLoader would ignore, or `accumulate` without one.
+        DataError: data that cannot be trained on.
+    """
+    if is_loader(data):
+        if hasattr(data, "__next__"):  # iter(data) would draw from the generators
+            raise DataError(
+                f"the data is a {type(data).__name__}, which can be gone through once only",
+                hint="pass a DataLoader, or an object whose __iter__ starts anew",
+                code="data-iterator",
+            )
+        return _loader_feed(data, recipe, target_key, split, is_train=is_train)
+    source = as_source(data, num_workers=recipe.num_workers, target_key=target_key, split=split)
+    if is_train and recipe.accumulate > 1:
+        raise SettingError(
+            "accumulate is for an own DataLoader; here batch_size is what one update sees",
+            hint=f"batch_size={recipe.accumulate * (recipe.batch_size or _DEFAULT_BATCH_SIZE)}, "
+            f"micro_batch_size={recipe.batch_size or _DEFAULT_BATCH_SIZE}",
+            code="setting-ignored",
+        )
+    batch_size = recipe.batch_size or _DEFAULT_BATCH_SIZE
+    if is_train:
+        return AddressedFeed(
+            source, batch_size=batch_size, seed=seed, shuffle=recipe.shuffle, drop_last=recipe.drop_last
+        )
+    return AddressedFeed(source, batch_size=recipe.eval_batch_size or batch_size, seed=seed, shuffle=False)
+
+
+def _loader_feed(loader: Any, recipe: Recipe, target_key: str | None, split: bool, *, is_train: bool) -> LoaderFeed:
+    plain = Recipe()
+    names = ("batch_size", "shuffle", "drop_last", "num_workers") if is_train else ("eval_batch_size",)
+    ignored = [name for name in names if getattr(recipe, name) != getattr(plain, name)]
+    if ignored:
+        raise SettingError(
+            f"{', '.join(ignored)} would be ignored: the DataLoader is taken as it is",
+            hint="set it where the DataLoader is made, or pass its dataset",
+            code="setting-ignored",
+        )
+    feed = LoaderFeed(loader, target_key=target_key, split=split)
+    if feed.inexact:
+        _log.warning("a resume inside an epoch will not be exact: %s", feed.inexact)
+    return feed
+
+
+def steps_per_epoch(feed: Feed, recipe: Recipe) -> int | None:
+    """Return the updates of an epoch, or None where the loader cannot say."""
+    try:
+        batches = len(feed)
+    except TypeError:
+        return None
+    batches = batches if recipe.limit is None else min(batches, recipe.limit)
+    return -(-batches // recipe.accumulate)

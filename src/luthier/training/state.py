@@ -1,0 +1,202 @@
+"""A run: its live parts, and the RunState, which is everything about them that must survive a kill."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from luthier.core.machine import machine
+from luthier.core.recipe import Recipe
+from luthier.core.rng import get_rng_state, set_rng_state
+from luthier.data.feeds import Feed
+from luthier.metrics.criteria import Criterion
+from luthier.metrics.evaluation import LossMean, Step
+from luthier.metrics.metrics import Metric
+from luthier.store.bundle import load_weights, module_weights
+from luthier.training.callbacks import MOMENTS, Callback, Stop
+from luthier.training.record import Record
+from luthier.training.schedules import Schedule
+
+
+@dataclass
+class RunState:
+    """Where a run is. Counted from 0: `epoch` is under way, and `batch` of its batches are done."""
+
+    seed: int
+    epoch: int = 0
+    batch: int = 0
+    global_step: int = 0
+    loss: LossMean = field(default_factory=LossMean)
+    figures: dict[str, Any] = field(default_factory=dict)
+    best_epoch: int | None = None
+    best_value: float | None = None
+    best_weights: dict[str, Any] | None = None
+    epoch_seconds: float = 0.0
+    gradient_norm: float = 0.0
+    stop: Stop | None = None
+    is_done: bool = False
+
+
+_PLAIN = ("seed", "epoch", "batch", "global_step", "figures", "best_epoch", "best_value", "best_weights", "is_done")
+
+
+@dataclass
+class Run:
+    """The live parts of a run, and its state. Callbacks see it as a `View`."""
+
+    module: nn.Module
+    optimizer: Optimizer
+    schedule: Schedule
+    criterion: Criterion | None
+    step: Step | None
+    train: Feed
+    valid: Feed | None
+    recipe: Recipe
+    metrics: list[Metric]
+    callbacks: Sequence[Any]
+    device: torch.device
+    state: RunState
+    record: Record
+    arguments: dict[str, Any]
+    folder: Path | None = None
+    average: AveragedModel | None = None
+    scaler: torch.amp.GradScaler | None = None
+    restore_best: bool = True
+    is_whole: bool = True
+
+    def __post_init__(self) -> None:
+        # Only what a callback defines itself is called.
+        self._listeners = {
+            moment: [
+                getattr(callback, moment)
+                for callback in self.callbacks
+                if getattr(type(callback), moment, None) not in (None, getattr(Callback, moment))
+            ]
+            for moment in MOMENTS
+        }
+
+    def tell(self, moment: str) -> None:
+        """Call the callbacks of a moment in list order; the first `Stop` stands."""
+        for listener in self._listeners[moment]:
+            answer = listener(self)
+            if isinstance(answer, Stop) and self.state.stop is None:
+                self.state.stop = answer
+
+    def _named_callbacks(self) -> list[tuple[str, Any]]:
+        """Return the callbacks by class and count: one that comes or goes (a bar) moves no other's state."""
+        names = [type(callback).__name__ for callback in self.callbacks]
+        return [(f"{name}.{names[:i].count(name)}", self.callbacks[i]) for i, name in enumerate(names)]
+
+    @property
+    def epoch(self) -> int:
+        """The epoch under way or just done."""
+        return self.state.epoch
+
+    @property
+    def batch(self) -> int:
+        """Batches done in this epoch."""
+        return self.state.batch
+
+    @property
+    def global_step(self) -> int:
+        """Updates done, over all lives of the run."""
+        return self.state.global_step
+
+    @property
+    def num_batches(self) -> int | None:
+        """Batches an epoch, or None where the loader cannot say."""
+        try:
+            total = len(self.train)
+        except TypeError:
+            return self.recipe.limit
+        return total if self.recipe.limit is None else min(total, self.recipe.limit)
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first parameter group."""
+        return self.schedule.lr
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        """The last epoch's row."""
+        return self.state.figures
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The best epoch so far."""
+        return self.state.best_epoch
+
+    @property
+    def higher_is_better(self) -> dict[str, bool]:
+        """The direction of each metric; losses are better low."""
+        return {f"valid_{metric.name}": metric.higher_is_better for metric in self.metrics}
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The module that is validated and kept: the average of the weights where there is one."""
+        if self.average is None:
+            return self.module
+        averaged = self.average.module
+        assert isinstance(averaged, nn.Module)
+        return averaged
+
+    def gradient_norm(self) -> float:
+        """Return the norm of the last update's gradient; of a run just resumed, that of the life before."""
+        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        if gradients:
+            self.state.gradient_norm = float(get_total_norm(gradients))
+        return self.state.gradient_norm
+
+    def snapshot(self) -> dict[str, Any]:
+        """Return the RunState and the state of every live part, as nested plain values and tensors."""
+        return {
+            "state": {name: getattr(self.state, name) for name in _PLAIN},
+            "loss": self.state.loss.state_dict(),
+            "epoch_seconds": self.state.epoch_seconds,
+            "gradient_norm": self.gradient_norm(),
+            "module": module_weights(self.module),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": None if self.average is None else module_weights(self.average),
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+            "train": self.train.state_dict(),
+            "valid": None if self.valid is None else self.valid.state_dict(),
+            "callbacks": {
+                name: callback.state_dict()
+                for name, callback in self._named_callbacks()
+                if hasattr(callback, "state_dict")
+            },
+            "record": self.record.offset,
+            "rng": get_rng_state(),
+            "machine": machine(),
+            "arguments": self.arguments,
+        }
+
+    def restore(self, tree: dict[str, Any]) -> None:
+        """Put back what `snapshot` gave, into live parts made by the same call."""
+        for name in _PLAIN:
+            setattr(self.state, name, tree["state"][name])
+        self.state.loss.load_state_dict(tree["loss"])
+        self.state.epoch_seconds = tree["epoch_seconds"]
+        self.state.gradient_norm = tree["gradient_norm"]
+        load_weights(self.module, tree["module"], where="the checkpoint")
+        self.optimizer.load_state_dict(tree["optimizer"])
+        self.schedule.load_state_dict(tree["schedule"])
+        if self.average is not None:
+            load_weights(self.average, tree["average"], where="the checkpoint")
+        if self.scaler is not None:
+            self.scaler.load_state_dict(tree["scaler"])
+        self.train.load_state_dict(tree["train"])
+        if self.valid is not None:
+            self.valid.load_state_dict(tree["valid"])
+        for name, callback in self._named_callbacks():
+            if name in tree["callbacks"]:
+                callback.load_state_dict(tree["callbacks"][name])
+        self.record.cut(tree["record"])
+        set_rng_state(tree["rng"])

@@ -1,0 +1,119 @@
+"""One update, as the textbook has it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from luthier.core.batch import Batch
+from luthier.core.machine import autocast
+from luthier.errors import TrainingError
+from luthier.metrics.criteria import Measured, measure
+from luthier.metrics.evaluation import run_step
+from luthier.training.state import Run
+
+
+def train_step(run: Run, batches: Iterable[Batch]) -> int:
+    """Do one update over the batches that make it (one, but for `accumulate`); return how many there were.
+
+    The mean loss of each batch goes to `run.state.loss`, detached, still on its device.
+    """
+    done = 0
+    for batch in batches:
+        if done == 0:
+            run.optimizer.zero_grad(set_to_none=True)
+        backward(run, batch.to(run.device))
+        done += 1
+    if done:
+        update(run)
+    return done
+
+
+def backward(run: Run, batch: Batch) -> None:
+    """Add the gradient of a batch, in micro-batches where the recipe says so, by each one's share of the count."""
+    size = run.recipe.micro_batch_size
+    parts = [batch] if size is None else batch.micro(size)
+    if len(parts) == 1:
+        measured = forward(run, batch)
+        run.state.loss.add(measured)
+        _scaled(run, measured.loss / run.recipe.accumulate if run.recipe.accumulate > 1 else measured.loss).backward()
+        return
+    # Each part's count must be known before its gradient is taken, so a part is weighted by its count here and the
+    # whole by their sum after: k micro-batches give the gradient of one big batch, whatever their sizes.
+    total: Tensor | float = 0.0
+    losses: list[Tensor] = []
+    is_sum = False
+    for part in parts:
+        measured = forward(run, part)
+        weighted = measured.loss if measured.is_sum else measured.loss * measured.count
+        _scaled(run, weighted).backward()
+        losses.append(weighted.detach())
+        total, is_sum = total + measured.count, measured.is_sum
+    loss = torch.stack(losses).sum()
+    if not is_sum:
+        for parameter in run.module.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= total
+        loss = loss / total
+    run.state.loss.add(Measured(loss, total, is_sum))
+
+
+def forward(run: Run, batch: Batch) -> Measured:
+    """Return the loss of a batch and the number it is a mean over."""
+    with autocast(run.device, run.recipe.precision):
+        if run.step is not None:
+            return run_step(run.step, run.module, batch)
+        assert run.criterion is not None
+        outputs = batch.forward(run.module)
+        return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch))
+
+
+def update(run: Run) -> None:
+    """Clip, step, and move the schedule and the average of the weights on."""
+    recipe, state = run.recipe, run.state
+    if run.scaler is not None:
+        run.scaler.unscale_(run.optimizer)
+    if recipe.clip_norm is not None:
+        clip_grad_norm_(run.module.parameters(), recipe.clip_norm)
+    if recipe.clip_value is not None:
+        clip_grad_value_(run.module.parameters(), recipe.clip_value)
+    if state.global_step < run.schedule.warmup_steps:
+        with run.schedule.warmed(state.global_step):
+            _step(run)
+    else:
+        _step(run)
+    run.schedule.end_step()
+    if run.average is not None:
+        run.average.update_parameters(run.module)
+    state.global_step += 1
+
+
+def check_finite(run: Run, losses: list[float]) -> None:
+    """Look at the losses of the last updates.
+
+    Raises:
+        TrainingError: one of them is NaN or infinite; the step is said.
+    """
+    for i, loss in enumerate(losses):
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            back = len(losses) - 1 - i
+            run.is_whole = False
+            raise TrainingError(
+                f"the loss is {loss} in epoch {run.state.epoch + 1}, batch {run.state.batch - back} "
+                f"(learning rate {run.lr:g})",
+                hint="look for NaN or infinite values in the data; else lower lr, or clip with clip_norm=1.0",
+                code="training-loss-not-finite",
+            )
+
+
+def _step(run: Run) -> None:
+    if run.scaler is None:
+        run.optimizer.step()
+    else:
+        run.scaler.step(run.optimizer)
+        run.scaler.update()
+
+
+def _scaled(run: Run, loss: Tensor) -> Tensor:
+    return loss if run.scaler is None else run.scaler.scale(loss)

@@ -6,22 +6,71 @@ The public names are resolved when they are first used, so that importing the pa
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from luthier.core.version import VERSION
+
 if TYPE_CHECKING:
+    from luthier.core.blueprint import Blueprint
     from luthier.core.order import order
     from luthier.core.recipe import Recipe
+    from luthier.core.schema import Schema
     from luthier.errors import LuthierError
+    from luthier.networks.build import build
+    from luthier.pipeline.plan import Plan, design
+    from luthier.pipeline.train import resume, train
+    from luthier.serving.model import Model, load
+    from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
     from luthier.training.fit import fit
+    from luthier.training.record import Record, read_record
+    from luthier.training.result import Result
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 _HOMES = {
+    "Blueprint": "luthier.core.blueprint",
+    "Callback": "luthier.training.callbacks",
+    "EarlyStopping": "luthier.training.callbacks",
     "LuthierError": "luthier.errors",
+    "Model": "luthier.serving.model",
+    "Plan": "luthier.pipeline.plan",
     "Recipe": "luthier.core.recipe",
+    "Record": "luthier.training.record",
+    "Result": "luthier.training.result",
+    "Schema": "luthier.core.schema",
+    "Stop": "luthier.training.callbacks",
+    "View": "luthier.training.callbacks",
+    "build": "luthier.networks.build",
+    "design": "luthier.pipeline.plan",
     "fit": "luthier.training.fit",
+    "load": "luthier.serving.model",
     "order": "luthier.core.order",
+    "read_record": "luthier.training.record",
+    "resume": "luthier.pipeline.train",
+    "train": "luthier.pipeline.train",
 }
 
-__all__ = ["LuthierError", "Recipe", "__version__", "fit", "order"]
+__all__ = [
+    "Blueprint",
+    "Callback",
+    "EarlyStopping",
+    "LuthierError",
+    "Model",
+    "Plan",
+    "Recipe",
+    "Record",
+    "Result",
+    "Schema",
+    "Stop",
+    "View",
+    "__version__",
+    "build",
+    "design",
+    "fit",
+    "load",
+    "order",
+    "read_record",
+    "resume",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -127,7 +127,7 @@ def encode_targets(frame: pl.DataFrame, schema: Schema, rows: Rows | None = None
         else:
             encoded.append(cells.codes(target.classes))
     if schema.task == "multiclass":
-        return encoded[0]
+        return np.require(encoded[0], requirements="W")  # polars may hand out its own memory, for reading only
     return np.stack(encoded, axis=1).astype(np.float32)
 
 
@@ -141,7 +141,7 @@ class _Keys:
     @classmethod
     def of(cls, texts: pl.Series) -> "_Keys":
         numeric = not np.isnan(to_numbers(texts)[0]).any()
-        words = texts.str.to_lowercase().unique().to_list()
+        words = [] if numeric else texts.unique().str.to_lowercase().to_list()
         return cls(numeric, not numeric and set(words) <= {*NO_WORDS, *YES_WORDS})
 
     def __call__(self, texts: pl.Series) -> pl.Series:
@@ -160,13 +160,13 @@ class _Cells:
 
     def is_number(self) -> bool:
         """Whether the column is meant as numbers: a stray text among them is a mistake, said when they are read."""
-        values, missing, unparseable = to_numbers(self.series)
-        return bool(unparseable.mean() <= 0.05 and not np.isnan(values).all() and not missing.all())
+        values, _, unparseable = to_numbers(self.series)
+        return self.series.dtype != pl.Boolean and unparseable.mean() <= 0.05 and not bool(np.isnan(values).all())
 
     def is_yes_no(self) -> bool:
-        words = self.texts.str.to_lowercase().drop_nulls().unique().to_list()
         if self.is_number():
             return bool(np.isin(self.finite(), (0, 1)).all())
+        words = self.texts.drop_nulls().unique().str.to_lowercase().to_list()
         return any(set(words) <= set(pair) for pair in _PAIRS)
 
     def looks_like_quantity(self) -> bool:

@@ -1,11 +1,33 @@
 """A trained module with what is known of its inputs and answers: raw data in, answers in the user's terms out."""
 
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from luthier.core.schema import Task
+from luthier.core.batch import Batch, move, split_batch
+from luthier.core.blueprint import Blueprint
+from luthier.core.machine import find_device
+from luthier.core.rng import kept_rng
+from luthier.core.schema import Schema, Task
+from luthier.data.sources import to_tensor
+from luthier.data.tables import ReadOptions
+from luthier.errors import BundleError, DataError
+from luthier.metrics.criteria import Criterion
+from luthier.metrics.evaluation import evaluate_batches, evaluating
+from luthier.metrics.metrics import Confusion, Metric, as_metrics, decide, metrics_for
+from luthier.networks.build import build
+from luthier.serving.answers import answer_frame, probabilities, values
+from luthier.serving.inputs import Piece, pieces
+from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle
+
+_ROWS = 1024  # that the network sees at a time; an answer depends on it by rounding alone
 
 
 def task_of(criterion: Any) -> Task | None:
@@ -20,12 +42,285 @@ def task_of(criterion: Any) -> Task | None:
 
 
 class Model:
-    """A trained module with what is known of its inputs and answers."""
+    """A trained module, and how to use it.
 
-    def __init__(self, module: nn.Module, *, task: Task | None = None, device: torch.device | None = None) -> None:
+    With a Schema (a run of `luthier.train` or the command) it takes raw data, as files, frames or rows, and answers
+    with class names and numbers in their units. Without one (a run of `luthier.fit`) it takes what the module takes.
+
+    Attributes:
+        module: The network.
+        schema: Inputs and targets, or None.
+        task: What kind of answer it gives, or None where that is not known.
+        blueprint: How the network was designed, or None for an own module.
+        metrics: Figures of the run that made it, by split.
+        facts: Versions and the like, as data.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        schema: Schema | None = None,
+        task: Task | None = None,
+        blueprint: Blueprint | None = None,
+        metrics: dict[str, dict[str, float]] | None = None,
+        facts: dict[str, Any] | None = None,
+        criterion: Criterion | None = None,
+    ) -> None:
         self.module = module
-        self.task = task
+        self.schema = schema
+        self.task = schema.task if schema else task
+        self.blueprint = blueprint
+        self.metrics = metrics or {}
+        self.facts = facts or {}
+        self.criterion = criterion
 
-    def predict(self, source: Any) -> Any:
-        """Predict."""
-        return source
+    @property
+    def device(self) -> torch.device:
+        """Where the module is."""
+        parameter = next(self.module.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
+    def to(self, device: str | torch.device) -> "Model":
+        """Move the module to a device; return the model."""
+        self.module.to(find_device(device))
+        return self
+
+    def predict(self, source: Any, *, options: ReadOptions | None = None) -> Any:
+        """Return the answer for each row of `source`, in order.
+
+        Args:
+            source: With a Schema: a path, a frame, a dict of columns, a list of dicts, or an array of images. Without
+                one: what the module takes, as a tensor, an array, a tuple or dict of them, or a DataLoader.
+            options: How to read a CSV.
+
+        Returns:
+            With a Schema a NumPy array: class names `(N,)`, numbers `(N,)` or `(N, K)`, 0 and 1 for labels `(N, L)`.
+            Without one a tensor: decided classes `(N,)` where the criterion says that outputs are logits of classes,
+            0 and 1 for labels, else the outputs.
+
+        Raises:
+            DataError: the source cannot be read, lacks a column, or holds an image that cannot be read.
+        """
+        if self.schema is None:
+            outputs = self._outputs(source)
+            return decide(outputs, self.task) if self.task in ("multiclass", "multilabel") else outputs
+        answers = [values(outputs, self.schema) for outputs, _ in self._answers(source, options, strict=True)]
+        return np.concatenate(answers)
+
+    def predict_proba(self, source: Any, *, options: ReadOptions | None = None) -> Any:
+        """Return probabilities: `(N, C)` of the classes in order, or `(N, L)` of the labels.
+
+        Raises:
+            DataError: as `predict`; or the task has no probabilities.
+        """
+        if self.task not in ("binary", "multiclass", "multilabel"):
+            raise DataError(
+                f"a {self.task or 'model of an unknown task'} has no probabilities",
+                hint="use predict",
+                code="data-no-probabilities",
+            )
+        if self.schema is None:
+            outputs = self._outputs(source)
+            return outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
+        found: list[NDArray[Any]] = [
+            probabilities(outputs, self.schema).numpy() for outputs, _ in self._answers(source, options, strict=True)
+        ]
+        return np.concatenate(found)
+
+    def stream(self, source: Any, *, options: ReadOptions | None = None) -> Iterator[pl.DataFrame]:
+        """Yield answers as frames, piece by piece, so that a source larger than memory is no problem.
+
+        Columns: `image` for images; `prediction`, or `prediction_<target>` of several; `probability_<class>`. An image
+        that cannot be read has null for an answer and the reason in the column `error`.
+
+        Raises:
+            DataError: as `predict`.
+        """
+        schema = self._need_schema()
+        for outputs, piece in self._answers(source, options, strict=False):
+            frame = answer_frame(outputs, schema)
+            if piece.names is not None:
+                bad = pl.Series([i in piece.errors for i in range(len(piece))])
+                frame = frame.with_columns(pl.when(bad).then(None).otherwise(pl.all()).name.keep())
+                reasons = [piece.errors[i].message if i in piece.errors else None for i in range(len(piece))]
+                frame = frame.insert_column(0, pl.Series("image", piece.names))
+                frame = frame.with_columns(pl.Series("error", reasons, dtype=pl.String))
+            yield frame
+
+    def evaluate(
+        self,
+        source: Any,
+        *,
+        metrics: Any = (),
+        criterion: Criterion | None = None,
+        options: ReadOptions | None = None,
+    ) -> dict[str, Any]:
+        """Return figures on data with targets.
+
+        With a Schema: the task's metrics, `rows`, and for classes `confusion` (true class by decided class) and
+        `classes` (precision, recall, f1 and rows of each). Without one: the loss and the metrics passed in, over
+        `(inputs, …, targets)` or a DataLoader.
+
+        Raises:
+            DataError: as `predict`; or a target is missing or of an unknown class.
+        """
+        if self.schema is None:
+            batches = self._batches(source, with_targets=True)
+            loss = criterion or self.criterion
+            found: dict[str, Any] = dict(
+                evaluate_batches(self.module, batches, criterion=loss, metrics=as_metrics(metrics), device=self.device)
+            )
+            return found
+        measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
+        rows = 0
+        with evaluating(self.module):
+            for piece in pieces(source, self.schema, with_targets=True, options=options):
+                outputs = self._forward(piece.inputs)
+                rows += len(piece)
+                for metric in measured:
+                    metric.update(outputs, piece.targets)
+        figures: dict[str, Any] = {"rows": rows} | {metric.name: metric.value() for metric in measured}
+        return figures | class_figures(measured, self.schema)
+
+    def save(self, path: str | Path) -> None:
+        """Write the model as one safetensors file, a bundle; `luthier.load` reads it.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        bundle = Bundle(
+            weights=module_weights(self.module),
+            module_name=type(self.module).__name__,
+            task=self.task,
+            blueprint=self.blueprint,
+            schema=self.schema,
+            metrics=self.metrics,
+            facts=self.facts,
+        )
+        save_bundle(bundle, Path(path))
+
+    def _need_schema(self) -> Schema:
+        if self.schema is None:
+            raise DataError(
+                "this model is an own module without a Schema, so it knows no columns and classes",
+                hint="use model.predict with tensors",
+                code="data-no-schema",
+            )
+        return self.schema
+
+    def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
+        with evaluating(self.module):
+            for piece in pieces(source, self._need_schema(), options=options):
+                if strict and piece.errors:
+                    raise next(iter(piece.errors.values()))
+                yield self._forward(piece.inputs), piece
+
+    def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Return the outputs, on the CPU, a bounded number of rows at a time."""
+        n = len(inputs[0])
+        parts = [tuple(value[start : start + _ROWS] for value in inputs) for start in range(0, n, _ROWS)]
+        outputs = [self.module(*move(part, self.device)).float().cpu() for part in parts]
+        return torch.cat(outputs)
+
+    def _outputs(self, source: Any) -> Tensor:
+        found = []
+        with evaluating(self.module):
+            for batch in self._batches(source, with_targets=False):
+                found.append(batch.to(self.device).forward(self.module).cpu())
+        return torch.cat(found)
+
+    def _batches(self, source: Any, *, with_targets: bool) -> Iterator[Batch]:
+        if isinstance(source, DataLoader):
+            for raw in source:
+                lone = isinstance(raw, Tensor)
+                yield Batch((raw,), None) if lone else split_batch(raw)
+            return
+        if with_targets:
+            split = split_batch(source)
+            inputs, targets = split.inputs, to_tensor(split.targets, "the targets")
+        else:
+            inputs, targets = source if isinstance(source, dict | tuple) else (source,), None
+        named = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
+        tensors = {key: to_tensor(value, f"input {key!r}") for key, value in named}
+        n = len(next(iter(tensors.values())))
+        for start in range(0, n, _ROWS):
+            part = {key: value[start : start + _ROWS] for key, value in tensors.items()}
+            some = None if targets is None else targets[start : start + _ROWS]
+            yield Batch(part if isinstance(inputs, dict) else tuple(part.values()), some)  # type: ignore[arg-type]
+
+
+def class_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, Any]:
+    """Return `confusion` (true by decided class) and `classes` (precision, recall, f1, rows); nothing for numbers.
+
+    Args:
+        metrics: Of `metrics_for`, updated: the accuracy has counted it all.
+        schema: The classes' names.
+    """
+    confusion = next((metric for metric in metrics if isinstance(metric, Confusion)), None)
+    if confusion is None:
+        return {}
+    matrices = confusion.matrices.double()  # (L, C, C)
+    hits = matrices.diagonal(dim1=1, dim2=2)
+    recall = hits / matrices.sum(dim=2).clamp(min=1)
+    precision = hits / matrices.sum(dim=1).clamp(min=1)
+    f1 = 2 * hits / (matrices.sum(dim=1) + matrices.sum(dim=2)).clamp(min=1)
+    names = [
+        (target, place, name)
+        for target in range(len(matrices))
+        for place, name in enumerate(schema.targets[target].classes)
+    ]
+    several = len(matrices) > 1
+    rows = [
+        {
+            **({"target": schema.targets[target].name} if several else {}),
+            "class": name,
+            "rows": int(matrices[target, place].sum()),
+            "precision": precision[target, place].item(),
+            "recall": recall[target, place].item(),
+            "f1": f1[target, place].item(),
+        }
+        for target, place, name in names
+    ]
+    counts = confusion.matrices.tolist()
+    return {"confusion": counts if several else counts[0], "classes": rows}
+
+
+def load(path: str | Path, module: nn.Module | None = None, *, device: str | torch.device | None = None) -> Model:
+    """Load a model from a bundle: the file, or the folder of the run that wrote it. No code in it is run.
+
+    Args:
+        path: A `model.safetensors`, or a run's folder.
+        module: For an own module, an instance of it to load the weights into.
+        device: Where to put it; the CPU by default.
+
+    Raises:
+        BundleError: no such file, a pickle, a damaged file, or weights that do not fit.
+    """
+    bundle = load_bundle(Path(path))
+    if bundle.blueprint is not None and module is not None:
+        raise BundleError(
+            f"{path} holds a network that Luthier designed, and builds it itself",
+            hint="leave module= out",
+            code="bundle-module-given",
+        )
+    if module is None:
+        if bundle.blueprint is None:
+            raise BundleError(
+                f"{path} holds the weights of an own module, {bundle.module_name}, and not its code",
+                hint=f"pass an instance: luthier.load({str(path)!r}, module={bundle.module_name}(…))",
+                code="bundle-module-needed",
+            )
+        with kept_rng():
+            module = build(bundle.blueprint)
+    load_weights(module, bundle.weights, where=str(path))
+    model = Model(
+        module,
+        schema=bundle.schema,
+        task=bundle.task,
+        blueprint=bundle.blueprint,
+        metrics=bundle.metrics,
+        facts=bundle.facts,
+    )
+    module.eval()
+    return model if device is None else model.to(device)

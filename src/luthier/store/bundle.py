@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import luthier
 from luthier.core.blueprint import Blueprint
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Schema, Task
 from luthier.core.tree import flatten, unflatten
+from luthier.core.version import VERSION
 from luthier.errors import BundleError, SettingError
 from luthier.store.files import pack, unpack, write_whole
 
@@ -105,7 +105,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
     buffers, others = flatten(bundle.weights["buffers"], where="the module's buffers", prefix=_BUFFERS)
     written = {
         "format": FORMAT,
-        "luthier": luthier.__version__,
+        "luthier": VERSION,
         "torch": torch.__version__,
         "module": bundle.module_name,
         "task": bundle.task,

@@ -16,7 +16,7 @@ from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import Step
 from luthier.metrics.metrics import as_metrics
 from luthier.serving.model import Model, task_of
-from luthier.training.callbacks import Callback, Checkpointing, EarlyStopping, TimeLimit
+from luthier.training.callbacks import Checkpointing, EarlyStopping, TimeLimit
 from luthier.training.folder import arguments_of, continue_run, open_folder
 from luthier.training.loop import keep_weights
 from luthier.training.loop import train as train_run
@@ -123,7 +123,7 @@ def fit(
             valid=feeds[1],
             recipe=chosen,
             metrics=metric_list,
-            callbacks=[*callbacks, *_own_callbacks(chosen, has_folder=folder is not None)],
+            callbacks=_with_own(list(callbacks), chosen, has_folder=folder is not None),
             device=place,
             state=RunState(seed=seed_of_run),
             record=Record(folder / "record.jsonl" if folder else None),
@@ -146,7 +146,7 @@ def fit(
         module=module,
         record=live.record,
         best_epoch=live.state.best_epoch if restore_best else live.state.epoch - 1,
-        model=Model(module, task=task_of(loss), device=place),
+        model=Model(module, task=task_of(loss), criterion=loss),
         stopped=stop.reason if stop else None,
         is_done=live.state.is_done,
         global_step=live.state.global_step,
@@ -160,13 +160,12 @@ def _seed(recipe: Recipe, train: Any) -> int:
     return 0 if is_loader(train) else draw_seed()
 
 
-def _own_callbacks(recipe: Recipe, *, has_folder: bool) -> list[Callback]:
-    callbacks: list[Callback] = []
+def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool) -> list[Any]:
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
     if recipe.max_time_s is not None:
         callbacks.append(TimeLimit(recipe.max_time_s))
-    if is_watched(sys.stdout):
+    if is_watched(sys.stdout) and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.append(Progress())
     if has_folder:  # last, so that a checkpoint holds what the others made of the same moment
         callbacks.append(Checkpointing(every_s=recipe.checkpoint_every_s, every_steps=recipe.checkpoint_every_steps))

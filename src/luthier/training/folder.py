@@ -143,7 +143,7 @@ def arguments_of(run: Run) -> dict[str, Any]:
         "optimizer": {"class": type(run.optimizer).__name__, "groups": groups},
         "scheduler": {"class": type(run.schedule.scheduler).__name__},
         "metrics": [metric.name for metric in run.metrics],
-        "callbacks": [type(callback).__name__ for callback in run.callbacks if type(callback).__name__ != "Progress"],
+        "callbacks": [type(callback).__name__ for callback in run.callbacks if hasattr(callback, "state_dict")],
         "restore_best": run.restore_best,
         "train": _describe(run.train),
         "valid": None if run.valid is None else _describe(run.valid),

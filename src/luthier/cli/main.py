@@ -1,0 +1,198 @@
+"""The command: parse, call one public function, print. Nothing here imports torch or numpy before it is needed."""
+
+import json
+import os
+import sys
+from typing import Any
+
+import click
+
+from luthier.cli.options import given_settings, settings_options
+from luthier.core.names import did_you_mean
+from luthier.core.version import VERSION
+from luthier.errors import LuthierError
+
+_STATUS = """\b
+Exit status: 0 done; 1 a finding of severity error; 2 the input is wrong;
+3 an internal fault; 130 and 143 stopped by Ctrl-C and SIGTERM, with the run saved."""
+
+
+class Group(click.Group):
+    """A group that offers the near name of an unknown command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command."""
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            raise click.UsageError(f"there is no command {name!r}: {did_you_mean(name, self.commands)}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_STATUS
+)
+@click.version_option(VERSION, prog_name="luthier")
+def cli() -> None:
+    """Design, train and reuse neural networks in PyTorch."""
+
+
+def _output_options(command: Any) -> Any:
+    command = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for programs.")(command)
+    return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
+
+
+@cli.command(short_help="Design a network for data, train it, test it and save it.")
+@click.argument("source")
+@settings_options()
+@click.option("--run", help="The run's folder; a new one under runs/ by default.")
+@click.option("--from", "start", help="Start from the weights of this model.safetensors.")
+@_output_options
+def train(source: str, run: str | None, start: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Design a network for SOURCE, train it, test it and save it.
+
+    SOURCE is a CSV or Parquet file, a folder of images (one folder a class), an .npz with x and y, or a run file
+    (.toml) that `luthier design` wrote.
+    """
+    from luthier.cli import show
+    from luthier.cli.stopping import Stopping
+    from luthier.pipeline.train import train as train_source
+
+    silent = quiet or as_json
+    stopping = Stopping()
+    with stopping.armed():
+        result = train_source(
+            source,
+            run=run,
+            start=start,
+            callbacks=[stopping, show.progress(quiet=silent)],
+            report=None if silent else show.plan,
+            **given_settings(values),
+        )
+    show.result(result, as_json=as_json, quiet=quiet)
+    return stopping.status if not result.is_done else 0
+
+
+@cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")
+@click.argument("run")
+@click.option("--epochs", type=int, help="Epochs in all, for a finished run.")
+@click.option("--device", help="Where to train now.")
+@click.option("--max-time-s", type=float, help="Stop after so many seconds, at the end of an epoch.")
+@_output_options
+def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Continue RUN, a run's folder, from its newest checkpoint: the same bits as if it had never stopped."""
+    from luthier.cli import show
+    from luthier.cli.stopping import Stopping
+    from luthier.pipeline.train import resume as resume_run
+
+    stopping = Stopping()
+    with stopping.armed():
+        result = resume_run(
+            run, epochs=epochs, callbacks=[stopping, show.progress(quiet=quiet or as_json)], **given_settings(values)
+        )
+    show.result(result, as_json=as_json, quiet=quiet)
+    return stopping.status if not result.is_done else 0
+
+
+@cli.command(short_help="Print the design for data as a run file, with the reasons.")
+@click.argument("source")
+@settings_options()
+@click.option("--from", "start", help="Start from the weights of this model.safetensors.")
+def design(source: str, start: str | None, **values: Any) -> int:
+    """Print what `train` would do with SOURCE, as TOML with the reasons; `luthier train run.toml` does it."""
+    from luthier.pipeline.plan import design as design_source
+
+    click.echo(design_source(source, start=start, **given_settings(values)).toml(), nl=False)
+    return 0
+
+
+def _reading_options(command: Any) -> Any:
+    command = click.option("--encoding", help="A CSV's encoding, where it is not found by itself.")(command)
+    command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
+    return click.option("--device", help="Where to compute; the CPU by default.")(command)
+
+
+@cli.command(short_help="Measure a model on data with targets.")
+@click.argument("model")
+@click.argument("source")
+@_reading_options
+@_output_options
+def evaluate(model: str, source: str, quiet: bool, as_json: bool, device: str | None, **reading: Any) -> int:
+    """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which has the targets too."""
+    from luthier.cli import show
+    from luthier.data.tables import ReadOptions
+    from luthier.serving.model import load
+
+    figures = load(model, device=device).evaluate(source, options=ReadOptions(**reading))
+    if as_json:
+        click.echo(json.dumps(figures, ensure_ascii=False))
+    elif not quiet:
+        show.figures(figures)
+    return 0
+
+
+@cli.command(short_help="Predict with a model; the answers come in the rows' order.")
+@click.argument("model")
+@click.argument("source")
+@click.option("--output", "-o", help="Where to write: .csv, .parquet or .jsonl; standard output as CSV without it.")
+@_reading_options
+@_output_options
+def predict(
+    model: str, source: str, output: str | None, quiet: bool, as_json: bool, device: str | None, **reading: Any
+) -> int:
+    """Predict with MODEL, a model.safetensors or a run's folder, for each row of SOURCE, in its order.
+
+    Columns: `prediction` (or `prediction_TARGET` of several) and `probability_CLASS`; `image` for images, and `error`
+    for those that cannot be read. A SOURCE larger than memory is no problem.
+    """
+    from luthier.data.tables import ReadOptions
+    from luthier.serving.files import write_answers
+    from luthier.serving.model import load
+
+    rows = write_answers(
+        load(model, device=device).stream(source, options=ReadOptions(**reading)),
+        output,
+        sources=(source, model),
+        as_json=as_json,
+    )
+    if output and not quiet:
+        click.echo(f"{rows:,} predictions in {output}", err=True)
+    return 0
+
+
+def run() -> None:
+    """Run the command and leave with its status."""
+    # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        status = cli.main(arguments, prog_name="luthier", standalone_mode=False)
+        sys.stdout.flush()
+        return status or 0
+    except LuthierError as error:
+        _complain(str(error))
+        return error.exit_status
+    except click.ClickException as error:
+        hint = ""
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            hint = f"\n  luthier {error.ctx.info_name} --help lists what it takes".replace("luthier luthier", "luthier")
+        _complain(error.format_message() + " [usage]" + hint)
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        _complain("stopped by Ctrl-C")
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        _complain("this is a fault in Luthier and not in your input; please report it with the lines above [internal]")
+        return 3
+
+
+def _complain(text: str) -> None:
+    print(f"luthier: {text}", file=sys.stderr)

@@ -1,0 +1,111 @@
+"""The CLI's options, made from the settings' own definitions: one field, one option, one line of `run.toml`."""
+
+import tomllib
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import click
+
+from luthier.core.recipe import Recipe
+from luthier.core.settings import DataSettings, NetworkSettings
+
+Command = Callable[..., Any]
+_SHORT = {"target": "-t"}
+
+
+class Pair(click.ParamType[Any]):
+    """`name=value`, with the value read as TOML where it is TOML, else as text."""
+
+    name = "name=value"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return `(name, value)`."""
+        name, equals, text = str(value).partition("=")
+        if not equals or not name:
+            self.fail(f"{value!r} is no name=value", param, ctx)
+        return name, _toml_value(text)
+
+
+class Items(click.ParamType[Any]):
+    """Values with commas between."""
+
+    def __init__(self, kind: type) -> None:
+        self.kind = kind
+        self.name = f"{kind.__name__},…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return a tuple."""
+        try:
+            return tuple(self.kind(item) for item in str(value).split(",") if item)
+        except ValueError:
+            self.fail(f"{value!r} is not {self.kind.__name__} values with commas between", param, ctx)
+
+
+class Weights(click.ParamType[Any]):
+    """`balanced`, or numbers with commas between."""
+
+    name = "balanced|float,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the word or a tuple."""
+        return value if value == "balanced" else Items(float).convert(value, param, ctx)
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """Return a decorator that adds an option for each field of the three settings."""
+
+    def decorate(command: Command) -> Command:
+        for cls in (Recipe, NetworkSettings, DataSettings):  # click shows the last decorator first
+            hints = get_type_hints(cls)
+            for item in reversed(fields(cls)):
+                if item.name != "source" and item.name not in exclude:
+                    command = _option(item.name, hints[item.name], item.metadata["help"])(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str, hint: Any, words: str) -> Callable[[Command], Command]:
+    flag = f"--{name.replace('_', '-')}"
+    names = [name, flag, *([_SHORT[name]] if name in _SHORT else [])]
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)] if _is_union(hint) else [hint]
+    kind = kinds[-1]
+    more: dict[str, Any] = {"help": words, "default": None}
+    if kind is bool:
+        return click.option(name, f"{flag}/--no-{flag[2:]}", **more)
+    if name == "class_weights":
+        return click.option(*names, type=Weights(), **more)
+    if get_origin(kind) is Literal:
+        return click.option(*names, type=click.Choice(get_args(kind)), **more)
+    if get_origin(kind) is dict:
+        return click.option(*names, type=Pair(), multiple=True, help=words)
+    if get_origin(kind) is tuple:
+        inner = get_args(kind)[0]
+        if inner is str and name != "augment":
+            return click.option(*names, multiple=True, help=words)
+        return click.option(*names, type=Items(inner), **more)
+    return click.option(*names, type=kind, **more)
+
+
+def _is_union(hint: Any) -> bool:
+    return get_origin(hint) in (Union, types.UnionType)
+
+
+def given_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that were given on the command line."""
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None or value == ():
+            continue
+        is_pairs = isinstance(value, tuple) and isinstance(value[0], tuple)
+        given[name] = dict(value) if is_pairs else value
+    return given

@@ -1,0 +1,126 @@
+"""What the command prints, for people: plain text, with a little colour on a terminal."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from luthier.pipeline.plan import Plan
+from luthier.training.progress import Progress, is_watched
+from luthier.training.result import Result
+
+_MAX_ROWS = 40
+
+
+def _console() -> Console:
+    return Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=140)
+
+
+def progress(*, quiet: bool) -> Progress:
+    """Return the callback that shows a run: a bar on a terminal, plain lines elsewhere."""
+    return Progress(bar=is_watched(sys.stdout), quiet=quiet)
+
+
+def plan(plan: Plan, folder: Path) -> None:
+    """Print what was read, and what network and recipe were chosen and why."""
+    console = _console()
+    for note in plan.prepared.notes:
+        console.print(note, markup=False)
+    schema = plan.schema
+    if schema.columns:
+        table = _table("column", "kind", "why")
+        for column in schema.columns[:_MAX_ROWS]:
+            table.add_row(column.name, column.kind, column.why)
+        console.print(table)
+        if len(schema.columns) > _MAX_ROWS:
+            console.print(f"… and {len(schema.columns) - _MAX_ROWS} more columns")
+    for target in schema.targets[:_MAX_ROWS]:
+        what = f"{len(target.classes)} classes" if target.classes else f"a number, mean {target.mean:.4g}"
+        console.print(f"target {target.name!r}: {schema.task}, {what}", markup=False)
+    table = _table("chosen", "", "why")
+    chosen = {"family": plan.blueprint.family, **plan.blueprint.arguments}
+    for name, value in chosen.items():
+        if name in plan.reasons:
+            table.add_row(name, str(value), plan.reasons[name])
+    for name in plan.reasons:
+        if hasattr(plan.recipe, name) and name not in chosen:
+            table.add_row(name, str(getattr(plan.recipe, name)), plan.reasons[name])
+    console.print(table)
+    console.print(f"run folder: {folder}", markup=False)
+
+
+def result(result: Result, *, as_json: bool, quiet: bool) -> None:
+    """Print the outcome and the next commands to type."""
+    folder = result.folder
+    if as_json:
+        outcome = {
+            "run": str(folder),
+            "model": str(folder / "model.safetensors") if folder and result.is_done else None,
+            "done": result.is_done,
+            "stopped": result.stopped,
+            "best_epoch": result.best_epoch,
+            "global_step": result.global_step,
+            "valid": result.model.metrics.get("valid", {}),
+            "test": result.test,
+        }
+        print(json.dumps(outcome, ensure_ascii=False))
+        return
+    if quiet:
+        return
+    console = _console()
+    if not result.is_done:
+        console.print(
+            f"stopped: {result.stopped}. The run is saved; continue it with:\n  luthier resume {folder}", markup=False
+        )
+        return
+    if result.stopped:
+        console.print(f"stopped: {result.stopped}", markup=False)
+    if result.best_epoch is not None:
+        console.print(f"kept: the weights of epoch {result.best_epoch + 1}", markup=False)
+    if result.test:
+        console.print("test:", markup=False)
+        figures(result.test)
+    console.print(
+        f"next:\n  luthier predict {folder} NEW_DATA -o predictions.csv\n  luthier evaluate {folder} DATA_WITH_TARGETS",
+        markup=False,
+    )
+
+
+def figures(found: dict[str, Any]) -> None:
+    """Print figures, and for classes the confusion matrix and a row a class."""
+    console = _console()
+    plain = {name: value for name, value in found.items() if not isinstance(value, list)}
+    console.print("  " + ", ".join(f"{name} {_number(value)}" for name, value in plain.items()), markup=False)
+    classes = found.get("classes", [])
+    if not classes:
+        return
+    several = "target" in classes[0]
+    table = _table(*(["target"] if several else []), "class", "rows", "precision", "recall", "f1")
+    for row in classes[:_MAX_ROWS]:
+        table.add_row(*(str(value) if isinstance(value, str) else _number(value) for value in row.values()))
+    console.print(table)
+    if not several and len(classes) <= 12:
+        _confusion(console, [row["class"] for row in classes], found["confusion"])
+
+
+def _confusion(console: Console, names: Sequence[str], counts: Iterable[Sequence[int]]) -> None:
+    table = _table("true \\ decided", *names)
+    for name, row in zip(names, counts, strict=True):
+        table.add_row(name, *(f"{count:,}" for count in row))
+    console.print(table)
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=None, pad_edge=True, header_style="bold")
+    for i, heading in enumerate(headings):
+        right = heading in ("rows", "precision", "recall", "f1") or (headings[0].startswith("true") and i > 0)
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -1,0 +1,104 @@
+"""What to read and what to build, as plain data: the settings of `train` and `design` beside the Recipe."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from luthier.core.names import did_you_mean
+from luthier.core.plain import check_types
+from luthier.core.schema import COLUMN_KINDS, ColumnKind, Task
+from luthier.errors import SettingError
+
+Effort = Literal["quick", "normal", "thorough"]
+
+
+def _setting(default: Any, words: str) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"help": words})
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which data, what of it, and how it is split.
+
+    Raises:
+        SettingError: a value of the wrong type or outside its range, or two ways to split at once.
+    """
+
+    source: str
+    target: tuple[str, ...] = _setting((), "Column to predict; several for several targets")
+    kind: dict[str, ColumnKind] = _setting({}, f"Override a column's kind: NAME=KIND, with {', '.join(COLUMN_KINDS)}")
+    task: Task | None = _setting(None, "binary, multiclass, multilabel or regression, where the target leaves it open")
+    labels: str | None = _setting(None, "Several labels stand in one cell of the target: what separates them")
+    weight: str | None = _setting(None, "Column with each row's weight in the loss")
+    valid: str | None = _setting(None, "File or folder to validate on, in place of a part of SOURCE")
+    test: str | None = _setting(None, "File or folder to test on, in place of a part of SOURCE")
+    valid_fraction: float = _setting(0.15, "Part of SOURCE to validate on")
+    test_fraction: float = _setting(0.15, "Part of SOURCE to test on; 0 for none")
+    group: str | None = _setting(None, "Column whose equal values stay in one part of the split")
+    time: str | None = _setting(None, "Column by which the newest rows are test, the next newest validation")
+    delimiter: str | None = _setting(None, "What separates a CSV's columns, where it is not found by itself")
+    encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
+    image_size: int | None = _setting(None, "Side in pixels that images are resized to")
+    skip_unreadable: bool = _setting(False, "Leave out images that cannot be read")
+
+    def __post_init__(self) -> None:
+        targets: Any = self.target
+        if isinstance(targets, str):
+            object.__setattr__(self, "target", (targets,))
+        for name, kind in self.kind.items():
+            if kind not in COLUMN_KINDS:
+                raise SettingError(
+                    f"column {name!r} is given the kind {kind!r}",
+                    hint=did_you_mean(str(kind), COLUMN_KINDS),
+                    code="setting-unknown-choice",
+                )
+        check_types(self, where="the data settings")
+        for name in ("valid_fraction", "test_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingError(
+                    f"{name} is {getattr(self, name)}", hint="it takes a number in [0, 1)", code="setting-out-of-range"
+                )
+        if self.valid_fraction + self.test_fraction >= 1:
+            raise SettingError(
+                "valid_fraction and test_fraction leave nothing to train on",
+                hint="their sum is below 1, such as 0.15 and 0.15",
+                code="setting-out-of-range",
+            )
+        if self.group is not None and self.time is not None:
+            raise SettingError("group and time are two ways to split", hint="give one of them", code="setting-ignored")
+        if self.image_size is not None and not 8 <= self.image_size <= 1024:
+            raise SettingError(
+                f"image_size is {self.image_size}", hint="it takes 8 to 1024 pixels", code="setting-out-of-range"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings:
+    """What of the network is not left to the design."""
+
+    network: str | None = _setting(None, "Family of network: mlp for tables; convnet or resnet for images")
+    effort: Effort = _setting("normal", "How long to train: quick, normal or thorough")
+    widths: tuple[int, ...] | None = _setting(None, "Width of each hidden layer or stage, as 128,64")
+    activation: str | None = _setting(None, "Activation of an mlp: relu, gelu, silu, tanh, sigmoid, leaky_relu, elu")
+    dropout: float | None = _setting(None, "Share of units dropped in training, in [0, 1)")
+    batch_norm: bool | None = _setting(None, "Batch norm in an mlp")
+
+    def __post_init__(self) -> None:
+        check_types(self, where="the network settings")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise SettingError(
+                f"dropout is {self.dropout}", hint="it takes a number in [0, 1)", code="setting-out-of-range"
+            )
+        if self.widths is not None and not (self.widths and all(width >= 1 for width in self.widths)):
+            raise SettingError(
+                f"widths is {self.widths}", hint="it takes whole numbers from 1, such as 128,64",
+                code="setting-out-of-range",
+            )  # fmt: skip
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What was said of the network's arguments."""
+        names = ("widths", "activation", "dropout", "batch_norm")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

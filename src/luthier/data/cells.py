@@ -1,0 +1,271 @@
+"""What a cell means: missing, a number, a text, a date. The one place that says so, for text and typed columns."""
+
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from luthier.core.names import did_you_mean
+from luthier.errors import DataError
+
+Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Hashes = NDArray[np.uint64]
+
+MISSING = (
+    "", "na", "n/a", "n.a.", "#n/a", "<na>", "nan", "-nan", "nat", "null", "none", "nil", "?", "-", "--", ".",
+)  # fmt: skip
+"""Words that stand for no value, in any case, with spaces around them. Infinite numbers count as missing too."""
+
+NO_WORDS, YES_WORDS = ("no", "false", "f", "n", "0"), ("yes", "true", "t", "y", "1")
+"""The words of a yes/no column, pair by pair, in any case."""
+
+_TIME = (
+    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}(?:\.\d+)?))?)?\s*(?P<zone>Z|[+-]\d{2}:?\d{2})?$"
+)
+_Y, _M, _D = r"(?P<year>\d{4})", r"(?P<month>\d{1,2})", r"(?P<day>\d{1,2})"
+DATE_FORMATS = {
+    "YYYY-MM-DD": rf"^{_Y}-{_M}-{_D}{_TIME}",
+    "YYYY/MM/DD": rf"^{_Y}/{_M}/{_D}{_TIME}",
+    "DD.MM.YYYY": rf"^{_D}\.{_M}\.{_Y}{_TIME}",
+    "MM/DD/YYYY": rf"^{_M}/{_D}/{_Y}{_TIME}",
+    "DD/MM/YYYY": rf"^{_D}/{_M}/{_Y}{_TIME}",
+}
+"""Dates that are understood, each with an optional time `HH:MM[:SS[.f]]` and zone (`Z`, `+02:00`; UTC without one)."""
+
+
+def to_numbers(series: pl.Series) -> tuple[Floats, Mask, Mask]:
+    """Return a column's cells as numbers, and which are missing, and which are neither.
+
+    Text is stripped and read as `float` reads it, without thousands separators, percent signs or underscores, which
+    are text. Booleans are 0 and 1. Dates are no numbers.
+
+    Returns:
+        Values, float64 `(N,)`, finite, or NaN where a cell has no number; the missing ones (infinite ones among
+        them, see `count_infinite`), bool `(N,)`; those that cannot be read as a number, bool `(N,)`.
+
+    >>> values, missing, unparseable = to_numbers(pl.Series([" 1.5", "n/a", "1,000", "inf"]))
+    >>> values.tolist(), missing.tolist(), unparseable.tolist()
+    ([1.5, nan, nan, nan], [False, True, False, True], [False, False, True, False])
+    """
+    kind = series.dtype
+    if kind == pl.Boolean or kind.is_numeric():
+        raw = _to_float(series)
+        unparseable = np.zeros(len(raw), dtype=np.bool_)
+    elif kind == pl.String:
+        text = series.str.strip_chars()
+        raw = _to_float(text.cast(pl.Float64, strict=False))
+        unparseable = np.isnan(raw)
+        if unparseable.any():  # mostly few: only these are held against the words
+            unparseable[unparseable] = ~_is_missing_word(text.filter(pl.Series(unparseable)))
+    else:
+        unparseable = series.is_not_null().to_numpy()
+        raw = np.full(len(series), np.nan)
+    values = np.where(np.isfinite(raw), raw, np.nan)
+    return values, np.isnan(values) & ~unparseable, unparseable
+
+
+def count_infinite(series: pl.Series) -> int:
+    """Return how many cells hold an infinite number: infinite as written, or too large for float64."""
+    if series.dtype == pl.String:
+        series = series.str.strip_chars().cast(pl.Float64, strict=False)
+    return int(series.is_infinite().sum()) if series.dtype.is_float() else 0
+
+
+def to_texts(series: pl.Series) -> pl.Series:
+    """Return a column's cells as text, null where missing: one text for one value, however the file was typed.
+
+    Text is stripped. Whole numbers have no decimal point (`3`, also for a float 3.0 in a typed column), booleans are
+    `true` and `false`, dates `2024-05-01`, and `2024-05-01T08:30:00` (UTC) where the time is not midnight.
+
+    >>> to_texts(pl.Series([3.0, 2.5, None])).to_list(), to_texts(pl.Series([" a ", "NA"])).to_list()
+    (['3', '2.5', None], ['a', None])
+    """
+    kind = series.dtype
+    if kind == pl.String:
+        text = series.str.strip_chars()
+        words = pl.Series(_is_missing_word(text))
+        return text.to_frame().select(pl.when(~words).then(pl.first()).alias(series.name)).to_series()
+    frame = pl.DataFrame({"v": series})
+    value = pl.col("v")
+    if kind.is_float():
+        whole = (value == value.round(0)) & (value.abs() < 2**53)
+        # the inner `when` keeps the cast to integers away from what does not fit
+        ints = pl.when(whole).then(value).cast(pl.Int64).cast(pl.String)
+        made: pl.Expr = pl.when(whole).then(ints).when(value.is_finite()).then(value.cast(pl.String))
+    elif kind == pl.Datetime:
+        if getattr(kind, "time_zone", None):
+            value = value.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        full = value.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
+        made = pl.when(value.dt.time() == pl.time(0)).then(value.dt.strftime("%Y-%m-%d")).otherwise(full)
+    else:
+        made = value.cast(pl.String)
+    return frame.select(made.alias(series.name)).to_series()
+
+
+def is_missing(series: pl.Series) -> Mask:
+    """Return which cells hold no value at all, bool `(N,)`. An infinite number is a value here, if a wrong one."""
+    if series.dtype == pl.String:
+        return _is_missing_word(series.str.strip_chars())
+    return np.isnan(_to_float(series)) if series.dtype.is_float() else series.is_null().to_numpy()
+
+
+def find_date_format(series: pl.Series) -> tuple[str, str]:
+    """Return the format of `DATE_FORMATS` that reads every cell that has a value, or "" and what speaks against it.
+
+    `01/02/2024` alone may be January or February: a column is read with slashes only where some row leaves one
+    reading. A typed column of dates is "YYYY-MM-DD".
+
+    >>> find_date_format(pl.Series(["01/02/2024", "13/02/2024"]))
+    ('DD/MM/YYYY', '')
+    """
+    if series.dtype in (pl.Date, pl.Datetime):
+        return "YYYY-MM-DD", ""
+    if series.dtype != pl.String:
+        return "", ""
+    present = to_texts(series).drop_nulls()
+    if not len(present) or not present[0][:1].isdigit():
+        return "", ""
+    fitting = [name for name in DATE_FORMATS if not np.isnan(to_seconds(present[:1], name)).any()]
+    fitting = [name for name in fitting if not np.isnan(to_seconds(present, name)).any()]
+    if len(fitting) == 1:
+        return fitting[0], ""
+    return "", f"dates like {present[0]!r} may be {' or '.join(fitting)}" if fitting else ""
+
+
+def to_seconds(series: pl.Series, date_format: str) -> Floats:
+    """Return dates as seconds since 1970-01-01 UTC, float64 `(N,)`; NaN where missing or not of that format.
+
+    Args:
+        series: Dates or text.
+        date_format: A name in `DATE_FORMATS`; typed dates are read whatever it says.
+
+    >>> to_seconds(pl.Series(["1970-01-02", "1970-01-01 00:01", "x"]), "YYYY-MM-DD").tolist()
+    [86400.0, 60.0, nan]
+    """
+    if series.dtype in (pl.Date, pl.Datetime):
+        return _to_float(series.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6
+    if series.dtype != pl.String:
+        return np.full(len(series), np.nan)
+    parts = series.str.strip_chars().str.extract_groups(DATE_FORMATS[date_format]).struct
+    year, month, day, hour, minute, second = (
+        _to_float(parts.field(name).cast(pl.Float64)) for name in ("year", "month", "day", "hour", "minute", "second")
+    )
+    zone = parts.field("zone").str.replace("Z", "+00:00").str.replace(":", "")
+    offset = (
+        _to_float(zone.str.slice(1, 2).cast(pl.Float64)) * 3600 + _to_float(zone.str.slice(3).cast(pl.Float64)) * 60
+    )
+    offset = np.where(zone.str.starts_with("-").fill_null(False).to_numpy(), -offset, offset)
+    valid = (month >= 1) & (month <= 12) & (day >= 1)
+    months = np.where(valid, (year - 1970) * 12 + month - 1, 0).astype(np.int64).astype("datetime64[M]")
+    first = months.astype("datetime64[D]")
+    valid &= day <= ((months + 1).astype("datetime64[D]") - first).astype(np.float64)
+    valid &= ~(hour >= 24) & ~(minute >= 60) & ~(second >= 61)
+    time = np.nan_to_num(hour) * 3600 + np.nan_to_num(minute) * 60 + np.nan_to_num(second) - np.nan_to_num(offset)
+    return np.where(valid, (first.astype(np.float64) + day - 1) * 86400 + time, np.nan)
+
+
+def date_parts(seconds: Floats, parts: tuple[str, ...]) -> list[Floats]:
+    """Return the numbers made of dates, each float64 `(N,)`: the seconds, and places on the circles of year, week, day.
+
+    Args:
+        seconds: Since 1970-01-01 UTC; NaN stays NaN.
+        parts: Of `seconds`, `month_sin`, `month_cos`, `weekday_sin`, `weekday_cos`, `hour_sin`, `hour_cos`.
+    """
+    days = np.floor(np.nan_to_num(seconds) / 86400)
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    turns = {
+        "month": (months % 12) / 12,
+        "weekday": ((days + 3) % 7) / 7,  # 1970-01-01 was a Thursday; Monday is 0
+        "hour": np.nan_to_num(seconds) / 86400 - days,
+    }
+    made: list[Floats] = []
+    for part in parts:
+        if part == "seconds":
+            made.append(seconds)
+            continue
+        name, _, function = part.partition("_")
+        angle = 2 * np.pi * turns[name]
+        made.append(np.where(np.isnan(seconds), np.nan, np.sin(angle) if function == "sin" else np.cos(angle)))
+    return made
+
+
+def cell_hashes(series: pl.Series) -> Hashes:
+    """Return a 64-bit hash of each cell's content, uint64 `(N,)`; one value hashes alike in any file format.
+
+    Missing: 0. A finite number, also one written as text: the bits of its float64 (-0.0 as 0.0), mixed. A date in
+    ISO form, also as text: the bits of its seconds since 1970, with the lowest bit turned over, mixed twice.
+    Otherwise: blake2b (8 bytes, little-endian) of the UTF-8 of the text of `to_texts`, `True` and `TRUE` as `true`.
+    """
+    numbers, missing, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
+    hashes = mix((np.nan_to_num(numbers) + 0.0).view(np.uint64))
+    hashes[missing] = 0
+    if not other.any():
+        return hashes
+    rest = series.filter(pl.Series(other))
+    texts = to_texts(rest)
+    unique = texts.unique()
+    seconds = to_seconds(unique, "YYYY-MM-DD")
+    made = np.fromiter((_hash_text(text) for text in unique.to_list()), dtype=np.uint64, count=len(unique))
+    dated = ~np.isnan(seconds)
+    made[dated] = mix(mix((seconds[dated] + 0.0).view(np.uint64) ^ np.uint64(1)))
+    codes = pl.DataFrame({"t": texts}).join(
+        pl.DataFrame({"t": unique, "h": made}), on="t", how="left", nulls_equal=True, maintain_order="left"
+    )
+    hashes[other] = codes["h"].to_numpy()
+    return hashes
+
+
+def mix(hashes: Hashes) -> Hashes:
+    """Mix the bits of 64-bit words by the finaliser of splitmix64, after adding its constant.
+
+    Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17.
+    """
+    z = hashes + np.uint64(0x9E3779B97F4A7C15)
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+
+
+def hash_name(name: str) -> np.uint64:
+    """Return blake2b (8 bytes, little-endian) of a text's UTF-8."""
+    return np.uint64(_hash_text(name))
+
+
+def show(series: pl.Series, row: int) -> str:
+    """Return one cell as it is shown in a message: short, in quotes where it is text."""
+    value: Any = series[row]
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def need_column(frame: pl.DataFrame, name: str, *, role: str, where: str = "the data") -> pl.Series:
+    """Return a column of a frame.
+
+    Raises:
+        DataError: there is none of that name.
+    """
+    if name not in frame.columns:
+        raise DataError(
+            f"{where} has no column {name!r}, which was named as {role}",
+            hint=did_you_mean(name, frame.columns),
+            code="data-column-missing",
+        )
+    return frame[name]
+
+
+def _hash_text(text: str) -> int:
+    lowered = text.lower()
+    text = lowered if lowered in ("true", "false") else text
+    return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _is_missing_word(stripped: pl.Series) -> Mask:
+    lowered = stripped.str.to_lowercase()
+    return np.asarray((lowered.is_in(MISSING) | stripped.is_null()).fill_null(True).to_numpy(), dtype=np.bool_)
+
+
+def _to_float(series: pl.Series) -> Floats:
+    return np.array(series.cast(pl.Float64).fill_null(float("nan")).to_numpy(), dtype=np.float64)

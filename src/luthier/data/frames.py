@@ -1,0 +1,69 @@
+"""Frames of any make to polars frames of plain columns: text, numbers, booleans, dates and times."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from luthier.data.csvtext import name_columns
+
+
+def plain_frame(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """Return the frame with plain types alone, and notes on columns left out (lists, structs, bytes) or renamed.
+
+    Categories become text; decimals and durations (in seconds) float64; a float32 becomes the float64 that is
+    written alike (0.1 stays 0.1), so that a table has the same cells in any file format.
+    """
+    columns: list[pl.Series] = []
+    names, renamed = name_columns(frame.columns)
+    notes = list(renamed)
+    for series in frame.rename(dict(zip(frame.columns, names, strict=True))):
+        kind = series.dtype
+        if kind.is_nested() or kind in (pl.Binary, pl.Object):
+            notes.append(f"column {series.name!r} holds {str(kind).lower()} values: it is left out")
+            continue
+        if kind in (pl.Categorical, pl.Enum, pl.Null, pl.Time):
+            series = series.cast(pl.String)
+        elif kind in (pl.Float32, pl.Float16):
+            series = series.cast(pl.String).cast(pl.Float64)
+        elif kind.is_decimal() or kind in (pl.Int128, pl.UInt128):
+            series = series.cast(pl.Float64)
+        elif kind == pl.Duration:
+            series = series.dt.total_nanoseconds().cast(pl.Float64) / 1e9
+        columns.append(series)
+    return pl.DataFrame(columns), tuple(notes)
+
+
+def typed_pandas(series: Any) -> pl.Series:
+    """Return a pandas Series as a polars one. pandas need not be importable by this module, nor pyarrow at all."""
+    kind = str(series.dtype)
+    missing = np.asarray(series.isna(), dtype=bool)
+    if kind == "category":
+        series = series.astype(object)
+    elif kind.startswith(("datetime64", "timestamp")):
+        if getattr(series.dt, "tz", None) is not None:
+            series = series.dt.tz_convert("UTC").dt.tz_localize(None)
+        return pl.Series(series.to_numpy(dtype="datetime64[us]"))
+    elif kind.startswith("timedelta64"):
+        return pl.Series(series.dt.total_seconds().to_numpy(dtype=np.float64, na_value=np.nan))
+    elif isinstance(series.dtype, np.dtype) and series.dtype.kind in "biuf":
+        return pl.Series(series.to_numpy())
+    values = [None if gone else value for value, gone in zip(series.tolist(), missing.tolist(), strict=True)]
+    return object_series(values)
+
+
+def object_series(values: Sequence[Any]) -> pl.Series:
+    """Return Python values as one column: of their own type where they share one, else of text."""
+    kinds = {type(value) for value in values if value is not None}
+    if kinds <= {int, float, np.float64}:
+        return pl.Series(values, strict=False, dtype=pl.Float64 if kinds - {int} else None)
+    if len(kinds) == 1 or all(issubclass(kind, list | tuple | dict | np.ndarray) for kind in kinds):
+        return pl.Series(values, strict=False)
+    return pl.Series([None if value is None else str(value) for value in values], dtype=pl.String)
+
+
+def records_frame(rows: Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+    """Return rows given as dicts as a frame: columns in the order in which they first come up."""
+    names = list(dict.fromkeys(key for row in rows for key in row))
+    return pl.DataFrame({str(name): object_series([row.get(name) for row in rows]) for name in names})

@@ -1,0 +1,297 @@
+"""What each column is, and its statistics: from training rows alone, with the reason in words."""
+
+import re
+from collections.abc import Collection, Mapping
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+
+from luthier.core.names import did_you_mean
+from luthier.core.schema import COLUMN_KINDS, Column, ColumnKind
+from luthier.data.cells import (
+    NO_WORDS,
+    YES_WORDS,
+    Floats,
+    Mask,
+    count_infinite,
+    date_parts,
+    find_date_format,
+    show,
+    to_numbers,
+    to_seconds,
+    to_texts,
+)
+from luthier.data.split import Rows
+from luthier.errors import DataError
+
+MAX_CATEGORIES = 1000
+NUM_KNOTS = 48
+_NUMBER_SHARE = 0.95
+_KEY_WORDS = {"id", "ids", "idx", "index", "uuid", "guid", "key", "nr", "no", "rownum", "rowid"}
+_RARE = ((100_000, 10), (1_000, 3), (50, 2))  # training rows, and the fewest of them that make a category of its own
+
+
+def infer_columns(
+    frame: pl.DataFrame,
+    rows: Rows,
+    *,
+    overrides: Mapping[str, ColumnKind] | None = None,
+    exclude: Collection[str] = (),
+) -> tuple[Column, ...]:
+    """Return what each column is, in the order of the file, from the rows `rows` alone.
+
+    Args:
+        frame: All rows.
+        rows: The training rows, int64, counted from 0.
+        overrides: Kinds said by the user; `ignored` leaves a column out.
+        exclude: Columns that are no inputs (targets, groups); they do not come back.
+
+    Raises:
+        DataError: an override of an unknown column or kind, one that the cells cannot meet, or no input left.
+    """
+    overrides = overrides or {}
+    _check_overrides(frame, overrides, exclude)
+    columns: list[Column] = []
+    for name in frame.columns:
+        if name not in exclude:
+            cells = _Cells(frame[name], rows)
+            kind = overrides.get(name)
+            columns.append(cells.as_kind(kind) if kind else cells.infer())
+    if not any(column.is_input for column in columns):
+        reasons = "; ".join(f"{column.name}: {column.kind}, {column.why}" for column in columns[:5])
+        raise DataError(
+            f"no column is left to learn from ({reasons or 'there is none beside the target'})",
+            hint="say what a column is: --kind NAME=category (kind={'NAME': 'category'})",
+            code="data-no-inputs",
+        )
+    return tuple(columns)
+
+
+class _Cells:
+    """The training cells of one column, and what they may be taken for."""
+
+    def __init__(self, series: pl.Series, rows: Rows) -> None:
+        self.name = series.name
+        self.rows = rows
+        self.series = series[rows]
+        self.numbers, self.gone, self.unparseable = to_numbers(self.series)
+        self.num_missing = int(self.gone.sum())
+        self.num_present = len(rows) - self.num_missing
+        read = pl.Series(self.numbers[~self.gone]) if not self.unparseable.any() else self._present_texts()
+        self.num_distinct = read.n_unique()
+
+    @cached_property
+    def texts(self) -> pl.Series:
+        return to_texts(self.series)
+
+    def infer(self) -> Column:
+        share = 1 - self.unparseable.sum() / max(self.num_present, 1)
+        numeric = share >= _NUMBER_SHARE
+        if not self.num_present or self.num_distinct == 1:
+            what = "no value at all" if not self.num_present else f"{show(self._present(), 0)} in every row"
+            if not self.num_present or not self.num_missing:
+                return self._left_out("constant", f"{what} of the {len(self.rows)} training rows")
+            return self._left_out("constant", f"{what} that has a value ({self.num_missing} have none)")
+        if column := self._boolean():
+            return column
+        date_format, doubt = ("", "") if numeric else find_date_format(self.series)
+        if date_format:
+            return self._date(date_format)
+        if numeric:
+            return self._key() or self._number()
+        return self._words() or self._category(doubt)
+
+    def as_kind(self, kind: ColumnKind) -> Column:
+        """Return the column as the kind that the user said."""
+        if kind == "number" and not np.isnan(self.numbers).all():
+            return self._number("you said so")
+        if kind == "boolean" and (column := self._boolean()):
+            return column
+        if kind == "date":
+            date_format, doubt = find_date_format(self.series)
+            if date_format:
+                return self._date(date_format)
+            raise self._unmet(kind, doubt)
+        if kind == "category" and self.num_present:
+            return self._category("you said so")
+        if kind in ("number", "boolean", "category"):
+            raise self._unmet(kind)
+        return self._left_out(kind, "you said so")
+
+    def _boolean(self) -> Column | None:
+        if self.num_distinct == 2 and np.isin(self.numbers[~self.gone], (0, 1)).all():
+            words = ["0", "1"]
+        else:
+            if self.num_distinct > 8:  # no, No, NO, nO and so on
+                return None
+            words = sorted(self._present_texts().str.to_lowercase().unique().to_list())
+            if tuple(words) not in set(zip(NO_WORDS, YES_WORDS, strict=True)):
+                return None
+        flags = self.numbers if words == ["0", "1"] else self._flags(words[1])
+        mean, std = mean_and_std(flags)
+        return Column(
+            name=self.name,
+            kind="boolean",
+            why=f"two values, {words[0]} and {words[1]} ({mean:.1%} {words[1]}){self._and_missing()}",
+            missing=self.num_missing,
+            categories=tuple(words),
+            means=(mean,),
+            stds=(std,),
+        )
+
+    def _flags(self, yes: str) -> Floats:
+        flags = (self.texts.str.to_lowercase() == yes).cast(pl.Float64)
+        return np.where(self.gone, np.nan, flags.fill_null(0.0).to_numpy())
+
+    def _date(self, date_format: str) -> Column:
+        seconds = to_seconds(self.series, date_format)
+        present = seconds[~np.isnan(seconds)]
+        parts: tuple[str, ...] = ("seconds", "month_sin", "month_cos", "weekday_sin", "weekday_cos")
+        timed = bool((present % 86400 != 0).any())
+        parts += ("hour_sin", "hour_cos") if timed else ()
+        measured = [mean_and_std(part) for part in date_parts(seconds, parts)]
+        first, last = (str(np.datetime64(int(edge), "s"))[:10] for edge in (present.min(), present.max()))
+        return Column(
+            name=self.name,
+            kind="date",
+            why=f"dates {date_format}{' with times' if timed else ''} from {first} to {last}{self._and_missing()}",
+            missing=self.num_missing,
+            parts=parts,
+            means=tuple(mean for mean, _ in measured),
+            stds=tuple(std for _, std in measured),
+            date_format=date_format,
+        )
+
+    def _number(self, why: str = "") -> Column:
+        present = self.numbers[~np.isnan(self.numbers)]
+        distinct = len(np.unique(present))
+        why = why or f"{distinct} different numbers from {present.min():g} to {present.max():g}"
+        odd = np.flatnonzero(self.unparseable)
+        if len(odd):
+            why += f"; {len(odd)} of {self.num_present} values are no numbers and count as missing, {self._at(odd[0])}"
+        if infinite := count_infinite(self.series):
+            why += f"; {infinite} infinite, which count as missing"
+        knots: Floats = np.empty(0)
+        if distinct >= 20:
+            knots = np.unique(np.quantile(present, np.linspace(0, 1, NUM_KNOTS), method="inverted_cdf"))
+        mean, std = mean_and_std(present)
+        return Column(
+            name=self.name,
+            kind="number",
+            why=why + self._and_missing(),
+            missing=self.num_missing + len(odd),
+            means=(mean,),
+            stds=(std,),
+            quantiles=tuple(knots.tolist()) if len(knots) > 2 else (),
+        )
+
+    def _key(self) -> Column | None:
+        """Numbers that only count the rows are left out."""
+        present = self.numbers[~np.isnan(self.numbers)]
+        if len(np.unique(present)) < self.num_present or (present != np.floor(present)).any():
+            return None
+        words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower())
+        named = bool(words) and (words[-1] in _KEY_WORDS or words[0] in ("unnamed", "id"))
+        offsets = self.numbers - self.rows
+        counting = not self.num_missing and len(self.rows) >= 10 and bool((offsets == offsets[0]).all())
+        nameless = re.fullmatch(r"column \d+", self.name) is not None
+        if counting:
+            return self._left_out("identifier", "it counts the rows: each value is one more than the last")
+        if named or nameless:
+            why = f"{self.num_present} whole numbers, all different, in a column called {self.name!r}"
+            return self._left_out("identifier", why)
+        return None
+
+    def _words(self) -> Column | None:
+        present = self._present_texts()
+        words = float(present.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]  # a number
+        share = self.num_distinct / self.num_present
+        figures = f"{self.num_distinct} different among {self.num_present} values"
+        if words > 4 and share > 0.5:
+            why = f"free text ({words:.0f} words on average, {figures}): it is left out in this release"
+            return self._left_out("text", why)
+        if share >= 0.95 and len(self.rows) >= 20:
+            return self._left_out("identifier", f"{figures}: almost every row has its own")
+        return None
+
+    def _category(self, why: str = "") -> Column:
+        texts = self._present_texts().rename("text").to_frame()
+        counts = texts.group_by("text").len().sort(["len", "text"], descending=[True, False])
+        at_least = next((fewest for size, fewest in _RARE if len(self.rows) >= size), 1)
+        kept = counts.filter(pl.col("len") >= at_least).head(MAX_CATEGORIES)
+        kept = kept if kept.height else counts.head(MAX_CATEGORIES)
+        reason = f"{counts.height} different value{'s' * (counts.height != 1)}"
+        if folded := counts.height - kept.height:
+            share = 1 - kept["len"].sum() / self.num_present
+            reason += f"; the {folded} rarest of them ({share:.1%} of rows) share one code with values never seen"
+        if self.num_missing:
+            reason += f"; {self.num_missing} missing, a category of their own"
+        return Column(
+            name=self.name,
+            kind="category",
+            why="; ".join(filter(None, (why, reason))),
+            missing=self.num_missing,
+            categories=(*kept["text"].to_list(), *([""] if self.num_missing else [])),
+        )
+
+    def _left_out(self, kind: ColumnKind, why: str) -> Column:
+        return Column(name=self.name, kind=kind, why=why, missing=self.num_missing)
+
+    def _present(self) -> pl.Series:
+        return self.series.filter(pl.Series(~self.gone))
+
+    def _present_texts(self) -> pl.Series:
+        return self.texts.filter(pl.Series(~self.gone)).drop_nulls()
+
+    def _and_missing(self) -> str:
+        return f"; {self.num_missing} missing" if self.num_missing else ""
+
+    def _at(self, index: int) -> str:
+        return f"such as {show(self.series, int(index))} in row {self.rows[index] + 1}"
+
+    def _unmet(self, kind: str, doubt: str = "") -> DataError:
+        bad: Mask = ~self.gone if kind != "number" else self.unparseable
+        found = np.flatnonzero(bad)[:3]
+        shown = ", ".join(f"{show(self.series, int(i))} in row {self.rows[i] + 1}" for i in found)
+        return DataError(
+            f"column {self.name!r} was said to be a {kind}, which its training rows are not: "
+            f"{doubt or shown or 'all are missing'}",
+            hint="leave the kind out to have it found, or say 'category' or 'ignored'",
+            code="data-kind-unmet",
+        )
+
+
+def mean_and_std(values: Floats) -> tuple[float, float]:
+    """Return the mean and population standard deviation of what is not NaN; the latter is 1 where it would be 0."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return 0.0, 1.0
+    scale = float(np.abs(values).max()) or 1.0
+    scale = scale if scale > 1e100 or scale < 1e-100 else 1.0  # squares leave float64's range only out there
+    mean, std = float((values / scale).mean()), float((values / scale).std())
+    if std <= 1e-13 * abs(mean):  # rounding of equal values
+        return mean * scale, 1.0
+    return mean * scale, std * scale
+
+
+def _check_overrides(frame: pl.DataFrame, overrides: Mapping[str, ColumnKind], exclude: Collection[str]) -> None:
+    for name, kind in overrides.items():
+        if name not in frame.columns:
+            raise DataError(
+                f"there is no column {name!r}, whose kind was given as {kind!r}",
+                hint=did_you_mean(name, frame.columns),
+                code="data-column-missing",
+            )
+        if name in exclude:
+            raise DataError(
+                f"column {name!r} is no input, so that its kind, given as {kind!r}, would be ignored",
+                hint="leave it out of kinds=; what a target is follows from task=",
+                code="data-kind-unused",
+            )
+        if kind not in COLUMN_KINDS:
+            raise DataError(
+                f"{kind!r}, given for column {name!r}, is no kind of column",
+                hint=did_you_mean(str(kind), COLUMN_KINDS),
+                code="data-kind-unknown",
+            )

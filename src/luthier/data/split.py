@@ -1,0 +1,167 @@
+"""Rows to train, valid and test: by what the rows hold, by group or by time. Nothing is drawn."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from luthier.data.cells import Floats, Hashes, cell_hashes, hash_name, is_missing, mix, to_numbers
+from luthier.errors import DataError
+
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Row numbers of each part, int64, ascending, counted from 0."""
+
+    train: Rows
+    valid: Rows
+    test: Rows
+
+
+def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
+    """Return a 64-bit hash of what each row holds in `columns`, uint64 `(N,)`.
+
+    The hash of a row is `mix(sum)`, where `sum`, modulo 2^64, runs over the columns: `mix(h(name) ^ cell)`. `cell` is
+    `cells.cell_hashes` (the value, not how the file writes it), `h` is blake2b with 8 bytes of digest, little-endian,
+    of the name in UTF-8, and `mix` the finaliser of splitmix64 after adding its constant. So neither the order of
+    the columns or rows nor the format of the file changes a hash.
+    """
+    total = np.zeros(frame.height, dtype=np.uint64)
+    for name in columns:
+        total += mix(cell_hashes(frame[name]) ^ hash_name(name))
+    return mix(total)
+
+
+def content_columns(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return the columns that say what a row holds: those of `columns` that do not merely number the rows.
+
+    A column of N whole numbers, each of k to k + N - 1 once in any order, would keep equal rows from being seen as
+    equal. `row_hashes` is meant to be given what this returns.
+
+    >>> content_columns(pl.DataFrame({"row": [2, 1, 3], "x": [5, 5, 5]}), ["row", "x"])
+    ['x']
+    """
+    return [name for name in columns if not _is_numbering(frame[name])]
+
+
+def _is_numbering(series: pl.Series) -> bool:
+    numbers = to_numbers(series)[0]
+    if len(numbers) < 2 or np.isnan(numbers).any() or numbers.max() - numbers.min() != len(numbers) - 1:
+        return False
+    return bool((np.sort(numbers) == numbers.min() + np.arange(len(numbers))).all())
+
+
+def split_rows(hashes: Hashes, *, strata: NDArray[np.int64] | None, valid: float = 0.15, test: float = 0.15) -> Split:
+    """Split rows by their hashes: equal ones stay together, and what else the table holds matters only at the borders.
+
+    Within each class the groups of equal rows are ranked by hash. From the lowest on they go to test, then to valid,
+    then to train: a group goes where the middle of its rows falls in the running count. A group whose rows are of
+    several classes is ranked with the smallest class number among them.
+
+    Args:
+        hashes: One a row, as `row_hashes` gives them, uint64 `(N,)`.
+        strata: The class of each row, int `(N,)`, or None for one class. A class of at least one group more than
+            there are parts beside train has a group in each part; a smaller class is all train.
+        valid: The fraction of rows, in [0, 1).
+        test: Likewise.
+
+    Raises:
+        DataError: fractions out of range, or a part would be empty.
+    """
+    unique, groups = np.unique(hashes, return_inverse=True)
+    classes = np.zeros(len(unique), dtype=np.int64)
+    if strata is not None:
+        classes.fill(np.iinfo(np.int64).max)
+        np.minimum.at(classes, groups, strata.astype(np.int64))
+    sizes = np.bincount(groups, minlength=len(unique))
+    part_of_group = np.zeros(len(unique), dtype=np.int8)
+    order = np.argsort(classes, kind="stable")  # by class, then by hash: `unique` is sorted
+    starts = np.flatnonzero(np.diff(classes[order], prepend=classes[order[:1]] - 1))
+    _check_fractions(valid, test)
+    for members in np.split(order, starts[1:]):
+        part_of_group[members] = _parts_in_order(sizes[members], valid, test)
+    return _split(part_of_group[groups], valid, test, "the rows are too few, or too many of them are equal")
+
+
+def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15) -> Split:
+    """Split rows so that all rows of one group (a patient, a shop) are in one part, by the hash of the group's value.
+
+    Raises:
+        DataError: a row without a group, fractions out of range, or too few groups for the parts.
+    """
+    gone = np.flatnonzero(is_missing(groups))
+    if len(gone):
+        raise _missing(groups.name, gone, "group")
+    return split_rows(mix(cell_hashes(groups)), strata=None, valid=valid, test=test)
+
+
+def split_time(times: Floats, *, valid: float = 0.15, test: float = 0.15, name: str = "the time column") -> Split:
+    """Split rows by time: the oldest to train, the newest to test; rows of one time stay together.
+
+    Args:
+        times: Seconds, or any number that grows with time, float64 `(N,)`.
+        valid: The fraction of rows, in [0, 1).
+        test: Likewise.
+        name: The column's, for messages.
+
+    Raises:
+        DataError: a row without a time, fractions out of range, or too few different times for the parts.
+    """
+    gone = np.flatnonzero(np.isnan(times))
+    if len(gone):
+        raise _missing(name, gone, "time")
+    _check_fractions(valid, test)
+    _, moments, sizes = np.unique(-times, return_inverse=True, return_counts=True)
+    parts = _parts_in_order(sizes, valid, test)
+    return _split(parts[moments], valid, test, f"there are only {len(sizes)} different times in {name}")
+
+
+def _parts_in_order(sizes: NDArray[np.int64], valid: float, test: float) -> NDArray[np.int8]:
+    """Return the part (0 train, 1 valid, 2 test) of each group, in rank order: first test, then valid, then train."""
+    count = len(sizes)
+    parts = np.zeros(count, dtype=np.int8)
+    if count < 1 + (valid > 0) + (test > 0):
+        return parts
+    middles = (np.cumsum(sizes) - sizes / 2) / sizes.sum()
+    num_test = max(int((middles < test).sum()), int(test > 0))
+    num_valid = max(int((middles < test + valid).sum()) - num_test, int(valid > 0))
+    while num_test + num_valid > count - 1:  # train has a group too
+        num_test, num_valid = (num_test - 1, num_valid) if num_test >= num_valid else (num_test, num_valid - 1)
+    parts[:num_test] = 2
+    parts[num_test : num_test + num_valid] = 1
+    return parts
+
+
+def _split(parts: NDArray[np.int8], valid: float, test: float, why: str) -> Split:
+    rows = [np.flatnonzero(parts == part).astype(np.int64) for part in (0, 1, 2)]
+    wanted = {"train": True, "valid": valid > 0, "test": test > 0}
+    for (name, needed), found in zip(wanted.items(), rows, strict=True):
+        if needed and not len(found):
+            raise DataError(
+                f"{len(parts)} row{'s' * (len(parts) != 1)} cannot be split: {name} would be empty, as {why}",
+                hint="give more rows, or set --valid-fraction or --test-fraction to 0",
+                code="data-too-few-rows",
+            )
+    return Split(*rows)
+
+
+def _check_fractions(valid: float, test: float) -> None:
+    if not (0 <= valid < 1 and 0 <= test < 1 and valid + test < 1):
+        raise DataError(
+            f"valid is {valid} and test is {test}: fractions of the rows, of which some must be left for train",
+            hint="give fractions from 0 up to less than 1 in sum, such as 0.15 each",
+            code="data-split-fractions",
+        )
+
+
+def _missing(name: str, rows: Rows, what: str) -> DataError:
+    return DataError(
+        f"{len(rows)} row{'s have' if len(rows) > 1 else ' has'} no {what} in column {name!r}, "
+        f"the first is row {rows[0] + 1}",
+        hint=f"fill in the {what}, or leave those rows out",
+        code="data-split-missing",
+    )

@@ -1,0 +1,331 @@
+"""Files and frames to tables: read whole, or piece by piece. What a cell means is said in `cells`."""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from luthier.core.names import did_you_mean
+from luthier.data.csvtext import find_delimiter, find_encoding, name_columns, parse_rows, split_header, whole_records
+from luthier.data.frames import plain_frame, records_frame, typed_pandas
+from luthier.errors import DataError
+
+_PARQUET = (".parquet", ".pq")
+_BLOCK_BYTES = 4 << 20  # of the file, read at a time
+_OTHER_MAGIC = {
+    b"PK\x03\x04": "a zip file or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"SQLite format 3": "an SQLite database",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How a text table is read where that is not to be found out: None looks at the file.
+
+    Attributes:
+        delimiter: One character between the cells.
+        encoding: As Python names it: `utf-8`, `latin-1`, `utf-16`.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
+            raise DataError(
+                f"the delimiter is {self.delimiter!r}",
+                hint="give one ASCII character that is neither a quote nor a line break, such as ',' or ';'",
+                code="data-delimiter",
+            )
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise DataError(
+                    f"the encoding {self.encoding!r} is not known",
+                    hint=did_you_mean(self.encoding, ("utf-8", "utf-16", "latin-1", "cp1252", "shift_jis", "gb18030")),
+                    code="data-encoding",
+                ) from error
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and named columns, in the order of their source.
+
+    Attributes:
+        frame: Columns of text, as a CSV has them, or of plain types (numbers, booleans, dates).
+        name: What to call the table in messages: the file's name.
+        notes: What was read otherwise than it stands, in words for the user.
+    """
+
+    frame: pl.DataFrame
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def read_table(path: Path, options: ReadOptions = ReadOptions()) -> Table:
+    """Read a CSV, TSV or Parquet file; text may be gzipped. Cells of text files stay text.
+
+    Delimiter and encoding are found out where `options` leave them open. A column without a name is called by its
+    position (`column 3`), a name that comes twice is numbered (`name (2)`); notes say so. Blank lines are no rows,
+    but in a table of one column they are cells without a value.
+
+    Raises:
+        DataError: no such file, a file that is empty, damaged or no table, rows of unequal length (named by number).
+    """
+    if _is_parquet(path):
+        try:
+            frame, notes = plain_frame(pl.read_parquet(path, glob=False))
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _damaged_parquet(path, error) from error
+        return Table(_with_rows(frame, path.name), path.name, notes)
+    pieces, notes = _text_pieces(path, options)
+    frame = pl.concat(list(pieces), rechunk=True)
+    return Table(_with_rows(frame, path.name), path.name, notes)
+
+
+def iter_tables(
+    path: Path,
+    options: ReadOptions = ReadOptions(),
+    *,
+    rows: int = 65536,
+) -> Iterator[Table]:
+    """Yield the cells of `read_table` in pieces of at most `rows` rows, in order, without holding the file.
+
+    The first piece carries the notes. A text file is read twice (once for its encoding).
+
+    Raises:
+        DataError: as `read_table`; an error in a later row is raised when its piece is reached.
+    """
+    pieces, notes = _parquet_pieces(path, rows) if _is_parquet(path) else _text_pieces(path, options)
+    seen = 0
+    for piece in pieces:
+        for frame in piece.iter_slices(rows):
+            if frame.height:
+                seen += frame.height
+                yield Table(frame, path.name, notes)
+                notes = ()
+    if not seen:
+        raise _no_rows(path.name)
+
+
+def table_from(data: Any, name: str = "the data") -> Table:
+    """Return the table in a polars or pandas frame, a dict of columns or a list of dicts (rows).
+
+    The index of a pandas frame is no column. Rows given as dicts need not have the same keys.
+
+    Raises:
+        DataError: none of these, columns of unequal length, or no row.
+
+    >>> table_from([{"age": 3}, {"age": 4, "name": "b"}]).frame.shape
+    (2, 2)
+    """
+    notes: tuple[str, ...] = ()
+    if isinstance(data, Table):
+        return data
+    try:
+        if isinstance(data, pl.LazyFrame):
+            data = data.collect()
+        if type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns"):
+            names, notes = name_columns([str(column) for column in data.columns])
+            columns = {label: typed_pandas(data.iloc[:, i]) for i, label in enumerate(names)}
+            frame = pl.DataFrame(columns)
+        elif isinstance(data, pl.DataFrame):
+            frame = data
+        elif isinstance(data, dict):
+            frame = pl.DataFrame({str(key): value for key, value in data.items()}, strict=False)
+        elif isinstance(data, list | tuple) and data and all(isinstance(row, dict) for row in data):
+            frame = records_frame(data)
+        else:
+            raise DataError(
+                f"{name} is of type {type(data).__name__}, which is no table",
+                hint="give a path, a polars or pandas frame, a dict of columns or a list of dicts",
+                code="data-not-a-table",
+            )
+        frame, more = plain_frame(frame)
+    except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{name} cannot be made a table: {str(error).splitlines()[0]}",
+            hint="give columns of equal length that hold numbers, texts, booleans or dates",
+            code="data-not-a-table",
+        ) from error
+    return Table(_with_rows(frame, name), name, notes + more)
+
+
+class _TextFile:
+    """A delimited text file as blocks of UTF-8, whatever its encoding, compression and line ends."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self.path = path
+        with self._open() as file:
+            head = self._read(file, 1 << 16)
+            if not head:
+                raise _empty_file(path.name)
+            _refuse_binary(head, path.name, options.encoding)
+        blocks = self._raw_blocks()
+        self.encoding, self.notes = find_encoding(blocks, options.encoding, path.name)
+        sample = next(self._decoded())
+        self.old_line_ends = b"\r" in sample and b"\n" not in sample
+        sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
+        self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
+
+    def columns(self, header: bytes) -> tuple[list[str], tuple[str, ...]]:
+        """Return the names of the columns, and all notes."""
+        names, notes = name_columns(header.decode(), self.delimiter)
+        return names, self.notes + notes
+
+    def blocks(self) -> Iterator[bytes]:
+        """Yield the text as UTF-8 without a mark at the start, lines ending in a line feed."""
+        for block in self._decoded():
+            yield block.replace(b"\r", b"\n") if self.old_line_ends else block
+
+    def _decoded(self) -> Iterator[bytes]:
+        if self.encoding == "utf-8":
+            blocks = self._raw_blocks()
+            yield next(blocks).removeprefix(codecs.BOM_UTF8)
+            yield from blocks
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        done = 0
+        try:
+            for block in self._raw_blocks():
+                yield decoder.decode(block).encode()
+                done += len(block)
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError as error:
+            raise DataError(
+                f"{self.path.name} is not {self.encoding} near byte {done + getattr(error, 'start', 0)}",
+                hint="name the file's encoding, for example encoding='latin-1'",
+                code="data-encoding",
+            ) from error
+
+    def _raw_blocks(self) -> Iterator[bytes]:
+        with self._open() as file:
+            while block := self._read(file, _BLOCK_BYTES):
+                yield block
+
+    def _open(self) -> io.BufferedIOBase:
+        with _opened(self.path) as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        return gzip.open(self.path) if packed else _opened(self.path)
+
+    def _read(self, file: io.BufferedIOBase, size: int) -> bytes:
+        try:
+            return file.read(size)
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                f"{self.path.name} is damaged or cut short: {error}",
+                hint="copy or download the file again",
+                code="data-file-damaged",
+            ) from error
+
+
+def _text_pieces(path: Path, options: ReadOptions) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+    source = _TextFile(path, options)
+    records = whole_records(source.blocks())
+    header, rest = split_header(next(records, b""), path.name)
+    names, notes = source.columns(header)
+
+    def parsed() -> Iterator[pl.DataFrame]:
+        done = 0
+        for block in chain([rest], records):
+            frame = parse_rows(block, names, source.delimiter, path.name, rows_before=done)
+            done += frame.height
+            yield frame
+
+    return parsed(), notes
+
+
+def _parquet_pieces(path: Path, rows: int) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+    try:
+        lazy = pl.scan_parquet(path, glob=False)
+        notes = plain_frame(lazy.head(0).collect())[1]
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged_parquet(path, error) from error
+
+    def read() -> Iterator[pl.DataFrame]:
+        try:
+            for frame in lazy.collect_batches(maintain_order=True, chunk_size=rows):
+                yield plain_frame(frame)[0]
+        except (pl.exceptions.PolarsError, OSError) as error:
+            raise _damaged_parquet(path, error) from error
+
+    return read(), notes
+
+
+def _is_parquet(path: Path) -> bool:
+    with _opened(path) as file:
+        magic = file.read(4)
+    if not magic:
+        raise _empty_file(path.name)
+    return magic == b"PAR1" or path.suffix.lower() in _PARQUET
+
+
+def _opened(path: Path) -> io.BufferedReader:
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        folder = path.parent
+        beside = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
+        hint = did_you_mean(path.name, beside) if beside else f"there is no folder {str(folder)!r}"
+        raise DataError(f"there is no file {str(path)!r}", hint=hint, code="data-no-file") from error
+    except IsADirectoryError as error:
+        raise DataError(
+            f"{str(path)!r} is a folder, not a table", hint="name a file in it", code="data-is-folder"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read: {error.strerror}",
+            hint="see who may read the file",
+            code="data-no-file",
+        ) from error
+
+
+def _refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
+    what = next((what for magic, what in _OTHER_MAGIC.items() if head.startswith(magic)), None)
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or encoding is not None
+    if what is None and (marked or b"\x00" not in head):
+        return
+    raise DataError(
+        f"{name} is {what or 'binary: it holds zero bytes'}, not a table",
+        hint="save it as CSV or Parquet" if what else "save it as CSV, or name its encoding, such as 'utf-16-le'",
+        code="data-file-binary",
+    )
+
+
+def _with_rows(frame: pl.DataFrame, name: str) -> pl.DataFrame:
+    if not frame.height:
+        raise _no_rows(name)
+    return frame
+
+
+def _no_rows(name: str) -> DataError:
+    return DataError(
+        f"{name} has no rows, only names of columns", hint="give a table with rows in it", code="data-no-rows"
+    )
+
+
+def _empty_file(name: str) -> DataError:
+    return DataError(f"{name} is empty: 0 bytes", hint="give a table with a header and rows", code="data-file-empty")
+
+
+def _damaged_parquet(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path.name} is no whole Parquet file: {str(error).splitlines()[0]}",
+        hint="write or copy the file again; a text table should not end in .parquet",
+        code="data-file-damaged",
+    )

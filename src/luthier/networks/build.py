@@ -1,0 +1,55 @@
+"""Blueprint to module. A family is a file in `families/` and a row here."""
+
+import inspect
+
+from torch import nn
+
+from luthier.core.blueprint import Blueprint
+from luthier.core.names import did_you_mean
+from luthier.errors import NetworkError
+from luthier.networks.families.convnet import ConvNet
+from luthier.networks.families.mlp import ACTIVATIONS, MLP
+from luthier.networks.families.resnet import ResNet
+
+FAMILIES: dict[str, type[nn.Module]] = {"mlp": MLP, "convnet": ConvNet, "resnet": ResNet}
+
+
+def build(blueprint: Blueprint) -> nn.Module:
+    """Build the network, with fresh weights from torch's global generator.
+
+    Raises:
+        NetworkError: an unknown family, arguments it does not take, or sizes that cannot be built.
+
+    >>> build(Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2, "widths": [8]})).head
+    Linear(in_features=8, out_features=2, bias=True)
+    """
+    if blueprint.family not in FAMILIES:
+        raise NetworkError(
+            f"there is no network family {blueprint.family!r}",
+            hint=did_you_mean(blueprint.family, FAMILIES),
+            code="network-unknown-family",
+        )
+    family = FAMILIES[blueprint.family]
+    known = list(inspect.signature(family).parameters)
+    for name in blueprint.arguments:
+        if name not in known:
+            raise NetworkError(
+                f"network {blueprint.family} has no {name!r}",
+                hint=did_you_mean(name, known),
+                code="network-unknown-argument",
+            )
+    activation = blueprint.arguments.get("activation", "relu")
+    if activation not in ACTIVATIONS:
+        raise NetworkError(
+            f"there is no activation {activation!r}",
+            hint=did_you_mean(activation, ACTIVATIONS),
+            code="network-unknown-argument",
+        )
+    try:
+        return family(**blueprint.arguments)
+    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise NetworkError(
+            f"network {blueprint.family} cannot be built with {blueprint.arguments}: {error}",
+            hint="look at the sizes under [blueprint.arguments]",
+            code="network-cannot-be-built",
+        ) from error

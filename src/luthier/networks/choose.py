@@ -1,0 +1,225 @@
+"""Schema to Blueprint and Recipe, with the reasons in words. The rules are written out; nothing is measured."""
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from luthier.core.blueprint import Blueprint
+from luthier.core.names import did_you_mean
+from luthier.core.recipe import Recipe
+from luthier.core.schema import ImageInput, Schema
+from luthier.core.settings import NetworkSettings
+from luthier.errors import NetworkError
+from luthier.networks.build import FAMILIES
+
+_FOR_IMAGES = ("convnet", "resnet")
+_EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A design: the network, how to train it, and why; `reasons` are keyed by field (`widths`, `lr`, …)."""
+
+    blueprint: Blueprint
+    recipe: Recipe
+    reasons: dict[str, str] = field(default_factory=dict)
+
+
+def choose(
+    schema: Schema,
+    settings: NetworkSettings,
+    recipe_fields: Mapping[str, Any],
+    *,
+    num_numbers: int = 0,
+    category_sizes: Sequence[int] = (),
+) -> Choice:
+    """Choose a network and a recipe for what the Schema says; what was asked for goes first.
+
+    Args:
+        schema: Inputs, targets and the number of training rows.
+        settings: What the user said of the network.
+        recipe_fields: What the user said of the recipe.
+        num_numbers: Of a table, the numbers a row becomes.
+        category_sizes: Of a table, the codes of each category column.
+
+    Raises:
+        NetworkError: a family that does not take such data, or an argument that it does not have.
+    """
+    reasons: dict[str, str] = {}
+    if schema.image is not None:
+        family, arguments, recipe = _for_images(schema, schema.image, settings, reasons)
+    else:
+        family, arguments, recipe = _for_table(schema, settings, reasons, num_numbers, category_sizes)
+    arguments |= _accepted(family, settings.arguments)
+    for name in settings.arguments:
+        reasons[name] = "as asked for"
+    recipe = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | recipe
+    reasons["seed"] = "the same call gives the same network"
+    if "scheduler" in recipe_fields and "scheduler_args" not in recipe_fields:
+        recipe.pop("scheduler_args", None)
+    if {"optimizer"} & recipe_fields.keys():  # another optimizer keeps its own defaults, not those chosen for AdamW
+        for name in ("lr", "weight_decay", "decay_norm_and_bias"):
+            recipe.pop(name, None)
+    for name in recipe_fields:
+        reasons[name] = "as asked for"
+    if "limit" in recipe_fields and "epochs" not in recipe_fields:
+        recipe["epochs"], reasons["epochs"] = 1, "a dry run"
+    return Choice(Blueprint(family=family, arguments=arguments), Recipe(**{**recipe, **recipe_fields}), reasons)
+
+
+def _criterion(schema: Schema, reasons: dict[str, str]) -> str:
+    names = {
+        "binary": ("bce", "two classes: one logit, and binary cross-entropy with it"),
+        "multiclass": ("cross-entropy", f"{schema.num_outputs} classes: one logit each, and cross-entropy"),
+        "multilabel": ("bce", f"{schema.num_outputs} labels: one logit each, and binary cross-entropy"),
+        "regression": ("mse", "numbers: standardised, and the mean squared error"),
+    }
+    name, reasons["criterion"] = names[schema.task]
+    return name
+
+
+def _family(settings: NetworkSettings, allowed: Sequence[str], chosen: str, what: str) -> str:
+    if settings.network is None:
+        return chosen
+    if settings.network not in allowed:
+        known = settings.network in FAMILIES
+        raise NetworkError(
+            f"network {settings.network!r} does not take {what}"
+            if known
+            else f"there is no network {settings.network!r}",
+            hint=f"use {' or '.join(allowed)}" if known else did_you_mean(settings.network, FAMILIES),
+            code="network-wrong-family" if known else "network-unknown-family",
+        )
+    return settings.network
+
+
+def _accepted(family: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    known = inspect.signature(FAMILIES[family]).parameters
+    for name in arguments:
+        if name not in known:
+            raise NetworkError(
+                f"{name} would be ignored: a {family} has none", hint="leave it out", code="network-unknown-argument"
+            )
+    return arguments
+
+
+def _for_table(
+    schema: Schema,
+    settings: NetworkSettings,
+    reasons: dict[str, str],
+    num_numbers: int,
+    category_sizes: Sequence[int],
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    n = schema.num_rows
+    family = _family(settings, ("mlp",), "mlp", "tables")
+    width = 64 if n < 2_000 else 128 if n < 10_000 else 256
+    depth = 2 if n < 10_000 else 3
+    dropout = 0.2 if n < 10_000 else 0.1
+    embeddings = [min(32, max(2, round(1.6 * size**0.56))) for size in category_sizes]
+    reasons |= {
+        "family": "rows of a table: a multilayer perceptron",
+        "widths": f"{n:,} training rows carry {depth} hidden layers of {width}",
+        "dropout": "few rows are easily learnt by heart" if n < 10_000 else "a light guard against learning by heart",
+        "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
+        "activation": "the plain choice",
+    }
+    arguments: dict[str, Any] = {
+        "num_numbers": num_numbers,
+        "num_outputs": schema.num_outputs,
+        "category_sizes": list(category_sizes),
+        "embedding_sizes": embeddings,
+        "widths": [width] * depth,
+        "activation": "relu",
+        "dropout": dropout,
+        "batch_norm": False,
+    }
+    batch_size = _power_of_two(n / 100, 16, 256)
+    steps = 3_000 if n < 2_000 else 6_000 if n < 10_000 else 12_000
+    epochs = max(4, min(100, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
+    recipe = {
+        "optimizer": "AdamW",
+        "lr": 0.003 if n < 10_000 else 0.002,
+        "weight_decay": 0.01,
+        "decay_norm_and_bias": False,
+        "scheduler": "OneCycleLR",
+        "scheduler_args": {"pct_start": 0.2, "cycle_momentum": False},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "eval_batch_size": 4096,
+        "clip_norm": 1.0,
+        "patience": max(5, math.ceil(epochs / 3)),
+    }
+    reasons |= {
+        "optimizer": "robust over learning rates; decay apart from the gradient",
+        "lr": "the peak of the cycle",
+        "decay_norm_and_bias": "biases and norms need no decay",
+        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
+        "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 100 epochs",
+        "batch_size": "a hundredth of the rows, between 16 and 256",
+        "clip_norm": "one wild batch cannot throw the weights",
+        "patience": "a third of the epochs without a gain is enough",
+    }
+    return family, arguments, recipe
+
+
+def _for_images(
+    schema: Schema, image: ImageInput, settings: NetworkSettings, reasons: dict[str, str]
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    n, side = schema.num_rows, max(image.height, image.width)
+    family = _family(settings, _FOR_IMAGES, "convnet" if side <= 48 else "resnet", "images")
+    stem_stride = 1 if side < 20 else 2 if side <= 64 else 4
+    small = n < 2_000
+    widths = [24, 48, 96] if small else [32, 64, 128]
+    if side > 48:
+        widths = [*widths, 2 * widths[-1]]
+    arguments: dict[str, Any] = {
+        "channels": image.channels,
+        "num_outputs": schema.num_outputs,
+        "widths": widths,
+        "stem_stride": stem_stride,
+        "dropout": 0.2,
+    }
+    if family == "resnet":
+        arguments["blocks"] = 1
+    batch_size = _power_of_two(n / 100, 16, 128)
+    epochs = max(4, min(60, round(3_500 * batch_size / max(n, 1) * _EFFORT[settings.effort])))
+    augment = () if settings.effort == "quick" else ("shift",)
+    recipe: dict[str, Any] = {
+        "optimizer": "AdamW",
+        "lr": 0.004,
+        "weight_decay": 0.05,
+        "decay_norm_and_bias": False,
+        "scheduler": "OneCycleLR",
+        "scheduler_args": {"pct_start": 0.25, "anneal_strategy": "linear", "cycle_momentum": False},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "eval_batch_size": 256,
+        "augment": augment,
+        "memory_format": "channels_last",
+    }
+    if schema.task == "multiclass":
+        recipe["label_smoothing"] = 0.05
+        reasons["label_smoothing"] = "keeps the logits from running off on training images"
+    reasons |= {
+        "family": f"images of {image.height} x {image.width}: convolutions"
+        + (" with shortcuts" if family == "resnet" else ""),
+        "widths": f"{n:,} training images of {side} pixels",
+        "stem_stride": "small images keep every pixel" if stem_stride == 1 else "the first layer shrinks large images",
+        "dropout": "a light guard against learning by heart",
+        "optimizer": "robust over learning rates; decay apart from the gradient",
+        "lr": "the peak of the cycle",
+        "decay_norm_and_bias": "biases and norms need no decay",
+        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
+        "epochs": f"about {3_500 * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 60 epochs",
+        "batch_size": "a hundredth of the images, between 16 and 128",
+        "augment": "each image moved by a few pixels, which no label minds; add flip where sides do not matter",
+        "memory_format": "the faster layout for convolutions",
+    }
+    return family, arguments, recipe
+
+
+def _power_of_two(value: float, low: int, high: int) -> int:
+    nearest: int = 2 ** round(math.log2(max(value, 1)))
+    return max(low, min(high, nearest))

@@ -1,0 +1,58 @@
+"""A convolutional network for images. Plain PyTorch: copy this file wherever you like."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+
+def block(channels_in: int, channels: int) -> nn.Sequential:
+    """Return two 3x3 convolutions with batch norm and ReLU, then a 2x2 max-pool."""
+    return nn.Sequential(
+        nn.Conv2d(channels_in, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(2, ceil_mode=True),
+    )
+
+
+class ConvNet(nn.Module):
+    """A strided stem, stages of two convolutions, global pooling (mean and maximum), dropout, a linear head.
+
+    Args:
+        channels: Of the image, C.
+        num_outputs: Outputs an image, K.
+        widths: Channels of the stem and of each stage after it.
+        stem_stride: By how much the stem shrinks the image.
+        dropout: Share of pooled features dropped in training, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_outputs: int,
+        widths: Sequence[int] = (32, 64, 128),
+        stem_stride: int = 1,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__()
+        size = 3 if stem_stride == 1 else 2 * stem_stride
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, widths[0], size, stride=stem_stride, padding=(size - 1) // 2, bias=False),
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        )
+        self.stages = nn.Sequential(*(block(a, b) for a, b in pairwise(widths)))
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(2 * widths[-1], num_outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images `(N, C, H, W)`, float, to outputs `(N, K)`."""
+        features = self.stages(self.stem(images))  # (N, C', H', W')
+        pooled = torch.cat([features.mean(dim=(2, 3)), features.amax(dim=(2, 3))], dim=1)
+        logits: Tensor = self.head(self.dropout(pooled))
+        return logits

@@ -1,0 +1,164 @@
+"""A plan: data read and split, a network and a recipe chosen, with the reasons; nothing is trained yet."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from luthier.core.blueprint import Blueprint
+from luthier.core.names import did_you_mean
+from luthier.core.recipe import Recipe
+from luthier.core.schema import Schema
+from luthier.core.settings import DataSettings, NetworkSettings
+from luthier.errors import NetworkError, SettingError
+from luthier.networks.choose import choose
+from luthier.pipeline.prepare import Prepared, prepare
+from luthier.pipeline.runfile import read_run_file, write_run_file
+from luthier.store.bundle import Bundle, load_bundle
+
+_DATA = {item.name for item in fields(DataSettings)} - {"source"}
+_NETWORK = {item.name for item in fields(NetworkSettings)}
+_RECIPE = {item.name for item in fields(Recipe)}
+
+
+@dataclass
+class Plan:
+    """What `train` is about to do.
+
+    Attributes:
+        settings: Which data, and how it is split.
+        prepared: The data, read and split.
+        blueprint: The network.
+        recipe: How to train.
+        reasons: Why, by field.
+        start: The bundle whose weights training starts from, if any.
+    """
+
+    settings: DataSettings
+    prepared: Prepared
+    blueprint: Blueprint
+    recipe: Recipe
+    reasons: dict[str, str]
+    start: Bundle | None = None
+
+    @property
+    def schema(self) -> Schema:
+        """Inputs and targets."""
+        return self.prepared.schema
+
+    def toml(self, relative_to: Path | None = None) -> str:
+        """Return the plan as a run file, which `luthier train` takes."""
+        return write_run_file(
+            self.settings, self.schema, self.blueprint, self.recipe, self.reasons, relative_to=relative_to
+        )
+
+    def __str__(self) -> str:
+        return self.toml()
+
+
+def design(
+    source: Any, *, target: str | list[str] | tuple[str, ...] = (), start: str | Path | None = None, **given: Any
+) -> Plan:
+    """Read and split the data, and choose a network and a recipe for it; nothing is trained and no file is written.
+
+    Args:
+        source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
+            (`.toml`), or a frame.
+        target: Column to predict, or several.
+        start: A bundle to start from: its Schema, its network and its weights are taken over.
+        **given: Fields of `DataSettings`, `NetworkSettings` and `Recipe`.
+
+    Raises:
+        SettingError: an unknown or wrong setting.
+        DataError: data that cannot be trained on.
+
+    >>> plan = design({"x": list(range(100)), "y": ["a", "b"] * 50}, target="y")
+    >>> plan.blueprint.family, plan.recipe.criterion
+    ('mlp', 'bce')
+    """
+    parts = _sorted(given)
+    if target:
+        parts["data"]["target"] = target
+    data, blueprint, recipe_fields = None, None, parts["recipe"]
+    if isinstance(source, str | Path):
+        if Path(source).suffix == ".toml":
+            file = read_run_file(Path(source))
+            if parts["network"]:
+                raise SettingError(
+                    f"{', '.join(parts['network'])} would be ignored: {source} describes the network",
+                    hint="change its [blueprint]",
+                    code="setting-ignored",
+                )
+            settings, blueprint = file.data, file.blueprint
+            recipe_fields = {**file.recipe, **recipe_fields}
+            settings = DataSettings(**{**_of(settings), **parts["data"]})
+        else:
+            settings = DataSettings(source=str(source), **parts["data"])
+    else:
+        data, settings = source, DataSettings(source="<in memory>", **parts["data"])
+    bundle = None if start is None else load_bundle(Path(start))
+    if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
+        raise SettingError(
+            f"{start} holds an own module, which no run of the command can start from",
+            hint="use luthier.load(path, module=…) and luthier.fit",
+            code="setting-start",
+        )
+    prepared = prepare(
+        settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
+    )
+    choice = choose(
+        prepared.schema,
+        NetworkSettings(**parts["network"]),
+        recipe_fields,
+        num_numbers=prepared.num_numbers,
+        category_sizes=prepared.category_sizes,
+    )
+    recipe, reasons = choice.recipe, choice.reasons
+    if blueprint is not None:
+        recipe, reasons = Recipe(**recipe_fields), {name: why for name, why in reasons.items() if name in recipe_fields}
+        _check_sizes(blueprint, choice.blueprint, str(source))
+    if recipe.threads is None:
+        recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "what torch uses here"
+    if recipe.augment and prepared.schema.image is None:
+        raise SettingError("augment would be ignored: the data is a table", hint="leave it out", code="setting-ignored")
+    for part in prepared.parts.values():  # the design may have chosen what to do to training images
+        if part is prepared.parts["train"] and hasattr(part.source, "augment"):
+            part.source.augment = recipe.augment
+        if hasattr(part.source, "channels_last"):
+            part.source.channels_last = recipe.memory_format == "channels_last"
+    chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle)
+
+
+def _sorted(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    parts: dict[str, dict[str, Any]] = {"data": {}, "network": {}, "recipe": {}}
+    for name, value in given.items():
+        home = next(
+            (part for part, known in zip(parts, (_DATA, _NETWORK, _RECIPE), strict=True) if name in known), None
+        )
+        if home is None:
+            raise SettingError(
+                f"there is no setting {name!r}",
+                hint=did_you_mean(name, _DATA | _NETWORK | _RECIPE),
+                code="setting-unknown",
+            )
+        parts[home][name] = value
+    return parts
+
+
+def _of(settings: DataSettings) -> dict[str, Any]:
+    return {item.name: getattr(settings, item.name) for item in fields(DataSettings)}
+
+
+def _check_sizes(blueprint: Blueprint, fitting: Blueprint, where: str) -> None:
+    """Refuse a run file whose network does not fit its data."""
+    for name in ("num_numbers", "category_sizes", "channels", "num_outputs"):
+        said, found = blueprint.arguments.get(name), fitting.arguments.get(name)
+        if said is not None and found is not None and said != found:
+            raise NetworkError(
+                f"{where} says {name} = {said}, and the data has {found}",
+                hint="the data or its kinds changed: design anew, or correct [blueprint.arguments]",
+                code="network-does-not-fit",
+            )

@@ -1,0 +1,138 @@
+"""`run.toml`: data, Blueprint and Recipe as plain text, with the reasons as comments."""
+
+import os
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from luthier.core.blueprint import Blueprint
+from luthier.core.names import did_you_mean
+from luthier.core.plain import from_plain, to_plain
+from luthier.core.recipe import Recipe
+from luthier.core.schema import Schema
+from luthier.core.settings import DataSettings
+from luthier.errors import SettingError
+
+_PATHS = ("source", "valid", "test")
+_SECTIONS = ("data", "blueprint", "recipe")
+
+
+@dataclass(frozen=True)
+class RunFile:
+    """What a `run.toml` says."""
+
+    data: DataSettings
+    blueprint: Blueprint | None
+    recipe: dict[str, Any]
+
+
+def read_run_file(path: Path) -> RunFile:
+    """Read a run file; paths in it are relative to it.
+
+    Raises:
+        SettingError: no such file, no TOML, or a section, key or value that is not one; the line or key is said.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingError(
+            f"there is no run file {path}", hint="make one: luthier design SOURCE --target COLUMN > run.toml",
+            code="setting-no-run-file",
+        ) from error  # fmt: skip
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingError(f"{path} is no TOML: {error}", hint="correct that line", code="setting-toml") from error
+    for section in document:
+        if section not in _SECTIONS:
+            raise SettingError(
+                f"{path} has a section or key {section!r}",
+                hint=did_you_mean(section, _SECTIONS),
+                code="setting-unknown",
+            )
+    if "data" not in document:
+        raise SettingError(f"{path} has no [data]", hint='[data]\nsource = "…"', code="setting-missing")
+    data = from_plain(DataSettings, document["data"], where=f"[data] of {path}")
+    base = path.resolve().parent
+    found = {name: getattr(data, name) for name in _PATHS}
+    paths: dict[str, Any] = {name: os.path.relpath(base / value) for name, value in found.items() if value}
+    data = replace(data, **paths)
+    blueprint = None
+    if "blueprint" in document:
+        blueprint = from_plain(Blueprint, document["blueprint"], where=f"[blueprint] of {path}")
+    recipe = document.get("recipe", {})
+    from_plain(Recipe, recipe, where=f"[recipe] of {path}")
+    return RunFile(data, blueprint, recipe)
+
+
+def write_run_file(
+    data: DataSettings,
+    schema: Schema,
+    blueprint: Blueprint,
+    recipe: Recipe,
+    reasons: Mapping[str, str],
+    *,
+    relative_to: Path | None = None,
+) -> str:
+    """Return a run file's text.
+
+    Args:
+        data: What is read.
+        schema: The kinds of columns are written as overrides, with their reasons.
+        blueprint: The network.
+        recipe: How to train.
+        reasons: Why, by field.
+        relative_to: The folder the file will lie in; without it paths stay as given.
+    """
+    if relative_to is not None:
+        found = {name: getattr(data, name) for name in _PATHS}
+        base = relative_to.resolve()
+        paths: dict[str, Any] = {name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v}
+        data = replace(data, **paths)
+    plain = DataSettings(source="")
+    kept = {
+        name: value
+        for name, value in to_plain(data, drop_none=True).items()
+        if name != "kind" and (name == "source" or value != to_plain(getattr(plain, name)))
+    }
+    lines = [f"# {line}" for line in _schema_words(schema)]
+    lines += ["", "[data]", *_lines(kept.items(), {})]
+    if schema.columns:
+        whys = {column.name: column.why for column in schema.columns}
+        lines += ["", "[data.kind]", *_lines(((column.name, column.kind) for column in schema.columns), whys)]
+    lines += ["", "[blueprint]", *_lines([("family", blueprint.family)], reasons)]
+    lines += ["", "[blueprint.arguments]", *_lines(blueprint.arguments.items(), reasons)]
+    lines += ["", "[recipe]", *_lines(to_plain(recipe, drop_none=True).items(), reasons)]
+    return "\n".join(lines) + "\n"
+
+
+def _schema_words(schema: Schema) -> Iterable[str]:
+    yield f"task: {schema.task}, from {schema.num_rows:,} training rows"
+    for target in schema.targets:
+        if target.kind == "number":
+            yield f"target {target.name!r}: mean {target.mean:.6g}, standard deviation {target.std:.6g}"
+        else:
+            shown = ", ".join(f"{name} {count:,}" for name, count in zip(target.classes, target.counts, strict=False))
+            yield f"target {target.name!r}: {len(target.classes)} classes: {shown}"
+    if schema.image is not None:
+        image = schema.image
+        yield f"images of {image.channels} x {image.height} x {image.width}"
+
+
+def _lines(pairs: Iterable[tuple[str, Any]], reasons: Mapping[str, str]) -> Iterable[str]:
+    for name, value in pairs:
+        text = tomli_w.dumps({name: {} if value == {} else value}, multiline_strings=False).strip()
+        if isinstance(value, dict):
+            inner = ", ".join(tomli_w.dumps({key: item}).strip() for key, item in value.items())
+            text = f"{tomli_w.dumps({name: 0}).split('=')[0].strip()} = {{{' ' + inner + ' ' if inner else ''}}}"
+        elif isinstance(value, list):
+            text = f"{tomli_w.dumps({name: 0}).rsplit('=', 1)[0].strip()} = {_inline(value)}"
+        why = reasons.get(name, "").replace("\n", " ")
+        yield f"{text}  # {why}" if why else text
+
+
+def _inline(values: list[Any]) -> str:
+    items = [tomli_w.dumps({"x": item}).strip().removeprefix("x = ") for item in values]
+    return f"[{', '.join(items)}]"

@@ -1,0 +1,183 @@
+"""`train` and `resume`: the whole path as one function."""
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.core.machine import find_device
+from luthier.core.rng import kept_rng, seed_all
+from luthier.core.version import VERSION
+from luthier.errors import RunError
+from luthier.metrics.evaluation import evaluate_batches
+from luthier.metrics.metrics import metrics_for
+from luthier.networks.build import build
+from luthier.pipeline.plan import Plan, design
+from luthier.pipeline.prepare import Part
+from luthier.serving.model import Model, class_figures
+from luthier.store.bundle import load_weights
+from luthier.store.files import cannot_write, pack, write_whole
+from luthier.training.fit import fit
+from luthier.training.folder import open_folder
+from luthier.training.result import Result
+
+
+def train(
+    source: Any,
+    *,
+    target: str | list[str] | tuple[str, ...] = (),
+    run: str | Path | None = None,
+    start: str | Path | None = None,
+    callbacks: Iterable[Any] = (),
+    report: Callable[[Plan, Path], None] | None = None,
+    **given: Any,
+) -> Result:
+    """Read the data, design a network for it, train, test, and save it in a fresh folder.
+
+    Args:
+        source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
+            (`.toml`), or a frame.
+        target: Column to predict, or several.
+        run: The run's folder; by default a new one under `runs/`. It is never overwritten.
+        start: A bundle to start from: its Schema, its network and its weights are taken over.
+        callbacks: As in `fit`.
+        report: Called with the plan and the folder before training.
+        **given: Fields of `DataSettings`, `NetworkSettings` and `Recipe`.
+
+    Returns:
+        The result; `.predict`, `.model` and `.test` (figures on the test rows) are the ones to look at.
+
+    Raises:
+        LuthierError: as `design` and `fit` do.
+    """
+    plan = design(source, target=target, start=start, **given)
+    find_device(plan.recipe.device)
+    folder = _fresh_folder(plan, None if run is None else Path(run))
+    write_whole(folder / "run.toml", plan.toml(folder).encode())
+    rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+    write_whole(folder / "split.safetensors", pack(rows, {"rows": "row numbers of each part, from 0"}, "luthier-split"))
+    if report is not None:
+        report(plan, folder)
+    return _run(plan, folder, callbacks)
+
+
+def resume(
+    run: str | Path,
+    *,
+    epochs: int | None = None,
+    callbacks: Iterable[Any] = (),
+    report: Callable[[Plan, Path], None] | None = None,
+    **given: Any,
+) -> Result:
+    """Continue a run of `train` from its newest checkpoint: the same bits as if it had never stopped.
+
+    Args:
+        run: The run's folder.
+        epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
+        callbacks: As in `fit`.
+        report: Called with the plan and the folder before training.
+        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, ….
+
+    Raises:
+        RunError: no run's folder, damaged checkpoints, or data that has changed.
+    """
+    folder = Path(run)
+    if not (folder / "run.toml").is_file():
+        raise RunError(
+            f"{folder} is no run's folder: it has no run.toml",
+            hint="name the folder that luthier train wrote, such as runs/penguins",
+            code="run-not-found",
+        )
+    more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+    plan = design(folder / "run.toml", **more, **given)
+    if plan.settings.source.endswith("<in memory>"):
+        raise RunError(
+            f"{folder} trained on data in memory, which is gone", hint="train again", code="run-data-in-memory"
+        )
+    if report is not None:
+        report(plan, folder)
+    result = _run(plan, open_folder(folder), callbacks)
+    if more:
+        write_whole(folder / "run.toml", plan.toml(folder).encode())
+    return result
+
+
+def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
+    schema, parts = plan.schema, plan.prepared.parts
+    seed = plan.recipe.seed
+    assert seed is not None
+    with kept_rng():
+        seed_all(seed)
+        module = build(plan.blueprint)
+    if plan.start is not None:
+        load_weights(module, plan.start.weights, where="the bundle")
+    valid = parts.get("valid")
+    result = fit(
+        module,
+        parts["train"].source,
+        valid.source if valid else None,
+        recipe=plan.recipe,
+        metrics=metrics_for(schema) if valid else (),
+        callbacks=callbacks,
+        run=folder,
+    )
+    best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
+    figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
+    test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}
+    plain = {name: value for name, value in test.items() if isinstance(value, float)}
+    model = Model(
+        module,
+        schema=schema,
+        blueprint=plan.blueprint,
+        metrics={"valid": figures, "test": plain},
+        facts={
+            "luthier": VERSION,
+            "torch": torch.__version__,
+            "seed": seed,
+            "source": plan.settings.source,
+        },
+    )
+    if result.is_done:
+        model.save(folder / "model.safetensors")
+    return replace(result, model=model, test=test)
+
+
+def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
+    """Return loss-free figures of a trained module on one part: the task's metrics and, for classes, the confusion."""
+    metrics = metrics_for(plan.schema)
+    chunks = torch.arange(len(part.source)).split(plan.recipe.eval_batch_size or 1024)
+    found = evaluate_batches(
+        module,
+        part.source.batches(chunks, 0, 0),
+        criterion=None,
+        metrics=metrics,
+        device=next(module.parameters()).device,
+    )
+    return {"rows": len(part.source)} | found | class_figures(metrics, plan.schema)
+
+
+def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
+    if wanted is not None:
+        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+            raise RunError(
+                f"{wanted} is there already, and no run is overwritten",
+                hint=f"continue it with: luthier resume {wanted}; or choose another --run",
+                code="run-folder-taken",
+            )
+        return open_folder(wanted)
+    stem = re.sub(r"[^\w.-]+", "-", Path(plan.settings.source).name.split(".")[0]).strip("-.") or "run"
+    for i in count(1):
+        folder = Path("runs") / (stem if i == 1 else f"{stem}-{i}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise cannot_write(folder, error) from error
+        return folder
+    raise AssertionError("count() ends never")

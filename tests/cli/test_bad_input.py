@@ -1,0 +1,312 @@
+# ruff: noqa: E501  (a table reads better in rows)
+"""Every kind of bad input: one message with its code, exit status 2, no traceback, nothing written."""
+
+import gzip
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from luthier.core.tree import flatten
+from luthier.store.files import pack
+from tests.cli.conftest import PENGUINS, Command
+
+ROWS = "".join(f"{i % 7},{'red' if i % 3 else 'blue'},{'yes' if i % 2 else 'no'}\n" for i in range(60))
+GOOD = "size,colour,answer\n" + ROWS
+
+
+def void(*values: object) -> None:
+    """Throw away what calls gave."""
+
+
+def text(name: str, content: str) -> Callable[[Path], None]:
+    return lambda place: void((place / name).write_text(content))
+
+
+def binary(name: str, content: bytes) -> Callable[[Path], None]:
+    return lambda place: void((place / name).write_bytes(content))
+
+
+def both(*makers: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda place: void([make(place) for make in makers])
+
+
+def nothing(place: Path) -> None:
+    """Leave the place empty."""
+
+
+def folder(place: Path) -> None:
+    (place / "some").mkdir()
+
+
+def picture(path: Path, value: int = 100) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((16, 16, 3), value, dtype=np.uint8)).save(path)
+
+
+def pictures(place: Path, *, kinds: tuple[str, ...] = ("cat", "dog"), each: int = 8) -> None:
+    for k, name in enumerate(kinds):
+        for i in range(each):
+            picture(place / "images" / name / f"{i}.png", 10 * i + k)
+
+
+def broken_picture(content: bytes) -> Callable[[Path], None]:
+    def make(place: Path) -> None:
+        pictures(place)
+        (place / "images" / "cat" / "broken.jpg").write_bytes(content)
+
+    return make
+
+
+def truncated_jpeg(place: Path) -> None:
+    pictures(place)
+    path = place / "images" / "cat" / "cut.jpg"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:600])
+
+
+def npz(**arrays: object) -> Callable[[Path], None]:
+    return lambda place: np.savez(place / "data.npz", **arrays)  # type: ignore[arg-type]
+
+
+TRAIN_CSV = ("train", "data.csv", "--target", "answer")
+TRAIN_NPZ = ("train", "data.npz")
+TRAIN_IMAGES = ("train", "images")
+
+TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
+    # what is there, the command's arguments, the code, words of the message
+    "no file": (nothing, TRAIN_CSV, "data-no-file", "data.csv"),
+    "a near file name": (text("date.csv", GOOD), TRAIN_CSV, "data-no-file", "date.csv"),
+    "a folder for a file": (folder, ("predict", "x", "some"), "bundle-not-found", "x"),
+    "an empty file": (text("data.csv", ""), TRAIN_CSV, "data-file-empty", "data.csv"),
+    "a header only": (text("data.csv", "size,answer\n"), TRAIN_CSV, "data-no-rows", "data.csv"),
+    "an empty gzip": (binary("data.csv", gzip.compress(b"")), TRAIN_CSV, "data-file-empty", "data.csv"),
+    "a damaged gzip": (binary("data.csv", gzip.compress(GOOD.encode())[:60]), TRAIN_CSV, "data-file-damaged", "data.csv"),
+    "a picture for a table": (binary("data.csv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x00" * 9), TRAIN_CSV, "data-file-binary", ""),
+    "a damaged Parquet": (binary("data.parquet", b"PAR1junk"), ("train", "data.parquet", "-t", "y"), "data-file-damaged", ""),
+    "rows of unequal length": (text("data.csv", GOOD + "1,red,no,extra\n"), TRAIN_CSV, "data-ragged-rows", "61"),
+    "no target said": (text("data.csv", GOOD), ("train", "data.csv"), "data-target-missing", "answer"),
+    "a target that is not there": (
+        text("data.csv", GOOD), ("train", "data.csv", "-t", "anser"), "data-column-missing", "did you mean 'answer'"
+    ),
+    "one class only": (
+        text("data.csv", GOOD.replace("yes", "no")), TRAIN_CSV, "data-target-one-class", "answer"
+    ),
+    "an identifier as target": (
+        text("data.csv", "x,id\n" + "".join(f"{i % 5},user{i}\n" for i in range(90))),
+        ("train", "data.csv", "-t", "id"), "data-target-identifier", "id",
+    ),
+    "text in a target of numbers": (
+        text("data.csv", "x,y\n" + "".join(f"{i % 9},{i * 1.5}\n" for i in range(90)) + "3,many\n"),
+        ("train", "data.csv", "-t", "y"), "data-target-not-number", "many",
+    ),
+    "nothing to learn from": (
+        text("data.csv", "same,who,y\n" + "".join(f"1,user{i},{i % 2}\n" for i in range(60))), ("train", "data.csv", "-t", "y"),
+        "data-no-inputs", "same",
+    ),
+    "too few rows": (text("data.csv", "x,y\n1,a\n2,b\n"), ("train", "data.csv", "-t", "y"), "data-too-few-rows", ""),
+    "an unknown kind": (text("data.csv", GOOD), (*TRAIN_CSV, "--kind", "size=colour"), "setting-unknown-choice", "size"),
+    "a kind for no column": (text("data.csv", GOOD), (*TRAIN_CSV, "--kind", "sise=number"), "data-column-missing", "size"),
+    "a kind that cannot be": (text("data.csv", GOOD), (*TRAIN_CSV, "--kind", "colour=number"), "data-kind-unmet", "colour"),
+    "a weight that is not there": (text("data.csv", GOOD), (*TRAIN_CSV, "--weight", "w"), "data-column-missing", "'w'"),
+    "weights below 0": (
+        text("data.csv", "w,x,y\n" + "".join(f"-1,{i % 7},{i % 2}\n" for i in range(60))),
+        ("train", "data.csv", "-t", "y", "--weight", "w"), "data-weights", "row 1",
+    ),
+    "a group that is not there": (text("data.csv", GOOD), (*TRAIN_CSV, "--group", "g"), "data-column-missing", "'g'"),
+    "a time that orders nothing": (text("data.csv", GOOD), (*TRAIN_CSV, "--time", "colour"), "data-time-column", "colour"),
+    "two ways to split": (text("data.csv", GOOD), (*TRAIN_CSV, "--time", "size", "--group", "colour"), "setting-ignored", ""),
+    "no test file": (text("data.csv", GOOD), (*TRAIN_CSV, "--test", "other.csv"), "data-no-file", "other.csv"),
+    "a class that training lacks": (
+        both(text("data.csv", GOOD), text("t.csv", "size,colour,answer\n1,red,maybe\n")),
+        (*TRAIN_CSV, "--test", "t.csv"), "data-target-unseen-class", "maybe",
+    ),
+    "an unknown option": (text("data.csv", GOOD), (*TRAIN_CSV, "--epoch", "3"), "usage", "--epochs"),
+    "an unknown command": (nothing, ("trian",), "usage", "train"),
+    "text for a number": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "many"), "usage", "many"),
+    "no epochs": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "0"), "setting-out-of-range", "epochs"),
+    "an unknown criterion": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "msee"), "setting-criterion", "mse"),
+    "an unknown optimizer": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adamm"), "setting-optimizer", "Adam"),
+    "an optimizer with a closure": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS"), "setting-optimizer", "step="),
+    "momentum for Adam": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adam", "--momentum", "0.9"), "setting-ignored", "momentum"
+    ),
+    "an unknown scheduler": (text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "Cosine"), "setting-scheduler", "Cosine"),
+    "an unknown network": (text("data.csv", GOOD), (*TRAIN_CSV, "--network", "mpl"), "network-unknown-family", "mlp"),
+    "a network for other data": (text("data.csv", GOOD), (*TRAIN_CSV, "--network", "resnet"), "network-wrong-family", ""),
+    "augmentation of a table": (text("data.csv", GOOD), (*TRAIN_CSV, "--augment", "flip"), "setting-ignored", "augment"),
+    "an unknown device": (text("data.csv", GOOD), (*TRAIN_CSV, "--device", "gpu"), "setting-device", "cpu"),
+    "an unknown metric to watch": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--monitor", "valid_acc", "--epochs", "1"), "setting-monitor", "valid_accuracy"
+    ),
+    "a run's folder that is taken": (
+        both(text("data.csv", GOOD), folder, text("some/x", "1")),
+        (*TRAIN_CSV, "--run", "some"), "run-folder-taken", "some",
+    ),
+    "a run that is none": (folder, ("resume", "some"), "run-not-found", "run.toml"),
+    "no run file": (nothing, ("train", "run.toml"), "setting-no-run-file", "run.toml"),
+    "broken TOML": (text("run.toml", "[data\n"), ("train", "run.toml"), "setting-toml", "line 1"),
+    "an unknown section": (text("run.toml", "[dat]\n"), ("train", "run.toml"), "setting-unknown", "data"),
+    "an unknown key": (
+        text("run.toml", '[data]\nsource = "x.csv"\n[recipe]\nepoch = 3\n'), ("train", "run.toml"), "setting-unknown", "epochs"
+    ),
+    "a value of another type": (
+        text("run.toml", '[data]\nsource = "x.csv"\n[recipe]\nepochs = "3"\n'), ("train", "run.toml"), "setting-wrong-type", "epochs"
+    ),
+    "an .npz without y": (npz(x=np.zeros((9, 2))), TRAIN_NPZ, "data-target-missing", "y"),
+    "an .npz without x": (npz(a=np.zeros((9, 2)), y=np.zeros(9)), TRAIN_NPZ, "data-npz-keys", "x"),
+    "x and y of different length": (npz(x=np.zeros((9, 2)), y=np.zeros(8)), TRAIN_NPZ, "data-length-mismatch", "9"),
+    "a pickle in an .npz": (npz(x=np.array([{}] * 9, dtype=object), y=np.zeros(9)), TRAIN_NPZ, "data-npz-pickle", ""),
+    "a damaged .npz": (binary("data.npz", b"PK\x03\x04junk"), TRAIN_NPZ, "data-file-damaged", "data.npz"),
+    "NaN in images": (
+        npz(x=np.full((40, 8, 8), np.nan, dtype=np.float32), y=np.arange(40) % 2), TRAIN_NPZ, "data-not-finite", ""
+    ),
+    "a folder without classes": (folder, ("train", "some"), "data-no-images", "some"),
+    "one class of images": (lambda place: pictures(place, kinds=("cat",)), TRAIN_IMAGES, "data-one-class", "cat"),
+    "an image of 0 bytes": (broken_picture(b""), TRAIN_IMAGES, "data-image-unreadable", "broken.jpg"),
+    "an image that is none": (broken_picture(b"hello"), TRAIN_IMAGES, "data-image-unreadable", "broken.jpg"),
+    "a truncated JPEG": (truncated_jpeg, TRAIN_IMAGES, "data-image-unreadable", "cut.jpg"),
+    "a target for a folder": (pictures, (*TRAIN_IMAGES, "--target", "cat"), "setting-ignored", "target"),
+}  # fmt: skip
+
+
+def listing(place: Path) -> set[str]:
+    return {str(path.relative_to(place)) for path in place.rglob("*")}
+
+
+def check(command: Command, place: Path, arguments: tuple[object, ...], code: str, words: str) -> None:
+    before = listing(place)
+    status, _, err = command(*arguments)
+    assert status == 2, err
+    assert f"[{code}]" in err
+    assert words in err
+    assert "Traceback" not in err
+    assert len(err.splitlines()) <= 3
+    left = {name for name in listing(place) - before if not name.startswith("runs")}
+    assert not left
+    models = [path for path in place.rglob("model.safetensors") if str(path.relative_to(place)) not in before]
+    assert not models
+    assert not list(place.rglob("*.part"))
+
+
+@pytest.mark.parametrize("case", TRAIN)
+def test_bad_input_to_train(case: str, command: Command, tmp_path: Path) -> None:
+    make, arguments, code, words = TRAIN[case]
+    make(tmp_path)
+    check(command, tmp_path, arguments, code, words)
+
+
+def bundle_of_other_shape(place: Path) -> None:
+    from safetensors import safe_open
+
+    path = place / "table" / "model.safetensors"
+    with safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        text = file.metadata()["luthier"]
+    tensors["head.weight"] = tensors["head.weight"][:, :5].contiguous()
+    import json
+
+    path.write_bytes(pack(tensors, json.loads(text), "luthier"))
+
+
+def cut_bundle(place: Path) -> None:
+    path = place / "table" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flipped_bundle(place: Path) -> None:
+    path = place / "table" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+
+
+def pickled_bundle(place: Path) -> None:
+    import torch
+
+    torch.save({"weight": torch.zeros(2)}, place / "table" / "model.safetensors")
+
+
+def foreign_bundle(place: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"weight": torch.zeros(2)}, place / "table" / "model.safetensors")
+
+
+def own_bundle(place: Path) -> None:
+    import torch
+
+    from luthier.serving.model import Model
+
+    Model(torch.nn.Linear(2, 2)).save(place / "table" / "model.safetensors")
+
+
+PREDICT: dict[str, tuple[Callable[[Path], None], tuple[object, ...], str, str]] = {
+    "a bundle cut short": (cut_bundle, ("predict", "table", PENGUINS), "bundle-damaged", "cut short"),
+    "a bundle with one other bit": (flipped_bundle, ("predict", "table", PENGUINS), "bundle-damaged", "SHA-256"),
+    "a bundle with a wrong shape": (bundle_of_other_shape, ("predict", "table", PENGUINS), "bundle-does-not-fit", "head.weight"),
+    "a pickle as a bundle": (pickled_bundle, ("predict", "table", PENGUINS), "bundle-is-pickle", "code"),
+    "another safetensors file": (foreign_bundle, ("predict", "table", PENGUINS), "bundle-foreign", ""),
+    "the bundle of an own module": (own_bundle, ("predict", "table", PENGUINS), "bundle-module-needed", "module=Linear"),
+    "a missing column": (text("d.csv", "island,year\nDream,2007\n"), ("predict", "table", "d.csv"), "data-column-missing", "sex"),
+    "a folder for a table": (folder, ("predict", "table", "some"), "data-not-a-table", "some"),
+    "no such image": (nothing, ("predict", "image", "x.png"), "data-no-file", "x.png"),
+    "no target to compare with": (
+        text("d.csv", PENGUINS.read_text().replace("species", "kind")), ("evaluate", "table", "d.csv"), "data-column-missing", "species"
+    ),
+    "an unknown format": (nothing, ("predict", "table", PENGUINS, "-o", "x.xlsx"), "setting-output-format", ".csv"),
+    "a folder that is not there": (nothing, ("predict", "table", PENGUINS, "-o", "no/x.csv"), "run-cannot-write", "no/x.csv"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", PREDICT)
+def test_bad_input_to_predict_and_evaluate(case: str, command: Command, models: Path, tmp_path: Path) -> None:
+    for name in ("table", "image"):
+        shutil.copytree(models / name, tmp_path / name)
+    make, arguments, code, words = PREDICT[case]
+    make(tmp_path)
+    check(command, tmp_path, arguments, code, words)
+
+
+def test_the_source_is_never_written_over(command: Command, models: Path, tmp_path: Path) -> None:
+    shutil.copy(PENGUINS, tmp_path / "new.csv")
+    status, _, err = command("predict", models / "table", "new.csv", "-o", "new.csv")
+    assert status == 2
+    assert "[setting-output-format]" in err
+    assert (tmp_path / "new.csv").read_bytes() == PENGUINS.read_bytes()
+
+
+def test_a_loss_that_is_not_finite_is_one_message(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "data.csv").write_text("x,y\n" + "".join(f"{i % 17},{i * 1.5}\n" for i in range(200)))
+    status, _, err = command(
+        "train", "data.csv", "-t", "y", "--optimizer", "SGD", "--lr", "1e30", "--epochs", "50", "--clip-value", "1e30"
+    )
+    assert status == 2
+    assert "[training-loss-not-finite]" in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.rglob("model.safetensors"))
+
+
+def test_a_full_disk_is_one_message(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "data.csv").write_text(GOOD)
+    monkeypatch.setattr(os, "fsync", full)
+    status, _, err = command("train", "data.csv", "-t", "answer")
+    assert status == 2
+    assert "[run-cannot-write]" in err
+    assert "No space left" in err
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_codec_and_bundle_agree() -> None:
+    """Guard the fixture above: a packed document is what load_bundle reads."""
+    document, tensors = flatten({"a": 1})
+    assert pack(tensors, document, "luthier")[:1] != b"\x80"

@@ -1,0 +1,134 @@
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from luthier.core.plain import from_plain, to_plain
+from luthier.core.schema import Column, Schema, Target
+from luthier.data.encode import CellReport, category_sizes, encode_inputs, encode_report, feature_names
+from luthier.data.kinds import infer_columns
+from luthier.errors import DataError
+
+TARGET = Target(name="t", kind="number")
+
+
+def schema_of(*columns: Column) -> Schema:
+    return Schema(task="regression", targets=(TARGET,), columns=columns)
+
+
+def test_by_hand() -> None:
+    schema = schema_of(
+        Column(name="n", kind="number", means=(10.0,), stds=(2.0,), missing=1, quantiles=(0.0, 10.0, 100.0)),
+        Column(name="k", kind="category", categories=("b", "a", "")),
+        Column(name="skip", kind="identifier"),
+        Column(name="flag", kind="boolean", categories=("no", "yes"), means=(0.25,), stds=(0.5,)),
+        Column(name="c", kind="category", categories=("u",)),
+        Column(name="d", kind="date", parts=("seconds",), means=(0.0,), stds=(86400.0,), date_format="DD.MM.YYYY"),
+    )
+    frame = pl.DataFrame(
+        {
+            "extra": [1, 2, 3, 4, 5],
+            "d": ["02.01.1970", "", "x", "01.01.1970", "01.01.2024"],
+            "c": ["u", "v", None, "u", "u"],
+            "flag": ["Yes", "n", "perhaps", None, "TRUE"],
+            "k": ["a", "b", "new", "NA", "a "],
+            "n": ["12", "oops", "inf", "55", "1e9"],
+        }
+    )
+    assert feature_names(schema) == ["n", "n rank", "n missing", "flag", "d seconds"]
+    assert category_sizes(schema) == [4, 2]
+    encoded = encode_inputs(frame, schema)
+    assert encoded["numbers"].dtype == np.float32
+    assert encoded["categories"].dtype == np.int64
+    assert encoded["numbers"].tolist() == pytest.approx(
+        np.array(
+            [
+                [1.0, 2 / 90, 0, 1.5, 1],
+                [0, 0, 1, -0.5, 0],
+                [0, 0, 1, 0, 0],
+                [8, 0.5, 0, 0, 0],
+                [8, 1, 0, 1.5, 8],
+            ],
+            dtype=np.float32,
+        )
+    )
+    assert encoded["categories"].tolist() == [[2, 1], [1, 0], [0, 0], [3, 1], [2, 1]]
+    assert encode_report(frame, schema) == (
+        CellReport("n", 1, 1, 0),
+        CellReport("k", 1, 0, 1),
+        CellReport("flag", 1, 1, 0),
+        CellReport("c", 1, 0, 1),
+        CellReport("d", 1, 1, 0),
+    )
+
+
+def make(n: int = 300) -> pl.DataFrame:
+    rng = np.random.default_rng(1)
+    gaps = rng.random(n) < 0.1
+    return pl.DataFrame(
+        {
+            "x": [None if gap else value for gap, value in zip(gaps, np.exp(rng.standard_normal(n)), strict=True)],
+            "i": rng.integers(0, 9, n),
+            "flag": rng.random(n) < 0.3,
+            "city": rng.choice(["ulm", "bonn", "kiel"], n),
+            "day": np.datetime64("2024-01-01") + rng.integers(0, 400, n).astype("timedelta64[D]"),
+        }
+    )
+
+
+def test_training_numbers_are_standardised() -> None:
+    frame = make()
+    schema = schema_of(*infer_columns(frame, np.arange(frame.height)))
+    numbers = encode_inputs(frame, schema)["numbers"]
+    assert numbers.shape == (300, len(feature_names(schema)))
+    for name in ("i", "flag", "day seconds", "day weekday_sin"):
+        place = feature_names(schema).index(name)
+        assert numbers[:, place].mean(dtype=np.float64) == pytest.approx(0, abs=1e-6)
+        assert numbers[:, place].std(dtype=np.float64) == pytest.approx(1, abs=1e-6)
+    rank = numbers[:, feature_names(schema).index("x rank")]
+    assert np.abs(rank).max() <= 1
+    assert abs(float(np.median(rank.astype(np.float64)))) < 0.1
+
+
+def test_the_file_format_and_the_order_of_columns_change_nothing() -> None:
+    frame = make()
+    schema = schema_of(*infer_columns(frame, np.arange(frame.height)))
+    expected = encode_inputs(frame, schema)
+    as_text = pl.read_csv(frame.write_csv().encode(), infer_schema=False).select(reversed(frame.columns))
+    for key, found in encode_inputs(as_text, schema).items():
+        assert np.array_equal(found, expected[key]), key
+    kept = from_plain(Schema, to_plain(schema), where="a test")
+    for key, found in encode_inputs(frame[::-1], kept).items():
+        assert np.array_equal(found[::-1], expected[key]), key
+
+
+@pytest.mark.parametrize("wild", [1.7e308, -1.7e308])
+def test_wild_numbers_stay_finite(wild: float) -> None:
+    schema = schema_of(Column(name="n", kind="number", means=(-wild,), stds=(1.0,)))
+    numbers = encode_inputs(pl.DataFrame({"n": [wild]}), schema)["numbers"]
+    assert numbers.tolist() == [[8.0 * np.sign(wild)]]
+
+
+@pytest.mark.parametrize(
+    ("columns", "hint"),
+    [({"Agee": [1]}, "did you mean 'Agee'"), ({"city": ["x"]}, "give the columns")],
+)
+def test_missing_columns_are_all_named(columns: dict[str, Any], hint: str) -> None:
+    schema = schema_of(
+        Column(name="city", kind="category", categories=("x",)),
+        Column(name="age", kind="number", means=(0.0,), stds=(1.0,)),
+        Column(name="size", kind="number", means=(0.0,), stds=(1.0,)),
+    )
+    with pytest.raises(DataError, match="'age', 'size'") as caught:
+        encode_inputs(pl.DataFrame(columns), schema, where="new.csv")
+    assert caught.value.code == "data-column-missing"
+    assert caught.value.message.startswith("new.csv lacks")
+    assert hint in caught.value.hint
+
+
+def test_no_rows_and_no_numbers() -> None:
+    schema = schema_of(Column(name="c", kind="category", categories=("u",)))
+    encoded = encode_inputs(pl.DataFrame({"c": pl.Series([], dtype=pl.String)}), schema)
+    assert encoded["numbers"].shape == (0, 0)
+    assert encoded["categories"].shape == (0, 1)

@@ -1,0 +1,167 @@
+from datetime import date, timedelta
+
+import numpy as np
+import polars as pl
+import pytest
+
+from luthier.core.schema import Column
+from luthier.data.kinds import infer_columns, mean_and_std
+from luthier.errors import DataError
+
+N = 200
+rng = np.random.default_rng(0)
+
+
+def infer(values: object, rows: np.ndarray | None = None, name: str = "x", **overrides: str) -> Column:
+    frame = pl.DataFrame({name: values, "other number": rng.random(len(values))}, strict=False)  # type: ignore[arg-type]
+    chosen = np.arange(frame.height) if rows is None else rows
+    return infer_columns(frame, chosen, overrides=overrides)[0]  # type: ignore[arg-type]
+
+
+def text_of(values: np.ndarray) -> list[str]:
+    return [str(value) for value in values]
+
+
+SENTENCES = [f"the {i}th time that we came here was good" for i in range(N)]
+DAYS = [date(2020, 1, 1) + timedelta(days=i % 90) for i in range(N)]
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "kind"),
+    [
+        ([None] * N, "x", "constant"),
+        (["NA"] * N, "x", "constant"),
+        (["a"] * N, "x", "constant"),
+        (["1"] * 100 + [""] * 100, "x", "constant"),
+        (["yes", "No"] * 100, "x", "boolean"),
+        (["Y", "N"] * 100, "x", "boolean"),
+        ([True, False] * 100, "x", "boolean"),
+        (["0", "1"] * 100, "x", "boolean"),
+        ([0.0, 1.0] * 100, "x", "boolean"),
+        (["0.0", "1.0", ""] * 60, "x", "boolean"),
+        (["yes", "no", "maybe"] * 60, "x", "category"),
+        (["yes", "true"] * 100, "x", "category"),
+        ([day.isoformat() for day in DAYS], "x", "date"),
+        (DAYS, "x", "date"),
+        (["01/02/2020", "02/03/2020"] * 100, "x", "category"),
+        (text_of(rng.random(N)), "x", "number"),
+        (text_of(rng.random(191)) + ["oops"] * 9, "x", "number"),
+        (text_of(rng.random(180)) + ["oops"] * 20, "x", "category"),
+        (rng.permutation(N).tolist(), "x", "number"),
+        (rng.permutation(N).tolist(), "customer_id", "identifier"),
+        (rng.permutation(N).tolist(), "CustomerID", "identifier"),
+        (rng.permutation(N).tolist(), "paid", "number"),
+        (rng.permutation(N).tolist(), "Unnamed: 0", "identifier"),
+        (rng.permutation(N).tolist(), "column 1", "identifier"),
+        (rng.integers(0, 9, N).tolist(), "id", "number"),
+        (list(range(N)), "x", "identifier"),
+        (list(range(1, N + 1)), "x", "identifier"),
+        ([f"u{i}" for i in range(N)], "x", "identifier"),
+        ([f"u{i}" for i in range(15)], "x", "category"),
+        (SENTENCES, "x", "text"),
+        (SENTENCES[:4] * 50, "x", "category"),
+        (["red", "blue"] * 100, "x", "category"),
+    ],
+)
+def test_kinds(values: list[object], name: str, kind: str) -> None:
+    column = infer(values, name=name)
+    assert column.kind == kind, column
+    assert column.why
+
+
+def test_only_training_rows_count() -> None:
+    values = [str(v) for v in rng.random(N)] + ["never", "seen", "text"] * 100
+    rows = np.arange(0, N, 2)
+    column = infer(values, rows)
+    expected = np.array([float(v) for v in values[:N:2]])
+    assert column.kind == "number"
+    assert column.means[0] == pytest.approx(expected.mean(), rel=1e-12)
+    assert column.stds[0] == pytest.approx(expected.std(), rel=1e-12)
+    assert infer([*values[:N], *(["x"] * 300)], rows) == column
+
+
+def test_a_row_count_is_seen_through_the_split() -> None:
+    assert infer(list(range(100, 300)), np.arange(0, N, 3)).kind == "identifier"
+
+
+def test_numbers_say_what_was_odd() -> None:
+    column = infer([*text_of(rng.random(N - 4)), "oops", "", "inf", "NA"])
+    assert column.missing == 4
+    assert "'oops' in row 197" in column.why
+    assert "1 infinite" in column.why
+
+
+def test_quantiles() -> None:
+    skewed = np.exp(3 * rng.standard_normal(1000))
+    column = infer(skewed)
+    assert len(column.quantiles) == 48
+    assert column.quantiles[0] == skewed.min()
+    assert column.quantiles[-1] == skewed.max()
+    assert infer((np.arange(N) % 19).tolist()).quantiles == ()
+    assert infer((np.arange(N) % 20).tolist()).quantiles == tuple(range(20))
+
+
+def test_booleans_have_their_words_and_rate() -> None:
+    column = infer(["Yes", "no", "no", "n/a"])
+    assert (column.categories, column.missing) == (("no", "yes"), 1)
+    assert column.means == pytest.approx([1 / 3])
+
+
+def test_dates_have_their_parts() -> None:
+    column = infer([f"{day:%d.%m.%Y}" for day in DAYS])
+    assert column.date_format == "DD.MM.YYYY"
+    assert column.parts == ("seconds", "month_sin", "month_cos", "weekday_sin", "weekday_cos")
+    assert len(column.means) == len(column.stds) == 5
+    assert infer([f"{day} 07:30" for day in DAYS]).parts[5:] == ("hour_sin", "hour_cos")
+
+
+def test_categories_are_ordered_and_folded() -> None:
+    column = infer(["b"] * 20 + ["a"] * 20 + ["c"] * 30 + ["", "rare", "odd"])
+    assert column.categories == ("c", "a", "b", "")
+    assert "the 2 rarest" in column.why
+    assert column.missing == 1
+    assert infer(["b", "a", "b"]).categories == ("b", "a")
+    many = infer([f"{i % 1500}x" for i in range(9000)])
+    assert len(many.categories) == 1000
+
+
+def test_overrides() -> None:
+    values = ["1", "2", "x", "1"] * 20
+    assert infer(values).kind == "category"
+    number = infer(values, x="number")
+    assert (number.kind, number.missing) == ("number", 20)
+    assert infer(["1", "2"] * 20, x="category").categories == ("1", "2")
+    assert infer(values, x="ignored").kind == "ignored"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "code", "words"),
+    [
+        ({"aeg": "number"}, "data-column-missing", "did you mean 'age'"),
+        ({"age": "numbr"}, "data-kind-unknown", "did you mean 'number'"),
+        ({"city": "number"}, "data-kind-unmet", "'bonn' in row 1"),
+        ({"city": "boolean"}, "data-kind-unmet", "'bonn' in row 1"),
+        ({"slash": "date"}, "data-kind-unmet", "MM/DD/YYYY or DD/MM/YYYY"),
+        ({"target": "number"}, "data-kind-unused", "would be ignored"),
+        ({"age": "ignored", "city": "ignored", "slash": "ignored"}, "data-no-inputs", "you said so"),
+    ],
+)
+def test_bad_overrides(overrides: dict[str, str], code: str, words: str) -> None:
+    frame = pl.DataFrame({"age": [3, 4, 9], "city": ["bonn", "ulm", "bonn"], "slash": ["01/02/2024"] * 3, "target": 1})
+    with pytest.raises(DataError) as caught:
+        infer_columns(frame, np.arange(3), overrides=overrides, exclude=["target"])  # type: ignore[arg-type]
+    assert caught.value.code == code
+    assert words in str(caught.value)
+
+
+def test_the_order_is_the_files_and_excluded_columns_are_gone() -> None:
+    frame = pl.DataFrame({"b": [1, 2, 4], "t": [1, 2, 3], "a": ["x", "y", "x"]})
+    assert [column.name for column in infer_columns(frame, np.arange(3), exclude={"t"})] == ["b", "a"]
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_statistics_do_not_overflow(scale: float) -> None:
+    mean, std = mean_and_std(np.array([1.0, 2.0, 3.0, np.nan]) * scale)
+    assert mean == pytest.approx(2 * scale)
+    assert std == pytest.approx(np.sqrt(2 / 3) * scale)
+    assert mean_and_std(np.array([0.1, 0.1, 0.1]))[1] == 1.0

@@ -10,6 +10,7 @@ from luthier.core.version import VERSION
 
 if TYPE_CHECKING:
     from luthier.core.blueprint import Blueprint
+    from luthier.core.finding import Finding
     from luthier.core.order import order
     from luthier.core.recipe import Recipe
     from luthier.core.schema import Schema
@@ -29,6 +30,7 @@ _HOMES = {
     "Blueprint": "luthier.core.blueprint",
     "Callback": "luthier.training.callbacks",
     "EarlyStopping": "luthier.training.callbacks",
+    "Finding": "luthier.core.finding",
     "LuthierError": "luthier.errors",
     "Model": "luthier.serving.model",
     "Plan": "luthier.pipeline.plan",
@@ -52,6 +54,7 @@ __all__ = [
     "Blueprint",
     "Callback",
     "EarlyStopping",
+    "Finding",
     "LuthierError",
     "Model",
     "Plan",

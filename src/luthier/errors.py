@@ -56,3 +56,9 @@ class TrainingError(LuthierError):
 
 class MissingPackageError(LuthierError):
     """An optional package is needed and not installed."""
+
+
+class CheckError(LuthierError):
+    """A check found a mistake that would have raised no error."""
+
+    exit_status = 1

@@ -1,6 +1,5 @@
-"""`.npz` files: arrays `x` and `y` as a table or as images."""
+"""`.npz` files: arrays `x` and `y`, as a table or as images."""
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +10,23 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
+from luthier.data.frames import plain_frame
 from luthier.errors import DataError
 
 Array = NDArray[Any]
 _CHANNELS = (1, 3, 4)
+_SAVE = "save it with numpy.savez(path, x=…, y=…)"
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What an `.npz` holds: `x` of shape `(N, …)`, `y` of shape `(N,)` or `(N, K)` or None, and notes for the user."""
+    """What an `.npz` holds.
+
+    Attributes:
+        x: The inputs, `(N, …)`, numbers or booleans.
+        y: The targets, `(N,)` or `(N, K)`, numbers, booleans or text; None where there are none.
+        notes: What was left out, or taken one of two ways, in words for the user.
+    """
 
     x: Array
     y: Array | None
@@ -27,83 +34,152 @@ class Arrays:
 
 
 def read_npz(path: Path) -> Arrays:
-    """Read `x` and `y` of an `.npz`. No pickle in it is loaded.
+    """Read `x` and `y` (or `X` and `Y`) of an `.npz`. No pickle in it is loaded.
 
     Raises:
-        DataError: no such file, no `.npz`, no `x`, objects in it, `x` and `y` of different length, no rows.
+        DataError: no such file, no whole `.npz`, no `x`, Python objects, `x` without rows or not of numbers, `y` of
+            another length or of more than two dimensions.
     """
+    found, others = _load(path)
+    x, y = found["x"], found.get("y")
+    if x.dtype.kind not in "fiub":
+        raise DataError(
+            f"x in {path} holds {x.dtype}, which no network takes",
+            hint="turn it into numbers; for text and dates give a CSV or Parquet file",
+            code="data-not-numeric",
+        )
+    if x.ndim == 0 or not x.size:
+        raise DataError(f"x in {path} has shape {x.shape}: no rows", hint="give at least one", code="data-no-rows")
+    if y is not None and (y.ndim not in (1, 2) or y.dtype.kind not in "fiubUS"):
+        raise DataError(
+            f"y in {path} has shape {y.shape} and type {y.dtype}",
+            hint="give numbers or text of shape (N,), or (N, K) for K targets",
+            code="data-npz-shape",
+        )
+    if y is not None and len(y) != len(x):
+        raise DataError(
+            f"in {path} x has {len(x)} rows and y has {len(y)}",
+            hint="give as many of each: the first dimension counts the rows",
+            code="data-length-mismatch",
+        )
+    notes = [f"{', '.join(others)} in {path.name}: left out, only x and y are read"] if others else []
+    if x.ndim == 4 and x.shape[1] in _CHANNELS and x.shape[3] in _CHANNELS:
+        notes.append(f"x of shape {x.shape} is taken as (N, C, H, W), channels first")
+    return Arrays(x, y, tuple(notes))
+
+
+def _load(path: Path) -> tuple[dict[str, Array], list[str]]:
+    """Return the arrays called x and y, and the names of the others."""
     if path.is_dir():
         raise DataError(f"{path} is a folder", hint="give an .npz file", code="data-is-folder")
     if not path.exists():
-        near = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-        raise DataError(f"there is no file {path}", hint=did_you_mean(path.name, near), code="data-no-file")
+        beside = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
+        raise DataError(f"there is no file {path}", hint=did_you_mean(path.name, beside), code="data-no-file")
     if not path.stat().st_size:
-        raise DataError(f"{path} is empty (0 bytes)", hint="write it again", code="data-file-empty")
+        raise DataError(f"{path} is empty: 0 bytes", hint=_SAVE, code="data-file-empty")
+    with path.open("rb") as file:
+        magic = file.read(6)
+    if magic == b"\x93NUMPY":
+        raise DataError(f"{path} holds a single array (.npy) without a name", hint=_SAVE, code="data-npz-keys")
+    if magic[:2] != b"PK":
+        raise DataError(f"{path} is no .npz file (a zip of arrays)", hint=_SAVE, code="data-file-damaged")
+    key = ""
     try:
-        # the file is opened here, since np.load leaves it open where it is no archive
+        # Opened here: np.load leaves a file open that it cannot make sense of.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise DataError(f"{path} holds one array and no names", hint="use numpy.savez(path, x=…, y=…)",
-                                code="data-npz-keys")  # fmt: skip
-            names = {name.lower(): name for name in archive.files}
-            if "x" not in names:
+            keys = {name: [key for key in archive.files if key.lower() == name] for name in ("x", "y")}
+            if not keys["x"] or max(map(len, keys.values())) > 1:
                 raise DataError(
-                    f"{path} has no x; it holds: {', '.join(archive.files) or 'nothing'}",
-                    hint="save it with numpy.savez(path, x=…, y=…)",
+                    f"{path} has no array x, or two; it holds: {', '.join(archive.files) or 'nothing'}",
+                    hint=f"{_SAVE}, each name once",
                     code="data-npz-keys",
                 )
-            x, y = archive[names["x"]], archive[names["y"]] if "y" in names else None
-    except ValueError as error:
-        if "pickle" in str(error):
+            arrays: dict[str, Array] = {}
+            for name, (key, *_) in ((name, same) for name, same in keys.items() if same):
+                array = archive[key]
+                # torch and polars take numbers in the machine's own byte order alone
+                arrays[name] = array.astype(array.dtype.newbyteorder("="), copy=False)
+            return arrays, [name for name in archive.files if name.lower() not in arrays]
+    except DataError:
+        raise
+    except Exception as error:  # a damaged file raises anything: BadZipFile, zlib.error, EOFError, MemoryError, …
+        if "allow_pickle" in str(error):
             raise DataError(
-                f"{path} holds Python objects, which only a pickle could bring back",
-                hint="save arrays of numbers or text: x.astype(float)",
+                f"{key} in {path} holds Python objects, which only a pickle brings back; a pickle can run any code",
+                hint="save numbers or text: numpy.savez(path, x=x.astype(float), y=y.astype(str))",
                 code="data-npz-pickle",
             ) from error
-        raise _damaged(path, error) from error
-    except (OSError, zipfile.BadZipFile, EOFError, KeyError) as error:
-        raise _damaged(path, error) from error
-    if x.ndim == 0 or not len(x):
-        raise DataError(f"x in {path} has no rows", hint="give at least one", code="data-no-rows")
-    if x.dtype.kind not in "fiub":
-        raise DataError(f"x in {path} holds {x.dtype}", hint="x holds numbers", code="data-not-numeric")
-    if y is not None and y.ndim not in (1, 2):
-        raise DataError(f"y in {path} has shape {y.shape}", hint="y is (N,) or (N, K)", code="data-npz-shape")
-    if y is not None and len(y) != len(x):
         raise DataError(
-            f"in {path} x has {len(x)} rows and y {len(y)}", hint="give as many of each", code="data-length-mismatch"
-        )
-    return Arrays(x, y)
-
-
-def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path} cannot be read: {error}", hint="write it again", code="data-file-damaged")
+            f"{path} is damaged or cut short: {error or type(error).__name__}",
+            hint="copy or write the file again",
+            code="data-file-damaged",
+        ) from error
 
 
 def layout(x: Array) -> Literal["table", "images"]:
-    """Say what an array of shape `(N, …)` is: two dimensions are a table, three or four images.
+    """Say what `x` is: `(N,)` and `(N, D)` are a table; `(N, H, W)`, `(N, C, H, W)` and `(N, H, W, C)` are images.
 
     Raises:
-        DataError: more dimensions.
+        DataError: no dimension, or more than four.
     """
-    if x.ndim <= 2:
+    if x.ndim in (1, 2):
         return "table"
-    if x.ndim <= 4:
+    if x.ndim in (3, 4):
         return "images"
-    raise DataError(
-        f"x has shape {x.shape}", hint="give (N, D) numbers, or (N, H, W), (N, C, H, W) or (N, H, W, C) images",
-        code="data-npz-shape",
-    )  # fmt: skip
+    raise _shape_error(x)
+
+
+def as_pixels(x: Array, *, value_scale: float | None = None) -> Array:
+    """Return images as `(N, C, H, W)`, C-contiguous, uint8 or float32.
+
+    `(N, H, W)` are grey. Of four dimensions the second is the channels where it is 1, 3 or 4, else the last where that
+    is. Of bytes with four channels the last is opacity: they are laid on white. Booleans become 0 and 255; integers
+    that all lie in 0 to 255 become uint8; other numbers become float32 and are not scaled. Nothing is written to `x`.
+
+    Args:
+        x: Numbers or booleans.
+        value_scale: That of the `ImageInput`, where there is one: with 1.0 (trained on floats) integers of more than
+            8 bits become float32 whatever their values, so that a dark image is taken like its neighbours.
+
+    Raises:
+        DataError: no dimension can be the channels, text, or a value that is NaN, infinite or beyond float32.
+    """
+    if x.dtype.kind not in "fiub":
+        raise DataError(f"the images hold {x.dtype}", hint="give numbers", code="data-not-numeric")
+    if x.ndim == 3:
+        x = x[:, None]
+    elif x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
+        x = x.transpose(0, 3, 1, 2)
+    if x.ndim != 4 or x.shape[1] not in _CHANNELS or not x.size:
+        raise _shape_error(x)
+    if x.dtype == np.bool_:
+        x = x.astype(np.uint8) * np.uint8(255)
+    elif x.dtype.kind in "iu" and x.dtype != np.uint8 and value_scale != 1.0 and x.min() >= 0 and x.max() <= 255:
+        x = x.astype(np.uint8)
+    if x.dtype != np.uint8:
+        with np.errstate(over="ignore"):
+            x = x.astype(np.float32, copy=False)
+        bad = np.flatnonzero(~np.isfinite(x).all(axis=(1, 2, 3)))
+        if len(bad):
+            raise DataError(
+                f"{len(bad):,} images hold NaN, infinite or too large values, the first in row {bad[0] + 1}",
+                hint="leave these rows out, or replace the values",
+                code="data-not-finite",
+            )
+    elif x.shape[1] == 4:
+        opacity = x[:, 3:].astype(np.uint32)
+        x = ((x[:, :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+    return np.ascontiguousarray(x)
 
 
 def as_frame(x: Array) -> pl.DataFrame:
-    """Return a table of shape `(N, D)` with the columns `x0`, `x1`, …."""
+    """Return a table `(N,)` or `(N, D)` with the columns `x0`, `x1`, …, in the types of `frames.plain_frame`."""
     columns = x.reshape(len(x), -1)
-    return pl.DataFrame({f"x{i}": np.ascontiguousarray(columns[:, i]) for i in range(columns.shape[1])})
+    return _frame(columns, [f"x{i}" for i in range(columns.shape[1])])
 
 
 def target_frame(y: Array, names: Sequence[str]) -> pl.DataFrame:
-    """Return targets of shape `(N,)` or `(N, K)` as columns.
+    """Return targets `(N,)` or `(N, K)` as columns, in the types of `frames.plain_frame`.
 
     Raises:
         DataError: another number of columns than names.
@@ -111,45 +187,25 @@ def target_frame(y: Array, names: Sequence[str]) -> pl.DataFrame:
     columns = y.reshape(len(y), -1)
     if columns.shape[1] != len(names):
         raise DataError(
-            f"y has {columns.shape[1]} columns, and there are {len(names)} targets", hint="give one a target",
-            code="data-npz-shape",
-        )  # fmt: skip
-    return pl.DataFrame({name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(names)})
-
-
-def as_pixels(x: Array) -> Array:
-    """Return images as `(N, C, H, W)`, uint8 or float32.
-
-    `(N, H, W)` are grey. Of four dimensions the second is the channels where it is 1, 3 or 4, else the last. A fourth
-    channel of bytes is opacity: the image is laid on white. Numbers other than bytes from 0 to 255 become float32.
-
-    Raises:
-        DataError: no dimension can be the channels, or a value is NaN or infinite.
-    """
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.ndim == 4 and x.shape[1] not in _CHANNELS and x.shape[3] in _CHANNELS:
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or x.shape[1] not in _CHANNELS:
-        raise DataError(
-            f"images have shape {x.shape}, with no dimension of 1, 3 or 4 channels",
-            hint="give (N, H, W), (N, C, H, W) or (N, H, W, C)",
+            f"y has shape {y.shape}, and there {'is 1 target' if len(names) == 1 else f'are {len(names)} targets'}",
+            hint=f"give y one column a target: {', '.join(names)}",
             code="data-npz-shape",
         )
-    if x.dtype == bool:
-        x = x.astype(np.uint8) * np.uint8(255)
-    elif x.dtype != np.uint8 and x.dtype.kind in "iu" and x.min() >= 0 and x.max() <= 255:
-        x = x.astype(np.uint8)
-    elif x.dtype != np.uint8:
-        x = x.astype(np.float32)
-        bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))
-        if len(bad):
-            raise DataError(
-                f"{len(bad)} images hold NaN or infinite values, the first in row {bad[0] + 1}",
-                hint="leave them out, or replace the values",
-                code="data-not-finite",
-            )
-    if x.shape[1] == 4 and x.dtype == np.uint8:
-        opacity = x[:, 3:].astype(np.float32) / 255
-        x = np.rint(x[:, :3] * opacity + 255 * (1 - opacity)).astype(np.uint8)
-    return np.ascontiguousarray(x)
+    return _frame(columns, names)
+
+
+def _frame(columns: Array, names: Sequence[str]) -> pl.DataFrame:
+    if columns.dtype.kind == "S":
+        columns = np.char.decode(columns, "utf-8", "replace")
+    elif columns.dtype in (np.float16, np.longdouble):
+        columns = columns.astype(np.float32 if columns.dtype == np.float16 else np.float64)
+    frame = pl.DataFrame({name: np.ascontiguousarray(columns[:, i]) for i, name in enumerate(names)})
+    return plain_frame(frame)[0]
+
+
+def _shape_error(x: Array) -> DataError:
+    return DataError(
+        f"x has shape {x.shape}, which is neither a table nor images",
+        hint="give (N, D) numbers, or images as (N, H, W), (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels",
+        code="data-npz-shape",
+    )

@@ -5,70 +5,109 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from luthier.core.batch import Batch
-from luthier.core.order import draws as draw_table
+from luthier.core.batch import Batch, describe
+from luthier.core.names import did_you_mean
+from luthier.core.order import draws as epoch_draws
 from luthier.core.schema import ImageInput
+from luthier.errors import DataError, SettingError
 
 NUM_DRAWS = {"flip": 1, "shift": 2, "erase": 4}
 
 
 def normalise(pixels: Tensor, image: ImageInput) -> Tensor:
-    """Return `(pixel / value_scale - mean) / std` per channel, float32, for pixels `(N, C, H, W)`."""
-    means, stds = torch.tensor(image.means), torch.tensor(image.stds)
-    scale = 1 / (stds * image.value_scale)
-    return pixels.float() * scale.view(-1, 1, 1) - (means / stds).view(-1, 1, 1)
-
-
-def augment(pixels: Tensor, draws: Tensor, kinds: Sequence[str], *, fill: float = 0.0) -> Tensor:
-    """Change images by draws; the same draws make the same changes in any batch.
+    """Return pixels as the network takes them: `(pixel / value_scale - mean) / std`, float32 `(N, C, H, W)`.
 
     Args:
-        pixels: `(N, C, H, W)`.
-        draws: Uniform in [0, 1), `(N, k)`, with k the sum of `NUM_DRAWS` over `kinds`.
-        kinds: `flip`: left and right change places where the draw is below one half. `shift`: each image moves by up
-            to a 14th of its side each way. `erase`: half of them lose a rectangle, 3/10 to 1/2 of each side.
-        fill: What moves in, and what is left of an erased rectangle.
+        pixels: uint8 or float, `(N, C, H, W)`; left as they are.
+        image: Its means and stds are folded into one multiplication and one addition a pixel.
     """
-    n, _, height, width = pixels.shape
-    place = 0
-    for kind in kinds:
-        some = draws[:, place : place + NUM_DRAWS[kind]]
-        place += NUM_DRAWS[kind]
+    scale = [1 / (image.value_scale * std) for std in image.stds]
+    shift = [-mean / std for mean, std in zip(image.means, image.stds, strict=True)]
+    return torch.addcmul(_per_channel(shift, pixels), pixels.float(), _per_channel(scale, pixels))
+
+
+def augment(pixels: Tensor, draws: Tensor, kinds: Sequence[str], *, fill: Tensor | float = 0.0) -> Tensor:
+    """Return changed images. A row of draws says all: the same one changes an image alike in any batch.
+
+    `flip` swaps left and right of half of the images. `shift` moves each by up to a 14th of its sides (at least one
+    pixel) each way; what comes in is the image mirrored at its edge. `erase` fills, in half of them, a rectangle of
+    10 to 25 % of the area, with the proportions of the image.
+
+    Args:
+        pixels: uint8 or float, `(N, C, H, W)`; left as they are.
+        draws: Uniform in [0, 1), `(N, k)`, k the sum of `NUM_DRAWS` over `kinds`, in their order.
+        kinds: Done in this order.
+        fill: What an erased rectangle holds: one value, or one a channel `(C,)`.
+
+    Raises:
+        SettingError: an unknown kind.
+    """
+    taken = draws.split([_num_draws(kind) for kind in kinds], dim=1) if kinds else ()
+    for kind, columns in zip(kinds, taken, strict=True):
         if kind == "flip":
-            pixels = torch.where(some[:, 0].view(n, 1, 1, 1) < 0.5, pixels.flip(3), pixels)
+            pixels = torch.where(columns[:, :, None, None] < 0.5, pixels.flip(3), pixels)
         elif kind == "shift":
-            pixels = _shift(pixels, some, fill)
+            pixels = _shift(pixels, columns)
         else:
-            pixels = _erase(pixels, some, fill, height, width)
+            pixels = _erase(pixels, columns, fill)
     return pixels
 
 
-def _shift(pixels: Tensor, draws: Tensor, fill: float) -> Tensor:
+def _num_draws(kind: str) -> int:
+    if kind not in NUM_DRAWS:
+        raise SettingError(f"augment is {kind!r}", hint=did_you_mean(kind, NUM_DRAWS), code="setting-out-of-range")
+    return NUM_DRAWS[kind]
+
+
+def _shift(pixels: Tensor, draws: Tensor) -> Tensor:
     n, channels, height, width = pixels.shape
-    reach_y, reach_x = max(1, round(height / 14)), max(1, round(width / 14))
-    padded = torch.nn.functional.pad(pixels, (reach_x, reach_x, reach_y, reach_y), value=fill)
-    down = (draws[:, 0] * (2 * reach_y + 1)).long()  # (N,), 0 to 2 reach
-    right = (draws[:, 1] * (2 * reach_x + 1)).long()
-    rows = down.view(n, 1) + torch.arange(height)  # (N, H)
-    columns = right.view(n, 1) + torch.arange(width)  # (N, W)
-    wide = padded.shape[3]
-    flat = (rows.view(n, height, 1) * wide + columns.view(n, 1, width)).view(n, 1, -1)  # (N, 1, H W)
-    moved = padded.reshape(n, channels, -1).gather(2, flat.expand(n, channels, -1))
-    return moved.view(n, channels, height, width)
+    rows, columns = _moved(draws[:, :1], height), _moved(draws[:, 1:], width)  # (N, H), (N, W)
+    places = (rows[:, :, None] * width + columns[:, None, :]).reshape(n, 1, -1)  # (N, 1, H W)
+    return pixels.reshape(n, channels, -1).gather(2, places.expand(-1, channels, -1)).view_as(pixels)
 
 
-def _erase(pixels: Tensor, draws: Tensor, fill: float, height: int, width: int) -> Tensor:
-    side = 0.3 + 0.2 * draws[:, 1]
-    high, wide = (side * height).long().view(-1, 1, 1), (side * width).long().view(-1, 1, 1)
-    top = (draws[:, 2].view(-1, 1, 1) * (height - high)).long()
-    left = (draws[:, 3].view(-1, 1, 1) * (width - wide)).long()
-    y, x = torch.arange(height).view(1, -1, 1), torch.arange(width).view(1, 1, -1)
-    inside = (y >= top) & (y < top + high) & (x >= left) & (x < left + wide) & (draws[:, 0].view(-1, 1, 1) < 0.5)
-    return pixels.masked_fill(inside.unsqueeze(1), fill)
+def _moved(draws: Tensor, size: int) -> Tensor:
+    """Return where each of `size` pixels comes from, `(N, size)`, int64, mirrored at the edge, for draws `(N, 1)`."""
+    reach = max(1, round(size / 14))
+    places = torch.arange(size, device=draws.device) + (draws * (2 * reach + 1)).long() - reach
+    return (size - 1 - (size - 1 - places.abs()).abs()).clamp(min=0)  # the clamp is for images of one pixel
+
+
+def _erase(pixels: Tensor, draws: Tensor, fill: Tensor | float) -> Tensor:
+    height, width = pixels.shape[2:]
+    side = (0.1 + 0.15 * draws[:, 1:2]).sqrt()  # (N, 1), of each side of the image
+    rows = _span(draws[:, 2:3], side, height)
+    columns = _span(draws[:, 3:4], side, width)
+    inside = rows[:, None, :, None] & columns[:, None, None, :] & (draws[:, :1, None, None] < 0.5)  # (N, 1, H, W)
+    return torch.where(inside, torch.as_tensor(fill, device=pixels.device).to(pixels.dtype).view(-1, 1, 1), pixels)
+
+
+def _span(draws: Tensor, side: Tensor, size: int) -> Tensor:
+    """Return which of `size` rows or columns a rectangle covers, bool `(N, size)`."""
+    length = (side * size).round().clamp(min=1)
+    first = (draws * (size - length + 1)).floor()
+    places = torch.arange(size, device=draws.device)
+    return (places >= first) & (places < first + length)
+
+
+def _per_channel(values: Sequence[float], pixels: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
 
 
 class ImageSource:
-    """Images in memory, `(N, C, H, W)`: augmented where asked for, normalised a batch at a time."""
+    """Images in memory, indexed a batch at a time: augmented where asked for, then normalised.
+
+    Args:
+        pixels: uint8 or float32, `(N, C, H, W)`, as `image` says.
+        targets: As the criterion takes them, `(N, …)`.
+        image: Size and statistics.
+        weights: One a sample, `(N,)`, or None.
+        augment: Kinds of `NUM_DRAWS`, in the order in which they are done.
+        channels_last: Give the inputs in that memory format.
+
+    Raises:
+        DataError: another size than `image` says, unequal lengths, or no image.
+    """
 
     def __init__(
         self,
@@ -82,21 +121,40 @@ class ImageSource:
     ) -> None:
         self.pixels, self.targets, self.image, self.weights = pixels, targets, image, weights
         self.augment, self.channels_last = augment, channels_last
+        self._check()
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        return self.targets.shape[0]
 
     def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield one batch for each tensor of image numbers; what is drawn depends on (seed, epoch, number) alone."""
-        table = None
-        if self.augment:
-            table = draw_table(len(self), sum(NUM_DRAWS[kind] for kind in self.augment), seed, epoch)
+        """Yield one batch for each tensor of sample numbers, in order; draws depend on (seed, epoch, number) alone."""
+        kinds = self.augment
+        table = epoch_draws(len(self), sum(map(_num_draws, kinds)), seed, epoch) if kinds else None
+        fill = torch.tensor(self.image.means) * self.image.value_scale  # about 0 for the network
+        fill = fill if self.pixels.is_floating_point() else fill.round()
         for indices in chunks:
             pixels = self.pixels[indices]
             if table is not None:
-                pixels = augment(pixels, table[indices], self.augment)
-            images = normalise(pixels, self.image)
+                pixels = augment(pixels, table[indices], kinds, fill=fill)
             if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+                pixels = pixels.contiguous(memory_format=torch.channels_last)
             weights = None if self.weights is None else self.weights[indices]
-            yield Batch((images,), self.targets[indices], weights, indices)
+            yield Batch((normalise(pixels, self.image),), self.targets[indices], weights, indices)
+
+    def _check(self) -> None:
+        size = (self.image.channels, self.image.height, self.image.width)
+        if self.pixels.shape[1:] != size:
+            raise DataError(
+                f"the images are {describe(self.pixels)}, and the network takes (N, {', '.join(map(str, size))})",
+                hint="resize them, or train anew with this size",
+                code="data-image-shape",
+            )
+        for name, value in (("targets", self.targets), ("weights", self.weights)):
+            if value is not None and len(value) != len(self.pixels):
+                raise DataError(
+                    f"the {name} are {describe(value)}, and the images {describe(self.pixels)}",
+                    hint="give as many: the first dimension counts the samples",
+                    code="data-length-mismatch",
+                )
+        if not len(self.pixels):
+            raise DataError("the data holds no image", hint="give at least one", code="data-no-samples")

@@ -11,7 +11,7 @@ from luthier.core.schema import Column, Schema
 from luthier.data.cells import NO_WORDS, YES_WORDS, Floats, Mask, date_parts, to_numbers, to_seconds, to_texts
 from luthier.errors import DataError
 
-MAX_ABS = 8.0
+MAX_ABS = 4.0
 """Standardised numbers stop here, so that one wild cell does not rule the network."""
 
 
@@ -61,7 +61,7 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         where: What to call the rows in messages.
 
     Returns:
-        `numbers`, float32 `(N, D)`, named by `feature_names`: `(x - mean) / std` within ±8, 0 where missing, infinite
+        `numbers`, float32 `(N, D)`, named by `feature_names`: `(x - mean) / std` within ±4, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
         `(N, K)`, of `category_sizes`: codes from 1, and 0 for what training did not see.
 

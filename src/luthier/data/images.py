@@ -1,28 +1,42 @@
 """Images from files: found, decoded, resized. One decoder decides: Pillow."""
 
 import hashlib
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from luthier.core.names import did_you_mean
 from luthier.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "F")
-_SAMPLE = 500  # headers that are looked at to choose a size
+IMAGE_SUFFIXES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm",
+)  # fmt: skip
+_GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
+_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
+_NUM_HEADERS = 500
+_SPAN = 32  # images a task: small ones decode in less time than a task costs
+_SUBSETS = {"train", "training", "valid", "validation", "val", "test", "testing"}
 
 
 @dataclass(frozen=True)
 class ImageFolder:
-    """Images with the names of their class folders, sorted by path."""
+    """Images and their classes, sorted by class, then by path.
+
+    Attributes:
+        root: The folder that holds one folder a class.
+        paths: The files, below `root`.
+        labels: The class of each file: the name of its folder in `root`.
+        notes: What was left out, in words for the user.
+    """
 
     root: Path
     paths: tuple[Path, ...]
@@ -30,132 +44,148 @@ class ImageFolder:
     notes: tuple[str, ...] = ()
 
 
-def read_image_folder(root: Path) -> ImageFolder:
-    """Find the images of a folder with one folder a class.
+def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
+    """Find the images of a folder with one folder a class; a class may have folders of its own.
+
+    Hidden files and folders are not seen; files with another suffix than `IMAGE_SUFFIXES` are counted in a note.
+
+    Args:
+        root: The folder.
+        min_classes: 2 to train; 1 where a part of the classes is enough, as in a folder to evaluate on.
 
     Raises:
-        DataError: no folder, no class folders, a class without images, one class only.
+        DataError: no such folder, no class folders, a class without images, fewer classes than `min_classes`, or
+            `root` holds train, valid and test in place of classes.
     """
     if not root.is_dir():
-        raise _no_file(root)
+        raise _no_folder(root)
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    loose, others = _files_below(root, recursive=False)
     if not folders:
-        loose = len(_images_below(root))
+        lies = f"{len(loose)} images lie directly in it" if loose else "it holds no images either"
         raise DataError(
-            f"{root} has no class folders" + (f"; {loose} images lie directly in it" if loose else " and no images"),
-            hint=f"make one folder a class: {root}/cat/1.jpg, {root}/dog/1.jpg",
+            f"{root} has no class folders; {lies}",
+            hint=f"make one folder a class: {root / 'cat' / '1.jpg'}, {root / 'dog' / '1.jpg'}",
             code="data-no-images",
         )
-    found = {folder: _images_below(folder) for folder in folders}
-    empty = [folder.name for folder, paths in found.items() if not paths]
-    if empty:
+    if len(folders) > 1 and all(folder.name.lower() in _SUBSETS for folder in folders):
         raise DataError(
-            f"class folder {empty[0]!r} of {root} holds no images"
-            + (f", and {len(empty) - 1} more" * (len(empty) > 1)),
-            hint=f"remove it, or fill it; images end in {', '.join(IMAGE_SUFFIXES[:6])} …",
-            code="data-no-images",
+            f"{root} holds {', '.join(folder.name for folder in folders)}: parts of the data, not classes",
+            hint="give the folder of the training images, and the others with --valid and --test",
+            code="data-image-parts",
         )
-    if len(folders) == 1:
+    paths: list[Path] = []
+    labels: list[str] = []
+    for folder in folders:
+        found, passed_over = _files_below(folder)
+        if not found:
+            raise DataError(
+                f"class folder {folder.name!r} of {root} holds no images",
+                hint=f"fill it or remove it; images end in {_suffixes()}",
+                code="data-no-images",
+            )
+        paths += found
+        labels += [folder.name] * len(found)
+        others += passed_over
+    if len(folders) < min_classes:
         raise DataError(
             f"{root} has one class folder only, {folders[0].name!r}",
-            hint="give a folder a class, at least two",
+            hint="give one folder a class, and at least two",
             code="data-one-class",
         )
-    pairs = [(path, folder.name) for folder, paths in found.items() for path in paths]
-    others = sum(path.is_file() and not path.name.startswith(".") for path in root.rglob("*")) - len(pairs)
-    notes = (f"{others:,} other files are passed over",) if others > 0 else ()
-    return ImageFolder(root, tuple(path for path, _ in pairs), tuple(name for _, name in pairs), notes)
+    notes = [f"{len(loose):,} images lie beside the class folders and are left out"] if loose else []
+    notes += [f"{others:,} files that are no images are left out"] if others else []
+    return ImageFolder(root, tuple(paths), tuple(labels), tuple(notes))
 
 
 def list_images(path: Path) -> tuple[Path, ...]:
-    """Return an image, or all images below a folder, sorted by path.
+    """Return an image file itself, or all images below a folder, sorted by path.
 
     Raises:
-        DataError: no such file, or no image in the folder.
+        DataError: there is no such path, or no image in the folder.
     """
     if path.is_file():
         return (path,)
     if not path.is_dir():
-        raise _no_file(path)
-    found = _images_below(path)
+        raise _no_folder(path)
+    found, _ = _files_below(path)
     if not found:
-        raise DataError(
-            f"{path} holds no images", hint=f"images end in {', '.join(IMAGE_SUFFIXES[:6])} …", code="data-no-images"
-        )
+        raise DataError(f"{path} holds no images", hint=f"images end in {_suffixes()}", code="data-no-images")
     return tuple(found)
 
 
-def _images_below(folder: Path) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+def _files_below(folder: Path, *, recursive: bool = True) -> tuple[list[Path], int]:
+    """Return the images in a folder, sorted, and the number of other files; nothing that is hidden."""
+    images: list[Path] = []
+    others = 0
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if recursive and not name.startswith(".")]
+        seen = [name for name in files if not name.startswith(".")]
+        named = [Path(place, name) for name in seen if name.lower().endswith(IMAGE_SUFFIXES)]
+        images += named
+        others += len(seen) - len(named)
+    return sorted(images), others
 
 
-def _no_file(path: Path) -> DataError:
-    near = [other.name for other in path.parent.glob("*")] if path.parent.is_dir() else []
-    return DataError(f"there is no {path}", hint=did_you_mean(path.name, near), code="data-no-file")
+def _suffixes() -> str:
+    return ", ".join(IMAGE_SUFFIXES)
+
+
+def _no_folder(path: Path) -> DataError:
+    if path.exists():
+        return DataError(f"{path} is no folder", hint="give a folder of images", code="data-not-folder")
+    beside = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
+    return DataError(f"there is no file or folder {path}", hint=did_you_mean(path.name, beside), code="data-no-file")
 
 
 def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, int]:
-    """Return channels, height and width that suit the images, from the headers of up to 500 of them.
+    """Return the channels, height and width to read images as, from the headers of up to 500, evenly spread.
 
-    One channel where all are grey, else three. The one size that all have, or the median one, scaled down to `limit`.
-    Files whose header cannot be read are passed over; `decode` names them.
+    One channel where all are grey, else 3. The size that all have, or the median height and width; where that is above
+    `limit` pixels, scaled down to it with its proportions.
+
+    Raises:
+        DataError: none of the headers can be read; the first is named.
     """
-    step = max(1, len(paths) // _SAMPLE)
-    modes, sizes = set(), []
-    for path in paths[::step]:
-        try:
-            with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
-                turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                modes.add(image.mode)
-                sizes.append(image.size if turned else image.size[::-1])
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            continue
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, min(len(paths), _NUM_HEADERS)).round().astype(int)]
+    is_grey = True
+    sizes: list[tuple[int, int]] = []
+    errors: list[DataError] = []
+    with _quiet_pillow():
+        for path in chosen:
+            try:
+                with Image.open(path) as image:
+                    is_grey &= image.mode in _GREY or image.mode.startswith("I;16")
+                    # getexif() of a PNG without the chunk would read the whole file; Pillow turns a TIFF's size itself.
+                    is_turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
+                    sizes.append(image.size if is_turned else image.size[::-1])
+            except Exception as error:  # any file can be broken in any way; see `_decode`
+                errors.append(_unreadable(path, error))
     if not sizes:
-        return 3, limit, limit
-    height, width = (int(size) for size in np.median(np.array(sizes), axis=0))
+        raise errors[0]
+    height, width = np.median(np.array(sizes), axis=0).tolist()
     scale = min(1.0, limit / max(height, width))
-    channels = 1 if all(mode in _GREY for mode in modes) else 3
-    return channels, max(8, round(height * scale)), max(8, round(width * scale))
+    return (1 if is_grey else 3), max(1, round(height * scale)), max(1, round(width * scale))
 
 
 def decode(path: Path, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
-    """Read one image as uint8 of shape `(channels, height, width)`.
+    """Read one image as uint8 of shape `(channels, height, width)`; of several frames the first.
 
-    Turned as its EXIF says; transparency laid on white; 16-bit grey divided by 257; resized with Pillow's bilinear
-    filter, which averages over what it shrinks.
+    It is turned as its EXIF orientation says, laid on white where it is transparent, 16-bit grey is divided by 257,
+    and resized, whatever its proportions, with Pillow's bilinear filter, which averages over what it shrinks.
+
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for red, green and blue.
+        height: In pixels.
+        width: In pixels.
 
     Raises:
-        DataError: the file is empty, cut short, no image, or too large to be one in earnest.
+        DataError: the file is missing, empty, cut short or no image, holds numbers of unknown scale (floats), or is
+            larger than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    try:
-        if not path.stat().st_size:
-            raise ValueError("it is empty (0 bytes)")
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            if image.mode.startswith("I") or image.mode == "F":
-                grey = np.asarray(image, dtype=np.float64)
-                top = 257.0 if grey.max(initial=0) > 255 else 1.0
-                image = Image.fromarray(np.clip(np.rint(grey / top), 0, 255).astype(np.uint8))
-            if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image, dtype=np.uint8)
-    except (OSError, ValueError, SyntaxError, MemoryError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"image {path} cannot be read: {error}",
-            hint="remove it or put back a whole copy; --skip-unreadable leaves such images out of training",
-            code="data-image-unreadable",
-        ) from error
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    with _quiet_pillow():
+        return _decode(path, channels, height, width)
 
 
 def decode_all(
@@ -167,51 +197,124 @@ def decode_all(
     on_error: Literal["raise", "keep"] = "raise",
     workers: int = 2,
 ) -> tuple[NDArray[np.uint8], list[tuple[int, DataError]]]:
-    """Read images as uint8 of shape `(N, channels, height, width)`, in order, on a few threads.
+    """Read images as `decode` does, in order, on `workers` threads.
 
     Returns:
-        The pixels (zeros where an image cannot be read), and for each of those its place and the error.
+        The pixels, uint8 `(N, channels, height, width)`, zeros where an image cannot be read; and for each of those
+        its place, counted from 0, and the error.
 
     Raises:
-        DataError: with `on_error="raise"`, an image cannot be read; all are counted.
+        DataError: with `on_error="raise"`, some image cannot be read. All are tried first; they are counted, and the
+            first is named.
     """
     pixels = np.zeros((len(paths), channels, height, width), dtype=np.uint8)
-    errors: list[tuple[int, DataError]] = []
 
-    def read(i: int) -> None:
-        try:
-            pixels[i] = decode(paths[i], channels=channels, height=height, width=width)
-        except DataError as error:
-            errors.append((i, error))
+    def read(start: int) -> list[tuple[int, DataError]]:
+        errors: list[tuple[int, DataError]] = []
+        for i in range(start, min(start + _SPAN, len(paths))):
+            try:
+                pixels[i] = _decode(paths[i], channels, height, width)
+            except DataError as error:
+                errors.append((i, error))
+        return errors
 
-    with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(read, range(len(paths))))
-    errors.sort(key=lambda pair: pair[0])
+    # Python's warning filters belong to the process: set here, once, and not in the threads.
+    with _quiet_pillow(), ThreadPoolExecutor(workers) as pool:
+        errors = [pair for found in pool.map(read, range(0, len(paths), _SPAN)) for pair in found]
     if errors and on_error == "raise":
         first = errors[0][1]
-        more = f" ({len(errors) - 1} more cannot be read either)" if len(errors) > 1 else ""
-        raise DataError(first.message + more, hint=first.hint, code="data-image-unreadable")
+        count = f"{len(errors):,} of {len(paths):,} images cannot be read; the first: " if len(errors) > 1 else ""
+        raise DataError(count + first.message, hint=first.hint, code="data-image-unreadable") from first
     return pixels, errors
 
 
+@contextmanager
+def _quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's warnings from the user, but for the one on images too large to be honest: that is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        yield
+
+
+def _decode(path: Path, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+    try:
+        with Image.open(path) as opened:
+            opened.draft(None, (2 * max(height, width),) * 2)  # a large JPEG comes out of its codec smaller, and sooner
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                image = _eight_bits(image)
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if channels == 1 else "RGB")
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+            pixels = np.asarray(image)
+    except Exception as error:  # broken files raise anything: struct.error, zlib.error, IndexError, …
+        raise _unreadable(path, error) from error
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return grey of 16 bits, value / 257 rounded. Never by the image's own range: dark images stay dark."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    if image.mode == "F" or low < 0 or high > 65535:
+        raise ValueError(f"it holds numbers from {low:g} to {high:g}; save it with 8 or 16 bits a pixel")
+    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    why = str(error) or type(error).__name__
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        why = f"it has more pixels than are safe to decode: {error}"
+    elif isinstance(error, UnidentifiedImageError):
+        why = "it is no image that Pillow knows" if path.stat().st_size else "it is empty (0 bytes)"
+    elif isinstance(error, OSError) and error.strerror:
+        why = error.strerror
+    return DataError(
+        f"image {path} cannot be read: {why}",
+        hint="replace or remove it; --skip-unreadable leaves such images out of training",
+        code="data-image-unreadable",
+    )
+
+
 def pixel_hashes(pixels: NDArray[Any]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each image, uint64 `(N,)`: blake2b with 8 bytes of its pixels. Equal images share it."""
-    digests = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in pixels)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+    """Return a 64-bit hash of each image of `(N, …)`, uint64 `(N,)`; equal images have equal hashes.
+
+    It is blake2b with 8 bytes of digest, little-endian, of the type and shape of one image (`"uint8 (1, 28, 28)"`) and
+    then its values, row by row.
+    """
+    start = hashlib.blake2b(f"{pixels.dtype} {pixels.shape[1:]}".encode(), digest_size=8)
+    hashes = np.empty(len(pixels), dtype=np.uint64)
+    for i, image in enumerate(pixels):
+        digest = start.copy()
+        digest.update(np.ascontiguousarray(image).data)
+        hashes[i] = int.from_bytes(digest.digest(), "little")
+    return hashes
 
 
 def image_statistics(pixels: NDArray[Any], rows: NDArray[np.int64]) -> tuple[list[float], list[float]]:
-    """Return each channel's mean and standard deviation over some images: of value / 255 for bytes, else of the value.
+    """Return the mean and standard deviation of each channel over some images; the latter is 1 where it would be 0.
 
-    A standard deviation of 0 is given as 1.
+    Args:
+        pixels: `(N, C, H, W)`. Of uint8, value / 255 is meant; of floats, the value.
+        rows: The training rows, int64, at least one. Summed in float64, in two passes, a few images at a time.
     """
     scale = 255.0 if pixels.dtype == np.uint8 else 1.0
-    total = squares = np.zeros(pixels.shape[1])
-    for start in range(0, len(rows), 1024):
-        part = pixels[rows[start : start + 1024]].astype(np.float64) / scale
-        total = total + part.sum(axis=(0, 2, 3))
-        squares = squares + np.square(part).sum(axis=(0, 2, 3))
     count = len(rows) * pixels.shape[2] * pixels.shape[3]
-    means = total / count
-    stds = np.sqrt(np.maximum(squares / count - means**2, 0))
-    return means.tolist(), np.where(stds > 1e-12, stds, 1.0).tolist()
+    parts = np.array_split(rows, max(1, count * pixels.shape[1] // 2**22))
+    means = sum(pixels[part].sum(axis=(0, 2, 3), dtype=np.float64) for part in parts) / count
+    squares = sum(
+        np.square(pixels[part] - means[:, None, None], dtype=np.float64).sum(axis=(0, 2, 3)) for part in parts
+    )
+    stds = np.sqrt(squares / count)
+    stds[stds <= 1e-13 * np.abs(means)] = scale  # 0, or the rounding of equal values
+    return (means / scale).tolist(), (stds / scale).tolist()
+
+
+def file_hashes(paths: Sequence[Path]) -> NDArray[np.uint64]:
+    """Return a 64-bit hash of each file, uint64 `(N,)`: blake2b with 8 bytes of its content. Copies share it."""
+    digests = b"".join(hashlib.blake2b(path.read_bytes(), digest_size=8).digest() for path in paths)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64)

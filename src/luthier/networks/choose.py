@@ -116,12 +116,12 @@ def _for_table(
     family = _family(settings, ("mlp",), "mlp", "tables")
     width = 64 if n < 2_000 else 128 if n < 10_000 else 256
     depth = 2 if n < 10_000 else 3
-    dropout = 0.2 if n < 10_000 else 0.1
+    dropout = 0.2 if n < 10_000 else 0.3
     embeddings = [min(32, max(2, round(1.6 * size**0.56))) for size in category_sizes]
     reasons |= {
         "family": "rows of a table: a multilayer perceptron",
         "widths": f"{n:,} training rows carry {depth} hidden layers of {width}",
-        "dropout": "few rows are easily learnt by heart" if n < 10_000 else "a light guard against learning by heart",
+        "dropout": "keeps a network of this width from learning the rows by heart",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
     }
@@ -136,8 +136,8 @@ def _for_table(
         "batch_norm": False,
     }
     batch_size = _power_of_two(n / 100, 16, 256)
-    steps = 3_000 if n < 2_000 else 6_000 if n < 10_000 else 12_000
-    epochs = max(4, min(100, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
+    usual = 40 if n < 10_000 else 30 if n <= 100_000 else max(10, round(30 * math.sqrt(100_000 / n)))
+    epochs = max(4, round(usual * _EFFORT[settings.effort]))
     recipe = {
         "optimizer": "AdamW",
         "lr": 0.003 if n < 10_000 else 0.002,
@@ -156,7 +156,7 @@ def _for_table(
         "lr": "the peak of the cycle",
         "decay_norm_and_bias": "biases and norms need no decay",
         "scheduler": "up, then down to near nothing: most of the gain comes at the end",
-        "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 100 epochs",
+        "epochs": "40 below 10,000 rows, 30 up to 100,000, then fewer; times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 256",
         "clip_norm": "one wild batch cannot throw the weights",
         "patience": "a third of the epochs without a gain is enough",
@@ -181,10 +181,10 @@ def _for_images(
         "stem_stride": stem_stride,
         "dropout": 0.2,
     }
-    if family == "resnet":
-        arguments["blocks"] = 1
+    arguments["blocks" if family == "resnet" else "depth"] = 1
     batch_size = _power_of_two(n / 100, 16, 128)
-    epochs = max(4, min(60, round(3_500 * batch_size / max(n, 1) * _EFFORT[settings.effort])))
+    steps = 3_500
+    epochs = max(4, min(60, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
     augment = () if settings.effort == "quick" else ("shift",)
     recipe: dict[str, Any] = {
         "optimizer": "AdamW",
@@ -212,7 +212,7 @@ def _for_images(
         "lr": "the peak of the cycle",
         "decay_norm_and_bias": "biases and norms need no decay",
         "scheduler": "up, then down to near nothing: most of the gain comes at the end",
-        "epochs": f"about {3_500 * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 60 epochs",
+        "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 60 epochs",
         "batch_size": "a hundredth of the images, between 16 and 128",
         "augment": "each image moved by a few pixels, which no label minds; add flip where sides do not matter",
         "memory_format": "the faster layout for convolutions",

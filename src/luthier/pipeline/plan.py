@@ -74,7 +74,7 @@ def design(
         SettingError: an unknown or wrong setting.
         DataError: data that cannot be trained on.
 
-    >>> plan = design({"x": list(range(100)), "y": ["a", "b"] * 50}, target="y")
+    >>> plan = design({"x": [i % 9 for i in range(100)], "y": ["a", "b"] * 50}, target="y")
     >>> plan.blueprint.family, plan.recipe.criterion
     ('mlp', 'bce')
     """

@@ -10,21 +10,27 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from luthier.core.names import did_you_mean
 from luthier.core.schema import ImageInput, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, target_frame
 from luthier.data.augment import ImageSource
 from luthier.data.cells import need_column, to_numbers, to_seconds, to_texts
 from luthier.data.encode import category_sizes, encode_inputs, feature_names
-from luthier.data.images import choose_input, decode_all, image_statistics, pixel_hashes, read_image_folder
+from luthier.data.images import (
+    choose_input,
+    decode_all,
+    file_hashes,
+    image_statistics,
+    pixel_hashes,
+    read_image_folder,
+)
 from luthier.data.kinds import infer_columns
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
 from luthier.data.tables import ReadOptions, Table, read_table, table_from
 from luthier.data.targets import encode_targets, read_targets, rows_with_target
 from luthier.errors import DataError, SettingError
-from luthier.serving.inputs import target_names
+from luthier.serving.inputs import check_pixels, target_names
 
 Rows = NDArray[np.int64]
 PARTS = ("train", "valid", "test")
@@ -265,17 +271,10 @@ def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], s
             named, settings, {p: as_frame(a.x).hstack(frames[p]) for p, a in arrays.items()}, notes, schema
         )
     _refuse(settings, ("kind", "group", "time", "weight", "image_size", "skip_unreadable"), "arrays of images")
-    pixels = {part: as_pixels(found.x) for part, found in arrays.items()}
-    first = pixels["train"]
-    for part, images in pixels.items():
-        if images.shape[1:] != first.shape[1:]:
-            raise DataError(
-                f"the {part} images have shape {images.shape[1:]}, and the training images {first.shape[1:]}",
-                hint="give images of one size",
-                code="data-image-shape",
-            )
-    size = (first.shape[1], first.shape[2], first.shape[3])
-    return _prepare_images(settings, pixels, frames, names, size, augment, schema, notes)
+    scale = None if schema is None or schema.image is None else schema.image.value_scale
+    pixels = {part: as_pixels(found.x, value_scale=scale) for part, found in arrays.items()}
+    split = _split_images(settings, frames["train"], names, pixel_hashes(pixels["train"]))
+    return _prepare_images(settings, pixels, frames, names, split, augment, schema, notes)
 
 
 def _prepare_arrays_table(
@@ -314,28 +313,50 @@ def _prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...]
     folders = {"train": read_image_folder(path)}
     for part, other in (("valid", settings.valid), ("test", settings.test)):
         if other is not None:
-            folders[part] = read_image_folder(Path(other))
+            folders[part] = read_image_folder(Path(other), min_classes=1)
     train = folders["train"]
     notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
+    frames = {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in folders.items()}
+    split = _split_images(settings, frames["train"], ["class"], file_hashes(train.paths))
     if schema is not None and schema.image is not None:
         channels, height, width = schema.image.channels, schema.image.height, schema.image.width
     else:
-        channels, height, width = choose_input(train.paths)
+        channels, height, width = choose_input([train.paths[i] for i in split.train])
         if settings.image_size is not None:
             height = width = settings.image_size
-    pixels, frames = {}, {}
+    pixels: dict[str, NDArray[Any]] = {}
     for part, folder in folders.items():
         decoded, errors = decode_all(
-            folder.paths, channels=channels, height=height, width=width,
+            folder.paths,
+            channels=channels,
+            height=height,
+            width=width,
             on_error="keep" if settings.skip_unreadable else "raise",
-        )  # fmt: skip
-        bad = {place for place, _ in errors}
-        good = [i for i in range(len(folder.paths)) if i not in bad]
+        )
         notes += [f"left out: {error.message}" for _, error in errors]
-        pixels[part] = decoded if not bad else decoded[good]
-        frames[part] = pl.DataFrame({"class": [folder.labels[i] for i in good]})
+        bad = np.array([place for place, _ in errors], dtype=np.int64)
+        good = np.setdiff1d(np.arange(len(folder.paths)), bad)
+        if part == "train":
+            split = Split(*(np.setdiff1d(rows, bad) for rows in (split.train, split.valid, split.test)))
+        else:
+            decoded, frames[part] = decoded[good], frames[part][good]
+        pixels[part] = decoded
     notes.append(f"every image is read as {channels} x {height} x {width}")
-    return _prepare_images(settings, pixels, frames, ["class"], (channels, height, width), augment, schema, notes)
+    return _prepare_images(settings, pixels, frames, ["class"], split, augment, schema, notes)
+
+
+def _split_images(settings: DataSettings, frame: pl.DataFrame, names: list[str], hashes: NDArray[np.uint64]) -> Split:
+    """Split by the images' hashes, ranked within classes."""
+    valid, test = _fractions(settings)
+    everything = np.arange(frame.height, dtype=np.int64)
+    if not valid and not test:
+        none = np.arange(0, dtype=np.int64)
+        return Split(everything, none, none)
+    task, targets = read_targets(frame, names, everything, task=settings.task)
+    strata = None
+    if task in ("binary", "multiclass"):
+        strata = encode_targets(frame, Schema(task=task, targets=targets)).reshape(-1).astype(np.int64)
+    return split_rows(hashes, strata=strata, valid=valid, test=test)
 
 
 def _prepare_images(
@@ -343,50 +364,47 @@ def _prepare_images(
     pixels: dict[str, NDArray[Any]],
     frames: dict[str, pl.DataFrame],
     names: list[str],
-    size: tuple[int, int, int],
+    split: Split,
     augment: tuple[str, ...],
     schema: Schema | None,
     notes: list[str],
 ) -> Prepared:
-    frame = frames["train"]
-    everything = np.arange(frame.height, dtype=np.int64)
-    task, targets = read_targets(frame, names, everything, task=settings.task)
-    rough = Schema(task=task, targets=targets)
-    strata = None
-    if task in ("binary", "multiclass"):
-        strata = encode_targets(frame, rough).reshape(-1).astype(np.int64)
-    valid, test = _fractions(settings)
-    none = np.arange(0, dtype=np.int64)
-    split = Split(everything, none, none)
-    if valid or test:
-        split = split_rows(pixel_hashes(pixels["train"]), strata=strata, valid=valid, test=test)
+    """Return the parts; pixels and frames of `train` are split, those of `valid` and `test` are files of their own."""
     if schema is None:
-        task, targets = read_targets(frame, names, split.train, task=task)
+        everything = np.arange(frames["train"].height, dtype=np.int64)
+        task, _ = read_targets(frames["train"], names, everything, task=settings.task)
+        task, targets = read_targets(frames["train"], names, split.train, task=task)
         means, stds = image_statistics(pixels["train"], split.train)
+        channels, height, width = pixels["train"].shape[1:]
         image = ImageInput(
-            channels=size[0], height=size[1], width=size[2], means=tuple(means), stds=tuple(stds),
+            channels=channels,
+            height=height,
+            width=width,
+            means=tuple(means),
+            stds=tuple(stds),
             value_scale=255.0 if pixels["train"].dtype == np.uint8 else 1.0,
-        )  # fmt: skip
+        )
         schema = Schema(task=task, targets=targets, image=image, num_rows=len(split.train))
-    elif target_names(schema) != names or schema.image is None:
+    if target_names(schema) != names or schema.image is None:
         raise DataError(
             f"the model was trained on other data (targets {target_names(schema)})",
-            hint=did_you_mean(names[0], target_names(schema)),
+            hint="start from a model of the same kind of data",
             code="data-other-kind",
         )
-    assert schema.image is not None
-    whole = torch.from_numpy(np.ascontiguousarray(pixels["train"]))
+    for part, found in pixels.items():
+        check_pixels(found, schema.image, f"the {part} images")
+    whole = torch.from_numpy(pixels["train"])
     parts = {}
     for part, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
-        found = frames[part] if part in frames and part != "train" else frame[rows]
-        if part in pixels and part != "train":
-            tensor, rows = torch.from_numpy(np.ascontiguousarray(pixels[part])), np.arange(found.height, dtype=np.int64)
+        if part != "train" and part in pixels:
+            tensor, frame = torch.from_numpy(pixels[part]), frames[part]
+            rows = np.arange(frame.height, dtype=np.int64)
         else:
             tensor = whole if len(rows) == len(whole) else whole[torch.from_numpy(rows)]
+            frame = frames["train"][rows]
         if len(rows):
-            target = torch.from_numpy(encode_targets(found, schema))
-            parts[part] = Part(
-                rows, ImageSource(tensor, target, schema.image, augment=augment if part == "train" else ())
-            )
+            target = torch.from_numpy(encode_targets(frame, schema))
+            kinds = augment if part == "train" else ()
+            parts[part] = Part(rows, ImageSource(tensor, target, schema.image, augment=kinds))
     notes.append(_split_words(parts, settings))
     return Prepared(schema, parts, notes)

@@ -112,8 +112,8 @@ def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, w
         source = arrays.x
     if hasattr(source, "numpy"):
         source = source.numpy()
-    pixels = as_pixels(np.asarray(source))
-    check_pixels(pixels, image)
+    pixels = as_pixels(np.asarray(source), value_scale=image.value_scale)
+    check_pixels(pixels, image, "the images")
     for start in range(0, len(pixels), IMAGES):
         part = torch.from_numpy(np.ascontiguousarray(pixels[start : start + IMAGES]))
         some = None if targets is None else torch.from_numpy(targets[start : start + IMAGES])
@@ -125,18 +125,18 @@ def target_names(schema: Schema) -> list[str]:
     return [schema.label_column] if schema.label_column else [target.name for target in schema.targets]
 
 
-def check_pixels(pixels: np.ndarray[Any, Any], image: ImageInput) -> None:
+def check_pixels(pixels: np.ndarray[Any, Any], image: ImageInput, where: str) -> None:
     """Refuse arrays of images of another size, or of another scale, than the network was trained on."""
     if pixels.shape[1:] != (image.channels, image.height, image.width):
         raise DataError(
-            f"the images have shape {pixels.shape[1:]}, and the network takes "
+            f"{where} have shape {pixels.shape[1:]}, and the network takes "
             f"{(image.channels, image.height, image.width)}",
             hint="give arrays of that size; files are resized by themselves",
             code="data-image-shape",
         )
     if (pixels.dtype == np.uint8) != (image.value_scale == 255.0):
         raise DataError(
-            f"the images are {pixels.dtype}, and the network was trained on "
+            f"{where} are {pixels.dtype}, and the network was trained on "
             f"{'bytes (uint8)' if image.value_scale == 255.0 else 'floats'}",
             hint="give the same type as in training",
             code="data-image-type",
@@ -146,7 +146,7 @@ def check_pixels(pixels: np.ndarray[Any, Any], image: ImageInput) -> None:
 def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bool) -> Iterator[Piece]:
     targets: np.ndarray[Any, Any] | None = None
     if with_targets:
-        folder = read_image_folder(path)
+        folder = read_image_folder(path, min_classes=1)
         paths = folder.paths
         targets = encode_targets(pl.DataFrame({target_names(schema)[0]: list(folder.labels)}), schema)
     else:

@@ -64,7 +64,7 @@ class View(Protocol):
 
     @property
     def lr(self) -> float:
-        """The learning rate of the first parameter group."""
+        """The learning rate that the last update used, of the first parameter group."""
         ...
 
     @property

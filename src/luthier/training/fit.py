@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from luthier.checks.static import check_optimizer
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.errors import SettingError
@@ -49,6 +50,7 @@ def fit(
     callbacks: Iterable[Any] = (),
     run: str | Path | None = None,
     device: str | torch.device | None = None,
+    check: bool = True,
     restore_best: bool = True,
     seed: int | None = None,
     target_key: str | None = None,
@@ -73,6 +75,8 @@ def fit(
         run: A folder for the run's record and checkpoints. The same call again continues an unfinished run, and
             returns a finished one. Without it no file is written.
         device: Where to train; None is where the module is.
+        check: Look for mistakes that raise no error: an optimizer over other parameters, outputs and targets that
+            an elementwise loss would broadcast. An error stops the run; no bit of it depends on this.
         restore_best: Leave the weights of the best epoch in the module (by `monitor`); False leaves the last.
         seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
             DataLoader nothing is drawn; else one seed for the order is drawn from torch's generator.
@@ -83,6 +87,7 @@ def fit(
         SettingError: a setting that is wrong, given twice or would be ignored.
         DataError: data that cannot be trained on.
         TrainingError: a loss that is not finite, or memory that is used up.
+        CheckError: a check found a mistake.
         RunError: the run's folder cannot be used, or its arguments differ.
 
     >>> x = torch.randn(64, 4)
@@ -132,7 +137,10 @@ def fit(
             average=_average(module, chosen),
             scaler=torch.amp.GradScaler(place.type) if chosen.precision == "fp16" else None,
             restore_best=restore_best,
+            check=check,
         )
+        if check:
+            live.find(check_optimizer(module, optimizer))
         live.arguments = arguments_of(live)
         if continue_run(live):
             train_run(live)
@@ -151,6 +159,7 @@ def fit(
         is_done=live.state.is_done,
         global_step=live.state.global_step,
         folder=folder,
+        findings=live.findings,
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from luthier.core.finding import Finding
 from luthier.serving.model import Model
 from luthier.training.record import Record
 
@@ -24,6 +25,7 @@ class Result:
         global_step: Updates done.
         folder: The run's folder, if it has one.
         test: Figures on the test split, where there is one.
+        findings: What the checks saw.
     """
 
     module: nn.Module
@@ -35,6 +37,7 @@ class Result:
     global_step: int = 0
     folder: Path | None = None
     test: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
 
     def predict(self, source: Any, **options: Any) -> Any:
         """Predict with the trained model; see `Model.predict`."""

@@ -1,5 +1,6 @@
 """A run: its live parts, and the RunState, which is everything about them that must survive a kill."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,10 +12,12 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
+from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.recipe import Recipe
 from luthier.core.rng import get_rng_state, set_rng_state
 from luthier.data.feeds import Feed
+from luthier.errors import CheckError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import LossMean, Step
 from luthier.metrics.metrics import Metric
@@ -22,6 +25,8 @@ from luthier.store.bundle import load_weights, module_weights
 from luthier.training.callbacks import MOMENTS, Callback, Stop
 from luthier.training.record import Record
 from luthier.training.schedules import Schedule
+
+_log = logging.getLogger("luthier")
 
 
 @dataclass
@@ -39,11 +44,23 @@ class RunState:
     best_weights: dict[str, Any] | None = None
     epoch_seconds: float = 0.0
     gradient_norm: float = 0.0
+    lr: float = 0.0
     stop: Stop | None = None
     is_done: bool = False
 
 
-_PLAIN = ("seed", "epoch", "batch", "global_step", "figures", "best_epoch", "best_value", "best_weights", "is_done")
+_PLAIN = (
+    "seed",
+    "epoch",
+    "batch",
+    "global_step",
+    "figures",
+    "best_epoch",
+    "best_value",
+    "best_weights",
+    "is_done",
+    "lr",
+)
 
 
 @dataclass
@@ -68,6 +85,8 @@ class Run:
     average: AveragedModel | None = None
     scaler: torch.amp.GradScaler | None = None
     restore_best: bool = True
+    check: bool = True
+    findings: list[Finding] = field(default_factory=list)
     is_whole: bool = True
 
     def __post_init__(self) -> None:
@@ -80,6 +99,20 @@ class Run:
             ]
             for moment in MOMENTS
         }
+
+    def find(self, findings: Sequence[Finding]) -> None:
+        """Keep findings, and stop at one of severity error.
+
+        Raises:
+            CheckError: the first error among them.
+        """
+        self.findings.extend(findings)
+        for finding in findings:
+            if finding.severity == "error":
+                where = f" ({finding.where})" if finding.where else ""
+                hint = f"{finding.fix}; if it is meant, pass check=False"
+                raise CheckError(finding.what + where, hint=hint, code=finding.code)
+            _log.warning("%s", finding)
 
     def tell(self, moment: str) -> None:
         """Call the callbacks of a moment in list order; the first `Stop` stands."""
@@ -119,8 +152,8 @@ class Run:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the first parameter group."""
-        return self.schedule.lr
+        """The learning rate that the last update used, of the first parameter group."""
+        return self.state.lr if self.state.global_step else self.schedule.lr
 
     @property
     def figures(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
+from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
 from luthier.core.machine import autocast
 from luthier.errors import TrainingError
@@ -66,6 +67,8 @@ def forward(run: Run, batch: Batch) -> Measured:
             return run_step(run.step, run.module, batch)
         assert run.criterion is not None
         outputs = batch.forward(run.module)
+        if run.check and run.state.global_step == 0:
+            run.find(check_shapes(run.criterion, outputs, batch.targets))
         return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch))
 
 
@@ -108,6 +111,7 @@ def check_finite(run: Run, losses: list[float]) -> None:
 
 
 def _step(run: Run) -> None:
+    run.state.lr = run.schedule.lr
     if run.scaler is None:
         run.optimizer.step()
     else:

@@ -7,26 +7,25 @@ import torch
 from torch import Tensor, nn
 
 
-def block(channels_in: int, channels: int) -> nn.Sequential:
-    """Return two 3x3 convolutions with batch norm and ReLU, then a 2x2 max-pool."""
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.Conv2d(channels, channels, 3, padding=1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(2, ceil_mode=True),
-    )
+def stage(channels_in: int, channels: int, depth: int) -> nn.Sequential:
+    """Return `depth` 3x3 convolutions with batch norm and ReLU, then a 2x2 max-pool."""
+    layers: list[nn.Module] = []
+    for i in range(depth):
+        layers.append(nn.Conv2d(channels_in if i == 0 else channels, channels, 3, padding=1, bias=False))
+        layers.append(nn.BatchNorm2d(channels))
+        layers.append(nn.ReLU(inplace=True))
+    layers.append(nn.MaxPool2d(2, ceil_mode=True))
+    return nn.Sequential(*layers)
 
 
 class ConvNet(nn.Module):
-    """A strided stem, stages of two convolutions, global pooling (mean and maximum), dropout, a linear head.
+    """A strided stem, stages of convolutions and max-pooling, global pooling (mean, maximum), dropout, a linear head.
 
     Args:
         channels: Of the image, C.
         num_outputs: Outputs an image, K.
         widths: Channels of the stem and of each stage after it.
+        depth: Convolutions a stage.
         stem_stride: By how much the stem shrinks the image.
         dropout: Share of pooled features dropped in training, in [0, 1).
     """
@@ -36,6 +35,7 @@ class ConvNet(nn.Module):
         channels: int,
         num_outputs: int,
         widths: Sequence[int] = (32, 64, 128),
+        depth: int = 1,
         stem_stride: int = 1,
         dropout: float = 0.2,
     ) -> None:
@@ -46,7 +46,7 @@ class ConvNet(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )
-        self.stages = nn.Sequential(*(block(a, b) for a, b in pairwise(widths)))
+        self.stages = nn.Sequential(*(stage(a, b, depth) for a, b in pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * widths[-1], num_outputs)
 

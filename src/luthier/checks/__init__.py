@@ -1,0 +1,1 @@
+"""Checks for mistakes that raise no error."""

@@ -1,0 +1,27 @@
+"""One thing that a check saw."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that a check saw.
+
+    Attributes:
+        code: A stable name.
+        severity: An error stops the run; a warning or a note does not.
+        what: What was seen, with the figures.
+        where: Where: the attribute path of a module, a parameter's name.
+        fix: What to do, in one line.
+    """
+
+    code: str
+    severity: Literal["error", "warning", "note"]
+    what: str
+    where: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        where = f" ({self.where})" if self.where else ""
+        return f"{self.severity}: {self.what}{where} [{self.code}]" + (f"\n  {self.fix}" if self.fix else "")

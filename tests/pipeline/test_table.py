@@ -225,3 +225,11 @@ def test_groups_stay_together_and_time_goes_forward(here: Path) -> None:
     days = frame["day"].to_numpy()
     assert days[by_time["train"].rows].max() < days[by_time["valid"].rows].min()
     assert days[by_time["valid"].rows].max() < days[by_time["test"].rows].min()
+
+
+def test_a_stream_that_is_left_half_way_leaves_gradients_on(here: Path) -> None:
+    """`no_grad` around a yield would rule the caller's code."""
+    model = luthier.train(made_up(), target="big", epochs=1, callbacks=[QUIET]).model
+    stream = model.stream(made_up())
+    next(stream)
+    assert torch.is_grad_enabled()

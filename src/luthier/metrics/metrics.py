@@ -170,6 +170,10 @@ class _Errors:
         self.sums += true.sum(0)
         self.target_squares += true.square().sum(0)
 
+    def value(self) -> float:
+        """Return the figure."""
+        raise NotImplementedError
+
     def merge(self, other: "_Errors") -> None:
         """Take in what another has taken in."""
         self.count += other.count

@@ -174,12 +174,11 @@ class Model:
             return found
         measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
         rows = 0
-        with evaluating(self.module):
-            for piece in pieces(source, self.schema, with_targets=True, options=options):
-                outputs = self._forward(piece.inputs)
-                rows += len(piece)
-                for metric in measured:
-                    metric.update(outputs, piece.targets)
+        for piece in pieces(source, self.schema, with_targets=True, options=options):
+            outputs = self._forward(piece.inputs)
+            rows += len(piece)
+            for metric in measured:
+                metric.update(outputs, piece.targets)
         figures: dict[str, Any] = {"rows": rows} | {metric.name: metric.value() for metric in measured}
         return figures | class_figures(measured, self.schema)
 
@@ -210,18 +209,18 @@ class Model:
         return self.schema
 
     def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
-        with evaluating(self.module):
-            for piece in pieces(source, self._need_schema(), options=options):
-                if strict and piece.errors:
-                    raise next(iter(piece.errors.values()))
-                yield self._forward(piece.inputs), piece
+        for piece in pieces(source, self._need_schema(), options=options):
+            if strict and piece.errors:
+                raise next(iter(piece.errors.values()))
+            yield self._forward(piece.inputs), piece
 
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Return the outputs, on the CPU, a bounded number of rows at a time."""
         n = len(inputs[0])
         parts = [tuple(value[start : start + _ROWS] for value in inputs) for start in range(0, n, _ROWS)]
-        outputs = [self.module(*move(part, self.device)).float().cpu() for part in parts]
-        return torch.cat(outputs)
+        # Here, and not around a generator's yield: there `no_grad` would rule the caller's code between two pieces.
+        with evaluating(self.module):
+            return torch.cat([self.module(*move(part, self.device)).float().cpu() for part in parts])
 
     def _outputs(self, source: Any) -> Tensor:
         found = []

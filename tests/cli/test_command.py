@@ -1,0 +1,149 @@
+"""The command from end to end, as a person or a program would use it."""
+
+import gzip
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.cli.conftest import PENGUINS, Command
+
+
+def test_the_whole_path(command: Command, tmp_path: Path) -> None:
+    status, out, err = command("train", PENGUINS, "--target", "species", "--epochs", "25")
+    assert (status, err) == (0, "")
+    for words in ("344 rows", "bill_length_mm", "number", "multilayer perceptron", "valid loss", "test:", "accuracy",
+                  "true \\ decided", "luthier predict runs/penguins"):  # fmt: skip
+        assert words in out, words
+    assert out.count("\n   2") >= 1
+
+    status, out, _ = command("predict", "runs/penguins", PENGUINS, "-o", "answers.csv")
+    assert status == 0
+    answers = pl.read_csv(tmp_path / "answers.csv")
+    assert answers.columns == ["prediction", "probability_Adelie", "probability_Chinstrap", "probability_Gentoo"]
+    true = pl.read_csv(PENGUINS)["species"]
+    assert (answers["prediction"] == true).mean() > 0.95  # type: ignore[operator]
+
+    status, out, _ = command("evaluate", "runs/penguins", PENGUINS, "--json")
+    figures = json.loads(out)
+    assert figures["rows"] == 344
+    assert figures["accuracy"] == pytest.approx((answers["prediction"] == true).mean())
+    assert sum(map(sum, figures["confusion"])) == 344
+    assert [row["class"] for row in figures["classes"]] == ["Adelie", "Chinstrap", "Gentoo"]
+
+
+def test_json_for_programs(command: Command) -> None:
+    status, out, _ = command("train", PENGUINS, "-t", "species", "--epochs", "1", "--json")
+    outcome = json.loads(out)
+    assert status == 0
+    assert outcome["done"] is True
+    assert Path(outcome["model"]).is_file()
+    assert 0 <= outcome["test"]["accuracy"] <= 1
+
+
+def test_quiet_is_quiet(command: Command) -> None:
+    assert command("train", PENGUINS, "-t", "species", "--epochs", "1", "--quiet") == (0, "", "")
+
+
+def test_a_design_is_a_run_file(command: Command, tmp_path: Path) -> None:
+    status, out, _ = command("design", PENGUINS, "-t", "species", "--kind", "year=category", "--lr", "0.01")
+    assert status == 0
+    assert 'year = "category"  # you said so' in out
+    assert "lr = 0.01  # as asked for" in out
+    (tmp_path / "run.toml").write_text(out)
+    status, out, _ = command("train", "run.toml", "--epochs", "2")
+    assert status == 0
+    assert "test:" in out
+
+
+def test_the_same_call_gives_the_same_network(command: Command, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        assert command("train", PENGUINS, "-t", "species", "--epochs", "2", "--run", name, "-q")[0] == 0
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_forms_of_a_csv_give_the_same_answers(command: Command, models: Path, tmp_path: Path) -> None:
+    frame = pl.read_csv(PENGUINS, null_values="NA")
+    frame.write_csv("semicolon.csv", separator=";", null_value="NA")
+    frame.write_csv("tab.tsv", separator="\t", null_value="?")
+    frame.write_parquet("typed.parquet")
+    Path("quoted.csv").write_text(frame.write_csv(quote_style="always", null_value=""), encoding="utf-16")
+    Path("packed.csv.gz").write_bytes(gzip.compress(PENGUINS.read_bytes()))
+    expected = command("predict", models / "table", PENGUINS)[1]
+    for name in ("semicolon.csv", "tab.tsv", "typed.parquet", "quoted.csv", "packed.csv.gz"):
+        status, out, err = command("predict", models / "table", name)
+        assert (status, err) == (0, ""), name
+        assert out == expected, name
+
+
+def test_output_formats_agree(command: Command, models: Path) -> None:
+    for name in ("a.csv", "a.parquet", "a.jsonl"):
+        assert command("predict", models / "table", PENGUINS, "-o", name)[0] == 0
+    expected = pl.read_csv("a.csv")
+    for other in (pl.read_parquet("a.parquet"), pl.read_ndjson("a.jsonl")):
+        assert other.columns == expected.columns
+        assert other["prediction"].to_list() == expected["prediction"].to_list()
+
+
+def test_unreadable_images_are_named_and_the_others_answered(command: Command, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    for name in ("light", "dark"):
+        (tmp_path / "new" / f"{name}.png").write_bytes((models / "images" / name / "0.png").read_bytes())
+    (tmp_path / "new" / "empty.png").touch()
+    status, _, _ = command("predict", models / "image", "new", "-o", "a.csv")
+    answers = pl.read_csv("a.csv")
+    assert status == 0
+    assert answers["image"].to_list() == ["dark.png", "empty.png", "light.png"]
+    assert answers["prediction"].is_null().to_list() == [False, True, False]
+    assert "0 bytes" in answers["error"].to_list()[1]
+
+
+def test_unreadable_images_are_left_out_on_request(command: Command, models: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(models / "images", tmp_path / "images")
+    (tmp_path / "images" / "dark" / "empty.png").touch()
+    status, out, _ = command("train", "images", "--skip-unreadable", "--epochs", "1")
+    assert status == 0
+    assert "left out" in out
+    assert "empty.png" in out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(number: int, tmp_path: Path) -> None:
+    luthier = [sys.executable, "-c", "from luthier.cli.main import run; run()"]
+    arguments = ["train", str(PENGUINS), "-t", "species", "--epochs", "400", "--patience", "400", "--batch-size", "16"]
+    process = subprocess.Popen(
+        [*luthier, *arguments, "--run", "cut"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    record = tmp_path / "cut" / "record.jsonl"
+    deadline = time.monotonic() + 60
+    while not (record.exists() and record.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "luthier resume cut" in out
+    assert err == ""
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    done = subprocess.run([*luthier, "resume", "cut", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    subprocess.run([*luthier, *arguments, "--run", "whole", "-q"], cwd=tmp_path, check=True)
+    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_broken_pipe_is_no_error(models: Path) -> None:
+    code = "from luthier.cli.main import run; run()"
+    line = f"{sys.executable} -c '{code}' predict {models / 'table'} {PENGUINS} | head -1"
+    done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("prediction,")
+    assert done.stderr == ""

@@ -1,0 +1,153 @@
+# ruff: noqa: E501  (lists of names read better in rows)
+"""What users hold on to: public names, options, start-up, and that the README's promises about them are kept."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import click
+import pytest
+
+import luthier
+from luthier.cli.main import cli
+from luthier.core.recipe import Recipe, RecipeFields
+from luthier.core.settings import DataSettings, NetworkSettings
+
+SOURCE = Path(luthier.__file__).parent
+
+PUBLIC = [
+    "Blueprint", "Callback", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
+    "Schema", "Stop", "View", "__version__", "build", "design", "fit", "load", "order", "read_record", "resume", "train",
+]  # fmt: skip
+
+SETTINGS = {
+    "recipe": "criterion criterion_args class_weights label_smoothing optimizer lr momentum nesterov betas weight_decay "
+    "decay_norm_and_bias optimizer_args optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs "
+    "batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
+    "clip_value ema augment patience monitor min_delta seed device precision memory_format threads checkpoint_every_s "
+    "checkpoint_every_steps",
+    "network": "network effort widths activation dropout batch_norm",
+    "data": "source target kind task labels weight valid test valid_fraction test_fraction group time delimiter encoding "
+    "image_size skip_unreadable",
+}
+COMMANDS: dict[str, set[str]] = {
+    "train": {"source", "run", "start", "quiet", "as_json"} | {
+        name for names in SETTINGS.values() for name in names.split()
+    },
+    "design": {"source", "start"} | {name for names in SETTINGS.values() for name in names.split()},
+    "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
+    "evaluate": {"model", "source", "device", "delimiter", "encoding", "quiet", "as_json"},
+    "predict": {"model", "source", "output", "device", "delimiter", "encoding", "quiet", "as_json"},
+}  # fmt: skip
+
+
+def test_public_names_are_pinned() -> None:
+    assert sorted(luthier.__all__) == sorted(PUBLIC)
+
+
+def test_settings_are_pinned() -> None:
+    for name, cls in (("recipe", Recipe), ("network", NetworkSettings), ("data", DataSettings)):
+        assert [item.name for item in fields(cls)] == SETTINGS[name].split()
+
+
+def test_options_are_pinned_and_made_from_the_settings() -> None:
+    found = {name: {param.name for param in command.params} for name, command in cli.commands.items()}
+    assert found == COMMANDS
+
+
+def test_fits_keywords_are_the_recipes_fields() -> None:
+    typed = set(get_type_hints(RecipeFields))
+    spelled_out = {"criterion", "optimizer", "seed", "device"}
+    assert typed == {item.name for item in fields(Recipe)} - spelled_out
+
+
+def test_the_signature_of_fit_is_pinned() -> None:
+    names = list(inspect.signature(luthier.fit).parameters)
+    assert names == [
+        "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "run", "device",
+        "check", "restore_best", "seed", "target_key", "recipe_fields",
+    ]  # fmt: skip
+
+
+def modules() -> list[str]:
+    return [item.name for item in pkgutil.walk_packages([str(SOURCE)], "luthier.")]
+
+
+def test_public_functions_are_callable_after_every_submodule_was_imported() -> None:
+    for name in modules():
+        importlib.import_module(name)
+    for name in luthier.__all__:
+        value: Any = getattr(luthier, name)
+        assert not inspect.ismodule(value), name
+        assert name == "__version__" or callable(value), name
+
+
+def test_families_import_nothing_of_luthier() -> None:
+    for path in (SOURCE / "networks" / "families").glob("*.py"):
+        assert "luthier" not in path.read_text(), path
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["--version"], ["train", "--epochs", "x", "y"]])
+def test_help_and_argument_errors_import_neither_torch_nor_numpy(arguments: list[str]) -> None:
+    code = f"""
+import sys
+from luthier.cli.main import _run
+try:
+    _run({arguments!r})
+except SystemExit:
+    pass
+heavy = [name for name in ("torch", "numpy", "polars", "rich") if name in sys.modules]
+print("heavy:", heavy)
+"""
+    assert "heavy: []" in run_python(code)
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        run_python("from luthier.cli.main import _run\n_run(['--help'])")
+        times.append(time.perf_counter() - start)
+    assert min(times) < 1.0  # the goal is .3 s on a quiet machine, which benchmarks/start.py measures
+
+
+def test_importing_luthier_imports_next_to_nothing() -> None:
+    out = run_python(
+        "import sys, luthier\nprint(len([n for n in sys.modules if n.startswith('luthier')]), 'torch' in sys.modules)"
+    )
+    count, has_torch = out.split()
+    assert int(count) <= 4
+    assert has_torch == "False"
+
+
+def test_every_option_has_help() -> None:
+    for command in cli.commands.values():
+        for param in command.params:
+            if isinstance(param, click.Option):
+                assert param.help, param.name
+
+
+def test_no_pickle_and_no_unsafe_load() -> None:
+    for path in SOURCE.rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"^\s*(import|from) (pickle|dill|cloudpickle|joblib)\b", text, re.M), path
+        assert "torch.load(" not in text, path
+        assert "allow_pickle=True" not in text, path
+
+
+def test_training_never_prints_but_through_its_progress() -> None:
+    for path in SOURCE.rglob("*.py"):
+        room = path.relative_to(SOURCE).parts[0]
+        if room not in ("cli",) and path.name != "progress.py":
+            assert not re.search(r"^\s*print\(", path.read_text(), re.M), path

@@ -24,7 +24,7 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "View", "__version__", "build", "design", "fit", "load", "order", "read_record", "resume", "train",
+    "Schema", "Stop", "Tracking", "View", "__version__", "build", "design", "fit", "load", "order", "read_record", "resume", "train",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -35,13 +35,13 @@ SETTINGS = {
     "checkpoint_every_steps",
     "network": "network effort widths activation dropout batch_norm",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time delimiter encoding "
-    "image_size skip_unreadable",
+    "image_size skip_unreadable start",
 }
 COMMANDS: dict[str, set[str]] = {
-    "train": {"source", "run", "start", "quiet", "as_json"} | {
+    "train": {"source", "run", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
-    "design": {"source", "start"} | {name for names in SETTINGS.values() for name in names.split()},
+    "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
     "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
     "evaluate": {"model", "source", "device", "delimiter", "encoding", "quiet", "as_json"},
     "predict": {"model", "source", "output", "device", "delimiter", "encoding", "quiet", "as_json"},

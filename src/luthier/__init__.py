@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.plan import Plan, design
     from luthier.pipeline.train import resume, train
     from luthier.serving.model import Model, load
-    from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
+    from luthier.training.callbacks import Callback, EarlyStopping, Stop, Tracking, View
     from luthier.training.fit import fit
     from luthier.training.record import Record, read_record
     from luthier.training.result import Result
@@ -39,6 +39,7 @@ _HOMES = {
     "Result": "luthier.training.result",
     "Schema": "luthier.core.schema",
     "Stop": "luthier.training.callbacks",
+    "Tracking": "luthier.training.callbacks",
     "View": "luthier.training.callbacks",
     "build": "luthier.networks.build",
     "design": "luthier.pipeline.plan",
@@ -63,6 +64,7 @@ __all__ = [
     "Result",
     "Schema",
     "Stop",
+    "Tracking",
     "View",
     "__version__",
     "build",

@@ -128,7 +128,8 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "an unknown command": (nothing, ("trian",), "usage", "train"),
     "text for a number": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "many"), "usage", "many"),
     "no epochs": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "0"), "setting-out-of-range", "epochs"),
-    "an unknown criterion": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "msee"), "setting-criterion", "mse"),
+    "an unknown criterion": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "bcee"), "setting-criterion", "bce"),
+    "a criterion for another task": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "mse"), "setting-criterion", "binary"),
     "an unknown optimizer": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adamm"), "setting-optimizer", "Adam"),
     "an optimizer with a closure": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS"), "setting-optimizer", "step="),
     "momentum for Adam": (

@@ -152,7 +152,9 @@ def test_more_epochs_and_a_start_from_a_bundle(here: Path) -> None:
     more = luthier.resume(first.folder, epochs=7, callbacks=[QUIET])
     assert [row["epoch"] for row in more.record.epochs] == list(range(7))
     assert "epochs = 7" in (first.folder / "run.toml").read_text()
-    start = luthier.train(PENGUINS, target="species", epochs=1, start=first.folder, callbacks=[QUIET])
+    start = luthier.train(PENGUINS, target="species", epochs=1, start=str(first.folder), callbacks=[QUIET])
+    assert start.folder is not None
+    assert luthier.resume(start.folder, epochs=2, callbacks=[QUIET]).model.schema == more.model.schema
     assert start.record.epochs[0]["train_loss"] < first.record.epochs[0]["train_loss"]
 
 
@@ -233,3 +235,19 @@ def test_a_stream_that_is_left_half_way_leaves_gradients_on(here: Path) -> None:
     stream = model.stream(made_up())
     next(stream)
     assert torch.is_grad_enabled()
+
+
+def test_without_validation_rows_the_last_weights_are_kept(here: Path) -> None:
+    result = luthier.train(made_up(), target="big", valid_fraction=0.0, epochs=3, callbacks=[QUIET])
+    assert result.best_epoch == 2
+    assert "valid_loss" not in result.record.epochs[0]
+    assert result.test["rows"] == 60
+
+
+def test_batch_norm_does_without_a_last_batch_of_one(here: Path) -> None:
+    frame = made_up(17)
+    result = luthier.train(
+        frame, target="weight", valid_fraction=0.0, test_fraction=0.0, batch_size=16, batch_norm=True, epochs=1,
+        callbacks=[QUIET],
+    )  # fmt: skip
+    assert result.global_step == 1

@@ -45,9 +45,8 @@ def _output_options(command: Any) -> Any:
 @click.argument("source")
 @settings_options()
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
-@click.option("--from", "start", help="Start from the weights of this model.safetensors.")
 @_output_options
-def train(source: str, run: str | None, start: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
     """Design a network for SOURCE, train it, test it and save it.
 
     SOURCE is a CSV or Parquet file, a folder of images (one folder a class), an .npz with x and y, or a run file
@@ -63,7 +62,6 @@ def train(source: str, run: str | None, start: str | None, quiet: bool, as_json:
         result = train_source(
             source,
             run=run,
-            start=start,
             callbacks=[stopping, show.progress(quiet=silent)],
             report=None if silent else show.plan,
             **given_settings(values),
@@ -96,12 +94,11 @@ def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: A
 @cli.command(short_help="Print the design for data as a run file, with the reasons.")
 @click.argument("source")
 @settings_options()
-@click.option("--from", "start", help="Start from the weights of this model.safetensors.")
-def design(source: str, start: str | None, **values: Any) -> int:
+def design(source: str, **values: Any) -> int:
     """Print what `train` would do with SOURCE, as TOML with the reasons; `luthier train run.toml` does it."""
     from luthier.pipeline.plan import design as design_source
 
-    click.echo(design_source(source, start=start, **given_settings(values)).toml(), nl=False)
+    click.echo(design_source(source, **given_settings(values)).toml(), nl=False)
     return 0
 
 

@@ -13,6 +13,7 @@ from luthier.core.settings import DataSettings, NetworkSettings
 
 Command = Callable[..., Any]
 _SHORT = {"target": "-t"}
+_FLAGS = {"start": "--from"}  # `from` is a word of Python's
 
 
 class Pair(click.ParamType[Any]):
@@ -75,7 +76,7 @@ def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Comm
 
 
 def _option(name: str, hint: Any, words: str) -> Callable[[Command], Command]:
-    flag = f"--{name.replace('_', '-')}"
+    flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
     names = [name, flag, *([_SHORT[name]] if name in _SHORT else [])]
     kinds = [kind for kind in get_args(hint) if kind is not type(None)] if _is_union(hint) else [hint]
     kind = kinds[-1]

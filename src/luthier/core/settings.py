@@ -41,6 +41,7 @@ class DataSettings:
     encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
     skip_unreadable: bool = _setting(False, "Leave out images that cannot be read")
+    start: str | None = _setting(None, "Bundle to start from: its Schema, network and weights are taken over")
 
     def __post_init__(self) -> None:
         targets: Any = self.target

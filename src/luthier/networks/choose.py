@@ -11,7 +11,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.core.schema import ImageInput, Schema
 from luthier.core.settings import NetworkSettings
-from luthier.errors import NetworkError
+from luthier.errors import NetworkError, SettingError
 from luthier.networks.build import FAMILIES
 
 _FOR_IMAGES = ("convnet", "resnet")
@@ -56,6 +56,13 @@ def choose(
     for name in settings.arguments:
         reasons[name] = "as asked for"
     recipe = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | recipe
+    normalised = arguments.get("batch_norm", schema.image is not None)
+    if normalised and schema.num_rows % int(recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
+        recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot do with a last batch of one row"
+    if recipe_fields.get("criterion") is not None:
+        _check_criterion(str(recipe_fields["criterion"]), schema)
+        if str(recipe_fields["criterion"]).lower() not in ("cross-entropy", "crossentropyloss"):
+            recipe.pop("label_smoothing", None)
     reasons["seed"] = "the same call gives the same network"
     if "scheduler" in recipe_fields and "scheduler_args" not in recipe_fields:
         recipe.pop("scheduler_args", None)
@@ -78,6 +85,25 @@ def _criterion(schema: Schema, reasons: dict[str, str]) -> str:
     }
     name, reasons["criterion"] = names[schema.task]
     return name
+
+
+_CRITERIA = {
+    "binary": ("bce", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"),
+    "multiclass": ("cross-entropy", "CrossEntropyLoss", "MultiMarginLoss"),
+    "multilabel": ("bce", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"),
+    "regression": ("mse", "MSELoss", "l1", "L1Loss", "huber", "HuberLoss", "SmoothL1Loss"),
+}
+
+
+def _check_criterion(name: str, schema: Schema) -> None:
+    """Refuse a loss that does not go with logits or numbers of the task."""
+    known = _CRITERIA[schema.task]
+    if name.lower() not in (item.lower() for item in known):
+        raise SettingError(
+            f"criterion {name!r} does not go with the task {schema.task}",
+            hint=did_you_mean(name, known) + "; any other goes by luthier.fit with an own module",
+            code="setting-criterion",
+        )
 
 
 def _family(settings: NetworkSettings, allowed: Sequence[str], chosen: str, what: str) -> str:

@@ -58,16 +58,13 @@ class Plan:
         return self.toml()
 
 
-def design(
-    source: Any, *, target: str | list[str] | tuple[str, ...] = (), start: str | Path | None = None, **given: Any
-) -> Plan:
+def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **given: Any) -> Plan:
     """Read and split the data, and choose a network and a recipe for it; nothing is trained and no file is written.
 
     Args:
         source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
             (`.toml`), or a frame.
         target: Column to predict, or several.
-        start: A bundle to start from: its Schema, its network and its weights are taken over.
         **given: Fields of `DataSettings`, `NetworkSettings` and `Recipe`.
 
     Raises:
@@ -98,10 +95,10 @@ def design(
             settings = DataSettings(source=str(source), **parts["data"])
     else:
         data, settings = source, DataSettings(source="<in memory>", **parts["data"])
-    bundle = None if start is None else load_bundle(Path(start))
+    bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
         raise SettingError(
-            f"{start} holds an own module, which no run of the command can start from",
+            f"{settings.start} holds an own module, which no run of the command can start from",
             hint="use luthier.load(path, module=…) and luthier.fit",
             code="setting-start",
         )
@@ -116,6 +113,8 @@ def design(
         category_sizes=prepared.category_sizes,
     )
     recipe, reasons = choice.recipe, choice.reasons
+    if "valid" not in prepared.parts and "patience" not in recipe_fields:
+        recipe, reasons["patience"] = recipe.updated(patience=None), "there is no validation data"
     if blueprint is not None:
         recipe, reasons = Recipe(**recipe_fields), {name: why for name, why in reasons.items() if name in recipe_fields}
         _check_sizes(blueprint, choice.blueprint, str(source))

@@ -17,7 +17,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.errors import SettingError
 
-_PATHS = ("source", "valid", "test")
+_PATHS = ("source", "valid", "test", "start")
 _SECTIONS = ("data", "blueprint", "recipe")
 
 

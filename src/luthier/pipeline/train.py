@@ -1,7 +1,8 @@
 """`train` and `resume`: the whole path as one function."""
 
+import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -32,7 +33,6 @@ def train(
     *,
     target: str | list[str] | tuple[str, ...] = (),
     run: str | Path | None = None,
-    start: str | Path | None = None,
     callbacks: Iterable[Any] = (),
     report: Callable[[Plan, Path], None] | None = None,
     **given: Any,
@@ -44,7 +44,6 @@ def train(
             (`.toml`), or a frame.
         target: Column to predict, or several.
         run: The run's folder; by default a new one under `runs/`. It is never overwritten.
-        start: A bundle to start from: its Schema, its network and its weights are taken over.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
         **given: Fields of `DataSettings`, `NetworkSettings` and `Recipe`.
@@ -55,7 +54,7 @@ def train(
     Raises:
         LuthierError: as `design` and `fit` do.
     """
-    plan = design(source, target=target, start=start, **given)
+    plan = design(source, target=target, **given)
     find_device(plan.recipe.device)
     folder = _fresh_folder(plan, None if run is None else Path(run))
     write_whole(folder / "run.toml", plan.toml(folder).encode())
@@ -145,6 +144,14 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     if result.is_done:
         model.save(folder / "model.safetensors")
     return replace(result, model=model, test=test)
+
+
+def _fingerprint(parts: Mapping[str, Part]) -> str:
+    """Return a hash of which rows are in which part."""
+    digest = hashlib.sha256()
+    for part, found in parts.items():
+        digest.update(part.encode() + found.rows.astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:

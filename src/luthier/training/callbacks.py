@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -155,6 +155,17 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self.best, self.waited = state["best"], state["waited"]
+
+
+class Tracking(Callback):
+    """Hand each epoch's figures to a tracker: `Tracking(lambda figures, step: tracker.log(figures, step=step))`."""
+
+    def __init__(self, log: Callable[[dict[str, Any], int], Any]) -> None:
+        self.log = log
+
+    def on_epoch_end(self, run: View) -> None:
+        """Hand the figures on."""
+        self.log(dict(run.figures), run.global_step)
 
 
 class TimeLimit(Callback):

@@ -49,15 +49,15 @@ def choose(
     """
     reasons: dict[str, str] = {}
     if schema.image is not None:
-        family, arguments, recipe = _for_images(schema, schema.image, settings, reasons)
+        family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
     else:
-        family, arguments, recipe = _for_table(schema, settings, reasons, num_numbers, category_sizes)
+        family, arguments, chosen = _for_table(schema, settings, reasons, num_numbers, category_sizes)
     arguments |= _accepted(family, settings.arguments)
     for name in settings.arguments:
         reasons[name] = "as asked for"
-    recipe = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | recipe
+    recipe: dict[str, Any] = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | chosen
     normalised = arguments.get("batch_norm", schema.image is not None)
-    if normalised and schema.num_rows % int(recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
+    if normalised and schema.num_rows % (recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
         recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot do with a last batch of one row"
     if recipe_fields.get("criterion") is not None:
         _check_criterion(str(recipe_fields["criterion"]), schema)

@@ -1,0 +1,38 @@
+"""The documentation site. Its option tables are made here from the settings, so that they cannot go stale."""
+
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+from luthier.core.recipe import Recipe
+from luthier.core.settings import DataSettings, NetworkSettings
+from luthier.core.version import VERSION
+
+project = "Luthier"
+copyright = "the Luthier developers"
+release = VERSION
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "_made"]
+html_theme = "furo"
+myst_heading_anchors = 3
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+nitpicky = False
+
+
+def _table(cls: type) -> str:
+    lines = ["| option | default | |", "| --- | --- | --- |"]
+    for item in fields(cls):
+        if "help" not in item.metadata:
+            continue
+        flag = {"start": "--from"}.get(item.name, "--" + item.name.replace("_", "-"))
+        default = {} if item.default is MISSING else item.default
+        shown = "" if default in (None, {}, ()) else f"`{default}`"
+        words = item.metadata["help"].replace("|", "\\|")
+        lines.append(f"| `{flag}` | {shown} | {words} |")
+    return "\n".join(lines) + "\n"
+
+
+_made = Path(__file__).parent / "_made"
+_made.mkdir(exist_ok=True)
+for _name, _cls in (("data", DataSettings), ("network", NetworkSettings), ("recipe", Recipe)):
+    (_made / f"{_name}.md").write_text(_table(_cls))

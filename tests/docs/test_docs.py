@@ -1,0 +1,54 @@
+"""The code in the documentation runs, and every error has its page."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from luthier.cli.main import _run
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
+def test_the_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    space: dict[str, object] = {"__name__": "docs"}
+    for i, block in enumerate(blocks(page, "python")):
+        exec(compile(block, f"{page.name}, block {i + 1}", "exec"), space)
+    for block in blocks(page, "console"):
+        for line in block.splitlines():
+            assert line.startswith("$ luthier ")
+            assert _run(shlex.split(line)[2:]) == 0, line
+
+
+def test_every_code_has_a_page_and_every_page_a_code() -> None:
+    source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
+    codes = set(re.findall(r'"((?:bundle|check|data|network|run|setting|training)-[a-z-]+)"', source))
+    pages = {path.stem for path in (ROOT / "docs" / "errors").glob("*.md")} - {"index"}
+    assert {code for code in pages if code not in codes} == set()
+    literal = set(re.findall(r'code="([a-z-]+)"', source)) | {"network-wrong-family", "network-unknown-family"}
+    assert literal - pages == set()
+
+
+def test_pages_name_no_setting_that_is_none() -> None:
+    """A `--option` in the pages is an option of the command."""
+    from luthier.cli.main import cli
+
+    known = {
+        flag
+        for command in cli.commands.values()
+        for param in command.params
+        for flag in (*param.opts, *param.secondary_opts)
+    }
+    for page in [*PAGES, *(ROOT / "docs" / "errors").glob("*.md")]:
+        for flag in re.findall(r"`(?:luthier [^`]*?)?(--[a-z-]+)", page.read_text()):
+            assert flag in known | {"--help", "--slow"}, f"{page.name}: {flag}"

@@ -63,6 +63,16 @@ def test_a_design_is_a_run_file(command: Command, tmp_path: Path) -> None:
     assert "test:" in out
 
 
+def test_what_the_design_chooses_can_be_switched_off(command: Command) -> None:
+    off = ("--scheduler", "none", "--clip-norm", "none", "--patience", "none", "--augment", "none")
+    status, out, _ = command("design", PENGUINS, "-t", "species", *off)
+    assert status == 0
+    for name in ("scheduler", "scheduler_args", "clip_norm", "patience"):
+        assert not any(line.startswith(f"{name} = ") and line != "scheduler_args = {}" for line in out.splitlines()), (
+            name
+        )
+
+
 def test_the_same_call_gives_the_same_network(command: Command, tmp_path: Path) -> None:
     for name in ("a", "b"):
         assert command("train", PENGUINS, "-t", "species", "--epochs", "2", "--run", name, "-q")[0] == 0

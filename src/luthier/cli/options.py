@@ -3,7 +3,7 @@
 import tomllib
 import types
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
@@ -54,6 +54,26 @@ class Weights(click.ParamType[Any]):
         return value if value == "balanced" else Items(float).convert(value, param, ctx)
 
 
+class OrNone(click.ParamType[Any]):
+    """`none` to switch off what the design would choose; else another type's value."""
+
+    def __init__(self, inner: Any, *, off: Any) -> None:
+        self.inner = click.types.convert_type(inner)
+        self.name = f"{self.inner.name}|none"
+        self.off = off
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the value, or what stands for none."""
+        return _Off(self.off) if value == "none" else self.inner.convert(value, param, ctx)
+
+
+@dataclass(frozen=True)
+class _Off:
+    """A setting that was switched off on the command line, and its value then."""
+
+    value: Any
+
+
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
@@ -93,8 +113,9 @@ def _option(name: str, hint: Any, words: str) -> Callable[[Command], Command]:
         inner = get_args(kind)[0]
         if inner is str and name != "augment":
             return click.option(*names, multiple=True, help=words)
-        return click.option(*names, type=Items(inner), **more)
-    return click.option(*names, type=kind, **more)
+        off = OrNone(Items(inner), off=None if _is_union(hint) else ())
+        return click.option(*names, type=off, **more)
+    return click.option(*names, type=OrNone(kind, off=None) if len(kinds) < len(get_args(hint)) else kind, **more)
 
 
 def _is_union(hint: Any) -> bool:
@@ -106,6 +127,9 @@ def given_settings(values: dict[str, Any]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, value in values.items():
         if value is None or value == ():
+            continue
+        if isinstance(value, _Off):
+            given[name] = value.value
             continue
         is_pairs = isinstance(value, tuple) and isinstance(value[0], tuple)
         given[name] = dict(value) if is_pairs else value

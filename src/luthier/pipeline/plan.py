@@ -10,6 +10,7 @@ import torch
 from luthier.core.blueprint import Blueprint
 from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
+from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings, NetworkSettings
 from luthier.errors import NetworkError, SettingError
@@ -118,6 +119,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if blueprint is not None:
         recipe, reasons = Recipe(**recipe_fields), {name: why for name, why in reasons.items() if name in recipe_fields}
         _check_sizes(blueprint, choice.blueprint, str(source))
+    if recipe.seed is None:
+        recipe, reasons["seed"] = recipe.updated(seed=draw_seed()), "drawn, as none was wanted"
     if recipe.threads is None:
         recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "what torch uses here"
     if recipe.augment and prepared.schema.image is None:

@@ -208,3 +208,13 @@ def test_early_stopping_without_its_figure_is_an_error() -> None:
             monitor="valid_f1",
             epochs=1,
         )
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts(tmp_path: Path) -> None:
+    module, _ = train("tensors", tmp_path / "whole")
+    (tmp_path / "cut").mkdir()
+    start = (tmp_path / "whole" / "record.jsonl").read_text().splitlines()[0]
+    (tmp_path / "cut" / "record.jsonl").write_text(start + "\n")
+    again, result = train("tensors", tmp_path / "cut")
+    same_weights(again, module)
+    assert [row["event"] for row in result.record][:2] == ["start", "epoch"]

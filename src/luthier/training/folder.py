@@ -18,6 +18,7 @@ from luthier.errors import RunError
 from luthier.store.checkpoint import load_checkpoint
 from luthier.store.files import cannot_write
 from luthier.training.callbacks import EarlyStopping
+from luthier.training.record import read_record
 from luthier.training.schedules import has_horizon, make_schedule
 from luthier.training.settings import steps_per_epoch
 from luthier.training.state import Run
@@ -62,12 +63,14 @@ def continue_run(run: Run) -> bool:
     """
     tree = None if run.folder is None else load_checkpoint(run.folder / "checkpoints")
     if tree is None:
-        if run.record.path is not None and run.record.path.exists() and run.record.path.stat().st_size:
+        rows = 0 if run.record.path is None else len(read_record(run.record.path))
+        if rows > 1:
             raise RunError(
                 f"{run.folder} has a record and no checkpoint",
                 hint="put its checkpoints folder back, or choose a new folder",
                 code="run-checkpoints-missing",
             )
+        run.record.cut(0)  # a run killed before its first checkpoint has trained nothing yet
         row = {"event": "start", "seed": run.state.seed, "module": type(run.module).__name__, **machine()}
         run.record.append(row)
         return True

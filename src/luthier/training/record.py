@@ -67,9 +67,10 @@ def _parsed(line: bytes) -> dict[str, Any]:
 
 
 def read_record(path: Path) -> Record:
-    """Read a run's `record.jsonl`."""
+    """Read a run's `record.jsonl`; a last line that a kill cut short is no row."""
     record = Record(path)
     if path.exists():
-        record.rows = [_parsed(line) for line in path.read_bytes().splitlines()]
-        record.offset = path.stat().st_size
+        whole = path.read_bytes().rpartition(b"\n")[0]
+        record.rows = [_parsed(line) for line in whole.splitlines()]
+        record.offset = len(whole)
     return record

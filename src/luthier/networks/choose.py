@@ -197,9 +197,7 @@ def _for_images(
     family = _family(settings, _FOR_IMAGES, "convnet" if side <= 48 else "resnet", "images")
     stem_stride = 1 if side < 20 else 2 if side <= 64 else 4
     small = n < 2_000
-    widths = [24, 48, 96] if small else [32, 64, 128]
-    if side > 48:
-        widths = [*widths, 2 * widths[-1]]
+    widths = [24, 48, 96, 192] if small else [32, 64, 128, 256]
     arguments: dict[str, Any] = {
         "channels": image.channels,
         "num_outputs": schema.num_outputs,
@@ -211,7 +209,8 @@ def _for_images(
     batch_size = _power_of_two(n / 100, 16, 128)
     steps = 3_500
     epochs = max(4, min(60, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
-    augment = () if settings.effort == "quick" else ("shift",)
+    moved = settings.effort == "thorough" or (settings.effort == "normal" and n < 20_000)
+    augment = ("shift",) if moved else ()
     recipe: dict[str, Any] = {
         "optimizer": "AdamW",
         "lr": 0.004,
@@ -240,7 +239,9 @@ def _for_images(
         "scheduler": "up, then down to near nothing: most of the gain comes at the end",
         "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 60 epochs",
         "batch_size": "a hundredth of the images, between 16 and 128",
-        "augment": "each image moved by a few pixels, which no label minds; add flip where sides do not matter",
+        "augment": "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
+        if moved
+        else "images enough, and too few epochs for more of them",
         "memory_format": "the faster layout for convolutions",
     }
     return family, arguments, recipe

@@ -1,0 +1,67 @@
+"""Families give the shapes they promise, and the design follows its rules."""
+
+import pytest
+import torch
+
+from luthier.core.blueprint import Blueprint
+from luthier.core.schema import ImageInput, Schema, Target
+from luthier.core.settings import NetworkSettings
+from luthier.errors import NetworkError
+from luthier.networks.build import build
+from luthier.networks.choose import choose
+from luthier.networks.families.mlp import ACTIVATIONS
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_mlp(activation: str, batch_norm: bool) -> None:
+    arguments = {
+        "num_numbers": 3, "num_outputs": 2, "category_sizes": [4, 6], "embedding_sizes": [2, 3], "widths": [8, 5],
+        "activation": activation, "batch_norm": batch_norm, "dropout": 0.1,
+    }  # fmt: skip
+    net = build(Blueprint(family="mlp", arguments=arguments))
+    out = net(torch.randn(7, 3), torch.randint(0, 4, (7, 2)))
+    assert out.shape == (7, 2)
+    out.sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+
+
+@pytest.mark.parametrize("family", ["convnet", "resnet"])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (33, 47)])
+def test_networks_for_images(family: str, stride: int, size: tuple[int, int]) -> None:
+    arguments = {"channels": 3, "num_outputs": 4, "widths": [4, 8, 8], "stem_stride": stride}
+    net = build(Blueprint(family=family, arguments=arguments)).eval()
+    assert net(torch.randn(2, 3, *size)).shape == (2, 4)
+
+
+def test_an_unseen_category_starts_without_an_opinion() -> None:
+    net = build(Blueprint(family="mlp", arguments={
+        "num_numbers": 1, "num_outputs": 1, "category_sizes": [4], "embedding_sizes": [2], "widths": [4],
+    }))  # fmt: skip
+    weight = net.state_dict()["embeddings.0.weight"]
+    assert torch.equal(weight[0], torch.zeros(2))
+    assert weight[1:].abs().min() > 0
+
+
+@pytest.mark.parametrize(("rows", "widths"), [(500, [64, 64]), (5_000, [128, 128]), (50_000, [256, 256, 256])])
+def test_the_size_of_an_mlp_follows_from_the_rows(rows: int, widths: list[int]) -> None:
+    schema = Schema(task="regression", targets=(Target(name="y", kind="number"),), num_rows=rows)
+    choice = choose(schema, NetworkSettings(), {}, num_numbers=4)
+    assert choice.blueprint.arguments["widths"] == widths
+    assert set(choice.reasons) >= {"family", "widths", "dropout", "epochs", "batch_size", "lr", "criterion"}
+
+
+@pytest.mark.parametrize(("side", "family"), [(28, "convnet"), (96, "resnet")])
+def test_the_family_follows_from_the_images(side: int, family: str) -> None:
+    image = ImageInput(channels=3, height=side, width=side, means=(0.5,) * 3, stds=(0.2,) * 3)
+    target = Target(name="class", kind="category", classes=("a", "b", "c"))
+    schema = Schema(task="multiclass", targets=(target,), image=image, num_rows=1_000)
+    choice = choose(schema, NetworkSettings(), {})
+    assert choice.blueprint.family == family
+    assert build(choice.blueprint)(torch.randn(2, 3, side, side)).shape == (2, 3)
+
+
+def test_sizes_that_cannot_be_are_named() -> None:
+    with pytest.raises(NetworkError, match="cannot be built"):
+        build(Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2, "widths": [-1]}))

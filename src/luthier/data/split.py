@@ -60,7 +60,7 @@ def split_rows(hashes: Hashes, *, strata: NDArray[np.int64] | None, valid: float
 
     Within each class the groups of equal rows are ranked by hash. From the lowest on they go to test, then to valid,
     then to train: a group goes where the middle of its rows falls in the running count. A group whose rows are of
-    several classes is ranked with the smallest class number among them.
+    several classes is ranked with the rarest of them.
 
     Args:
         hashes: One a row, as `row_hashes` gives them, uint64 `(N,)`.
@@ -75,8 +75,10 @@ def split_rows(hashes: Hashes, *, strata: NDArray[np.int64] | None, valid: float
     unique, groups = np.unique(hashes, return_inverse=True)
     classes = np.zeros(len(unique), dtype=np.int64)
     if strata is not None:
+        present, numbers, counts = np.unique(strata, return_inverse=True, return_counts=True)
+        rarity = np.argsort(np.lexsort((present, counts)))  # of each class, its place from the rarest on
         classes.fill(np.iinfo(np.int64).max)
-        np.minimum.at(classes, groups, strata.astype(np.int64))
+        np.minimum.at(classes, groups, rarity[numbers])
     sizes = np.bincount(groups, minlength=len(unique))
     part_of_group = np.zeros(len(unique), dtype=np.int8)
     order = np.argsort(classes, kind="stable")  # by class, then by hash: `unique` is sorted

@@ -66,6 +66,12 @@ def choose(
     reasons["seed"] = "the same call gives the same network"
     if "scheduler" in recipe_fields and "scheduler_args" not in recipe_fields:
         recipe.pop("scheduler_args", None)
+    batches = math.ceil(schema.num_rows / (recipe_fields.get("batch_size") or recipe["batch_size"]))
+    updates = min(batches, recipe_fields.get("limit") or batches) * (recipe_fields.get("epochs") or recipe["epochs"])
+    if updates < 20 and "scheduler" not in recipe_fields:
+        for name in ("scheduler", "scheduler_args"):
+            recipe.pop(name, None)
+        reasons["scheduler"] = f"{updates} updates are too few for a cycle"
     if {"optimizer"} & recipe_fields.keys():  # another optimizer keeps its own defaults, not those chosen for AdamW
         for name in ("lr", "weight_decay", "decay_norm_and_bias"):
             recipe.pop(name, None)

@@ -114,6 +114,9 @@ def _prepare_table(settings: DataSettings, table: Table, schema: Schema | None) 
     strata = None
     if task in ("binary", "multiclass"):
         strata = encode_targets(frame, rough).reshape(-1).astype(np.int64)
+    if settings.labels is not None:  # by the rarest label of each row, so that a label of few rows stays in training
+        given = encode_targets(frame, rough)
+        strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
     inputs = [name for name in frame.columns if name not in exclude]
     split = _split(settings, frame, inputs, strata)
     if schema is None:
@@ -123,17 +126,17 @@ def _prepare_table(settings: DataSettings, table: Table, schema: Schema | None) 
             task=task, targets=targets, columns=columns, label_delimiter=settings.labels, num_rows=len(split.train)
         )
         schema = _label_column(made, names)
-    frames = {"train": frame[split.train], "valid": frame[split.valid], "test": frame[split.test]}
+    frames = dict.fromkeys(PARTS, table.frame)
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
             other = read_table(Path(file), _options(settings))
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
-            frames[part], rows[part] = _with_target(other.frame, settings, notes)
+            frames[part], rows[part] = other.frame, _with_target(other.frame, settings, notes)[1]
     parts = {
-        part: Part(rows[part], _table_source(frames[part], schema, settings, where=f"the {part} rows"))
+        part: Part(rows[part], _table_source(frames[part], rows[part], schema, settings, where=f"the {part} rows"))
         for part in PARTS
-        if frames[part].height
+        if len(rows[part])
     }
     if settings.test is None and settings.valid is None:
         notes.append(_split_words(parts, settings))
@@ -197,23 +200,28 @@ def _seconds(series: pl.Series) -> NDArray[np.float64]:
     return to_seconds(series, date_format)
 
 
-def _table_source(frame: pl.DataFrame, schema: Schema, settings: DataSettings, *, where: str) -> TensorSource:
-    encoded = encode_inputs(frame, schema, where=where)
-    weights = None if settings.weight is None else _weights(need_column(frame, settings.weight, role="the weight"))
+def _table_source(
+    frame: pl.DataFrame, rows: Rows, schema: Schema, settings: DataSettings, *, where: str
+) -> TensorSource:
+    """Return some rows of a file as a source; messages name them by their numbers in the file."""
+    encoded = encode_inputs(frame[rows], schema, where=where)
+    weights = None
+    if settings.weight is not None:
+        weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
     return TensorSource(
         (torch.from_numpy(encoded["numbers"]), torch.from_numpy(encoded["categories"])),
-        torch.from_numpy(encode_targets(frame, schema)),
+        torch.from_numpy(encode_targets(frame, schema, rows)),
         weights=weights,
     )
 
 
-def _weights(series: pl.Series) -> torch.Tensor:
-    numbers = to_numbers(series)[0]
+def _weights(series: pl.Series, rows: Rows) -> torch.Tensor:
+    numbers = to_numbers(series)[0][rows]
     bad = np.flatnonzero(~(numbers >= 0))
     if len(bad) or not numbers.sum() > 0:
         raise DataError(
             f"weight column {series.name!r} has {len(bad)} values that are missing or below 0"
-            + (f", the first in row {bad[0] + 1}" if len(bad) else "; their sum is 0"),
+            + (f", the first in row {rows[bad[0]] + 1}" if len(bad) else "; their sum is 0"),
             hint="give each row a weight of 0 or more",
             code="data-weights",
         )
@@ -296,7 +304,7 @@ def _prepare_arrays_table(
         if part in frames:
             rows = np.arange(frames[part].height, dtype=np.int64)
             prepared.parts[part] = Part(
-                rows, _table_source(frames[part], prepared.schema, named, where=f"the {part} rows")
+                rows, _table_source(frames[part], rows, prepared.schema, named, where=f"the {part} rows")
             )
     prepared.notes[:1] = notes
     return prepared

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
@@ -14,7 +15,7 @@ from torch import nn
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
-from luthier.errors import RunError
+from luthier.errors import LuthierError, RunError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
@@ -62,7 +63,12 @@ def train(
     write_whole(folder / "split.safetensors", pack(rows, {"rows": "row numbers of each part, from 0"}, "luthier-split"))
     if report is not None:
         report(plan, folder)
-    return _run(plan, folder, callbacks)
+    try:
+        return _run(plan, folder, callbacks)
+    except LuthierError:
+        if not (folder / "record.jsonl").exists():  # it was refused before it began: no folder is left of it
+            shutil.rmtree(folder)
+        raise
 
 
 def resume(

@@ -102,6 +102,12 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
         if name in recipe.optimizer_args:
             raise SettingError(f"{name} is given twice: in optimizer_args too", code="setting-given-twice")
         arguments[name] = value
+    if cls is torch.optim.SparseAdam and not any(getattr(part, "sparse", False) for part in module.modules()):
+        raise SettingError(
+            f"optimizer SparseAdam takes sparse gradients, and no layer of {type(module).__name__} gives any",
+            hint="use Adam, or embeddings with sparse=True",
+            code="setting-optimizer",
+        )
     flavour = _FLAVOURS.get(recipe.optimizer_flavour, {})
     if any(name not in known for name in flavour):
         raise SettingError(

@@ -138,6 +138,13 @@ def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> 
             )
         arguments[horizon] = recipe.epochs * (steps_per_epoch or 1) if interval == "step" else recipe.epochs
     if name == "OneCycleLR":
+        total, rise = arguments.get("total_steps"), arguments.get("pct_start", 0.3)
+        if total is not None and abs(total * rise - 1) < 1e-9:  # torch divides by the length of the rise, less one
+            raise SettingError(
+                f"OneCycleLR cannot rise within {rise:g} of {total} steps: that is one step",
+                hint="train for more steps, or use another schedule",
+                code="setting-scheduler",
+            )
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
     if name == "ReduceLROnPlateau" and "mode" not in arguments and not recipe.monitor.endswith("loss"):
         arguments["mode"] = "max"

@@ -24,7 +24,8 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Tracking", "View", "__version__", "build", "design", "fit", "load", "order", "read_record", "resume", "train",
+    "Schema", "Stop", "Tracking", "View", "__version__", "build", "design", "eject", "fit", "load", "order", "read_record",
+    "replay", "resume", "train",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -32,7 +33,7 @@ SETTINGS = {
     "decay_norm_and_bias optimizer_args optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs "
     "batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
     "clip_value ema augment patience monitor min_delta seed device precision memory_format threads checkpoint_every_s "
-    "checkpoint_every_steps",
+    "checkpoint_every_steps on_write_error",
     "network": "network effort widths activation dropout batch_norm",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time delimiter encoding "
     "image_size skip_unreadable start",
@@ -43,6 +44,8 @@ COMMANDS: dict[str, set[str]] = {
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
     "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
+    "replay": {"run", "start", "stop", "quiet", "as_json"},
+    "eject": {"run", "folder", "quiet", "as_json"},
     "evaluate": {"model", "source", "device", "delimiter", "encoding", "quiet", "as_json"},
     "predict": {"model", "source", "output", "device", "delimiter", "encoding", "quiet", "as_json"},
 }  # fmt: skip

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from luthier.core.schema import Schema
     from luthier.errors import LuthierError
     from luthier.networks.build import build
+    from luthier.pipeline.eject import eject
     from luthier.pipeline.plan import Plan, design
+    from luthier.pipeline.replay import replay
     from luthier.pipeline.train import resume, train
     from luthier.serving.model import Model, load
     from luthier.training.callbacks import Callback, EarlyStopping, Stop, Tracking, View
@@ -43,10 +45,12 @@ _HOMES = {
     "View": "luthier.training.callbacks",
     "build": "luthier.networks.build",
     "design": "luthier.pipeline.plan",
+    "eject": "luthier.pipeline.eject",
     "fit": "luthier.training.fit",
     "load": "luthier.serving.model",
     "order": "luthier.core.order",
     "read_record": "luthier.training.record",
+    "replay": "luthier.pipeline.replay",
     "resume": "luthier.pipeline.train",
     "train": "luthier.pipeline.train",
 }
@@ -69,10 +73,12 @@ __all__ = [
     "__version__",
     "build",
     "design",
+    "eject",
     "fit",
     "load",
     "order",
     "read_record",
+    "replay",
     "resume",
     "train",
 ]

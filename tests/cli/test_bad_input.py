@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from luthier.core.tree import flatten
-from luthier.store.files import pack
+from luthier.store.files import write_tensors
 from tests.cli.conftest import PENGUINS, Command
 
 ROWS = "".join(f"{i % 7},{'red' if i % 3 else 'blue'},{'yes' if i % 2 else 'no'}\n" for i in range(60))
@@ -214,7 +213,7 @@ def bundle_of_other_shape(place: Path) -> None:
     tensors["head.weight"] = tensors["head.weight"][:, :5].contiguous()
     import json
 
-    path.write_bytes(pack(tensors, json.loads(text), "luthier"))
+    write_tensors(path, tensors, json.loads(text), "luthier")
 
 
 def cut_bundle(place: Path) -> None:
@@ -309,9 +308,3 @@ def test_a_full_disk_is_one_message(command: Command, tmp_path: Path, monkeypatc
     assert "[run-cannot-write]" in err
     assert "No space left" in err
     assert not list(tmp_path.rglob("*.part"))
-
-
-def test_codec_and_bundle_agree() -> None:
-    """Guard the fixture above: a packed document is what load_bundle reads."""
-    document, tensors = flatten({"a": 1})
-    assert pack(tensors, document, "luthier")[:1] != b"\x80"

@@ -16,7 +16,7 @@ from torch import nn
 import luthier
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import BundleError, RunError
-from luthier.store.checkpoint import load_checkpoint, save_checkpoint
+from luthier.store.checkpoint import CheckpointWriter, load_checkpoint
 from luthier.store.files import write_whole
 
 plain = st.recursive(
@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
 
 def test_any_flipped_byte_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
     for step in (1, 2):
-        save_checkpoint(tmp_path, {"step": step, "weight": torch.randn(20)}, global_step=step)
+        CheckpointWriter(tmp_path).save({"step": step, "weight": torch.randn(20)}, global_step=step)
     newest = sorted(tmp_path.iterdir())[-1]
     whole = newest.read_bytes()
     for place in range(0, len(whole), max(1, len(whole) // 60)):
@@ -95,6 +95,8 @@ def test_any_flipped_byte_of_a_checkpoint_is_noticed(tmp_path: Path) -> None:
         tree = load_checkpoint(tmp_path)
         assert tree is not None
         assert tree["step"] == 1, place
+        assert not newest.exists()  # set aside, so that it does not count as the newest
+        newest.with_suffix(".damaged").unlink()
     newest.write_bytes(whole)
     assert load_checkpoint(tmp_path)["step"] == 2  # type: ignore[index]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -91,6 +92,44 @@ def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: A
     return stopping.status if not result.is_done else 0
 
 
+@cli.command(short_help="Do steps of a run again, from the nearest checkpoint: the same bits.")
+@click.argument("run")
+@click.option("--from", "start", type=int, help="First step to show, counted from 0.")
+@click.option("--to", "stop", type=int, help="Step to stop before.")
+@_output_options
+def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool) -> int:
+    """Do steps of RUN again and hold them against its checkpoints and its record; nothing is written.
+
+    Where the run ended in a loss that is not finite, say which operation, layer and samples made it so.
+    Exit status 1: something differs.
+    """
+    from luthier.cli import show
+    from luthier.pipeline.replay import replay as replay_run
+
+    done = replay_run(run, start=start, stop=stop)
+    show.replay(done, as_json=as_json, quiet=quiet)
+    return 0 if done.is_equal else 1
+
+
+@cli.command(short_help="Write a run as a plain PyTorch project, without Luthier, that gives the same weights.")
+@click.argument("run")
+@click.argument("folder")
+@_output_options
+def eject(run: str, folder: str, quiet: bool, as_json: bool) -> int:
+    """Write RUN, a finished run of `luthier train`, into FOLDER as a plain PyTorch project.
+
+    `python train.py` in it trains again and writes model.safetensors, with the run's weights to the bit.
+    """
+    from luthier.pipeline.eject import eject as eject_run
+
+    files = eject_run(run, folder)
+    if as_json:
+        click.echo(json.dumps({"folder": folder, "files": files}))
+    elif not quiet:
+        click.echo(f"{folder}: {', '.join(files)}\ntrain again: cd {folder} && python train.py")
+    return 0
+
+
 @cli.command(short_help="Print the design for data as a run file, with the reasons.")
 @click.argument("source")
 @settings_options()
@@ -177,9 +216,10 @@ def _run(arguments: list[str]) -> int:
             hint = f"\n  luthier {error.ctx.info_name} --help lists what it takes".replace("luthier luthier", "luthier")
         _complain(error.format_message() + " [usage]" + hint)
         return 2
-    except (KeyboardInterrupt, click.Abort):
-        _complain("stopped by Ctrl-C")
-        return 130
+    except (KeyboardInterrupt, click.Abort) as error:
+        is_term = signal.SIGTERM in (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
+        _complain(f"stopped by {'SIGTERM' if is_term else 'Ctrl-C'}")
+        return 128 + (signal.SIGTERM if is_term else signal.SIGINT)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

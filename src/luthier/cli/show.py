@@ -11,6 +11,7 @@ from rich.table import Table
 
 from luthier.pipeline.plan import Plan
 from luthier.training.progress import Progress, is_watched
+from luthier.training.replay import Replay
 from luthier.training.result import Result
 
 _MAX_ROWS = 40
@@ -51,6 +52,34 @@ def plan(plan: Plan, folder: Path) -> None:
             table.add_row(name, str(getattr(plan.recipe, name)), plan.reasons[name])
     console.print(table)
     console.print(f"run folder: {folder}", markup=False)
+
+
+def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:
+    """Print steps done again, and what they were held against."""
+    if as_json:
+        cause = None if done.not_finite is None else str(done.not_finite)
+        print(json.dumps({"from": done.start, "steps": done.rows, "equal": done.checked, "not_finite": cause}))
+        return
+    if quiet:
+        return
+    console = _console()
+    if done.rows:
+        table = _table("step", "epoch", "batch", "loss", "gradient", "lr")
+        shown = done.rows if len(done.rows) <= _MAX_ROWS else [*done.rows[:10], {}, *done.rows[-10:]]
+        for row in shown:
+            if not row:
+                table.add_row("…")
+                continue
+            places = (str(row[name]) for name in ("step", "epoch", "batch"))
+            table.add_row(*places, *(f"{row[name]:.6g}" for name in ("loss", "grad_norm", "lr")))
+        console.print(table)
+    console.print(f"done again from step {done.start}")
+    for what, same in done.checked.items():
+        console.print(f"{what}: {'equal by the bit' if same else 'DIFFERS'}", markup=False)
+    if done.not_finite is not None:
+        console.print(f"{done.not_finite}\n  {done.not_finite.hint}", markup=False)
+    elif not done.rows:
+        console.print("no number that is not finite came up again: not all that the run did can be done again")
 
 
 def result(result: Result, *, as_json: bool, quiet: bool) -> None:

@@ -33,7 +33,7 @@ class Stopping(Callback):
 
     def _heard(self, number: int, frame: FrameType | None) -> Any:
         if self.signal is not None or not self.is_training:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(number)
         self.signal = number
 
     def on_start(self, run: View) -> None:

@@ -13,6 +13,7 @@ Precision = Literal["float32", "bf16", "fp16"]
 Flavour = Literal["default", "foreach", "fused", "single"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 Interval = Literal["step", "epoch"]
+Answer = Literal["continue", "stop"]
 
 
 def _setting(default: Any, words: str, group: str) -> Any:
@@ -109,6 +110,9 @@ class Recipe:
 
     checkpoint_every_s: float | None = _setting(60.0, "Seconds between checkpoints of a run", "checkpoints")
     checkpoint_every_steps: int | None = _setting(None, "Steps between checkpoints of a run", "checkpoints")
+    on_write_error: Answer = _setting(
+        "continue", "Where a checkpoint or the record cannot be written in mid-run: continue, or stop", "checkpoints"
+    )
 
     def __post_init__(self) -> None:
         check_types(self, where="the recipe")
@@ -208,3 +212,4 @@ class RecipeFields(TypedDict, total=False):
     threads: int | None
     checkpoint_every_s: float | None
     checkpoint_every_steps: int | None
+    on_write_error: Answer

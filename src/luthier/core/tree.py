@@ -14,7 +14,7 @@ from luthier.errors import RunError
 _TAG = "$"
 
 
-def flatten(tree: Any, *, where: str = "state", prefix: str = "") -> tuple[Any, dict[str, Tensor]]:
+def flatten(tree: Any, *, where: str = "state", prefix: str = "", copy: bool = False) -> tuple[Any, dict[str, Tensor]]:
     """Return `tree` as a JSON document and the tensors it refers to, named by their paths.
 
     Tensors that share memory, shape and strides are stored once and come back as one tensor.
@@ -23,6 +23,7 @@ def flatten(tree: Any, *, where: str = "state", prefix: str = "") -> tuple[Any, 
         tree: Nested dicts, lists, tuples, sets, numbers, strings, bytes, tensors, NumPy arrays, dtypes, devices.
         where: What this is, for messages.
         prefix: Put before each tensor's name.
+        copy: Give each tensor memory of its own on the CPU, so that what goes on living changes nothing in it.
 
     Raises:
         RunError: a value that is not data (a function, an object), named by its path.
@@ -30,13 +31,13 @@ def flatten(tree: Any, *, where: str = "state", prefix: str = "") -> tuple[Any, 
     >>> flatten({"net": {"weight": torch.zeros(2)}, "lr": 0.1})[0]
     {'net': {'weight': {'$': 'tensor', 'v': 'net.weight'}}, 'lr': 0.1}
     """
-    encoder = _Encoder(where, prefix)
+    encoder = _Encoder(where, prefix, copy)
     return encoder.encode(tree, ""), encoder.tensors
 
 
 class _Encoder:
-    def __init__(self, where: str, prefix: str) -> None:
-        self.where, self.prefix = where, prefix
+    def __init__(self, where: str, prefix: str, copy: bool) -> None:
+        self.where, self.prefix, self.copy = where, prefix, copy
         self.tensors: dict[str, Tensor] = {}
         self.names: dict[tuple[Any, ...], str] = {}
 
@@ -84,6 +85,9 @@ class _Encoder:
         self.tensors[name] = tensor
         return name
 
+    def _kept(self, tensor: Tensor) -> Tensor:
+        return tensor.contiguous().to("cpu", copy=True) if self.copy else tensor.contiguous()
+
     def _tensor(self, tensor: Tensor, path: str) -> Any:
         tensor = tensor.detach()
         if tensor.layout is not torch.strided:
@@ -101,7 +105,7 @@ class _Encoder:
             tensor.dtype,
         )
         shared = tensor.numel() > 0 and key in self.names
-        name = self.names[key] if shared else self._store(tensor.contiguous(), path)
+        name = self.names[key] if shared else self._store(self._kept(tensor), path)
         self.names[key] = name
         document: dict[str, Any] = {_TAG: "tensor", "v": name}
         if not tensor.is_contiguous():

@@ -1,6 +1,6 @@
 """Images in memory as a source: augmented by addressed draws, normalised, a batch at a time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -121,6 +121,7 @@ class ImageSource:
     ) -> None:
         self.pixels, self.targets, self.image, self.weights = pixels, targets, image, weights
         self.augment, self.channels_last = augment, channels_last
+        self.name_of: Callable[[int], str] | None = None  # what the user calls an image
         self._check()
 
     def __len__(self) -> int:

@@ -120,13 +120,18 @@ def _values(cells: pl.Series, column: Column) -> tuple[Floats, Mask]:
     numbers, missing, _ = to_numbers(cells)
     if column.kind == "date":
         return to_seconds(cells, column.date_format), missing
-    if column.kind == "boolean":
-        numbers = np.where(np.isin(numbers, (0, 1)), numbers, np.nan)
-        if cells.dtype == pl.String:
-            words = to_texts(cells).str.to_lowercase()
-            numbers[words.is_in(YES_WORDS).fill_null(False).to_numpy()] = 1
-            numbers[words.is_in(NO_WORDS).fill_null(False).to_numpy()] = 0
-    return numbers, missing
+    return boolean_values(cells) if column.kind == "boolean" else numbers, missing
+
+
+def boolean_values(cells: pl.Series) -> Floats:
+    """Return 1 for yes, 0 for no and NaN for neither, float64 `(N,)`."""
+    numbers = to_numbers(cells)[0]
+    numbers = np.where(np.isin(numbers, (0, 1)), numbers, np.nan)
+    if cells.dtype == pl.String:
+        words = to_texts(cells).str.to_lowercase()
+        numbers[words.is_in(YES_WORDS).fill_null(False).to_numpy()] = 1
+        numbers[words.is_in(NO_WORDS).fill_null(False).to_numpy()] = 0
+    return numbers
 
 
 def _features(cells: pl.Series, column: Column) -> list[Floats]:

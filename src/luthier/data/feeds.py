@@ -1,17 +1,21 @@
 """The batches of an epoch, from any place in it: over a source by address, over an own DataLoader by replay."""
 
 import logging
-import random
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from luthier.core.batch import Batch, split_batch
 from luthier.core.order import order
-from luthier.core.rng import get_rng_state, set_rng_state
+from luthier.core.rng import (
+    find_generators,
+    generator_states,
+    get_rng_state,
+    put_generators_back,
+    set_rng_state,
+)
 from luthier.data.sources import Source
 
 _log = logging.getLogger("luthier")
@@ -106,14 +110,14 @@ class LoaderFeed:
                 next(iterator)
             set_rng_state(now)
         else:
-            self.at_iter = {"global": get_rng_state(), "own": _states(self._generators())}
+            self.at_iter = {"global": get_rng_state(), "own": generator_states(self._generators())}
             iterator = iter(self.loader)
         for raw in iterator:
             yield split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the generators as they were at `iter()` and as they are now."""
-        state: dict[str, Any] = {"at_iter": self.at_iter, "now": _states(self._generators())}
+        state: dict[str, Any] = {"at_iter": self.at_iter, "now": generator_states(self._generators())}
         if hasattr(self.loader, "state_dict"):
             state["loader"] = self.loader.state_dict()
         return state
@@ -122,56 +126,17 @@ class LoaderFeed:
         """Put back what `state_dict` gave."""
         self.at_iter = state["at_iter"]
         self.positions = state.get("loader")
-        _put_back(self._generators(), state["now"])
+        put_generators_back(self._generators(), state["now"])
 
     def _restore(self, state: dict[str, Any]) -> None:
         set_rng_state(state["global"])
-        _put_back(self._generators(), state["own"])
+        put_generators_back(self._generators(), state["own"])
 
     def _generators(self) -> dict[str, Any]:
-        """Return the generators that hang on the loader, its samplers and its dataset, by attribute path."""
-        places = {"loader": self.loader}
+        """Return what hangs on the loader and is drawn from: generators, and samplers with a state of their own."""
+        found = find_generators(self.loader)
         for name in ("sampler", "batch_sampler", "dataset", "collate_fn"):
-            places[name] = getattr(self.loader, name, None)
-        places["batch_sampler.sampler"] = getattr(places["batch_sampler"], "sampler", None)
-        found: dict[str, Any] = {}
-        for path, place in places.items():
-            for name, value in getattr(place, "__dict__", {}).items():
-                if isinstance(value, torch.Generator | random.Random | np.random.Generator | np.random.RandomState):
-                    found[f"{path}.{name}"] = value
-            if place is not self.loader and hasattr(place, "state_dict") and hasattr(place, "load_state_dict"):
-                found[path] = place
+            place = getattr(self.loader, name, None)
+            if hasattr(place, "state_dict") and hasattr(place, "load_state_dict"):
+                found[name] = place
         return found
-
-
-def _states(generators: dict[str, Any]) -> dict[str, Any]:
-    return {path: _state(generator) for path, generator in generators.items()}
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, torch.Generator):
-        return generator.get_state()
-    if isinstance(generator, random.Random):
-        return generator.getstate()
-    if isinstance(generator, np.random.Generator):
-        return generator.bit_generator.state
-    if isinstance(generator, np.random.RandomState):
-        return generator.get_state()
-    return generator.state_dict()
-
-
-def _put_back(generators: dict[str, Any], states: dict[str, Any]) -> None:
-    for path, generator in generators.items():
-        if path not in states:
-            continue
-        state = states[path]
-        if isinstance(generator, torch.Generator):
-            generator.set_state(state)
-        elif isinstance(generator, random.Random):
-            generator.setstate(state)
-        elif isinstance(generator, np.random.Generator):
-            generator.bit_generator.state = state
-        elif isinstance(generator, np.random.RandomState):
-            generator.set_state(state)
-        else:
-            generator.load_state_dict(state)

@@ -1,6 +1,7 @@
 """What a caller holds, as a source of batches: tensors, arrays, frames, or a map-style Dataset."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from typing import Any, Protocol, cast, runtime_checkable
 
@@ -10,7 +11,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from luthier.core.batch import Batch, describe, num_rows, split_batch
-from luthier.core.rng import kept_rng, seed_sample
+from luthier.core.rng import (
+    find_generators,
+    generator_states,
+    kept_rng,
+    put_generators_back,
+    seed_generators,
+    seed_sample,
+)
 from luthier.errors import DataError
 
 
@@ -40,6 +48,7 @@ class TensorSource:
         self.targets = targets
         self.weights = weights
         self.target_key = target_key
+        self.name_of: Callable[[int], str] | None = None  # what the user calls a sample
         self._check_lengths()
 
     def __len__(self) -> int:
@@ -115,14 +124,22 @@ class _Addressed(Dataset[Any]):
     def __init__(self, dataset: Any, seed: int, epoch: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
 
+    @cached_property
+    def own(self) -> dict[str, Any]:
+        """The dataset's own generators: those of the copy, in a process that reads."""
+        return find_generators(self.dataset)
+
     def __getitem__(self, index: int) -> Any:
         seed_sample(self.seed, self.epoch, index)
+        seed_generators(self.own, self.seed, self.epoch, index)
         return self.dataset[index]
 
 
 def _read(samples: _Addressed, numbers: list[int]) -> Any:
+    states = generator_states(samples.own)
     with kept_rng():
         items = [samples[number] for number in numbers]
+    put_generators_back(samples.own, states)
     return default_collate(items)
 
 

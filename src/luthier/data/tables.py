@@ -166,6 +166,17 @@ def table_from(data: Any, name: str = "the data") -> Table:
     return Table(_with_rows(frame, name), name, notes + more)
 
 
+def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> tuple[str, str, str]:
+    """Return how a text table is written: its delimiter, its encoding as Python names it, and its header.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    source = _TextFile(path, options)
+    header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
+    return source.delimiter, source.encoding, header.decode()
+
+
 class _TextFile:
     """A delimited text file as blocks of UTF-8, whatever its encoding, compression and line ends."""
 

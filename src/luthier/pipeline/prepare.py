@@ -38,10 +38,28 @@ PARTS = ("train", "valid", "test")
 
 @dataclass
 class Part:
-    """One part of the data: its rows by number in its file, and the rows themselves."""
+    """One part of the data: its rows by number in its file, and the rows themselves.
+
+    Attributes:
+        rows: Numbers in the file, from 0.
+        source: The rows.
+        names: What the samples are called, where they are files.
+        file: The file they are rows of.
+    """
 
     rows: Rows
     source: TensorSource | ImageSource
+    names: tuple[str, ...] = ()
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        self.source.name_of = self.name_of
+
+    def name_of(self, place: int) -> str:
+        """Return what the user calls a sample: its row in the file, or its file."""
+        if self.names:
+            return self.names[place]
+        return f"row {self.rows[place] + 1}" + (f" of {self.file}" if self.file else "")
 
 
 @dataclass
@@ -126,15 +144,20 @@ def _prepare_table(settings: DataSettings, table: Table, schema: Schema | None) 
             task=task, targets=targets, columns=columns, label_delimiter=settings.labels, num_rows=len(split.train)
         )
         schema = _label_column(made, names)
-    frames = dict.fromkeys(PARTS, table.frame)
+    frames, names_of_files = dict.fromkeys(PARTS, table.frame), dict.fromkeys(PARTS, table.name)
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
             other = read_table(Path(file), _options(settings))
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
             frames[part], rows[part] = other.frame, _with_target(other.frame, settings, notes)[1]
+            names_of_files[part] = other.name
     parts = {
-        part: Part(rows[part], _table_source(frames[part], rows[part], schema, settings, where=f"the {part} rows"))
+        part: Part(
+            rows[part],
+            _table_source(frames[part], rows[part], schema, settings, where=f"the {part} rows"),
+            file=names_of_files[part],
+        )
         for part in PARTS
         if len(rows[part])
     }
@@ -304,7 +327,9 @@ def _prepare_arrays_table(
         if part in frames:
             rows = np.arange(frames[part].height, dtype=np.int64)
             prepared.parts[part] = Part(
-                rows, _table_source(frames[part], rows, prepared.schema, named, where=f"the {part} rows")
+                rows,
+                _table_source(frames[part], rows, prepared.schema, named, where=f"the {part} rows"),
+                file=Path(str(getattr(settings, part))).name,
             )
     prepared.notes[:1] = notes
     return prepared
@@ -333,6 +358,7 @@ def _prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...]
         if settings.image_size is not None:
             height = width = settings.image_size
     pixels: dict[str, NDArray[Any]] = {}
+    paths: dict[str, list[str]] = {}
     for part, folder in folders.items():
         decoded, errors = decode_all(
             folder.paths,
@@ -348,9 +374,10 @@ def _prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...]
             split = Split(*(np.setdiff1d(rows, bad) for rows in (split.train, split.valid, split.test)))
         else:
             decoded, frames[part] = decoded[good], frames[part][good]
-        pixels[part] = decoded
+            folder = replace(folder, paths=tuple(folder.paths[i] for i in good))
+        pixels[part], paths[part] = decoded, list(map(str, folder.paths))
     notes.append(f"every image is read as {channels} x {height} x {width}")
-    return _prepare_images(settings, pixels, frames, ["class"], split, augment, schema, notes)
+    return _prepare_images(settings, pixels, frames, ["class"], split, augment, schema, notes, paths)
 
 
 def _split_images(settings: DataSettings, frame: pl.DataFrame, names: list[str], hashes: NDArray[np.uint64]) -> Split:
@@ -376,6 +403,7 @@ def _prepare_images(
     augment: tuple[str, ...],
     schema: Schema | None,
     notes: list[str],
+    paths: Mapping[str, list[str]] | None = None,
 ) -> Prepared:
     """Return the parts; pixels and frames of `train` are split, those of `valid` and `test` are files of their own."""
     if schema is None:
@@ -405,14 +433,16 @@ def _prepare_images(
     parts = {}
     for part, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
         if part != "train" and part in pixels:
-            tensor, frame = torch.from_numpy(pixels[part]), frames[part]
+            tensor, frame, origin = torch.from_numpy(pixels[part]), frames[part], part
             rows = np.arange(frame.height, dtype=np.int64)
         else:
             tensor = whole if len(rows) == len(whole) else whole[torch.from_numpy(rows)]
-            frame = frames["train"][rows]
+            frame, origin = frames["train"][rows], "train"
         if len(rows):
             target = torch.from_numpy(encode_targets(frame, schema))
             kinds = augment if part == "train" else ()
-            parts[part] = Part(rows, ImageSource(tensor, target, schema.image, augment=kinds))
+            named = tuple(paths[origin][row] for row in rows) if paths else ()
+            file = Path(str(settings.source if origin == "train" else getattr(settings, origin))).name
+            parts[part] = Part(rows, ImageSource(tensor, target, schema.image, augment=kinds), named, file)
     notes.append(_split_words(parts, settings))
     return Prepared(schema, parts, notes)

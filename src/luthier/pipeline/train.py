@@ -23,7 +23,7 @@ from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.prepare import Part
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
-from luthier.store.files import cannot_write, pack, write_whole
+from luthier.store.files import cannot_write, write_tensors, write_whole
 from luthier.training.fit import fit
 from luthier.training.folder import open_folder
 from luthier.training.result import Result
@@ -60,7 +60,8 @@ def train(
     folder = _fresh_folder(plan, None if run is None else Path(run))
     write_whole(folder / "run.toml", plan.toml(folder).encode())
     rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
-    write_whole(folder / "split.safetensors", pack(rows, {"rows": "row numbers of each part, from 0"}, "luthier-split"))
+    words = {"rows": "row numbers of each part, from 0"}
+    write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     if report is not None:
         report(plan, folder)
     try:
@@ -91,19 +92,8 @@ def resume(
     Raises:
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
-    folder = Path(run)
-    if not (folder / "run.toml").is_file():
-        raise RunError(
-            f"{folder} is no run's folder: it has no run.toml",
-            hint="name the folder that luthier train wrote, such as runs/penguins",
-            code="run-not-found",
-        )
     more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    plan = design(folder / "run.toml", **more, **given)
-    if plan.settings.source.endswith("<in memory>"):
-        raise RunError(
-            f"{folder} trained on data in memory, which is gone", hint="train again", code="run-data-in-memory"
-        )
+    folder, plan = open_run(run, **more, **given)
     if report is not None:
         report(plan, folder)
     result = _run(plan, open_folder(folder), callbacks)
@@ -112,25 +102,54 @@ def resume(
     return result
 
 
-def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
-    schema, parts = plan.schema, plan.prepared.parts
-    seed = plan.recipe.seed
-    assert seed is not None
+def make_module(plan: Plan) -> nn.Module:
+    """Return the network of a plan with the weights that training starts from."""
+    assert plan.recipe.seed is not None
     with kept_rng():
-        seed_all(seed)
+        seed_all(plan.recipe.seed)
         module = build(plan.blueprint)
     if plan.start is not None:
         load_weights(module, plan.start.weights, where="the bundle")
-    valid = parts.get("valid")
-    result = fit(
-        module,
-        parts["train"].source,
-        valid.source if valid else None,
-        recipe=plan.recipe,
-        metrics=metrics_for(schema) if valid else (),
-        callbacks=callbacks,
-        run=folder,
-    )
+    return module
+
+
+def fit_arguments(plan: Plan, module: nn.Module) -> dict[str, Any]:
+    """Return what a run of the command calls `fit` with, beside its folder and callbacks."""
+    valid = plan.prepared.parts.get("valid")
+    return {
+        "module": module,
+        "train": plan.prepared.parts["train"].source,
+        "valid": valid.source if valid else None,
+        "recipe": plan.recipe,
+        "metrics": metrics_for(plan.schema) if valid else (),
+    }
+
+
+def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
+    """Return the folder of a run of the command, and its plan made anew from `run.toml` and the data.
+
+    Raises:
+        RunError: no such run, or one over data in memory.
+    """
+    folder = Path(run)
+    if not (folder / "run.toml").is_file():
+        raise RunError(
+            f"{folder} is no folder of the command's runs: it has no run.toml",
+            hint="name a folder that luthier train wrote, as runs/penguins; a run of fit goes on by the same call",
+            code="run-not-found",
+        )
+    plan = design(folder / "run.toml", **given)
+    if plan.settings.source.endswith("<in memory>"):
+        raise RunError(
+            f"{folder} trained on data in memory, which is gone", hint="train again", code="run-data-in-memory"
+        )
+    return folder, plan
+
+
+def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
+    schema, parts = plan.schema, plan.prepared.parts
+    module = make_module(plan)
+    result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder)
     best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
     figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}
@@ -143,7 +162,7 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
         facts={
             "luthier": VERSION,
             "torch": torch.__version__,
-            "seed": seed,
+            "seed": plan.recipe.seed,
             "source": plan.settings.source,
         },
     )

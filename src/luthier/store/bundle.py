@@ -14,7 +14,7 @@ from luthier.core.schema import Schema, Task
 from luthier.core.tree import flatten, unflatten
 from luthier.core.version import VERSION
 from luthier.errors import BundleError, SettingError
-from luthier.store.files import pack, unpack, write_whole
+from luthier.store.files import unpack, write_tensors
 
 _KEY = "luthier"
 _BUFFERS = "luthier.buffers."
@@ -44,15 +44,15 @@ class Bundle:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def module_weights(module: nn.Module) -> dict[str, Any]:
+def module_weights(module: nn.Module, *, copy: bool = True) -> dict[str, Any]:
     """Return a copy of the module's `state_dict`, and under `buffers` of the buffers that a state dict leaves out.
 
-    Tied weights stay one tensor.
+    Tied weights stay one tensor. With `copy=False` they are the module's own tensors, for a use at once.
     """
     copies: dict[tuple[Any, ...], Tensor] = {}
 
     def copied(value: Any) -> Any:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or not copy:
             return value
         key = (value.data_ptr(), value.shape, value.stride(), value.dtype, value.device)
         if key not in copies:
@@ -116,7 +116,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "state": state,
         "buffers": buffers,
     }
-    write_whole(path, pack({**tensors, **others}, written, _KEY))
+    write_tensors(path, {**tensors, **others}, written, _KEY)
 
 
 def load_bundle(path: Path) -> Bundle:

@@ -1,37 +1,119 @@
 """Checkpoints of a run: to go on from, by the bit, after a kill at any instant."""
 
 import logging
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
+from torch import Tensor
+
 from luthier.core.tree import flatten, unflatten
-from luthier.errors import RunError
-from luthier.store.files import pack, unpack, write_whole
+from luthier.errors import LuthierError, RunError
+from luthier.store.files import cannot_write, unpack, write_tensors
 
 _log = logging.getLogger("luthier")
 _KEY = "luthier-checkpoint"
 FORMAT = 1
+IN_BACKGROUND_BYTES = 32 << 20
+"""States of this size or more are copied and written while training goes on; smaller ones are written at once."""
 
 
-def save_checkpoint(folder: Path, tree: Any, *, global_step: int, keep: int = 2) -> Path:
-    """Write a run's state; then remove all but the newest `keep` checkpoints.
+class CheckpointWriter:
+    """Writes a run's states into its `checkpoints` folder, and keeps the newest `keep`.
 
     Args:
-        folder: The run's `checkpoints` folder; it is made where it is not there.
-        tree: Nested plain values and tensors.
-        global_step: The step it was taken after; it names the file.
+        folder: It is made where it is not there.
         keep: How many stay. The one before stays until the new one is proven.
+    """
+
+    def __init__(self, folder: Path, *, keep: int = 2) -> None:
+        self.folder, self.keep = folder, keep
+        self._thread: Thread | None = None
+        self._error: LuthierError | None = None
+
+    def save(self, tree: Any, *, global_step: int) -> None:
+        """Write a state; a large one is copied and written in the background.
+
+        Args:
+            tree: Nested plain values and tensors.
+            global_step: The step it was taken after; it names the file.
+
+        Raises:
+            RunError: this one, or the one before in the background, cannot be written, or holds what is no data.
+        """
+        self.join()
+        document, tensors = flatten(tree, where="the run's state")
+        if sum(tensor.nbytes for tensor in tensors.values()) < IN_BACKGROUND_BYTES:
+            self._write(document, tensors, global_step)
+            return
+        document, tensors = flatten(tree, where="the run's state", copy=True)
+        self._thread = Thread(target=self._try, args=(document, tensors, global_step), name="luthier-checkpoint")
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for what is being written.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a state is being written in the background."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def _try(self, document: Any, tensors: dict[str, Tensor], global_step: int) -> None:
+        try:
+            self._write(document, tensors, global_step)
+        except LuthierError as error:
+            self._error = error
+        except Exception as error:  # raised by join(), in the thread that can say it
+            self._error = RunError(f"the checkpoint cannot be written: {error}", code="run-cannot-write")
+
+    def _write(self, document: Any, tensors: dict[str, Tensor], global_step: int) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+        path = self.folder / f"step-{global_step:010d}.safetensors"
+        write_tensors(path, tensors, {"format": FORMAT, "tree": document}, _KEY)
+        for old in checkpoints(self.folder)[self.keep :]:
+            old.unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return a run's checkpoint files, the newest first."""
+    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+
+
+def step_of(path: Path) -> int:
+    """Return the step that a checkpoint file was taken after."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def read_checkpoint(path: Path) -> Any:
+    """Return the tree of one checkpoint.
 
     Raises:
-        RunError: it cannot be written, or holds what is no data.
+        ValueError: it is damaged.
+        OSError: it cannot be read.
+        RunError: a newer Luthier wrote it.
     """
-    document, tensors = flatten(tree, where="the run's state")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{global_step:010d}.safetensors"
-    write_whole(path, pack(tensors, {"format": FORMAT, "tree": document}, _KEY))
-    for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
-        old.unlink(missing_ok=True)
-    return path
+    tensors, document = unpack(path, _KEY)
+    if document["format"] > FORMAT:
+        raise RunError(
+            f"checkpoint {path} has format {document['format']}, and this Luthier reads up to {FORMAT}",
+            hint="update luthier",
+            code="run-newer-format",
+        )
+    return unflatten(document["tree"], tensors)
 
 
 def load_checkpoint(folder: Path) -> Any | None:
@@ -42,20 +124,19 @@ def load_checkpoint(folder: Path) -> Any | None:
     Raises:
         RunError: there are checkpoints, and none is whole; or a newer Luthier wrote them.
     """
-    paths = sorted(folder.glob("step-*.safetensors"), reverse=True)
+    paths = checkpoints(folder)
+    damaged: list[Path] = []
     for path in paths:
         try:
-            tensors, document = unpack(path, _KEY)
+            tree = read_checkpoint(path)
         except (ValueError, OSError) as error:
             _log.warning("checkpoint %s is damaged: %s; the one before is used", path, error)
+            damaged.append(path)
             continue
-        if document["format"] > FORMAT:
-            raise RunError(
-                f"checkpoint {path} has format {document['format']}, and this Luthier reads up to {FORMAT}",
-                hint="update luthier",
-                code="run-newer-format",
-            )
-        return unflatten(document["tree"], tensors)
+        for newer in damaged:  # out of the way, so that it does not count among the newest
+            with suppress(OSError):
+                newer.replace(newer.with_suffix(".damaged"))
+        return tree
     if paths:
         raise RunError(
             f"all {len(paths)} checkpoints in {folder} are damaged",

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,24 +23,69 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         RunError: the folder cannot be written, the disk is full, or what was read back differs.
     """
+    digest = hashlib.sha256(content).digest()
+    _replace(
+        path,
+        lambda beside: beside.write_bytes(content),
+        lambda beside: hashlib.sha256(beside.read_bytes()).digest() == digest,
+    )
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Any, key: str) -> None:
+    """Write a safetensors file that carries `document` (JSON) and a SHA-256 over all of it under metadata `key`.
+
+    It is written as `write_whole` writes, without a copy of the file in memory; other threads go on meanwhile.
+
+    Raises:
+        RunError: as `write_whole`.
+    """
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    kept = _apart(tensors)
+    digest = _digest(kept, text)
+
+    def write(beside: Path) -> None:
+        beside.touch()
+        mode = beside.stat().st_mode  # as the user's umask has it; the library would give it to the owner alone
+        try:
+            safetensors.torch.save_file(kept, beside, metadata={key: text, "sha256": digest})
+        except safetensors.SafetensorError as error:
+            raise OSError(str(error)) from error
+        beside.chmod(mode)
+
+    def is_what_was_written(beside: Path) -> bool:
+        try:
+            unpack(beside, key)
+        except ValueError:
+            return False
+        return True
+
+    _replace(path, write, is_what_was_written)
+
+
+def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path], bool]) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if hashlib.sha256(beside.read_bytes()).digest() != hashlib.sha256(content).digest():
+        write(beside)
+        _flush(beside, os.O_RDWR)
+        if not is_proven(beside):
             raise RunError(
                 f"{path} was written, and other bytes were read back",
                 hint="check the disk; nothing was replaced",
                 code="run-write-differs",
             )
         beside.replace(path)
-        _flush_folder(path.parent)
+        if os.name != "nt":  # Windows opens no folder
+            _flush(path.parent, os.O_RDONLY)
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what a kill left half-written in a folder."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
@@ -52,22 +97,26 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     )
 
 
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows opens no folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
+def _flush(path: Path, flags: int) -> None:
+    handle = os.open(path, flags)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
 
 
-def pack(tensors: Mapping[str, Tensor], document: Any, key: str) -> bytes:
-    """Return a safetensors file that carries `document` (JSON) and a SHA-256 over all of it under metadata `key`."""
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    metadata = {key: text, "sha256": _digest(kept, text)}
-    return safetensors.torch.save(kept, metadata=metadata)
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors on the CPU, contiguous, each with memory of its own, as safetensors wants them."""
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        value = tensor.detach().cpu().contiguous()
+        storage = value.untyped_storage()
+        if storage.nbytes() != value.nbytes or (value.numel() and storage.data_ptr() in seen):
+            value = value.clone()
+        seen.add(value.untyped_storage().data_ptr())
+        kept[name] = value
+    return kept
 
 
 def unpack(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:

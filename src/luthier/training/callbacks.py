@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from torch import nn
 
 from luthier.core.recipe import Recipe
-from luthier.errors import LuthierError, SettingError
-from luthier.store.checkpoint import save_checkpoint
+from luthier.errors import RunError, SettingError
+from luthier.store.checkpoint import CheckpointWriter
 
 _log = logging.getLogger("luthier")
 
@@ -189,33 +189,46 @@ class TimeLimit(Callback):
 class Checkpointing(Callback):
     """Write a checkpoint when the run starts, by time, by step, and when it ends."""
 
-    def __init__(self, *, every_s: float | None = 60.0, every_steps: int | None = None) -> None:
-        self.every_s, self.every_steps = every_s, every_steps
+    def __init__(
+        self, *, every_s: float | None = 60.0, every_steps: int | None = None, stop_on_error: bool = False
+    ) -> None:
+        self.every_s, self.every_steps, self.stop_on_error = every_s, every_steps, stop_on_error
         self.last = time.monotonic()
+        self.writer: CheckpointWriter | None = None
 
     def on_start(self, run: View) -> None:
         """Show at once that the folder can be written and that all state is data."""
+        if run.folder is not None:
+            self.writer = CheckpointWriter(run.folder / "checkpoints")
         self._save(run)
 
     def on_step_end(self, run: View) -> None:
-        """Write where it is due; a failure is said, and training goes on."""
+        """Write where it is due; a failure is said, and training goes on or stops as `stop_on_error` has it."""
         by_step = self.every_steps is not None and run.global_step % self.every_steps == 0
-        by_time = self.every_s is not None and time.monotonic() - self.last >= self.every_s
-        if by_step or by_time:
-            try:
-                self._save(run)
-            except LuthierError as error:
-                self.last = time.monotonic()
-                _log.error("NO CHECKPOINT was written at step %s: %s", run.global_step, error)
+        gone = time.monotonic() - self.last
+        by_time = self.every_s is not None and (gone >= self.every_s or gone < 0)  # below 0: a clock set back
+        if by_step or (by_time and not (self.writer and self.writer.is_busy)):
+            self._try(run)
 
     def on_end(self, run: View) -> None:
         """Write the state that the run ends in, unless it was cut off inside an update."""
-        if run.is_whole:
-            self._save(run)
-        elif run.folder is not None:
+        if not run.is_whole and run.folder is not None:
             _log.warning("the run was cut off inside an update: a resume goes on from the checkpoint before it")
+        self._try(run, save=run.is_whole, wait=True)
+
+    def _try(self, run: View, *, save: bool = True, wait: bool = False) -> None:
+        try:
+            if save:
+                self._save(run)
+            if wait and self.writer is not None:
+                self.writer.join()
+        except RunError as error:
+            self.last = time.monotonic()
+            if self.stop_on_error:
+                raise
+            _log.error("NO CHECKPOINT was written at step %s: %s", run.global_step, error)
 
     def _save(self, run: View) -> None:
-        if run.folder is not None:
-            save_checkpoint(run.folder / "checkpoints", run.snapshot(), global_step=run.global_step)
+        if self.writer is not None:
+            self.writer.save(run.snapshot(), global_step=run.global_step)
         self.last = time.monotonic()

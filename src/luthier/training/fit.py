@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from luthier.checks.static import check_optimizer
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
-from luthier.errors import SettingError
+from luthier.errors import SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import Step
 from luthier.metrics.metrics import as_metrics
@@ -24,6 +24,7 @@ from luthier.training.loop import train as train_run
 from luthier.training.optimizers import make_optimizer
 from luthier.training.progress import Progress, is_watched
 from luthier.training.record import Record
+from luthier.training.replay import Memory, find_not_finite, states_of
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
@@ -98,55 +99,21 @@ def fit(
     given: dict[str, Any] = {**recipe_fields}
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
-    place = place_module(module, device, chosen)
-    loss, metric_list = choose_criterion(criterion, step, chosen, train, place), as_metrics(metrics)
-    if step is not None and metric_list:
-        raise SettingError(
-            "metrics are given with an own step, whose outputs Luthier does not see",
-            hint="leave metrics out, or use criterion= in place of step=",
-            code="setting-ignored",
-        )
-    found = get_rng_state()
+    live, found = None, get_rng_state()
     try:
-        if chosen.seed is not None:
-            seed_all(chosen.seed)
-        seed_of_run = _seed(chosen, train)
-        feeds = [
-            None if data is None else make_feed(data, chosen, seed_of_run, target_key, step is None, is_train=is_train)
-            for data, is_train in ((train, True), (valid, False))
-        ]
-        assert feeds[0] is not None
-        optimizer = make_optimizer(optimizer, module, chosen)
-        folder = None if run is None else open_folder(Path(run))
-        live = Run(
-            module=module,
-            optimizer=optimizer,
-            schedule=make_schedule(scheduler, optimizer, chosen, steps_per_epoch=steps_per_epoch(feeds[0], chosen)),
-            criterion=loss,
-            step=step,
-            train=feeds[0],
-            valid=feeds[1],
-            recipe=chosen,
-            metrics=metric_list,
-            callbacks=_with_own(list(callbacks), chosen, has_folder=folder is not None),
-            device=place,
-            state=RunState(seed=seed_of_run),
-            record=Record(folder / "record.jsonl" if folder else None),
-            arguments={},
-            folder=folder,
-            average=_average(module, chosen),
-            scaler=torch.amp.GradScaler(place.type) if chosen.precision == "fp16" else None,
-            restore_best=restore_best,
-            check=check,
-        )
-        if check:
-            live.find(check_optimizer(module, optimizer))
-        live.arguments = arguments_of(live)
+        live = make_run(
+            module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
+            step=step, metrics=metrics, callbacks=callbacks, folder=None if run is None else Path(run),
+            device=device, check=check, restore_best=restore_best, target_key=target_key,
+        )  # fmt: skip
+        live.record.open()
         if continue_run(live):
-            train_run(live)
+            _train(live)
         else:
             keep_weights(live)
     finally:
+        if live is not None:
+            live.record.close()
         if chosen.seed is not None:
             set_rng_state(found)
     stop = live.state.stop
@@ -154,13 +121,101 @@ def fit(
         module=module,
         record=live.record,
         best_epoch=live.state.best_epoch if restore_best else live.state.epoch - 1,
-        model=Model(module, task=task_of(loss), criterion=loss),
+        model=Model(module, task=task_of(live.criterion), criterion=live.criterion),
         stopped=stop.reason if stop else None,
         is_done=live.state.is_done,
         global_step=live.state.global_step,
-        folder=folder,
+        folder=live.folder,
         findings=live.findings,
     )
+
+
+def make_run(
+    module: nn.Module,
+    train: Any,
+    valid: Any = None,
+    *,
+    recipe: Recipe,
+    criterion: Criterion | str | None = None,
+    optimizer: Any = None,
+    scheduler: Any = None,
+    step: Step | None = None,
+    metrics: Iterable[Any] | Mapping[str, Any] = (),
+    callbacks: Iterable[Any] = (),
+    folder: Path | None = None,
+    device: str | torch.device | None = None,
+    check: bool = True,
+    restore_best: bool = True,
+    target_key: str | None = None,
+) -> Run:
+    """Return the live parts of a run before its first step, from the arguments of `fit`; seed the generators.
+
+    Raises:
+        LuthierError: as `fit` does, before it trains.
+    """
+    place = place_module(module, device, recipe)
+    loss, metric_list = choose_criterion(criterion, step, recipe, train, place), as_metrics(metrics)
+    if step is not None and metric_list:
+        raise SettingError(
+            "metrics are given with an own step, whose outputs Luthier does not see",
+            hint="leave metrics out, or use criterion= in place of step=",
+            code="setting-ignored",
+        )
+    if recipe.seed is not None:
+        seed_all(recipe.seed)
+    seed = _seed(recipe, train)
+    feeds = [
+        None if data is None else make_feed(data, recipe, seed, target_key, step is None, is_train=is_train)
+        for data, is_train in ((train, True), (valid, False))
+    ]
+    assert feeds[0] is not None
+    optimizer = make_optimizer(optimizer, module, recipe)
+    if folder is not None:
+        folder = open_folder(folder)
+    run = Run(
+        module=module,
+        optimizer=optimizer,
+        schedule=make_schedule(scheduler, optimizer, recipe, steps_per_epoch=steps_per_epoch(feeds[0], recipe)),
+        criterion=loss,
+        step=step,
+        train=feeds[0],
+        valid=feeds[1],
+        recipe=recipe,
+        metrics=metric_list,
+        callbacks=_with_own(list(callbacks), recipe, has_folder=folder is not None, check=check),
+        device=place,
+        state=RunState(seed=seed),
+        record=Record(folder / "record.jsonl" if folder else None),
+        arguments={},
+        folder=folder,
+        average=_average(module, recipe),
+        scaler=torch.amp.GradScaler(place.type) if recipe.precision == "fp16" else None,
+        restore_best=restore_best,
+        check=check,
+    )
+    if check:
+        run.find(check_optimizer(module, optimizer))
+    run.arguments = arguments_of(run)
+    return run
+
+
+def _train(run: Run) -> None:
+    """Train; where a loss is not finite, do the steps again to say what made it so.
+
+    Raises:
+        TrainingError: with the operation, the layer and the samples, where they could be found.
+    """
+    try:
+        train_run(run)
+    except TrainingError as error:
+        if error.code != "training-loss-not-finite":
+            raise
+        found = find_not_finite(run, states_of(run)) if run.check else None
+        row = {"event": "not-finite", "epoch": run.state.epoch, "step": run.state.global_step, "what": error.message}
+        run.note(row if found is None else {**row, "cause": str(found)})
+        if found is None:
+            raise
+        raise TrainingError(f"{error.message}\n  first {found}", hint=found.hint, code=error.code) from error
 
 
 def _seed(recipe: Recipe, train: Any) -> int:
@@ -169,15 +224,23 @@ def _seed(recipe: Recipe, train: Any) -> int:
     return 0 if is_loader(train) else draw_seed()
 
 
-def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool) -> list[Any]:
+def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, check: bool) -> list[Any]:
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
     if recipe.max_time_s is not None:
         callbacks.append(TimeLimit(recipe.max_time_s))
     if is_watched(sys.stdout) and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.append(Progress())
+    if check and not has_folder:
+        callbacks.append(Memory())
     if has_folder:  # last, so that a checkpoint holds what the others made of the same moment
-        callbacks.append(Checkpointing(every_s=recipe.checkpoint_every_s, every_steps=recipe.checkpoint_every_steps))
+        callbacks.append(
+            Checkpointing(
+                every_s=recipe.checkpoint_every_s,
+                every_steps=recipe.checkpoint_every_steps,
+                stop_on_error=recipe.on_write_error == "stop",
+            )
+        )
     return callbacks
 
 

@@ -16,7 +16,7 @@ from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import TensorSource
 from luthier.errors import RunError
 from luthier.store.checkpoint import load_checkpoint
-from luthier.store.files import cannot_write
+from luthier.store.files import cannot_write, remove_parts
 from luthier.training.callbacks import EarlyStopping
 from luthier.training.record import read_record
 from luthier.training.schedules import has_horizon, make_schedule
@@ -27,7 +27,15 @@ _log = logging.getLogger("luthier")
 # None of these moves a bit.
 _MAY_DIFFER = {
     f"recipe.{name}"
-    for name in ("checkpoint_every_s", "checkpoint_every_steps", "num_workers", "device", "max_time_s", "threads")
+    for name in (
+        "checkpoint_every_s",
+        "checkpoint_every_steps",
+        "num_workers",
+        "device",
+        "max_time_s",
+        "threads",
+        "on_write_error",
+    )
 }
 
 
@@ -61,7 +69,11 @@ def continue_run(run: Run) -> bool:
     Raises:
         RunError: the call's arguments differ from the run's, or its checkpoints are gone or damaged.
     """
-    tree = None if run.folder is None else load_checkpoint(run.folder / "checkpoints")
+    tree = None
+    if run.folder is not None:
+        remove_parts(run.folder)
+        remove_parts(run.folder / "checkpoints")
+        tree = load_checkpoint(run.folder / "checkpoints")
     if tree is None:
         rows = 0 if run.record.path is None else len(read_record(run.record.path))
         if rows > 1:
@@ -70,17 +82,20 @@ def continue_run(run: Run) -> bool:
                 hint="put its checkpoints folder back, or choose a new folder",
                 code="run-checkpoints-missing",
             )
-        run.record.cut(0)  # a run killed before its first checkpoint has trained nothing yet
+        if rows:  # killed before its first checkpoint, which is written before the first step
+            _log.warning("%s was cut off before its first step: it starts", run.folder)
+        run.record.rewrite("")
         row = {"event": "start", "seed": run.state.seed, "module": type(run.module).__name__, **machine()}
         run.record.append(row)
         return True
-    extended = _compare(tree["arguments"], run)
+    extended = compare_arguments(tree["arguments"], run)
     here = machine()
     for name, value in tree["machine"].items():
         if here[name] != value:
             _log.warning("%s was %s and is %s: the bits may differ from a run never stopped", name, value, here[name])
     run.restore(tree)
     if extended:
+        run.note({"event": "extended", "epoch": run.state.epoch, "epochs": run.recipe.epochs})
         _extend(run, added=run.recipe.epochs - run.state.epoch)
     return not run.state.is_done
 
@@ -101,8 +116,16 @@ def _extend(run: Run, *, added: int) -> None:
         _log.info("%s starts anew over the %d added epochs", run.recipe.scheduler, added)
 
 
-def _compare(before: Mapping[str, Any], run: Run) -> bool:
-    """Return whether the run is finished and asked for more epochs; raise where anything else differs."""
+def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
+    """Return whether the run is finished and asked for more epochs.
+
+    Args:
+        before: The arguments that a checkpoint has.
+        run: The run as it is made now.
+
+    Raises:
+        RunError: anything else differs that moves a bit.
+    """
     old, new = _dotted(before), _dotted(run.arguments)
     differing = [
         name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name) and name not in _MAY_DIFFER
@@ -114,7 +137,7 @@ def _compare(before: Mapping[str, Any], run: Run) -> bool:
     if differing:
         said = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in differing[:6])
         raise RunError(
-            f"{run.folder} is a run with other arguments: {said}",
+            f"{run.folder or 'the run'} was made with other arguments: {said}",
             hint="make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",
         )

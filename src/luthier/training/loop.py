@@ -15,7 +15,7 @@ from luthier.errors import SettingError, TrainingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.state import Run
-from luthier.training.step import check_finite, train_step
+from luthier.training.step import train_step
 
 _LOOK_EVERY = 64  # steps between looks at the losses: a fixed schedule, so that the step itself needs no host sync
 
@@ -25,25 +25,29 @@ def train(run: Run) -> None:
 
     Whatever ends it, the module holds the best weights afterwards (the last with `restore_best=False`).
     """
-    state, recipe = run.state, run.recipe
+    state = run.state
     try:
         run.tell("on_start")
-        while state.epoch < recipe.epochs and state.stop is None:
-            train_epoch(run)
-            if state.stop is None:
-                validate(run)
-                finish_epoch(run)
+        advance(run)
         state.is_done = state.stop is None or state.stop.finished
         if state.is_done:
-            run.record.append(
-                {"event": "end", "reason": state.stop.reason if state.stop else "all epochs are done",
-                 "best_epoch": state.best_epoch}
-            )  # fmt: skip
+            reason = state.stop.reason if state.stop else "all epochs are done"
+            run.note({"event": "end", "reason": reason, "best_epoch": state.best_epoch})
     finally:
         try:
             run.tell("on_end")
         finally:
             keep_weights(run)
+
+
+def advance(run: Run) -> None:
+    """Do epoch after epoch, from wherever the run's state is to the end or a stop."""
+    state = run.state
+    while state.epoch < run.recipe.epochs and state.stop is None:
+        train_epoch(run)
+        if state.stop is None:
+            validate(run)
+            finish_epoch(run)
 
 
 def train_epoch(run: Run) -> None:
@@ -60,11 +64,11 @@ def train_epoch(run: Run) -> None:
             break
         state.batch += done
         if len(state.loss.pending) >= _LOOK_EVERY:
-            check_finite(run, state.loss.fold())
+            run.look()
         state.epoch_seconds = time.perf_counter() - start
         run.is_whole = True
         run.tell("on_step_end")
-    check_finite(run, state.loss.fold())
+    run.look()
     run.is_whole = True
     if not state.batch:
         raise TrainingError(
@@ -119,11 +123,13 @@ def finish_epoch(run: Run) -> None:
             state.best_weights = module_weights(run.evaluated) if run.restore_best else None
     else:
         state.best_epoch = state.epoch
+    run.is_whole = False  # the schedule moves now and the page is turned last
     run.schedule.end_epoch(value)
-    run.record.append({"event": "epoch", "epoch": state.epoch, "step": state.global_step, **state.figures})
+    run.note({"event": "epoch", "epoch": state.epoch, "step": state.global_step, **state.figures})
     run.tell("on_epoch_end")
     state.epoch, state.batch, state.epoch_seconds = state.epoch + 1, 0, 0.0
     state.loss = type(state.loss)()
+    run.is_whole = True
 
 
 def keep_weights(run: Run) -> None:

@@ -57,7 +57,7 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
             code="setting-no-parameters",
         )
     if isinstance(given, str):
-        given = _class_named(given)
+        given = optimizer_class(given)
     if isinstance(given, type) and issubclass(given, Optimizer):
         optimizer = _make(given, module, recipe)
     else:
@@ -68,7 +68,12 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
     return optimizer
 
 
-def _class_named(name: str) -> type[Optimizer]:
+def optimizer_class(name: str) -> type[Optimizer]:
+    """Return the class of torch.optim of that name, in any case.
+
+    Raises:
+        SettingError: there is none, or it needs a closure.
+    """
     by_lower = {known.lower(): known for known in optimizer_names()}
     if name.lower() in (known.lower() for known in _CLOSURE):
         raise _needs_closure(name)
@@ -88,7 +93,12 @@ def _needs_closure(name: str) -> SettingError:
     )
 
 
-def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
+def optimizer_arguments(cls: type[Optimizer], recipe: Recipe) -> dict[str, Any]:
+    """Return what an optimizer class is made with, beside the parameters.
+
+    Raises:
+        SettingError: a setting that it does not have, or that is given twice.
+    """
     known = inspect.signature(cls).parameters
     arguments: dict[str, Any] = dict(recipe.optimizer_args)
     for name in _FIELDS:
@@ -102,12 +112,6 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
         if name in recipe.optimizer_args:
             raise SettingError(f"{name} is given twice: in optimizer_args too", code="setting-given-twice")
         arguments[name] = value
-    if cls is torch.optim.SparseAdam and not any(getattr(part, "sparse", False) for part in module.modules()):
-        raise SettingError(
-            f"optimizer SparseAdam takes sparse gradients, and no layer of {type(module).__name__} gives any",
-            hint="use Adam, or embeddings with sparse=True",
-            code="setting-optimizer",
-        )
     flavour = _FLAVOURS.get(recipe.optimizer_flavour, {})
     if any(name not in known for name in flavour):
         raise SettingError(
@@ -115,12 +119,23 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
             hint="leave optimizer_flavour at default",
             code="setting-ignored",
         )
+    return arguments | flavour
+
+
+def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
+    arguments = optimizer_arguments(cls, recipe)
+    if cls is torch.optim.SparseAdam and not any(getattr(part, "sparse", False) for part in module.modules()):
+        raise SettingError(
+            f"optimizer SparseAdam takes sparse gradients, and no layer of {type(module).__name__} gives any",
+            hint="use Adam, or embeddings with sparse=True",
+            code="setting-optimizer",
+        )
     try:
-        return cls(_groups(module, recipe), **arguments, **flavour)
+        return cls(_groups(module, recipe), **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingError(
             f"optimizer {cls.__name__} does not take these settings: {error}",
-            hint=did_you_mean(next(iter(recipe.optimizer_args), "lr"), known),
+            hint=did_you_mean(next(iter(recipe.optimizer_args), "lr"), inspect.signature(cls).parameters),
             code="setting-optimizer",
         ) from error
 

@@ -2,15 +2,19 @@
 
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from luthier.errors import RunError
 from luthier.store.files import cannot_write
 
 
 class Record:
-    """Rows of a run, in order. Each has an `event`: `start`, `epoch` or `end`.
+    """Rows of a run, in order. Each has an `event`: `start`, `epoch`, `not-finite`, `extended` or `end`.
+
+    The file is opened for the time of a run and locked: another process that would train in the same folder is told so.
 
     >>> record = Record()
     >>> record.append({"event": "epoch", "epoch": 0, "train_loss": 0.5})
@@ -21,7 +25,8 @@ class Record:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.rows: list[dict[str, Any]] = []
-        self.offset = 0
+        self._handle: int | None = None
+        self._written = 0  # rows that stand in the file
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
@@ -34,43 +39,121 @@ class Record:
         """The rows of epochs."""
         return [row for row in self.rows if row["event"] == "epoch"]
 
-    def append(self, row: dict[str, Any]) -> None:
-        """Add a row, and write it through."""
-        self.rows.append(row)
+    @property
+    def text(self) -> str:
+        """All rows as the file has them."""
+        return "".join(map(_line, self.rows))
+
+    def open(self) -> None:
+        """Open the file for the run and lock it.
+
+        Raises:
+            RunError: another process trains in this folder, or the file cannot be written.
+        """
         if self.path is None:
             return
         try:
-            with self.path.open("ab") as file:
-                file.write(_line(row))
-                self.offset = file.tell()
+            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        if not _lock(self._handle):
+            self.close()
+            raise RunError(
+                f"another process is training in {self.path.parent}",
+                hint="wait for it, stop it, or choose another folder with --run",
+                code="run-in-use",
+            )
 
-    def cut(self, offset: int) -> None:
-        """Go back to the first `offset` bytes of the file: what came after a checkpoint is not of this life."""
-        if self.path is None:
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Add a row, and write it through.
+
+        Raises:
+            RunError: the file cannot be written. The row is kept, and written with the next one that can be.
+        """
+        self.rows.append(row)
+        self.write()
+
+    def write(self) -> None:
+        """Write the rows that are not in the file yet; of a row that does not fit nothing stays.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        if self._handle is None or self.path is None:
             return
-        content = self.path.read_bytes()[:offset] if self.path.exists() else b""
-        self.path.write_bytes(content)
-        self.rows = [_parsed(line) for line in content.splitlines()]
-        self.offset = len(content)
+        rest = "".join(map(_line, self.rows[self._written :])).encode()
+        end = os.lseek(self._handle, 0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[os.write(self._handle, rest) :]
+        except OSError as error:
+            os.ftruncate(self._handle, end)
+            raise cannot_write(self.path, error) from error
+        self._written = len(self.rows)
+
+    def rewrite(self, text: str) -> None:
+        """Make the rows those of `text`: what came after a checkpoint is not of this life.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        self.rows = [_parsed(line) for line in text.splitlines()]
+        if self._handle is None or self.path is None:
+            return
+        content = text.encode()
+        if content != os.pread(self._handle, len(content), 0):
+            os.ftruncate(self._handle, 0)
+            self._written = 0
+            self.write()
+        os.ftruncate(self._handle, len(content))
+        self._written = len(self.rows)
 
 
-def _line(row: dict[str, Any]) -> bytes:
+def _lock(handle: int) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows: no lock
+        return True
+    try:  # of the process, not of the open file: loading workers that outlive a killed run do not hold it
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _line(row: dict[str, Any]) -> str:
     plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-    return (json.dumps(plain, ensure_ascii=False) + "\n").encode()
+    return json.dumps(plain, ensure_ascii=False) + "\n"
 
 
-def _parsed(line: bytes) -> dict[str, Any]:
+def _parsed(line: str | bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
     return row
 
 
-def read_record(path: Path) -> Record:
-    """Read a run's `record.jsonl`; a last line that a kill cut short is no row."""
-    record = Record(path)
-    if path.exists():
-        whole = path.read_bytes().rpartition(b"\n")[0]
-        record.rows = [_parsed(line) for line in whole.splitlines()]
-        record.offset = len(whole)
+def read_record(path: str | Path) -> Record:
+    """Read a run's `record.jsonl`; a last line that a kill cut short is no row.
+
+    Raises:
+        RunError: a line that is no row.
+    """
+    record = Record(Path(path))
+    whole = Path(path).read_bytes().rpartition(b"\n")[0] if Path(path).exists() else b""
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            record.rows.append(_parsed(line))
+        except ValueError as error:
+            raise RunError(
+                f"line {number} of {path} is damaged: {error}",
+                hint="a resume writes the record anew from the checkpoint",
+                code="run-record-damaged",
+            ) from error
     return record

@@ -101,7 +101,7 @@ def make_schedule(given: Any, optimizer: Optimizer, recipe: Recipe, *, steps_per
             code="setting-scheduler",
         )
     name = type(scheduler).__name__
-    interval = recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
+    interval = interval_of(name, recipe)
     if name == "ReduceLROnPlateau" and interval == "step":
         raise SettingError(
             "ReduceLROnPlateau looks at a figure of each epoch and cannot step each step",
@@ -112,6 +112,29 @@ def make_schedule(given: Any, optimizer: Optimizer, recipe: Recipe, *, steps_per
 
 
 def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> Any:
+    name, arguments = schedule_arguments(recipe, optimizer, steps_per_epoch)
+    cls: Any = getattr(lr_scheduler, name)
+    try:
+        return cls(optimizer, **arguments)
+    except (TypeError, ValueError) as error:
+        raise SettingError(
+            f"scheduler {name} does not take these arguments: {error}",
+            hint=f"it takes: {', '.join(list(inspect.signature(cls).parameters)[1:])}",
+            code="setting-scheduler",
+        ) from error
+
+
+def interval_of(name: str, recipe: Recipe) -> str:
+    """Return when a scheduler of torch steps: `step` or `epoch`."""
+    return recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
+
+
+def schedule_arguments(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> tuple[str, dict[str, Any]]:
+    """Return the class of torch.optim.lr_scheduler that a recipe names, and what it is made with.
+
+    Raises:
+        SettingError: an unknown name, or a horizon that cannot be known.
+    """
     by_lower = {known.lower(): known for known in scheduler_names()}
     name = by_lower.get(str(recipe.scheduler).lower())
     if name is None:
@@ -125,9 +148,8 @@ def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> 
             else did_you_mean(str(recipe.scheduler), by_lower.values()),
             code="setting-scheduler",
         )
-    cls: Any = getattr(lr_scheduler, name)
     arguments: dict[str, Any] = dict(recipe.scheduler_args)
-    interval = recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
+    interval = interval_of(name, recipe)
     horizon = _HORIZONS.get(name)
     if horizon and horizon not in arguments and not (name == "OneCycleLR" and "epochs" in arguments):
         if interval == "step" and steps_per_epoch is None:
@@ -148,14 +170,7 @@ def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> 
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
     if name == "ReduceLROnPlateau" and "mode" not in arguments and not recipe.monitor.endswith("loss"):
         arguments["mode"] = "max"
-    try:
-        return cls(optimizer, **arguments)
-    except (TypeError, ValueError) as error:
-        raise SettingError(
-            f"scheduler {name} does not take these arguments: {error}",
-            hint=f"it takes: {', '.join(list(inspect.signature(cls).parameters)[1:])}",
-            code="setting-scheduler",
-        ) from error
+    return name, arguments
 
 
 def has_horizon(schedule: Schedule) -> bool:

@@ -98,7 +98,12 @@ def choose_criterion(
 
 
 def named_criterion(name: str, recipe: Recipe, counts: list[int] | None) -> nn.Module:
-    """Build a criterion by name with the recipe's class weights and label smoothing.
+    """Build a criterion by name with the recipe's class weights and label smoothing, as `criterion_arguments` says."""
+    return make_criterion(name, criterion_arguments(name, recipe, counts))
+
+
+def criterion_arguments(name: str, recipe: Recipe, counts: list[int] | None) -> dict[str, Any]:
+    """Return what a criterion is made with.
 
     Balanced weights are n / (classes x count of the class), as in scikit-learn; a yes/no loss takes the ratio
     no / yes as `pos_weight`.
@@ -138,7 +143,7 @@ def named_criterion(name: str, recipe: Recipe, counts: list[int] | None) -> nn.M
                 code="setting-ignored",
             )
         arguments["label_smoothing"] = recipe.label_smoothing
-    return make_criterion(name, arguments)
+    return arguments
 
 
 def class_counts(train: Any) -> list[int]:
@@ -148,7 +153,7 @@ def class_counts(train: Any) -> list[int]:
         SettingError: the targets are not class numbers in memory.
     """
     source = train if isinstance(train, TensorSource) else None if is_loader(train) else as_source(train)
-    targets = source.targets if isinstance(source, TensorSource) else None
+    targets = getattr(source, "targets", None)
     if targets is None or (targets.is_floating_point() and not torch.equal(targets, targets.round())):
         raise SettingError(
             "class_weights='balanced' has to count the classes, which are not in memory as numbers",

@@ -1,6 +1,7 @@
 """A run: its live parts, and the RunState, which is everything about them that must survive a kill."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.recipe import Recipe
-from luthier.core.rng import get_rng_state, set_rng_state
+from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
 from luthier.data.feeds import Feed
-from luthier.errors import CheckError
+from luthier.errors import CheckError, LuthierError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import LossMean, Step
 from luthier.metrics.metrics import Metric
@@ -121,6 +122,44 @@ class Run:
             if isinstance(answer, Stop) and self.state.stop is None:
                 self.state.stop = answer
 
+    def look(self) -> None:
+        """Look at the losses since the last look; this reads them from the device.
+
+        Raises:
+            TrainingError: one of them is NaN or infinite; the step is said.
+        """
+        losses = self.state.loss.fold()
+        for i, loss in enumerate(losses):
+            if not math.isfinite(loss):
+                self.is_whole = False
+                batch = self.state.batch - (len(losses) - 1 - i)
+                raise TrainingError(
+                    f"the loss is {loss} in epoch {self.state.epoch + 1}, batch {batch} (learning rate {self.lr:g})",
+                    hint="look for NaN or infinite values in the data; else lower lr, or clip with clip_norm=1.0",
+                    code="training-loss-not-finite",
+                )
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Add a row to the record. Where it cannot be written, that is said and the next write has it too.
+
+        Raises:
+            RunError: it cannot be written, and `on_write_error` is `stop`.
+        """
+        try:
+            self.record.append(row)
+        except LuthierError as error:
+            if self.recipe.on_write_error == "stop":
+                raise
+            _log.error("THE RECORD cannot be written at step %s: %s", self.global_step, error)
+
+    def _own_generators(self) -> dict[str, Any]:
+        """Return the generators that the module's parts hold as attributes."""
+        return {
+            f"{name}.{attribute}": value
+            for name, part in self.module.named_modules()
+            for attribute, value in find_generators(vars(part), depth=1).items()
+        }
+
     def _named_callbacks(self) -> list[tuple[str, Any]]:
         """Return the callbacks by class and count: one that comes or goes (a bar) moves no other's state."""
         names = [type(callback).__name__ for callback in self.callbacks]
@@ -187,16 +226,24 @@ class Run:
         return self.state.gradient_norm
 
     def snapshot(self) -> dict[str, Any]:
-        """Return the RunState and the state of every live part, as nested plain values and tensors."""
+        """Return the RunState and the state of every live part, as nested plain values and tensors.
+
+        Tensors are the live ones: copy or write them before the next update.
+
+        Raises:
+            TrainingError: a loss since the last look is not finite; such a state is none to go on from.
+        """
+        self.look()
         return {
             "state": {name: getattr(self.state, name) for name in _PLAIN},
             "loss": self.state.loss.state_dict(),
             "epoch_seconds": self.state.epoch_seconds,
             "gradient_norm": self.gradient_norm(),
-            "module": module_weights(self.module),
+            "module": module_weights(self.module, copy=False),
+            "own_generators": generator_states(self._own_generators()),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
-            "average": None if self.average is None else module_weights(self.average),
+            "average": None if self.average is None else module_weights(self.average, copy=False),
             "scaler": None if self.scaler is None else self.scaler.state_dict(),
             "train": self.train.state_dict(),
             "valid": None if self.valid is None else self.valid.state_dict(),
@@ -205,7 +252,7 @@ class Run:
                 for name, callback in self._named_callbacks()
                 if hasattr(callback, "state_dict")
             },
-            "record": self.record.offset,
+            "record": self.record.text,
             "rng": get_rng_state(),
             "machine": machine(),
             "arguments": self.arguments,
@@ -213,6 +260,14 @@ class Run:
 
     def restore(self, tree: dict[str, Any]) -> None:
         """Put back what `snapshot` gave, into live parts made by the same call."""
+        self.rewind(tree)
+        for name, callback in self._named_callbacks():
+            if name in tree["callbacks"]:
+                callback.load_state_dict(tree["callbacks"][name])
+        self.record.rewrite(tree["record"])
+
+    def rewind(self, tree: dict[str, Any]) -> None:
+        """Put back all of `snapshot` that the next updates depend on; callbacks and the record stay."""
         for name in _PLAIN:
             setattr(self.state, name, tree["state"][name])
         self.state.loss.load_state_dict(tree["loss"])
@@ -228,8 +283,5 @@ class Run:
         self.train.load_state_dict(tree["train"])
         if self.valid is not None:
             self.valid.load_state_dict(tree["valid"])
-        for name, callback in self._named_callbacks():
-            if name in tree["callbacks"]:
-                callback.load_state_dict(tree["callbacks"][name])
-        self.record.cut(tree["record"])
+        put_generators_back(self._own_generators(), tree["own_generators"])
         set_rng_state(tree["rng"])

@@ -9,7 +9,6 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
 from luthier.core.machine import autocast
-from luthier.errors import TrainingError
 from luthier.metrics.criteria import Measured, measure
 from luthier.metrics.evaluation import run_step
 from luthier.training.state import Run
@@ -90,24 +89,6 @@ def update(run: Run) -> None:
     if run.average is not None:
         run.average.update_parameters(run.module)
     state.global_step += 1
-
-
-def check_finite(run: Run, losses: list[float]) -> None:
-    """Look at the losses of the last updates.
-
-    Raises:
-        TrainingError: one of them is NaN or infinite; the step is said.
-    """
-    for i, loss in enumerate(losses):
-        if loss != loss or loss in (float("inf"), float("-inf")):
-            back = len(losses) - 1 - i
-            run.is_whole = False
-            raise TrainingError(
-                f"the loss is {loss} in epoch {run.state.epoch + 1}, batch {run.state.batch - back} "
-                f"(learning rate {run.lr:g})",
-                hint="look for NaN or infinite values in the data; else lower lr, or clip with clip_norm=1.0",
-                code="training-loss-not-finite",
-            )
 
 
 def _step(run: Run) -> None:

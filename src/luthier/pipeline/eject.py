@@ -1,0 +1,274 @@
+"""`eject`: a finished run of the command as a plain PyTorch project, without Luthier, that gives the same weights."""
+
+import hashlib
+import inspect
+import io
+import json
+import os
+import runpy
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from luthier.core.machine import machine
+from luthier.data.csvtext import name_columns
+from luthier.data.sources import TensorSource
+from luthier.data.tables import ReadOptions, read_table, text_layout
+from luthier.ejection.images import ImageData, image_facts, write_images
+from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
+from luthier.ejection.tables import (
+    TableData,
+    TableFile,
+    csv_reading,
+    npz_reading,
+    parquet_reading,
+    table_facts,
+    write_tables,
+)
+from luthier.errors import RunError
+from luthier.networks.build import FAMILIES
+from luthier.pipeline.plan import Plan
+from luthier.pipeline.train import open_run
+from luthier.store.bundle import load_bundle
+from luthier.store.files import cannot_write, unpack
+from luthier.training.record import read_record
+from luthier.training.settings import class_counts
+
+_FITTED = ("train", "valid")
+
+
+def eject(run: str | Path, folder: str | Path) -> list[str]:
+    """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the facts that they need.
+
+    The project depends on torch, NumPy, safetensors and the reader of the data. `python train.py` in it reads the same
+    source (its SHA-256 is checked), trains, and writes `model.safetensors` with the run's weights to the bit.
+
+    Args:
+        run: The folder of a finished run of `luthier train`.
+        folder: Where to write; it must not be there, or be empty.
+
+    Returns:
+        The files written.
+
+    Raises:
+        RunError: no such run, one that is not finished or cannot be ejected, with the reason; or `folder` is taken.
+    """
+    found = Path(run)
+    if (found / "record.jsonl").is_file() and not (found / "run.toml").is_file():
+        raise _cannot(found, "it was made by fit: its module, data and callbacks are code and in no file")
+    found, plan = open_run(found)
+    target = Path(folder)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
+    story = _story(found, plan)
+    beside = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        beside.mkdir(parents=True)
+        _write(plan, story, beside)
+        _prove(plan, beside)
+        if target.exists():
+            target.rmdir()
+        beside.replace(target)
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return sorted(path.name for path in target.iterdir())
+
+
+def _cannot(run: Path, why: str) -> RunError:
+    return RunError(f"{run} cannot be ejected: {why}", hint="see docs/eject.md", code="run-cannot-eject")
+
+
+def _story(run: Path, plan: Plan) -> Story:
+    """Return what the run was.
+
+    Raises:
+        RunError: it is not finished, went on after its end, or its data is another now.
+    """
+    record = read_record(run / "record.jsonl")
+    end = next((row for row in record if row["event"] == "end"), None)
+    if end is None or not (run / "model.safetensors").is_file():
+        raise RunError(f"{run} is not finished", hint=f"finish it first: luthier resume {run}", code="run-cannot-eject")
+    if any(row["event"] == "extended" for row in record):
+        raise _cannot(run, "it was given more epochs after its end, which is no single loop")
+    rows, _ = unpack(run / "split.safetensors", "luthier-split")
+    for part, found in plan.prepared.parts.items():
+        if part not in rows or not np.array_equal(rows[part].numpy(), found.rows):
+            raise _cannot(run, f"its data has changed: the {part} rows are others than they were")
+    bundle = load_bundle(run / "model.safetensors")
+    start = next(row for row in record if row["event"] == "start")
+    return Story(
+        name=run.resolve().name,
+        epochs=record.epochs,
+        best_epoch=end["best_epoch"],
+        stopped=end["reason"],
+        test=bundle.metrics.get("test", {}),
+        weights=_digest(bundle.weights["state"]),
+        machine={name: start[name] for name in machine()},
+    )
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    sha256 = hashlib.sha256()
+    for name in sorted(weights):
+        sha256.update(name.encode() + weights[name].contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
+
+
+def _write(plan: Plan, story: Story, folder: Path) -> None:
+    parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
+    family = FAMILIES[plan.blueprint.family]
+    text, facts, reader = _image_data(plan, folder) if plan.schema.image is not None else _table_data(plan, folder)
+    longs = long_arguments(plan.blueprint)
+    facts |= {"network": longs} if longs else {}
+    train = parts["train"].source
+    loop = Loop(
+        schema=plan.schema,
+        blueprint=plan.blueprint,
+        class_name=family.__name__,
+        recipe=plan.recipe,
+        num_train=len(train),
+        has_valid="valid" in parts,
+        has_weights=train.weights is not None,
+        class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
+        starts_from=plan.start is not None,
+    )
+    (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")
+    (folder / "data.py").write_text(text, encoding="utf-8")
+    (folder / "network.py").write_text(Path(inspect.getfile(family)).read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "data.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    if not (plan.schema.image is not None and parts["train"].names):
+        np.savez(folder / "split.npz", **{part: found.rows for part, found in parts.items()})  # type: ignore[arg-type]  # arrays by name
+    if plan.settings.start is not None:
+        start = Path(plan.settings.start)
+        shutil.copyfile(start / "model.safetensors" if start.is_dir() else start, folder / "start.safetensors")
+    needs = ["torch", "numpy", "safetensors", *reader]
+    lines = [f"{name}=={version(name).partition('+')[0]}" for name in needs]
+    (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _prove(plan: Plan, folder: Path) -> None:
+    """Read the data by the project's own code, and compare every tensor with the run's.
+
+    Raises:
+        RunError: one differs: the reading of this data is not known to eject.
+    """
+    read = runpy.run_path(str(folder / "data.py"))["read"]
+    parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
+    for found, part in zip(read(), parts, strict=True):
+        source = part.source
+        own = {"targets": source.targets}
+        if isinstance(source, TensorSource):
+            own |= {"numbers": source.inputs[0], "categories": source.inputs[1]}  # type: ignore[index]  # a tuple here
+        else:
+            own |= {"pixels": source.pixels}
+        own |= {} if source.weights is None else {"weights": source.weights}
+        for name, value in own.items():
+            if found[name].dtype != value.dtype or not torch.equal(found[name], value):
+                raise RunError(
+                    f"this data cannot be ejected: its {name} come out otherwise than the run read them",
+                    hint="please report it, with the kinds and types of the columns",
+                    code="run-cannot-eject",
+                )
+
+
+def _sources(plan: Plan) -> dict[str, Path]:
+    """Return the file or folder of each part."""
+    settings = plan.settings
+    return {
+        part: Path((settings.valid if part == "valid" else None) or settings.source)
+        for part in _FITTED
+        if part in plan.prepared.parts
+    }
+
+
+def _named(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
+
+
+def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+    sources, settings = _sources(plan), plan.settings
+    is_npz = Path(settings.source).suffix.lower() == ".npz"
+    options = ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
+    files: dict[str, TableFile] = {}
+    for part, path in sources.items():
+        content = path.read_bytes()
+        frame = _npz_frame(path, plan) if is_npz else read_table(path, options).frame
+        files[part] = TableFile(_named(path, folder), hashlib.sha256(content).hexdigest(), frame, content)
+    data = TableData(plan.schema, settings, files, {part: plan.prepared.parts[part].rows for part in sources})
+    facts = table_facts(data)
+    train = files["train"]
+    if is_npz:
+        arrays = np.load(io.BytesIO(train.content))
+        reading = npz_reading(data, arrays, *_keys(arrays))
+    elif train.content[:4] == b"PAR1":
+        reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
+    else:
+        delimiter, encoding, header = text_layout(sources["train"], options)
+        facts["names"] = name_columns(header, delimiter)[0]
+        regular = all(_is_regular(file, delimiter, encoding) for file in files.values())
+        reading = csv_reading(data, delimiter=delimiter, encoding=encoding, is_regular=regular)
+    return write_tables(data, reading), facts, ["polars"]
+
+
+def _is_regular(file: TableFile, delimiter: str, encoding: str) -> bool:
+    """Whether polars alone reads a text table as the run did."""
+    try:
+        text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
+        found = pl.read_csv(io.StringIO(text), separator=delimiter, infer_schema=False, null_values=[""])
+        found.columns = file.frame.columns
+    except (pl.exceptions.PolarsError, UnicodeError, ValueError):
+        return False
+    return found.equals(file.frame)
+
+
+def _keys(arrays: Any) -> tuple[str, str]:
+    names = {name.lower(): name for name in arrays.files}
+    return names["x"], names["y"]
+
+
+def _npz_frame(path: Path, plan: Plan) -> pl.DataFrame:
+    from luthier.data.arrays import as_frame, read_npz, target_frame
+
+    arrays = read_npz(path)
+    assert arrays.y is not None
+    return as_frame(arrays.x).hstack(target_frame(arrays.y, [target.name for target in plan.schema.targets]))
+
+
+def _image_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+    sources, parts = _sources(plan), plan.prepared.parts
+    names = {part: list(parts[part].names) for part in sources if parts[part].names}
+    if names:
+        digests = {part: _digest_of(found) for part, found in names.items()}
+        paths = {part: [_named(Path(path), folder) for path in found] for part, found in names.items()}
+        data = ImageData(plan.schema, plan.recipe, list(sources), {}, paths, digests, {})
+        roots = {part: _named(path, folder) for part, path in sources.items()}
+        return write_images(data), {**image_facts(data), "roots": roots}, ["pillow"]
+    files = {
+        part: (_named(path, folder), hashlib.sha256(path.read_bytes()).hexdigest()) for part, path in sources.items()
+    }
+    arrays = {part: np.load(path) for part, path in sources.items()}
+    keys = _keys(arrays["train"])
+    codes: dict[str, int] = {}
+    for part in sources:
+        values = np.asarray(arrays[part][keys[1]])[parts[part].rows].reshape(-1).tolist()
+        if plan.schema.task in ("binary", "multiclass"):
+            targets = parts[part].source.targets.reshape(-1).tolist()
+            codes |= {str(value): int(code) for value, code in zip(values, targets, strict=True)}
+    data = ImageData(
+        plan.schema, plan.recipe, list(sources), files, {}, {}, codes, np.asarray(arrays["train"][keys[0]]), keys
+    )
+    return write_images(data), image_facts(data), []
+
+
+def _digest_of(paths: list[str]) -> str:
+    sha256 = hashlib.sha256()
+    for path in paths:
+        sha256.update(Path(path).read_bytes())
+    return sha256.hexdigest()

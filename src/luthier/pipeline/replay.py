@@ -1,0 +1,70 @@
+"""`replay`: steps of a run of the command done again, to be looked at."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from luthier.core.rng import kept_rng
+from luthier.errors import SettingError
+from luthier.pipeline.train import fit_arguments, make_module, open_run
+from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
+from luthier.training.fit import make_run
+from luthier.training.folder import compare_arguments
+from luthier.training.record import read_record
+from luthier.training.replay import Replay, find_not_finite, replay_steps
+
+_log = logging.getLogger("luthier")
+
+
+def replay(run: str | Path, *, start: int | None = None, stop: int | None = None) -> Replay:
+    """Do steps of a run of the command again, from the nearest checkpoint: the same bits. Nothing is written.
+
+    Without `start` and `stop`: where the record ends in a loss that is not finite, the steps since the last checkpoint,
+    to say what made it so; else those since the older of the checkpoints.
+
+    Args:
+        run: The run's folder.
+        start: The first update to show, counted from 0.
+        stop: The update to stop before.
+
+    Raises:
+        RunError: no such run, or its data or settings have changed.
+        SettingError: no such steps.
+    """
+    folder, plan = open_run(run)
+    record = read_record(folder / "record.jsonl")
+    trees = _checkpoints(folder)
+    last = max(trees, default=0)
+    first = start if start is not None else min(trees, default=0) if stop is None else max(0, stop - 1)
+    end = stop if stop is not None else max(last, first + 1)
+    if not 0 <= first < end:
+        raise SettingError(
+            f"steps {first} to {end} of {folder} cannot be done again: it has {last}",
+            hint="give --from below --to, both counted from 0",
+            code="setting-out-of-range",
+        )
+    with kept_rng():
+        live = make_run(**fit_arguments(plan, make_module(plan)))
+        for tree in trees.values():
+            compare_arguments(tree["arguments"], live)
+        failed = bool(record.rows) and record.rows[-1]["event"] == "not-finite"
+        if failed and start is None and stop is None:
+            states = [trees[step] for step in sorted(trees, reverse=True)]
+            return Replay(last, [], {}, find_not_finite(live, iter(states)))
+        if any(row["event"] == "extended" for row in record) and not any(step <= first for step in trees):
+            raise SettingError(
+                f"{folder} was given more epochs after its end, and the checkpoints from before that are gone",
+                hint=f"replay from step {min(trees, default=0)} on",
+                code="setting-out-of-range",
+            )
+        return replay_steps(live, trees, {row["epoch"]: row for row in record.epochs}, first, end)
+
+
+def _checkpoints(folder: Path) -> dict[int, Any]:
+    found: dict[int, Any] = {}
+    for path in checkpoints(folder / "checkpoints"):
+        try:
+            found[step_of(path)] = read_checkpoint(path)
+        except (ValueError, OSError) as error:
+            _log.warning("checkpoint %s is damaged: %s", path, error)
+    return found

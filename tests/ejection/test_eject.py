@@ -1,0 +1,333 @@
+"""An ejected project gives the run's weights to the bit, without Luthier, in a few formatted lines."""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from PIL import Image
+
+import luthier
+from luthier.errors import RunError
+from luthier.pipeline.eject import eject
+
+N = 90
+
+
+def draw() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def columns() -> dict[str, list[Any]]:
+    g = draw()
+    x = g.normal(size=N)
+    return {
+        "size": [f" {v:.3f}" if i % 9 else "NA" for i, v in enumerate(x)],
+        "colour": [("red", "green", "blue", "")[i] for i in g.integers(0, 4, N)],
+        "open": [("yes", "No", "?")[i] for i in g.integers(0, 3, N)],
+        "day": [f"2024-{m:02d}-{m * 2:02d} 10:{m:02d}" for m in g.integers(1, 13, N)],
+        "name": [f"é{i}, \"{i}\"" for i in range(N)],
+        "level": [str(v) for v in g.integers(0, 3, N)],
+        "y": [("no", "yes")[int(v > 0)] for v in x],
+        "z": [f"{v * 2 + 1:.4f}" for v in x],
+        "w": [f"{v:.2f}" for v in g.uniform(0.1, 2, N)],
+        "a": [str(int(v > 0.3)) for v in x],
+        "b": [str(int(v < 0.1)) for v in x],
+        "tags": [("red", "red blue", "blue", "")[i] for i in g.integers(0, 4, N)],
+    }  # fmt: skip
+
+
+def write_csv(path: Path, names: str, *, rows: slice = slice(None), **more: Any) -> Path:
+    chosen = {name: columns()[name][rows] for name in names.split()}
+    text = pl.DataFrame(chosen).write_csv(**more)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+FEATURES = "size colour open day name level"
+
+
+def plain(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", f"{FEATURES} y"), {"target": "y"}
+
+
+def two_numbers(place: Path) -> tuple[Path, dict[str, Any]]:
+    path = write_csv(place / "d.csv", "size level z w")
+    return path, {
+        "target": ["z", "w"], "monitor": "valid_rmse", "min_delta": 0.001, "patience": 2, "ema": 0.9, "warmup_steps": 3,
+        "scheduler": "CosineAnnealingLR", "scheduler_args": {}, "batch_norm": True, "drop_last": True,
+    }  # fmt: skip
+
+
+def yes_no_columns(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", "size colour a b"), {"target": ["a", "b"], "monitor": "valid_f1"}
+
+
+def labels_in_a_cell(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", "size open tags"), {
+        "target": "tags", "labels": " ", "optimizer": "SGD", "lr": 0.05, "momentum": 0.9, "nesterov": True,
+        "clip_value": 0.1, "shuffle": False,
+    }  # fmt: skip
+
+
+def weighted_rows(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", "size day level w"), {
+        "target": "level", "weight": "w", "class_weights": "balanced", "label_smoothing": 0.1, "micro_batch_size": 5,
+        "batch_size": 16,
+    }  # fmt: skip
+
+
+def class_weights(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", "size day level"), {
+        "target": "level", "class_weights": "balanced", "micro_batch_size": 4, "batch_size": 18,
+        "scheduler": "CyclicLR", "scheduler_args": {"base_lr": 0.001, "max_lr": 0.01, "cycle_momentum": False},
+        "monitor": "valid_accuracy",
+    }  # fmt: skip
+
+
+def typed_parquet(place: Path) -> tuple[Path, dict[str, Any]]:
+    g, text = draw(), columns()
+    frame = pl.DataFrame(
+        {
+            "x": pl.Series(g.normal(size=N), dtype=pl.Float32),
+            "kind": pl.Series(text["colour"], dtype=pl.Categorical),
+            "half": pl.Series([0.5, 1.0, None] * 30),
+            "yes": pl.Series([True, False, None] * 30),
+            "when": pl.Series(text["day"]).str.slice(0, 10).str.to_date(),
+            "took": pl.Series(range(N)).cast(pl.Duration("ms")),
+            "y": pl.Series(g.integers(0, 2, N).astype(bool)),
+        }
+    )
+    frame.write_parquet(place / "d.parquet")
+    return place / "d.parquet", {
+        "target": "y", "kind": {"half": "category"}, "scheduler": "ReduceLROnPlateau",
+        "scheduler_args": {"patience": 0}, "limit": 3, "epochs": 4,
+    }  # fmt: skip
+
+
+def arrays_of_numbers(place: Path) -> tuple[Path, dict[str, Any]]:
+    g = draw()
+    x = g.normal(size=(N, 4)).astype(np.float32)
+    np.savez(place / "d.npz", X=x, Y=x[:, :2].sum(1))
+    return place / "d.npz", {"valid_fraction": 0.0, "test_fraction": 0.0, "ema": 0.8, "clip_norm": None}
+
+
+def irregular_text(place: Path) -> tuple[Path, dict[str, Any]]:
+    for name, rows in (("d.csv", slice(0, 60)), ("v.csv", slice(60, N))):
+        write_csv(place / name, "size name open y", rows=rows, separator=";")
+        text = (place / name).read_text().replace("\n", "\r\n", 5).replace("é", "ü")
+        lines = text.splitlines(keepends=True)
+        (place / name).write_bytes("".join([*lines[:7], "\n", *lines[7:], "\n\n"]).encode("latin-1"))
+    return place / "d.csv", {
+        "target": "y", "valid": str(place / "v.csv"), "encoding": "latin-1", "precision": "bf16", "monitor": "valid_auc",
+        "optimizer_flavour": "fused", "test_fraction": 0.0,
+    }  # fmt: skip
+
+
+def gzipped(place: Path) -> tuple[Path, dict[str, Any]]:
+    path = write_csv(place / "d.csv", "size open z")
+    (place / "d.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
+    settings = {"target": "z", "monitor": "train_loss", "criterion": "huber", "criterion_args": {"delta": 0.5}}
+    return place / "d.csv.gz", settings
+
+
+def from_a_bundle(place: Path) -> tuple[Path, dict[str, Any]]:
+    path = write_csv(place / "d.csv", "size colour y")
+    luthier.train(path, target="y", run=place / "before", epochs=1, widths=(4,))
+    return path, {"target": "y", "start": str(place / "before")}
+
+
+def pixels(*shape: int, floats: bool = False) -> Any:
+    made = draw().integers(0, 255, (N, *shape)).astype(np.uint8)
+    return (made / 255).astype(np.float32) if floats else made
+
+
+def grey_images(place: Path) -> tuple[Path, dict[str, Any]]:
+    np.savez(place / "d.npz", x=pixels(12, 12), y=draw().integers(0, 3, N))
+    return place / "d.npz", {"augment": ("flip", "shift", "erase"), "ema": 0.9, "widths": (4, 8), "micro_batch_size": 5}
+
+
+def float_images(place: Path) -> tuple[Path, dict[str, Any]]:
+    np.savez(place / "d.npz", x=pixels(9, 10, 3, floats=True), y=draw().normal(size=(N, 2)))
+    return place / "d.npz", {"network": "resnet", "widths": (4, 8), "augment": ("erase",), "task": "regression"}
+
+
+def images_with_opacity(place: Path) -> tuple[Path, dict[str, Any]]:
+    np.savez(place / "d.npz", x=pixels(4, 8, 8), y=draw().integers(0, 2, (N, 3)))
+    return place / "d.npz", {"task": "multilabel", "widths": (4,), "memory_format": "contiguous"}
+
+
+def image_folders(place: Path) -> tuple[Path, dict[str, Any]]:
+    g = draw()
+    for part in ("train", "valid"):
+        for i in range(24):
+            folder = place / part / ("cat", "dog")[i % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            mode, ending = (("RGB", "jpg"), ("RGBA", "png"), ("L", "png"))[i % 3]
+            size = (14 + i % 3, 12) if i % 4 else (40, 60)
+            values = g.integers(0, 255, (size[1], size[0], {"RGB": 3, "RGBA": 4, "L": 1}[mode])).astype(np.uint8)
+            Image.fromarray(values.squeeze(), mode=mode).save(folder / f"{i}.{ending}")
+    return place / "train", {
+        "valid": str(place / "valid"),
+        "test_fraction": 0.0,
+        "widths": (4, 8),
+        "augment": ("flip",),
+    }
+
+
+def image_folder_of_three(place: Path) -> tuple[Path, dict[str, Any]]:
+    g = draw()
+    for i in range(36):
+        folder = place / "all" / "abc"[i % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(g.integers(0, 60000, (10, 10)).astype(np.uint16)).save(folder / f"{i}.png")
+    return place / "all", {"network": "resnet", "widths": (4,)}
+
+
+CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
+    plain, two_numbers, yes_no_columns, labels_in_a_cell, weighted_rows, class_weights, typed_parquet,
+    arrays_of_numbers, irregular_text, gzipped, from_a_bundle, grey_images, float_images, images_with_opacity,
+    image_folders, image_folder_of_three,
+]  # fmt: skip
+MONITORS = ["valid_mae", "valid_r2"]
+
+
+def run_script(folder: Path) -> str:
+    """Run `python train.py` in this process, which has torch already."""
+    out, names = io.StringIO(), ("data", "network")
+    sys.path.insert(0, str(folder))
+    try:
+        with contextlib.redirect_stdout(out):
+            runpy.run_path(str(folder / "train.py"), run_name="__main__")
+    finally:
+        sys.path.remove(str(folder))
+        for name in names:
+            sys.modules.pop(name, None)
+    return out.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_the_script_gives_the_runs_weights(case: Any, tmp_path: Path) -> None:
+    source, settings = case(tmp_path)
+    small: dict[str, Any] = {"epochs": 3, "threads": 1}
+    if "widths" not in settings and "start" not in settings:
+        small["widths"] = (8, 4)
+    luthier.train(source, run=tmp_path / "run", **{**small, **settings})
+    files = eject(tmp_path / "run", tmp_path / "out")
+
+    out = run_script(tmp_path / "out")
+    assert "the weights are the run's, to the bit" in out
+    ours, theirs = (weights_of(tmp_path / name / "model.safetensors") for name in ("run", "out"))
+    assert ours == theirs
+    scripts = [tmp_path / "out" / name for name in files if name.endswith(".py")]
+    assert sum(len(path.read_text().splitlines()) for path in scripts) <= (
+        325 if "date" in (tmp_path / "out" / "data.json").read_text() else 280
+    )
+    ruff = [sys.executable, "-m", "ruff", "format", "--check", "--line-length", "120", *map(str, scripts)]
+    assert (
+        subprocess.run(ruff, capture_output=True, text=True, check=False).stdout.strip()
+        == f"{len(scripts)} files already formatted"
+    )
+    for path in scripts:
+        assert "luthier" not in path.read_text().replace("luthier 0.1.0", "").replace("without luthier", "")
+
+
+def weights_of(path: Path) -> dict[str, bytes]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys() if not name.startswith("luthier.")}  # noqa: SIM118
+
+
+@pytest.mark.parametrize("monitor", MONITORS)
+def test_any_figure_can_decide(monitor: str, tmp_path: Path) -> None:
+    path = write_csv(tmp_path / "d.csv", "size level z")
+    luthier.train(path, target="z", run=tmp_path / "run", epochs=4, widths=(4,), monitor=monitor)
+    eject(tmp_path / "run", tmp_path / "out")
+    assert "to the bit" in run_script(tmp_path / "out")
+
+
+def test_the_project_needs_no_luthier(tmp_path: Path) -> None:
+    path, settings = plain(tmp_path)
+    luthier.train(path, run=tmp_path / "run", epochs=2, threads=1, widths=(4,), **settings)
+    eject(tmp_path / "run", tmp_path / "out")
+    program = (
+        "import runpy, sys; sys.modules['luthier'] = None; sys.path.insert(0, '.')\n"
+        "runpy.run_path('train.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "out", capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONSAFEPATH": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "to the bit" in done.stdout
+    needs = (tmp_path / "out" / "requirements.txt").read_text()
+    assert [line.partition("==")[0] for line in needs.splitlines()] == ["torch", "numpy", "safetensors", "polars"]
+
+
+@pytest.fixture
+def done(tmp_path: Path) -> Path:
+    path = write_csv(tmp_path / "d.csv", "size colour y")
+    luthier.train(path, target="y", run=tmp_path / "run", epochs=2, widths=(4,))
+    return tmp_path
+
+
+def test_other_data_is_refused_by_the_script(done: Path) -> None:
+    eject(done / "run", done / "out")
+    (done / "d.csv").write_text((done / "d.csv").read_text().replace("red", "rot", 1))
+    with pytest.raises(SystemExit, match=r"d\.csv is not the file that the run read"):
+        run_script(done / "out")
+
+
+def test_what_cannot_be_ejected_is_refused_with_the_reason(done: Path) -> None:
+    shutil.copytree(done / "run", done / "unfinished")
+    lines = (done / "run" / "record.jsonl").read_text().splitlines(keepends=True)
+    (done / "unfinished" / "record.jsonl").write_text("".join(lines[:-1]))
+    with pytest.raises(RunError, match="luthier resume"):
+        eject(done / "unfinished", done / "out")
+    luthier.resume(done / "run", epochs=3)
+    with pytest.raises(RunError, match="more epochs"):
+        eject(done / "run", done / "out")
+    x = np.zeros((20, 3), dtype=np.float32)
+    luthier.fit(
+        luthier.build(luthier.Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 1})),
+        (x, np.zeros((20, 0), dtype=np.int64), x[:, :1]), criterion="mse", optimizer="SGD", lr=0.1, epochs=1,
+        run=done / "fit",
+    )  # fmt: skip
+    with pytest.raises(RunError, match="made by fit"):
+        eject(done / "fit", done / "out")
+    (done / "taken").mkdir()
+    (done / "taken" / "file").touch()
+    with pytest.raises(RunError, match="is there already"):
+        eject(done / "run", done / "taken")
+    assert not (done / "out").exists()
+    assert not list(done.glob(".*"))
+
+
+def test_changed_data_is_refused_at_once(done: Path) -> None:
+    lines = (done / "d.csv").read_text().splitlines(keepends=True)
+    (done / "d.csv").write_text("".join(lines[:-9]))
+    with pytest.raises(RunError, match="data has changed"):
+        eject(done / "run", done / "out")
+
+
+def test_the_facts_are_plain_and_from_training_rows(done: Path) -> None:
+    eject(done / "run", done / "out")
+    facts = json.loads((done / "out" / "data.json").read_text())
+    schema = luthier.load(done / "run").schema
+    assert schema is not None
+    by_name = {column["name"]: column for column in facts["columns"]}
+    assert by_name["size"]["means"] == list(schema.columns[0].means)
+    assert by_name["colour"]["categories"] == list(schema.columns[1].categories)

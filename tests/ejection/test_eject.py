@@ -130,8 +130,8 @@ def irregular_text(place: Path) -> tuple[Path, dict[str, Any]]:
         lines = text.splitlines(keepends=True)
         (place / name).write_bytes("".join([*lines[:7], "\n", *lines[7:], "\n\n"]).encode("latin-1"))
     return place / "d.csv", {
-        "target": "y", "valid": str(place / "v.csv"), "encoding": "latin-1", "precision": "bf16", "monitor": "valid_auc",
-        "optimizer_flavour": "fused", "test_fraction": 0.0,
+        "target": "y", "valid": str(place / "v.csv"), "encoding": "latin-1", "precision": "bf16",
+        "optimizer_flavour": "fused", "test_fraction": 0.0, "monitor": "valid_auc",
     }  # fmt: skip
 
 

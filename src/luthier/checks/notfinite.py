@@ -99,6 +99,9 @@ class Tracer(TorchFunctionMode):
             self._watch_backward(args[0])
             return func(*args, **(kwargs or {}))
         given = [(tensor, _badness(tensor)) for tensor in _tensors((args, kwargs or {}))]
+        before = given  # for the words: what an operation in place writes over is copied
+        if name.endswith("_") and not name.endswith("__"):
+            before = [(tensor.detach().clone(), bad) for tensor, bad in given]
         answer = func(*args, **(kwargs or {}))
         outputs = [(tensor, _badness(tensor)) for tensor in _tensors(answer)]
         if not outputs:
@@ -109,7 +112,7 @@ class Tracer(TorchFunctionMode):
             self.made_by[id(tensor)] = call
             if bad and call.origin is None and not _follow(given, bad):
                 rows = _rows(tensor, self.num_rows)
-                words = _words(given, tensor, bad, rows)
+                words = _words(before, tensor, bad, rows)
                 call.origin = Origin("forward", call.name, call.layer, self._counted(rows), words)
             if tensor.grad_fn is not None:
                 self._claim(tensor.grad_fn, call)

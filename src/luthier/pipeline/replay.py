@@ -12,6 +12,7 @@ from luthier.training.fit import make_run
 from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
 from luthier.training.replay import Replay, find_not_finite, replay_steps
+from luthier.training.settings import steps_per_epoch
 
 _log = logging.getLogger("luthier")
 
@@ -37,14 +38,17 @@ def replay(run: str | Path, *, start: int | None = None, stop: int | None = None
     last = max(trees, default=0)
     first = start if start is not None else min(trees, default=0) if stop is None else max(0, stop - 1)
     end = stop if stop is not None else max(last, first + 1)
-    if not 0 <= first < end:
-        raise SettingError(
-            f"steps {first} to {end} of {folder} cannot be done again: it has {last}",
-            hint="give --from below --to, both counted from 0",
-            code="setting-out-of-range",
-        )
     with kept_rng():
         live = make_run(**fit_arguments(plan, make_module(plan)))
+        most = plan.recipe.epochs * (steps_per_epoch(live.train, plan.recipe) or 0)
+        if any(row["event"] == "end" for row in record):
+            most = last
+        if not 0 <= first < end <= most:
+            raise SettingError(
+                f"steps {first} to {end} of {folder} cannot be done again: it has {most}",
+                hint="give --from below --to, both counted from 0",
+                code="setting-out-of-range",
+            )
         for tree in trees.values():
             compare_arguments(tree["arguments"], live)
         failed = bool(record.rows) and record.rows[-1]["event"] == "not-finite"

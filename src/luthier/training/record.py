@@ -56,6 +56,7 @@ class Record:
             self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise cannot_write(self.path, error) from error
+        _handles.add(self._handle)
         if not _lock(self._handle):
             self.close()
             raise RunError(
@@ -66,9 +67,10 @@ class Record:
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._handle is not None:
+        if self._handle in _handles:
+            _handles.remove(self._handle)
             os.close(self._handle)
-            self._handle = None
+        self._handle = None
 
     def append(self, row: dict[str, Any]) -> None:
         """Add a row, and write it through.
@@ -115,14 +117,28 @@ class Record:
         self._written = len(self.rows)
 
 
+_handles: set[int] = set()
+
+
+def _close_in_child() -> None:
+    """Let a forked process (a loading worker) go without the lock: it may outlive the run by seconds."""
+    for handle in _handles:
+        os.close(handle)
+    _handles.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
+
+
 def _lock(handle: int) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows: no lock
         return True
-    try:  # of the process, not of the open file: loading workers that outlive a killed run do not hold it
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
     except OSError:  # a file system without locks
         return True

@@ -3,7 +3,7 @@
     python -m benchmarks.resume [adult|fashion] [--kills 25] [--small] [--cost]
 
 Each net's lives are forked from one process. A life resumes the run's folder, with 0 or 2 loading workers by lot, and
-is killed (SIGKILL) at an instant drawn at random: the next one after it in a phase that is drawn too (in an update, in a
+is killed (SIGKILL) at an instant drawn at random: the next one in a phase that is drawn too (in an update, in a
 validation, in the writing of a checkpoint, at the end of an epoch, between). When a life comes to the end, the SHA-256
 over weights, average, best weights, optimizer, schedule, generators and the record less its clock times must be that of
 the run never stopped; then a fresh run starts, until all kills are done. `--small` takes made-up data of the same
@@ -251,8 +251,8 @@ def cost(name: str, call: Call, place: Path) -> None:
     wall, cpu = (statistics.median(column) for column in zip(*spent, strict=True))
     share = max(column[0] for column in spent) / 60
     size = path.stat().st_size / 1e6
-    print(f"{name}: a checkpoint of {size:.2f} MB takes {wall * 1e3:.1f} ms ({cpu * 1e3:.1f} ms of CPU), median of "
-          f"{len(spent)}; one a minute is {wall / 60:.3%} of the time (the slowest {share:.3%})", flush=True)  # fmt: skip
+    print(f"{name}: a checkpoint of {size:.2f} MB takes {wall * 1e3:.1f} ms ({cpu * 1e3:.1f} of CPU), median of "
+          f"{len(spent)}; one a minute is {wall / 60:.3%} of it (the slowest {share:.3%})", flush=True)  # fmt: skip
 
 
 def main() -> int:

@@ -50,11 +50,11 @@ class _Encoder:
             return value if math.isfinite(value) else {_TAG: "float", "v": repr(value)}
         if isinstance(value, Tensor):
             return self._tensor(value, path)
-        if isinstance(value, np.ndarray) and value.dtype != object:
+        if isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm":
             kept = torch.from_numpy(np.ascontiguousarray(value).reshape(-1).view(np.uint8).copy())
             name = self._store(kept, path)
             return {_TAG: "array", "v": name, "dtype": value.dtype.str, "shape": list(value.shape)}
-        if isinstance(value, np.generic):
+        if isinstance(value, np.generic) and type(value.item()) in (bool, int, float, str):
             return {_TAG: "number", "v": value.item(), "dtype": value.dtype.str}
         if type(value) in (list, tuple, set, frozenset) or isinstance(value, torch.Size):
             kind = "size" if isinstance(value, torch.Size) else type(value).__name__
@@ -66,7 +66,7 @@ class _Encoder:
             if type(value) is dict and all(isinstance(key, str) and key != _TAG for key in value):
                 return dict(pairs)
             return {_TAG: "odict" if isinstance(value, OrderedDict) else "dict", "v": pairs}
-        if isinstance(value, bytes):
+        if type(value) is bytes:
             return {_TAG: "bytes", "v": value.hex()}
         if isinstance(value, torch.dtype | torch.device):
             return {_TAG: type(value).__name__, "v": str(value).removeprefix("torch.")}
@@ -80,16 +80,22 @@ class _Encoder:
 
     def _store(self, tensor: Tensor, path: str) -> str:
         name = f"{self.prefix}{path}"
-        while name in self.tensors:
+        while name in self.tensors or name == "__metadata__":  # safetensors' own
             name += "'"
         self.tensors[name] = tensor
         return name
 
     def _kept(self, tensor: Tensor) -> Tensor:
+        if tensor.is_complex():  # as pairs of real numbers: not every complex type has a place in the file
+            tensor = torch.view_as_real(tensor.contiguous())
         return tensor.contiguous().to("cpu", copy=True) if self.copy else tensor.contiguous()
 
     def _tensor(self, tensor: Tensor, path: str) -> Any:
-        tensor = tensor.detach()
+        tensor = tensor.detach().resolve_conj().resolve_neg()
+        if tensor.layout is torch.sparse_coo:
+            parts = {"indices": tensor._indices(), "values": tensor._values(), "size": list(tensor.shape)}
+            parts["coalesced"] = tensor.is_coalesced()
+            return {_TAG: "sparse", "v": self.encode(parts, path)}
         if tensor.layout is not torch.strided:
             raise RunError(
                 f"{path} of {self.where} is a tensor of layout {tensor.layout}, which cannot be kept",
@@ -108,6 +114,8 @@ class _Encoder:
         name = self.names[key] if shared else self._store(self._kept(tensor), path)
         self.names[key] = name
         document: dict[str, Any] = {_TAG: "tensor", "v": name}
+        if tensor.is_complex():
+            document["complex"] = True
         if not tensor.is_contiguous():
             document["stride"] = list(tensor.stride())
         if tensor.device.type != "cpu":
@@ -134,7 +142,10 @@ def unflatten(document: Any, tensors: Mapping[str, Tensor]) -> Any:
         inner = value["v"]
         if tag == "tensor":
             if inner not in made:
-                made[inner] = _restride(tensors[inner], value.get("stride"))
+                found = tensors[inner]
+                if value.get("complex"):  # cloned, as a file's memory is not aligned as complex numbers want it
+                    found = torch.view_as_complex(found.clone())
+                made[inner] = _restride(found, value.get("stride"))
             return made[inner]
         if tag == "array":
             return np.frombuffer(bytes(tensors[inner].numpy()), dtype=value["dtype"]).reshape(value["shape"]).copy()
@@ -147,7 +158,14 @@ def unflatten(document: Any, tensors: Mapping[str, Tensor]) -> Any:
     return decode(document)
 
 
+def _sparse(parts: dict[str, Any]) -> Tensor:
+    return torch.sparse_coo_tensor(
+        parts["indices"], parts["values"], parts["size"], is_coalesced=parts["coalesced"], check_invariants=True
+    )
+
+
 _BACK: dict[str, Any] = {
+    "sparse": _sparse,
     "float": float,
     "tuple": tuple,
     "set": set,

@@ -23,9 +23,10 @@ NO_WORDS, YES_WORDS = ("no", "false", "f", "n", "0"), ("yes", "true", "t", "y", 
 """The words of a yes/no column, pair by pair, in any case."""
 
 _TIME = (
-    r"(?:[T ]+(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2}(?:\.\d+)?))?)?\s*(?P<zone>Z|[+-]\d{2}:?\d{2})?$"
+    r"(?:[T ]+(?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}(?:\.[0-9]+)?))?)?"
+    r"\s*(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?$"
 )
-_Y, _M, _D = r"(?P<year>\d{4})", r"(?P<month>\d{1,2})", r"(?P<day>\d{1,2})"
+_Y, _M, _D = r"(?P<year>[0-9]{4})", r"(?P<month>[0-9]{1,2})", r"(?P<day>[0-9]{1,2})"
 DATE_FORMATS = {
     "YYYY-MM-DD": rf"^{_Y}-{_M}-{_D}{_TIME}",
     "YYYY/MM/DD": rf"^{_Y}/{_M}/{_D}{_TIME}",

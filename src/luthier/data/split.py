@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -55,17 +56,26 @@ def _is_numbering(series: pl.Series) -> bool:
     return bool((np.sort(numbers) == numbers.min() + np.arange(len(numbers))).all())
 
 
-def split_rows(hashes: Hashes, *, strata: NDArray[np.int64] | None, valid: float = 0.15, test: float = 0.15) -> Split:
+def split_rows(
+    hashes: Hashes,
+    *,
+    strata: NDArray[np.int64] | None,
+    labels: NDArray[Any] | None = None,
+    valid: float = 0.15,
+    test: float = 0.15,
+) -> Split:
     """Split rows by their hashes: equal ones stay together, and what else the table holds matters only at the borders.
 
     Within each class the groups of equal rows are ranked by hash. From the lowest on they go to test, then to valid,
     then to train: a group goes where the middle of its rows falls in the running count. A group whose rows are of
-    several classes is ranked with the rarest of them.
+    several classes is ranked with the rarest of them. A class or label that would have no training row has its first
+    group there.
 
     Args:
         hashes: One a row, as `row_hashes` gives them, uint64 `(N,)`.
         strata: The class of each row, int `(N,)`, or None for one class. A class of at least one group more than
             there are parts beside train has a group in each part; a smaller class is all train.
+        labels: Which labels each row has, where it may have several, `(N, L)`.
         valid: The fraction of rows, in [0, 1).
         test: Likewise.
 
@@ -86,6 +96,15 @@ def split_rows(hashes: Hashes, *, strata: NDArray[np.int64] | None, valid: float
     _check_fractions(valid, test)
     for members in np.split(order, starts[1:]):
         part_of_group[members] = _parts_in_order(sizes[members], valid, test)
+    if labels is not None:
+        rows_of = [np.flatnonzero(label) for label in labels.T]
+    else:
+        gone: Any = [] if strata is None else np.setdiff1d(strata, strata[part_of_group[groups] == 0])
+        rows_of = [np.flatnonzero(strata == missing) for missing in gone]
+    for rows in rows_of:
+        having = np.unique(groups[rows])
+        if len(having) and (part_of_group[having] > 0).all():
+            part_of_group[having[0]] = 0
     return _split(part_of_group[groups], valid, test, "the rows are too few, or too many of them are equal")
 
 

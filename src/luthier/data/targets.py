@@ -128,7 +128,8 @@ def encode_targets(frame: pl.DataFrame, schema: Schema, rows: Rows | None = None
             encoded.append(cells.codes(target.classes))
     if schema.task == "multiclass":
         return np.require(encoded[0], requirements="W")  # polars may hand out its own memory, for reading only
-    return np.stack(encoded, axis=1).astype(np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and the loss says so
+        return np.stack(encoded, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,8 @@ def _prepare_table(settings: DataSettings, table: Table, schema: Schema | None) 
         given = encode_targets(frame, rough)
         strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
     inputs = [name for name in frame.columns if name not in exclude]
-    split = _split(settings, frame, inputs, strata)
+    content = content_columns(table.frame, inputs) or inputs
+    split = _split(settings, frame, content, strata, given if settings.labels is not None else None)
     if schema is None:
         task, targets = read_targets(frame, names, split.train, task=task, label_delimiter=settings.labels)
         columns = infer_columns(frame, split.train, overrides=settings.kind, exclude=exclude)
@@ -183,7 +184,9 @@ def _with_target(frame: pl.DataFrame, settings: DataSettings, notes: list[str]) 
     return frame, rows
 
 
-def _split(settings: DataSettings, frame: pl.DataFrame, inputs: list[str], strata: Rows | None) -> Split:
+def _split(
+    settings: DataSettings, frame: pl.DataFrame, content: list[str], strata: Rows | None, labels: NDArray[Any] | None
+) -> Split:
     valid, test = _fractions(settings)
     if valid == 0 and test == 0:
         none = np.arange(0, dtype=np.int64)
@@ -194,8 +197,7 @@ def _split(settings: DataSettings, frame: pl.DataFrame, inputs: list[str], strat
         series = need_column(frame, settings.time, role="the time")
         times = to_numbers(series)[0] if _is_numeric(series) else _seconds(series)
         return split_time(times, valid=valid, test=test, name=settings.time)
-    content = content_columns(frame, inputs) or inputs
-    return split_rows(row_hashes(frame, content), strata=strata, valid=valid, test=test)
+    return split_rows(row_hashes(frame, content), strata=strata, labels=labels, valid=valid, test=test)
 
 
 def _fractions(settings: DataSettings) -> tuple[float, float]:

@@ -62,7 +62,7 @@ def read_run_file(path: Path) -> RunFile:
     blueprint = None
     if "blueprint" in document:
         blueprint = from_plain(Blueprint, document["blueprint"], where=f"[blueprint] of {path}")
-    recipe = document.get("recipe", {})
+    recipe = {name: None if value == "none" else value for name, value in document.get("recipe", {}).items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     return RunFile(data, blueprint, recipe)
 
@@ -97,15 +97,23 @@ def write_run_file(
         for name, value in to_plain(data, drop_none=True).items()
         if name != "kind" and (name == "source" or value != to_plain(getattr(plain, name)))
     }
-    lines = [f"# {line}" for line in _schema_words(schema)]
+    lines = [f"# {_one_line(line)}" for line in _schema_words(schema)]
     lines += ["", "[data]", *_lines(kept.items(), {})]
     if schema.columns:
         whys = {column.name: column.why for column in schema.columns}
         lines += ["", "[data.kind]", *_lines(((column.name, column.kind) for column in schema.columns), whys)]
     lines += ["", "[blueprint]", *_lines([("family", blueprint.family)], reasons)]
     lines += ["", "[blueprint.arguments]", *_lines(blueprint.arguments.items(), reasons)]
-    lines += ["", "[recipe]", *_lines(to_plain(recipe, drop_none=True).items(), reasons)]
+    lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
     return "\n".join(lines) + "\n"
+
+
+def _recipe_lines(recipe: Recipe) -> Iterable[tuple[str, Any]]:
+    """Yield the fields; one that is None against its default is "none", as TOML has no word for it."""
+    plain = to_plain(Recipe())
+    for name, value in to_plain(recipe).items():
+        if value is not None or plain[name] is not None:
+            yield name, "none" if value is None else to_plain(value, drop_none=True)
 
 
 def _schema_words(schema: Schema) -> Iterable[str]:
@@ -129,8 +137,13 @@ def _lines(pairs: Iterable[tuple[str, Any]], reasons: Mapping[str, str]) -> Iter
             text = f"{tomli_w.dumps({name: 0}).split('=')[0].strip()} = {{{' ' + inner + ' ' if inner else ''}}}"
         elif isinstance(value, list):
             text = f"{tomli_w.dumps({name: 0}).rsplit('=', 1)[0].strip()} = {_inline(value)}"
-        why = reasons.get(name, "").replace("\n", " ")
+        why = _one_line(reasons.get(name, ""))
         yield f"{text}  # {why}" if why else text
+
+
+def _one_line(text: str) -> str:
+    """Return text as a comment can hold it: a class may be called anything."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def _inline(values: list[Any]) -> str:

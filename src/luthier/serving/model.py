@@ -30,6 +30,13 @@ from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weigh
 _ROWS = 1024  # that the network sees at a time; an answer depends on it by rounding alone
 
 
+def _is_channels_last(weight: Any) -> bool:
+    """Whether a weight was kept in that layout: another one rounds otherwise."""
+    if not isinstance(weight, Tensor) or weight.ndim != 4 or weight.is_contiguous():
+        return False
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
 def task_of(criterion: Any) -> Task | None:
     """Return the task that a loss of torch.nn implies, or None where it does not say."""
     if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss | nn.MultiMarginLoss):
@@ -312,6 +319,8 @@ def load(path: str | Path, module: nn.Module | None = None, *, device: str | tor
             )
         with kept_rng():
             module = build(bundle.blueprint)
+    if any(_is_channels_last(weight) for weight in bundle.weights["state"].values()):
+        module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     load_weights(module, bundle.weights, where=str(path))
     model = Model(
         module,

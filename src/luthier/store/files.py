@@ -113,7 +113,7 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         value = tensor.detach().cpu().contiguous()
         storage = value.untyped_storage()
         if storage.nbytes() != value.nbytes or (value.numel() and storage.data_ptr() in seen):
-            value = value.clone()
+            value = value.clone(memory_format=torch.contiguous_format)
         seen.add(value.untyped_storage().data_ptr())
         kept[name] = value
     return kept

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from luthier.core.names import did_you_mean
@@ -49,6 +50,12 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
             "no optimizer is given",
             hint="optimizer='Adam', or a torch.optim instance over module.parameters()",
             code="setting-missing",
+        )
+    if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+        raise SettingError(
+            f"{type(module).__name__} has lazy parameters, whose shapes are not known yet",
+            hint="call it once on a batch of the data before: module(inputs)",
+            code="setting-lazy-module",
         )
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise SettingError(

@@ -220,7 +220,8 @@ class Run:
 
     def gradient_norm(self) -> float:
         """Return the norm of the last update's gradient; of a run just resumed, that of the life before."""
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
+        found = (parameter.grad for parameter in self.module.parameters() if parameter.grad is not None)
+        gradients = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in found]
         if gradients:
             self.state.gradient_norm = float(get_total_norm(gradients))
         return self.state.gradient_norm

@@ -134,14 +134,50 @@ def test_data_that_is_not_finite_is_named_by_sample() -> None:
     assert "the target is not finite as the data gives it: inf at place [0] of the sample; samples: sample 3" in said
 
 
-def test_a_loader_tells_the_place_in_its_batch() -> None:
+@pytest.mark.parametrize("more", [{}, {"generator": torch.Generator()}, {"num_workers": 2}])
+def test_a_loaders_samples_are_named_as_its_dataset_counts_them(more: dict[str, Any]) -> None:
+    x = X.clone()
+    x[171, 2] = float("nan")
+    loader = DataLoader(TensorDataset(x, Y), batch_size=8, shuffle=True, **more)
+    with pytest.raises(TrainingError, match=r"samples: sample 171 \["):
+        luthier.fit(mlp_of_four(), loader, criterion="cross-entropy", optimizer="SGD", lr=0.1, epochs=2, accumulate=2)
+
+
+def test_batches_without_numbers_tell_the_place() -> None:
     x = X.clone()
     x[17, 2] = float("nan")
     with pytest.raises(TrainingError, match="samples: number 17 of the batch"):
-        luthier.fit(
-            mlp_of_four(), DataLoader(TensorDataset(x, Y), batch_size=32), criterion="cross-entropy", optimizer="SGD",
-            lr=0.1, epochs=1,
-        )  # fmt: skip
+        luthier.fit(mlp_of_four(), Batches(x), criterion="cross-entropy", optimizer="SGD", lr=0.1, epochs=1)
+
+
+class Batches:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+    def __iter__(self) -> Any:
+        yield self.x[:50], Y[:50]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler itself
+def test_a_compiled_module_is_looked_into() -> None:
+    """Done again without compilation, under the names that the user wrote."""
+    x = X.clone()
+    torch.manual_seed(0)
+    said = message(torch.compile(Body(Named(torch.log))), x)  # type: ignore[arg-type]  # torch types it as a callable
+    assert "log in middle (Named)" in said
+
+
+def test_what_goes_wrong_in_the_looking_hides_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: Any) -> None:
+        raise OSError("no")
+
+    monkeypatch.setattr("luthier.training.fit.find_not_finite", broken)
+    x = X.clone()
+    x[17, 2] = float("nan")
+    assert "the loss is nan" in message(mlp_of_four(), x)
+    assert "could not be done again" in caplog.text
 
 
 def test_targets_that_are_all_ignored_are_seen() -> None:

@@ -1,7 +1,7 @@
 """Where a NaN or an infinite number is born: which operation, of which layer, on which samples and values."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -65,7 +65,8 @@ class Tracer(TorchFunctionMode):
     def __init__(self, module: nn.Module, criterion: str) -> None:
         super().__init__()
         self.module, self.criterion = module, criterion
-        self.names = {part: name for name, part in module.named_modules()}
+        named = ((part, name.split("_orig_mod")[-1].removeprefix(".")) for name, part in module.named_modules())
+        self.names = dict(named)  # as the user wrote them, also of a compiled module
         self.stack: list[str] = []
         self.calls: list[_Call] = []
         self.made_by: dict[int, _Call] = {}
@@ -82,8 +83,9 @@ class Tracer(TorchFunctionMode):
         for part in self.names:
             self.handles.append(part.register_forward_pre_hook(self._enter, with_kwargs=True))
             self.handles.append(part.register_forward_hook(self._leave, always_call=True))
+        is_compiled = any(type(part).__name__ == "OptimizedModule" for part in self.names)
         try:
-            with self:
+            with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(), self:
                 yield self
         finally:
             for handle in self.handles:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -114,6 +115,21 @@ class LoaderFeed:
             iterator = iter(self.loader)
         for raw in iterator:
             yield split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
+
+    def indices_of(self, batch: int) -> list[int] | None:
+        """Return which samples of its dataset a batch of the epoch under way holds, where that can be replayed."""
+        if type(self.loader) is not DataLoader or self.loader.batch_sampler is None or self.at_iter is None:
+            return None
+        now, own = get_rng_state(), generator_states(self._generators())
+        try:
+            self._restore(self.at_iter)
+            # a loader draws its workers' seed before its sampler draws
+            torch.empty((), dtype=torch.int64).random_(generator=self.loader.generator)
+            found = next(islice(self.loader.batch_sampler, batch, None), None)
+        finally:
+            set_rng_state(now)
+            put_generators_back(self._generators(), own)
+        return None if found is None else [int(index) for index in found]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the generators as they were at `iter()` and as they are now."""

@@ -23,7 +23,7 @@ from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.prepare import Part
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
-from luthier.store.files import cannot_write, write_tensors, write_whole
+from luthier.store.files import cannot_write, remove_parts, write_tensors, write_whole
 from luthier.training.fit import fit
 from luthier.training.folder import open_folder
 from luthier.training.result import Result
@@ -59,9 +59,6 @@ def train(
     find_device(plan.recipe.device)
     folder = _fresh_folder(plan, None if run is None else Path(run))
     write_whole(folder / "run.toml", plan.toml(folder).encode())
-    rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
-    words = {"rows": "row numbers of each part, from 0"}
-    write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     if report is not None:
         report(plan, folder)
     try:
@@ -148,6 +145,10 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
 
 def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     schema, parts = plan.schema, plan.prepared.parts
+    if not (folder / "split.safetensors").exists():  # always, unless a kill came between
+        rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+        words = {"rows": "row numbers of each part, from 0"}
+        write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     module = make_module(plan)
     result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder)
     best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
@@ -195,6 +196,8 @@ def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
     if wanted is not None:
+        if wanted.is_dir():
+            remove_parts(wanted)  # of a run that was killed while it wrote its first file
         if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
             raise RunError(
                 f"{wanted} is there already, and no run is overwritten",

@@ -1,5 +1,6 @@
 """`fit`: the call for a PyTorch user with an own module and data."""
 
+import logging
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from luthier.training.loop import train as train_run
 from luthier.training.optimizers import make_optimizer
 from luthier.training.progress import Progress, is_watched
 from luthier.training.record import Record
-from luthier.training.replay import Memory, find_not_finite, states_of
+from luthier.training.replay import Memory, NotFinite, find_not_finite, states_of
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
@@ -36,6 +37,8 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
+
+_log = logging.getLogger("luthier")
 
 
 def fit(
@@ -130,6 +133,15 @@ def fit(
     )
 
 
+def _cause(run: Run) -> NotFinite | None:
+    """Return what made the loss not finite. What goes wrong in the looking is said, and hides no error."""
+    try:
+        return find_not_finite(run, states_of(run))
+    except Exception as error:
+        _log.warning("the steps could not be done again to find the cause: %s: %s", type(error).__name__, error)
+        return None
+
+
 def make_run(
     module: nn.Module,
     train: Any,
@@ -210,7 +222,7 @@ def _train(run: Run) -> None:
     except TrainingError as error:
         if error.code != "training-loss-not-finite":
             raise
-        found = find_not_finite(run, states_of(run)) if run.check else None
+        found = _cause(run) if run.check else None
         row = {"event": "not-finite", "epoch": run.state.epoch, "step": run.state.global_step, "what": error.message}
         run.note(row if found is None else {**row, "cause": str(found)})
         if found is None:

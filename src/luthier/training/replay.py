@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import torch
@@ -200,7 +199,7 @@ class _Closer(Callback):
         self.exits.close()
         origin = self._origin(run)
         epoch, batch = run.state.epoch, run.state.batch - 1
-        self.found = NotFinite(epoch, batch, self.step, origin, self._samples(origin))
+        self.found = NotFinite(epoch, batch, self.step, origin, self._samples(origin, run.state.batch))
         return Stop("found", finished=False)
 
     def _origin(self, run: Run) -> Origin:
@@ -221,12 +220,14 @@ class _Closer(Callback):
             "update", f"{type(run.optimizer).__name__}.step", type(run.module).__name__, (), "of no known name"
         )
 
-    def _samples(self, origin: Origin) -> tuple[str, ...]:
+    def _samples(self, origin: Origin, done: int) -> tuple[str, ...]:
         """Return the samples as the data names them."""
-        indices = [batch.indices for batch in self.feed.batches_seen]
-        if any(found is None for found in indices):
-            return tuple(f"number {row} of the batch" for row in origin.rows)
-        flat = list(chain.from_iterable(found.tolist() for found in indices if found is not None))
+        flat: list[int] = []
+        for i, batch in enumerate(self.feed.batches_seen, start=done - len(self.feed.batches_seen)):
+            indices = self.feed.indices_of(i) if batch.indices is None else batch.indices.tolist()
+            if indices is None:
+                return tuple(f"number {row} of the batch" for row in origin.rows)
+            flat += indices
         return tuple(self.feed.name_of(flat[row]) for row in origin.rows if row < len(flat))
 
 
@@ -243,6 +244,10 @@ class _Tapped:
         """How the data calls its samples."""
         found: Callable[[int], str] = getattr(getattr(self.feed, "source", None), "name_of", None) or "sample {}".format
         return found
+
+    def indices_of(self, batch: int) -> list[int] | None:
+        """Which samples a batch of an own loader holds."""
+        return self.feed.indices_of(batch) if hasattr(self.feed, "indices_of") else None
 
     def __len__(self) -> int:
         return len(self.feed)

@@ -34,7 +34,7 @@ SETTINGS = {
     "batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
     "clip_value ema augment patience monitor min_delta seed device precision memory_format threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
-    "network": "network effort widths activation dropout batch_norm",
+    "network": "network effort widths activation dropout batch_norm reader",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time delimiter encoding "
     "image_size skip_unreadable start",
 }

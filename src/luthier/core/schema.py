@@ -7,7 +7,7 @@ from luthier.core.plain import check_types
 
 Task = Literal["binary", "multiclass", "multilabel", "regression"]
 ColumnKind = Literal["number", "boolean", "category", "date", "identifier", "text", "constant", "ignored"]
-INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date")
+INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text")
 COLUMN_KINDS: tuple[ColumnKind, ...] = (
     "number", "boolean", "category", "date", "identifier", "text", "constant", "ignored",
 )  # fmt: skip
@@ -29,6 +29,9 @@ class Column:
         stds: Likewise the standard deviation (1 where it would be 0).
         quantiles: Of a number, knots of its distribution over training rows; empty where it enters as it is.
         date_format: Of a date, how it is written, as `data.cells.DATE_FORMATS` names it.
+        tokenizer: Of a text, how it becomes tokens, as JSON of the package `tokenizers`; without one it is left out.
+        vocabulary_size: Of a text, the tokens known.
+        max_tokens: Of a text, the tokens read of a row.
     """
 
     name: str
@@ -41,6 +44,9 @@ class Column:
     stds: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
     date_format: str = ""
+    tokenizer: str = ""
+    vocabulary_size: int = 0
+    max_tokens: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, where=f"column {self.name!r}")
@@ -48,7 +54,7 @@ class Column:
     @property
     def is_input(self) -> bool:
         """Whether the network sees this column."""
-        return self.kind in INPUT_KINDS
+        return self.kind in INPUT_KINDS and (self.kind != "text" or bool(self.tokenizer))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from luthier.core.schema import COLUMN_KINDS, ColumnKind, Task
 from luthier.errors import SettingError
 
 Effort = Literal["quick", "normal", "thorough"]
+Reader = Literal["mean", "conv", "lstm", "gru"]
 
 
 def _setting(default: Any, words: str) -> Any:
@@ -78,12 +79,15 @@ class DataSettings:
 class NetworkSettings:
     """What of the network is not left to the design."""
 
-    network: str | None = _setting(None, "Family of network: mlp for tables; convnet or resnet for images")
+    network: str | None = _setting(
+        None, "Family of network: mlp for tables; mixed for tables with text; convnet or resnet for images"
+    )
     effort: Effort = _setting("normal", "How long to train: quick, normal or thorough")
     widths: tuple[int, ...] | None = _setting(None, "Width of each hidden layer or stage, as 128,64")
     activation: str | None = _setting(None, "Activation of an mlp: relu, gelu, silu, tanh, sigmoid, leaky_relu, elu")
     dropout: float | None = _setting(None, "Share of units dropped in training, in [0, 1)")
     batch_norm: bool | None = _setting(None, "Batch norm in an mlp")
+    reader: Reader | None = _setting(None, "How text is read: mean, conv, lstm or gru")
 
     def __post_init__(self) -> None:
         check_types(self, where="the network settings")
@@ -100,6 +104,6 @@ class NetworkSettings:
     @property
     def arguments(self) -> dict[str, Any]:
         """What was said of the network's arguments."""
-        names = ("widths", "activation", "dropout", "batch_norm")
+        names = ("widths", "activation", "dropout", "batch_norm", "reader")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}

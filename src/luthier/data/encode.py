@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Column, Schema
 from luthier.data.cells import NO_WORDS, YES_WORDS, Floats, Mask, date_parts, to_numbers, to_seconds, to_texts
+from luthier.data.text import encode_texts
 from luthier.errors import DataError
 
 MAX_ABS = 4.0
@@ -40,7 +41,7 @@ def feature_names(schema: Schema) -> list[str]:
     """
     names: list[str] = []
     for column in schema.inputs:
-        if column.kind != "category":
+        if column.kind not in ("category", "text"):
             names += [f"{column.name} {part}" for part in column.parts] or [column.name]
             names += [f"{column.name} rank"] if column.quantiles else []
             names += [f"{column.name} missing"] if column.missing else []
@@ -50,6 +51,11 @@ def feature_names(schema: Schema) -> list[str]:
 def category_sizes(schema: Schema) -> list[int]:
     """Return how many codes each of the K columns of `categories` has: its categories, and 0 for unseen ones."""
     return [len(column.categories) + 1 for column in schema.inputs if column.kind == "category"]
+
+
+def text_columns(schema: Schema) -> list[Column]:
+    """Return the input columns of text, in order."""
+    return [column for column in schema.inputs if column.kind == "text"]
 
 
 def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> dict[str, NDArray[np.generic]]:
@@ -63,7 +69,8 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
     Returns:
         `numbers`, float32 `(N, D)`, named by `feature_names`: `(x - mean) / std` within ±4, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
-        `(N, K)`, of `category_sizes`: codes from 1, and 0 for what training did not see.
+        `(N, K)`, of `category_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64
+        `(N, M, T)`, of the M columns of text: numbers of tokens, filled up with 0; not there where M is 0.
 
     Raises:
         DataError: input columns that are not in the frame, all of them named.
@@ -72,7 +79,11 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
     numbers = np.zeros((frame.height, len(feature_names(schema))), dtype=np.float32)
     categories = np.zeros((frame.height, len(category_sizes(schema))), dtype=np.int64)
     feature = place = 0
+    tokens: list[NDArray[np.int64]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
+        if column.kind == "text":
+            tokens.append(encode_texts(to_texts(cells), column))
+            continue
         if column.kind == "category":
             categories[:, place] = _category_codes(cells, column)[0]
             place += 1
@@ -80,7 +91,12 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         for values in _features(cells, column):
             numbers[:, feature] = values
             feature += 1
-    return {"numbers": numbers, "categories": categories}
+    found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}
+    if tokens:
+        longest = max(part.shape[1] for part in tokens)
+        padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in tokens]
+        found["tokens"] = np.stack(padded, axis=1)
+    return found
 
 
 def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> tuple[CellReport, ...]:
@@ -91,7 +107,10 @@ def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
     """
     reports = []
     for column, cells in zip(schema.inputs, _input_series(frame, schema, where), strict=True):
-        if column.kind == "category":
+        if column.kind == "text":
+            missing = to_texts(cells).is_null().to_numpy()
+            reports.append(CellReport(column.name, int(missing.sum()), 0, 0))
+        elif column.kind == "category":
             codes, missing = _category_codes(cells, column)
             reports.append(CellReport(column.name, int(missing.sum()), 0, int(((codes == 0) & ~missing).sum())))
         else:

@@ -23,6 +23,7 @@ from luthier.data.cells import (
     to_texts,
 )
 from luthier.data.split import Rows
+from luthier.data.text import has_tokenizers, learn_tokenizer
 from luthier.errors import DataError
 
 MAX_CATEGORIES = 1000
@@ -115,7 +116,9 @@ class _Cells:
             raise self._unmet(kind, doubt)
         if kind == "category" and self.num_present:
             return self._category("you said so")
-        if kind in ("number", "boolean", "category"):
+        if kind == "text" and self.num_present:
+            return self._text("you said so")
+        if kind in ("number", "boolean", "category", "text"):
             raise self._unmet(kind)
         return self._left_out(kind, "you said so")
 
@@ -209,11 +212,25 @@ class _Cells:
         share = self.num_distinct / self.num_present
         figures = f"{self.num_distinct} different among {self.num_present} values"
         if words > 4 and share > 0.5:
-            why = f"free text ({words:.0f} words on average, {figures}): it is left out in this release"
-            return self._left_out("text", why)
+            why = f"free text ({words:.0f} words on average, {figures})"
+            if not has_tokenizers():
+                return self._left_out("text", f"{why}, left out: it needs pip install 'luthier[text]'")
+            return self._text(why)
         if share >= 0.95 and len(self.rows) >= 20:
             return self._left_out("identifier", f"{figures}: almost every row has its own")
         return None
+
+    def _text(self, why: str) -> Column:
+        tokenizer, size, longest = learn_tokenizer(self._present_texts().to_list())
+        return Column(
+            name=self.name,
+            kind="text",
+            why=f"{why}; {size - 2:,} words known{self._and_missing()}",
+            missing=self.num_missing,
+            tokenizer=tokenizer,
+            vocabulary_size=size,
+            max_tokens=longest,
+        )
 
     def _category(self, why: str = "") -> Column:
         texts = self._present_texts().rename("text").to_frame()

@@ -10,6 +10,7 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.version import VERSION
+from luthier.data.encode import text_columns
 from luthier.ejection.text import WIDTH, block, call, indented, keywords, literal, script
 from luthier.errors import RunError
 from luthier.metrics.criteria import make_criterion
@@ -195,7 +196,8 @@ def _forward(loop: Loop, part: str, indices: str) -> list[str]:
     draws = ", draws" if loop.recipe.augment and part == "train" else ""
     inputs = f"images({part}, {indices}{draws})"
     if not loop.is_image:
-        inputs = f'{part}["numbers"][{indices}], {part}["categories"][{indices}]'
+        blocks = ["numbers", "categories", *(["tokens"] if text_columns(loop.schema) else [])]
+        inputs = ", ".join(f'{part}["{block}"][{indices}]' for block in blocks)
     targets = f'{part}["targets"][{indices}]'
     logits = f"logits = module({inputs})"
     if _count(loop) is None:

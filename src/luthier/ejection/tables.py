@@ -9,7 +9,7 @@ import polars as pl
 from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
-from luthier.data.encode import MAX_ABS, boolean_values
+from luthier.data.encode import MAX_ABS, boolean_values, text_columns
 from luthier.data.targets import encode_targets
 from luthier.ejection.text import block, indented, literal, script
 
@@ -46,7 +46,11 @@ def table_facts(data: TableData) -> dict[str, Any]:
     return {
         "files": {part: [file.path, file.sha256] for part, file in data.files.items()},
         "missing": sorted(MISSING) if _text_dtypes(data) else [],
-        "columns": [_column(column, data) for column in data.schema.inputs],
+        "columns": [_column(column, data) for column in data.schema.inputs if column.kind != "text"],
+        "texts": [
+            {"name": column.name, "tokenizer": column.tokenizer, "max_tokens": column.max_tokens}
+            for column in text_columns(data.schema)
+        ],
         "targets": [] if data.schema.label_delimiter else [_target(target, data) for target in data.schema.targets],
         "labels": [target.name for target in data.schema.targets] if data.schema.label_delimiter else [],
     }
@@ -112,12 +116,22 @@ def write_tables(data: TableData, reading: str) -> str:
             "import numpy as np",
             "import polars as pl",
             "import torch",
+            *(["from tokenizers import Tokenizer"] if text_columns(data.schema) else []),
         ],
         [
             "HERE = Path(__file__).resolve().parent",
             'FACTS = json.loads((HERE / "data.json").read_text(encoding="utf-8"))',
         ],
-        [_read(data), reading, _texts(data), _numbers(data), _dates(data), _inputs(data), _targets(data)],
+        [
+            _read(data),
+            reading,
+            _texts(data),
+            _numbers(data),
+            _dates(data),
+            _inputs(data),
+            _tokens(data),
+            _targets(data),
+        ],
     )
 
 
@@ -126,6 +140,8 @@ def _read(data: TableData) -> str:
     if data.settings.weight is not None:
         cells = f"frame[{literal(data.settings.weight)}]"
         weights = f'\n        "weights": torch.from_numpy(numbers({cells}).astype(np.float32)),'
+    if text_columns(data.schema):
+        weights += '\n        "tokens": torch.from_numpy(tokens(frame)),'
     parts = tuple(data.files)
     return f'''
 def read():
@@ -160,7 +176,7 @@ def _used(data: TableData) -> list[str]:
 def _text_dtypes(data: TableData) -> set[Any]:
     """Return the types of the columns that are read as text."""
     frame = data.files["train"].frame
-    named = [column.name for column in data.schema.inputs if column.kind in ("category", "boolean")]
+    named = [column.name for column in data.schema.inputs if column.kind in ("category", "boolean", "text")]
     named += [
         target.name for target in data.schema.targets if target.kind != "number" and not data.schema.label_delimiter
     ]
@@ -287,7 +303,13 @@ def yes_no(cells, column):
 
 
 def _inputs(data: TableData) -> str:
-    kinds = {column.kind for column in data.schema.inputs}
+    kinds = {column.kind for column in data.schema.inputs if column.kind != "text"}
+    if not kinds:
+        return '''
+def inputs(frame):
+    """Return no numbers and no category codes: text is all there is."""
+    return np.zeros((frame.height, 0), dtype=np.float32), np.zeros((frame.height, 0), dtype=np.int64)
+'''
     others = [kind for kind in _WAYS if kind in kinds]
     lists = [*(["features"] if others else []), *(["codes"] if "category" in kinds else [])]
     values = []
@@ -325,6 +347,27 @@ def inputs(frame):
 {indented(body, 8)}
     return {features}.astype(np.float32), {codes}
 '''.replace("\n\n\n\n", "\n\n\n")
+
+
+def _tokens(data: TableData) -> str | None:
+    if not text_columns(data.schema):
+        return None
+    longest = max(column.max_tokens for column in text_columns(data.schema))
+    return f'''
+def tokens(frame):
+    """Return the numbers of the tokens of each text, filled up with 0: (N, M, T)."""
+    blocks = []
+    for column in FACTS["texts"]:
+        tokenizer = Tokenizer.from_str(column["tokenizer"])
+        block = np.zeros((frame.height, {longest}), dtype=np.int64)
+        for row, encoded in zip(block, tokenizer.encode_batch(texts(frame[column["name"]]).fill_null("").to_list())):
+            ids = encoded.ids[: column["max_tokens"]]
+            row[: len(ids)] = ids
+        blocks.append(block)
+    return np.stack(blocks, axis=1)
+
+
+'''
 
 
 def _targets(data: TableData) -> str:

@@ -8,10 +8,11 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.names import did_you_mean
 from luthier.errors import NetworkError
 from luthier.networks.families.convnet import ConvNet
+from luthier.networks.families.mixed import Mixed
 from luthier.networks.families.mlp import ACTIVATIONS, MLP
 from luthier.networks.families.resnet import ResNet
 
-FAMILIES: dict[str, type[nn.Module]] = {"mlp": MLP, "convnet": ConvNet, "resnet": ResNet}
+FAMILIES: dict[str, type[nn.Module]] = {"mlp": MLP, "mixed": Mixed, "convnet": ConvNet, "resnet": ResNet}
 
 
 def build(blueprint: Blueprint) -> nn.Module:

@@ -34,6 +34,7 @@ def choose(
     *,
     num_numbers: int = 0,
     category_sizes: Sequence[int] = (),
+    vocabulary_sizes: Sequence[int] = (),
 ) -> Choice:
     """Choose a network and a recipe for what the Schema says; what was asked for goes first.
 
@@ -43,6 +44,7 @@ def choose(
         recipe_fields: What the user said of the recipe.
         num_numbers: Of a table, the numbers a row becomes.
         category_sizes: Of a table, the codes of each category column.
+        vocabulary_sizes: Of a table, the tokens of each column of text.
 
     Raises:
         NetworkError: a family that does not take such data, or an argument that it does not have.
@@ -50,6 +52,8 @@ def choose(
     reasons: dict[str, str] = {}
     if schema.image is not None:
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
+    elif vocabulary_sizes:
+        family, arguments, chosen = _for_text(schema, settings, reasons, num_numbers, category_sizes, vocabulary_sizes)
     else:
         family, arguments, chosen = _for_table(schema, settings, reasons, num_numbers, category_sizes)
     arguments |= _accepted(family, settings.arguments)
@@ -192,6 +196,58 @@ def _for_table(
         "batch_size": "a hundredth of the rows, between 16 and 256",
         "clip_norm": "one wild batch cannot throw the weights",
         "patience": "a third of the epochs without a gain is enough",
+    }
+    return family, arguments, recipe
+
+
+def _for_text(
+    schema: Schema,
+    settings: NetworkSettings,
+    reasons: dict[str, str],
+    num_numbers: int,
+    category_sizes: Sequence[int],
+    vocabulary_sizes: Sequence[int],
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Return the design for rows with text: that of a table, with a branch that reads, more dropout, fewer epochs."""
+    others = num_numbers + len(category_sizes)
+    family = _family(settings, ("mixed",), "mixed", "rows with text")
+    _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, num_numbers, category_sizes)
+    arguments: dict[str, Any] = {
+        "num_numbers": num_numbers,
+        "num_outputs": schema.num_outputs,
+        "vocabulary_sizes": list(vocabulary_sizes),
+        "category_sizes": list(category_sizes),
+        "embedding_sizes": table["embedding_sizes"],
+        "token_size": 64,
+        "reader": "mean",
+        "token_dropout": 0.3,
+        "widths": [128] if others else [],
+        "activation": "relu",
+        "dropout": 0.5 if not others else 0.3,
+    }
+    epochs = max(4, round(12 * _EFFORT[settings.effort]))
+    recipe |= {
+        "lr": 0.003,
+        "epochs": epochs,
+        "batch_size": _power_of_two(schema.num_rows / 100, 16, 64),
+        "patience": None,
+    }
+    reasons |= {
+        "family": "text in the rows: a branch for each kind of column, side by side",
+        "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
+        "token_dropout": "a text is to be known by more than one of its words",
+        "widths": "text alone goes to the answer directly"
+        if not others
+        else "one layer joins text and the other columns",
+        "dropout": "words seen in a few rows are learnt by heart soonest",
+        "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
+        "optimizer": "robust over learning rates; decay apart from the gradient",
+        "lr": "the peak of the cycle",
+        "decay_norm_and_bias": "biases and norms need no decay",
+        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
+        "epochs": "12 with text, times the effort",
+        "batch_size": "a hundredth of the rows, between 16 and 64",
+        "clip_norm": "one wild batch cannot throw the weights",
     }
     return family, arguments, recipe
 

@@ -17,6 +17,7 @@ import torch
 
 from luthier.core.machine import machine
 from luthier.data.csvtext import name_columns
+from luthier.data.encode import text_columns
 from luthier.data.sources import TensorSource
 from luthier.data.tables import ReadOptions, read_table, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
@@ -165,7 +166,9 @@ def _prove(plan: Plan, folder: Path) -> None:
         source = part.source
         own = {"targets": source.targets}
         if isinstance(source, TensorSource):
-            own |= {"numbers": source.inputs[0], "categories": source.inputs[1]}  # type: ignore[index]  # a tuple here
+            assert isinstance(source.inputs, tuple)
+            blocks = ("numbers", "categories", "tokens")
+            own |= dict(zip(blocks, source.inputs, strict=False))  # without tokens where there is no text
         else:
             own |= {"pixels": source.pixels}
         own |= {} if source.weights is None else {"weights": source.weights}
@@ -214,7 +217,7 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
         facts["names"] = name_columns(header, delimiter)[0]
         regular = all(_is_regular(file, delimiter, encoding) for file in files.values())
         reading = csv_reading(data, delimiter=delimiter, encoding=encoding, is_regular=regular)
-    return write_tables(data, reading), facts, ["polars"]
+    return write_tables(data, reading), facts, ["polars", *(["tokenizers"] if text_columns(plan.schema) else [])]
 
 
 def _is_regular(file: TableFile, delimiter: str, encoding: str) -> bool:

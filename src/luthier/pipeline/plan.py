@@ -112,6 +112,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         recipe_fields,
         num_numbers=prepared.num_numbers,
         category_sizes=prepared.category_sizes,
+        vocabulary_sizes=prepared.vocabulary_sizes,
     )
     recipe, reasons = choice.recipe, choice.reasons
     if "valid" not in prepared.parts and "patience" not in recipe_fields:
@@ -156,7 +157,7 @@ def _of(settings: DataSettings) -> dict[str, Any]:
 
 def _check_sizes(blueprint: Blueprint, fitting: Blueprint, where: str) -> None:
     """Refuse a run file whose network does not fit its data."""
-    for name in ("num_numbers", "category_sizes", "channels", "num_outputs"):
+    for name in ("num_numbers", "category_sizes", "vocabulary_sizes", "channels", "num_outputs"):
         said, found = blueprint.arguments.get(name), fitting.arguments.get(name)
         if said is not None and found is not None and said != found:
             raise NetworkError(

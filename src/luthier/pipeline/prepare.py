@@ -15,7 +15,7 @@ from luthier.core.settings import DataSettings
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, target_frame
 from luthier.data.augment import ImageSource
 from luthier.data.cells import need_column, to_numbers, to_seconds, to_texts
-from luthier.data.encode import category_sizes, encode_inputs, feature_names
+from luthier.data.encode import category_sizes, encode_inputs, feature_names, text_columns
 from luthier.data.images import (
     choose_input,
     decode_all,
@@ -72,6 +72,7 @@ class Prepared:
         notes: What was read and decided on the way, in words for the user.
         num_numbers: Of a table, the numbers a row becomes.
         category_sizes: Of a table, the codes of each category column.
+        vocabulary_sizes: Of a table, the tokens of each column of text.
     """
 
     schema: Schema
@@ -79,6 +80,7 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     num_numbers: int = 0
     category_sizes: list[int] = field(default_factory=list)
+    vocabulary_sizes: list[int] = field(default_factory=list)
 
 
 def prepare(
@@ -164,7 +166,8 @@ def _prepare_table(settings: DataSettings, table: Table, schema: Schema | None) 
     }
     if settings.test is None and settings.valid is None:
         notes.append(_split_words(parts, settings))
-    return Prepared(schema, parts, notes, len(feature_names(schema)), category_sizes(schema))
+    vocabularies = [column.vocabulary_size for column in text_columns(schema)]
+    return Prepared(schema, parts, notes, len(feature_names(schema)), category_sizes(schema), vocabularies)
 
 
 _PURPOSE = {"valid": "validation", "test": "the test"}
@@ -234,7 +237,7 @@ def _table_source(
     if settings.weight is not None:
         weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
     return TensorSource(
-        (torch.from_numpy(encoded["numbers"]), torch.from_numpy(encoded["categories"])),
+        tuple(torch.from_numpy(block) for block in encoded.values()),
         torch.from_numpy(encode_targets(frame, schema, rows)),
         weights=weights,
     )

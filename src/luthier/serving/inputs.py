@@ -85,7 +85,7 @@ def pieces(
 def table_piece(frame: pl.DataFrame, schema: Schema, *, with_targets: bool, where: str = "the data") -> Piece:
     """Return the rows of a frame as one piece."""
     encoded = encode_inputs(frame, schema, where=where)
-    inputs = (torch.from_numpy(encoded["numbers"]), torch.from_numpy(encoded["categories"]))
+    inputs = tuple(torch.from_numpy(block) for block in encoded.values())
     targets = torch.from_numpy(encode_targets(frame, schema)) if with_targets else None
     return Piece(inputs, targets)
 

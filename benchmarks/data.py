@@ -1,12 +1,14 @@
 """Real data for the benchmarks, from inside public packages; fetched once into benchmarks/.cache, never committed.
 
-Adult: `xai` 0.3.0 (MIT; the data UCI, CC BY). diamonds: `plotnine` (MIT). Fashion-MNIST: Debian's
+Adult: `xai` 0.3.0 (MIT; the data UCI, CC BY). diamonds: `plotnine` (MIT). Texts:
+`vaderSentiment` 3.3.2 (MIT). Fashion-MNIST: Debian's
 `dataset-fashion-mnist` (MIT), `apt-get install dataset-fashion-mnist`.
 """
 
 import gzip
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -37,6 +39,30 @@ def adult() -> pl.DataFrame:
     frame = pl.read_csv(from_package("xai==0.3.0", "xai/data/census.csv"), infer_schema_length=None)
     texts = pl.selectors.string()
     return frame.drop("").with_columns(texts.str.strip_chars())
+
+
+TEXTS = ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")
+
+
+def snippets(name: str) -> pl.DataFrame:
+    """One of `TEXTS`: columns `text`, and `mood`, the sign of twenty readers' mean rating (VADER, MIT)."""
+    folder = CACHE / "hutto_ICWSM_2014"
+    if not folder.exists():
+        CACHE.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        subprocess.run([*command, "-d", str(CACHE), "vaderSentiment==3.3.2"], check=True)
+        inner = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
+        with tarfile.open(CACHE / "vaderSentiment-3.3.2.tar.gz") as archive:
+            found = archive.extractfile(inner)
+            assert found is not None
+            with tarfile.open(fileobj=found) as texts:
+                texts.extractall(CACHE, filter="data")
+    rows = [
+        line.split("\t") for line in (folder / f"{name}_GroundTruth.txt").read_text("utf-8", "replace").splitlines()
+    ]
+    kept = [row for row in rows if len(row) >= 3]
+    moods = ["good" if float(row[1]) > 0 else "bad" for row in kept]
+    return pl.DataFrame({"text": [row[2] for row in kept], "mood": moods})
 
 
 def diamonds() -> pl.DataFrame:

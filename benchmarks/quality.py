@@ -91,8 +91,8 @@ def texts(splits: int) -> None:
                 seconds.append(time.perf_counter() - start)
             ours.append(result.test["accuracy"])
         mean, other = np.mean(ours), np.mean(theirs)
-        print(f"{name}: luthier {mean:.4f}, TF-IDF and logistic regression {other:.4f}, difference {mean - other:+.4f}, "
-              f"{np.mean(seconds):.0f} s a run, {splits} splits", flush=True)  # fmt: skip
+        print(f"{name}: luthier {mean:.4f}, TF-IDF and logistic regression {other:.4f}, difference {mean - other:+.4f},"
+              f" {np.mean(seconds):.0f} s a run, {splits} splits", flush=True)  # fmt: skip
 
 
 def fashion(seeds: int) -> None:

@@ -384,3 +384,50 @@ def test_generators_that_a_dataset_or_a_module_holds_are_addressed_or_kept(tmp_p
     whole = train(tmp_path / "whole", CopyAt(7, tmp_path / "cut"))
     same_weights(train(tmp_path / "cut"), whole)
     same_weights(train(tmp_path / "two", num_workers=2), whole)
+
+
+# --- validation -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own_loader", [True, False])
+def test_a_validation_loss_that_is_not_finite_is_traced_and_the_run_goes_on(
+    own_loader: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    x = X.clone()
+    x[13, 1] = float("inf")
+
+    def train(check: bool) -> tuple[nn.Module, Any]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Dropout(0.3), nn.Linear(8, 2))
+        valid: Any = DataLoader(TensorDataset(x, Y), batch_size=16, shuffle=True) if own_loader else (x, Y)
+        result = luthier.fit(
+            net, DataLoader(TensorDataset(X, Y), batch_size=16, shuffle=True), valid, criterion="cross-entropy",
+            optimizer="SGD", lr=0.1, epochs=3, check=check, patience=3,
+        )  # fmt: skip
+        return net, result
+
+    net, result = train(check=True)
+    assert len(result.record.epochs) == 3
+    rows = [row for row in result.record if row["event"] == "not-finite"]
+    assert len(rows) == 1
+    assert "in the validation of epoch 1" in rows[0]["cause"]
+    assert "input 0 is not finite as the data gives it: inf at place [1]" in rows[0]["cause"]
+    assert "samples: sample 13" in rows[0]["cause"]
+    assert "sample 13" in caplog.text
+    same_weights(train(check=False)[0], net)
+
+
+def test_the_command_traces_a_validation_again(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=60)
+    (tmp_path / "d.csv").write_text("\n".join(["a,y", *(f"{a:.4f},{a * 2:.4f}" for a in values)]))
+    (tmp_path / "v.csv").write_text("a,y\n0.1,0.2\n0.3,1e300\n")
+    luthier.train(
+        tmp_path / "d.csv", target="y", valid=str(tmp_path / "v.csv"), test_fraction=0.0, run=tmp_path / "run",
+        epochs=3, widths=(4,), kind={"a": "number"},
+    )  # fmt: skip
+    rows = list(luthier.read_record(tmp_path / "run" / "record.jsonl"))
+    cause = next(row["cause"] for row in rows if row["event"] == "not-finite")
+    assert "row 2 of v.csv" in cause
+    status, answer = replayed(tmp_path / "run")
+    assert status == 0
+    assert answer["not_finite"] == cause

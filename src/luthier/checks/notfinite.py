@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _SHOWN = 3
-_FILLS = {"masked_fill", "fill", "where", "full", "full_like", "new_full", "tensor", "triu", "tril", "setitem"}
+_FILLS = {"masked_fill", "fill", "where", "full", "full_like", "new_full", "tensor", "triu", "tril", "setitem", "mask"}
 
 
 @dataclass(frozen=True)
@@ -111,6 +111,8 @@ class Tracer(TorchFunctionMode):
         call = _Call(name.strip("_"), self._layer(), given, outputs)
         self.calls.append(call)
         for tensor, bad in outputs:
+            if any(tensor is taken and bad == badness for taken, badness in given):
+                continue  # handed on as it came: dropout in evaluation, an operation in place that made nothing worse
             self.made_by[id(tensor)] = call
             if bad and call.origin is None and not _follow(given, bad):
                 rows = _rows(tensor, self.num_rows)
@@ -142,7 +144,7 @@ class Tracer(TorchFunctionMode):
             if source is None or source[0] is tensor:
                 deeper = _follow(call.inputs, "infinite") if bad == "nan" else None
                 found = None if deeper is None else self._back(*deeper)
-                is_meant = found is None or found.operation in _FILLS or found.phase != "forward"
+                is_meant = found is None or found.operation in _FILLS or found.phase == "update"
                 return call.origin if is_meant else found
             tensor, bad = source
         return None
@@ -199,7 +201,9 @@ class Tracer(TorchFunctionMode):
             if id(tensor) in passed.named:
                 rows = _rows(tensor, passed.num_rows)
                 counted = self._counted(rows, before=i)
-                return Origin("data", "none", passed.named[id(tensor)], counted, _place(tensor, rows))
+                is_mask = bool((tensor[~torch.isfinite(tensor)] == -torch.inf).all())  # as attention takes them
+                what = "mask" if is_mask else "none"
+                return Origin("data", what, passed.named[id(tensor)], counted, _place(tensor, rows))
         for name, value in chain(self.module.named_parameters(), self.module.named_buffers()):
             if value is tensor:
                 return Origin("update", "none", name, (), f"it holds {bad} before the step")

@@ -11,7 +11,7 @@ from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
 from luthier.training.fit import make_run
 from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
-from luthier.training.replay import Replay, find_not_finite, replay_steps
+from luthier.training.replay import Replay, find_not_finite, replay_steps, replay_validation
 from luthier.training.settings import steps_per_epoch
 
 _log = logging.getLogger("luthier")
@@ -51,8 +51,10 @@ def replay(run: str | Path, *, start: int | None = None, stop: int | None = None
             )
         for tree in trees.values():
             compare_arguments(tree["arguments"], live)
-        failed = bool(record.rows) and record.rows[-1]["event"] == "not-finite"
-        if failed and start is None and stop is None:
+        failed = next((row for row in reversed(record.rows) if row["event"] == "not-finite"), None)
+        if failed is not None and start is None and stop is None:
+            if failed["what"].startswith("valid_loss"):
+                return replay_validation(live, trees, failed["epoch"])
             states = [trees[step] for step in sorted(trees, reverse=True)]
             return Replay(last, [], {}, find_not_finite(live, iter(states)))
         if any(row["event"] == "extended" for row in record) and not any(step <= first for step in trees):

@@ -25,7 +25,7 @@ from luthier.training.loop import train as train_run
 from luthier.training.optimizers import make_optimizer
 from luthier.training.progress import Progress, is_watched
 from luthier.training.record import Record
-from luthier.training.replay import Memory, NotFinite, find_not_finite, states_of
+from luthier.training.replay import Memory, NotFinite, ValidationWatch, find_not_finite, states_of
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
@@ -243,6 +243,8 @@ def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, check: 
         callbacks.append(TimeLimit(recipe.max_time_s))
     if is_watched(sys.stdout) and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.append(Progress())
+    if check:
+        callbacks.append(ValidationWatch())
     if check and not has_folder:
         callbacks.append(Memory())
     if has_folder:  # last, so that a checkpoint holds what the others made of the same moment

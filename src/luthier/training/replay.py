@@ -13,8 +13,12 @@ import torch
 
 from luthier.checks.notfinite import Origin, Tracer
 from luthier.core.batch import Batch
+from luthier.core.machine import autocast
+from luthier.core.rng import kept_rng
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import LuthierError
+from luthier.metrics.criteria import measure
+from luthier.metrics.evaluation import evaluating, run_step
 from luthier.store.bundle import module_weights
 from luthier.store.checkpoint import checkpoints, read_checkpoint
 from luthier.training.callbacks import Callback, Stop, View
@@ -64,6 +68,7 @@ class NotFinite:
         global_step: The update in which it happened, counted from 0.
         origin: The operation, its layer and the values.
         samples: The samples that did it, as the data names them.
+        is_training: Whether it was in an update; else in the validation of the epoch.
     """
 
     epoch: int
@@ -71,6 +76,7 @@ class NotFinite:
     global_step: int
     origin: Origin
     samples: tuple[str, ...]
+    is_training: bool = True
 
     @property
     def hint(self) -> str:
@@ -84,6 +90,8 @@ class NotFinite:
 
     def __str__(self) -> str:
         origin, place = self.origin, f"epoch {self.epoch + 1}, batch {self.batch + 1} (step {self.global_step + 1})"
+        if not self.is_training:
+            place = f"the validation of epoch {self.epoch + 1}, batch {self.batch + 1}"
         more = f" and {len(self.samples) - _SHOWN} more" if len(self.samples) > _SHOWN else ""
         who = f"; samples: {', '.join(self.samples[:_SHOWN])}{more}" if self.samples else "; all samples of the batch"
         what = {
@@ -181,8 +189,7 @@ class _Closer(Callback):
         self.exits = ExitStack()
         self.tracer: Tracer | None = None
         self.found: NotFinite | None = None
-        criterion = "the step" if run.criterion is None else getattr(run.criterion, "__name__", None)
-        self.criterion = criterion or f"the criterion ({type(run.criterion).__name__})"
+        self.criterion = _criterion_name(run)
 
     def arm(self, run: Run) -> None:
         """Watch from here on if the next update is the one."""
@@ -199,7 +206,7 @@ class _Closer(Callback):
         self.exits.close()
         origin = self._origin(run)
         epoch, batch = run.state.epoch, run.state.batch - 1
-        self.found = NotFinite(epoch, batch, self.step, origin, self._samples(origin, run.state.batch))
+        self.found = NotFinite(epoch, batch, self.step, origin, self.feed.samples(origin.rows, run.state.batch))
         return Stop("found", finished=False)
 
     def _origin(self, run: Run) -> Origin:
@@ -220,16 +227,6 @@ class _Closer(Callback):
             "update", f"{type(run.optimizer).__name__}.step", type(run.module).__name__, (), "of no known name"
         )
 
-    def _samples(self, origin: Origin, done: int) -> tuple[str, ...]:
-        """Return the samples as the data names them."""
-        flat: list[int] = []
-        for i, batch in enumerate(self.feed.batches_seen, start=done - len(self.feed.batches_seen)):
-            indices = self.feed.indices_of(i) if batch.indices is None else batch.indices.tolist()
-            if indices is None:
-                return tuple(f"number {row} of the batch" for row in origin.rows)
-            flat += indices
-        return tuple(self.feed.name_of(flat[row]) for row in origin.rows if row < len(flat))
-
 
 class _Tapped:
     """A feed whose batches are kept as they go by."""
@@ -245,9 +242,17 @@ class _Tapped:
         found: Callable[[int], str] = getattr(getattr(self.feed, "source", None), "name_of", None) or "sample {}".format
         return found
 
-    def indices_of(self, batch: int) -> list[int] | None:
-        """Which samples a batch of an own loader holds."""
-        return self.feed.indices_of(batch) if hasattr(self.feed, "indices_of") else None
+    def samples(self, rows: tuple[int, ...], done: int) -> tuple[str, ...]:
+        """Return samples of the batches seen as the data names them; `done` counts the batches of the epoch so far."""
+        flat: list[int] = []
+        for i, batch in enumerate(self.batches_seen, start=done - len(self.batches_seen)):
+            indices = None if batch.indices is None else batch.indices.tolist()
+            if indices is None and hasattr(self.feed, "indices_of"):
+                indices = self.feed.indices_of(i)
+            if indices is None:
+                return tuple(f"number {row} of the batch" for row in rows)
+            flat += indices
+        return tuple(self.name_of(flat[row]) for row in rows if row < len(flat))
 
     def __len__(self) -> int:
         return len(self.feed)
@@ -272,6 +277,66 @@ class _Tapped:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.feed.load_state_dict(state)
+
+
+def _criterion_name(run: Run) -> str:
+    name = "the step" if run.criterion is None else getattr(run.criterion, "__name__", None)
+    return name or f"the criterion ({type(run.criterion).__name__})"
+
+
+class ValidationWatch(Callback):
+    """Where a validation loss is not finite, say once what made it so. The run goes on."""
+
+    def __init__(self) -> None:
+        self.found: NotFinite | None = None
+        self.is_done = False
+
+    def on_epoch_end(self, run: Any) -> None:
+        """Look at the validation loss."""
+        loss = run.figures.get("valid_loss")
+        if self.is_done or loss is None or math.isfinite(loss):
+            return
+        self.is_done = True
+        row = {"event": "not-finite", "epoch": run.epoch, "step": run.global_step}
+        row["what"] = f"valid_loss is {loss} in epoch {run.epoch + 1}"
+        try:
+            self.found = find_in_validation(run)
+        except Exception as error:  # what goes wrong in the looking stops no run
+            _log.warning("the validation could not be done again to find the cause: %s", error)
+        cause = "" if self.found is None else f"\n  first {self.found}"
+        _log.warning("%s%s", row["what"], cause)
+        run.note(row if self.found is None else {**row, "cause": str(self.found)})
+
+
+def find_in_validation(run: Run) -> NotFinite | None:
+    """Do the validation of the epoch under way again, batch by batch, and say what made its loss not finite.
+
+    Generators and the loader's position are put back.
+    """
+    assert run.valid is not None
+    feed, positions = _Tapped(run.valid), run.valid.state_dict()
+    try:
+        with kept_rng(), evaluating(run.evaluated), autocast(run.device, run.recipe.precision):
+            for i, found in enumerate(feed.batches(run.epoch)):
+                del feed.batches_seen[:-1]
+                batch = found.to(run.device)
+                with Tracer(run.evaluated, _criterion_name(run)).watching() as tracer:
+                    if run.step is not None:
+                        loss = run_step(run.step, run.evaluated, batch).loss
+                    else:
+                        assert run.criterion is not None
+                        outputs = batch.forward(run.evaluated)
+                        loss = measure(run.criterion, outputs, batch.targets, batch.weights, len(batch)).loss
+                if math.isfinite(float(loss)):
+                    continue
+                origin = tracer.origin_of(loss)
+                if origin is None:
+                    return None
+                samples = feed.samples(origin.rows, i + 1)
+                return NotFinite(run.epoch, i, run.global_step, origin, samples, is_training=False)
+    finally:
+        run.valid.load_state_dict(positions)
+    return None
 
 
 @dataclass(frozen=True)
@@ -356,6 +421,34 @@ def replay_steps(run: Run, trees: dict[int, Any], epochs: dict[int, dict[str, An
     if start < last:
         advance(again)
     return Replay(start, rows.rows, rows.checked)
+
+
+def replay_validation(run: Run, trees: dict[int, Any], epoch: int) -> Replay:
+    """Do the steps up to the end of an epoch again, and say what made its validation loss not finite.
+
+    Args:
+        run: As in `replay_steps`.
+        trees: As in `replay_steps`.
+        epoch: Counted from 0.
+    """
+    watch = ValidationWatch()
+    again = replace(run, callbacks=[watch, _EpochEnd(epoch)], record=Record(), folder=None)
+    start = max((step for step, tree in trees.items() if tree["state"]["epoch"] <= epoch), default=0)
+    if start in trees:
+        again.rewind(trees[start])
+        again.state.stop, again.state.is_done = None, False
+    advance(again)
+    return Replay(start, [], {}, watch.found)
+
+
+class _EpochEnd(Callback):
+    """Stop at the end of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_epoch_end(self, run: Any) -> Stop | None:
+        return Stop("the epoch asked for is done", finished=False) if run.epoch >= self.epoch else None
 
 
 def _is_finite(module: torch.nn.Module) -> bool:

@@ -15,7 +15,8 @@ from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings, NetworkSettings
 from luthier.errors import NetworkError, SettingError
 from luthier.networks.choose import choose
-from luthier.pipeline.prepare import Prepared, prepare
+from luthier.pipeline.parts import Prepared
+from luthier.pipeline.prepare import prepare
 from luthier.pipeline.runfile import read_run_file, write_run_file
 from luthier.store.bundle import Bundle, load_bundle
 

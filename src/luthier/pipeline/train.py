@@ -19,8 +19,8 @@ from luthier.errors import LuthierError, RunError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
+from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
-from luthier.pipeline.prepare import Part
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.files import cannot_write, remove_parts, write_tensors, write_whole

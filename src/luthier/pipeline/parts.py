@@ -1,0 +1,96 @@
+"""The parts of prepared data, and what the readers of all kinds share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.core.schema import Schema
+from luthier.core.settings import DataSettings
+from luthier.data.augment import ImageSource
+from luthier.data.sources import TensorSource
+from luthier.errors import SettingError
+
+Rows = NDArray[np.int64]
+PARTS = ("train", "valid", "test")
+
+
+@dataclass
+class Part:
+    """One part of the data: its rows by number in its file, and the rows themselves.
+
+    Attributes:
+        rows: Numbers in the file, from 0.
+        source: The rows.
+        names: What the samples are called, where they are files.
+        file: The file they are rows of.
+    """
+
+    rows: Rows
+    source: TensorSource | ImageSource
+    names: tuple[str, ...] = ()
+    file: str = ""
+
+    def __post_init__(self) -> None:
+        self.source.name_of = self.name_of
+
+    def name_of(self, place: int) -> str:
+        """Return what the user calls a sample: its row in the file, or its file."""
+        if self.names:
+            return self.names[place]
+        return f"row {self.rows[place] + 1}" + (f" of {self.file}" if self.file else "")
+
+
+@dataclass
+class Prepared:
+    """Data ready for training.
+
+    Attributes:
+        schema: What goes in and what comes out, from training rows.
+        parts: `train`, `valid` and, where there is one, `test`.
+        notes: What was read and decided on the way, in words for the user.
+        num_numbers: Of a table, the numbers a row becomes.
+        category_sizes: Of a table, the codes of each category column.
+        vocabulary_sizes: Of a table, the tokens of each column of text.
+    """
+
+    schema: Schema
+    parts: dict[str, Part]
+    notes: list[str] = field(default_factory=list)
+    num_numbers: int = 0
+    category_sizes: list[int] = field(default_factory=list)
+    vocabulary_sizes: list[int] = field(default_factory=list)
+
+
+def fractions(settings: DataSettings) -> tuple[float, float]:
+    """Return the shares of the source for validation and for the test: 0 where they are files of their own."""
+    return (
+        0.0 if settings.valid is not None else settings.valid_fraction,
+        0.0 if settings.test is not None else settings.test_fraction,
+    )
+
+
+def split_words(parts: Mapping[str, Part], settings: DataSettings) -> str:
+    """Say how the source was split, and into what."""
+    sizes = ", ".join(f"{len(parts[part].rows):,} {part}" for part in PARTS if part in parts)
+    how = "a hash of each row's content"
+    if settings.group is not None:
+        how = f"whole groups of {settings.group!r}"
+    elif settings.time is not None:
+        how = f"{settings.time!r}, the newest last"
+    return f"split by {how}: {sizes}"
+
+
+def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:
+    """Refuse settings that `what` would ignore.
+
+    Raises:
+        SettingError: one of them was given.
+    """
+    for name in names:
+        plain = DataSettings.__dataclass_fields__[name].default
+        if getattr(settings, name) not in (plain, {}, ()):
+            raise SettingError(
+                f"{name} would be ignored: the data is {what}", hint="leave it out", code="setting-ignored"
+            )

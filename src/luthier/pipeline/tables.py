@@ -1,0 +1,191 @@
+"""Tables: read, split, then the kinds of columns and their statistics from training rows."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+
+from luthier.core.schema import Schema
+from luthier.core.settings import DataSettings
+from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
+from luthier.data.encode import category_sizes, encode_inputs, feature_names, text_columns
+from luthier.data.kinds import infer_columns
+from luthier.data.sources import TensorSource
+from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
+from luthier.data.tables import ReadOptions, Table, read_table
+from luthier.data.targets import encode_targets, read_targets, rows_with_target
+from luthier.errors import DataError
+from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, split_words
+
+_PURPOSE = {"valid": "validation", "test": "the test"}
+
+
+def read_options(settings: DataSettings) -> ReadOptions:
+    """Return how a text table is to be read."""
+    return ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
+
+
+def prepare_table(settings: DataSettings, table: Table, schema: Schema | None) -> Prepared:
+    """Split a table, and encode its rows by the Schema of the training rows.
+
+    Raises:
+        DataError: the data cannot be read, split or trained on.
+        SettingError: a setting that does not go with this kind of data.
+    """
+    refuse(settings, ("image_size", "skip_unreadable"), "a table")
+    names = list(settings.target)
+    if not names:
+        raise DataError(
+            f"{table.name} is a table, and which column is to be predicted is not said",
+            hint=f"give --target COLUMN (target=); its columns are: {', '.join(table.frame.columns[:12])}",
+            code="data-target-missing",
+        )
+    notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
+    frame, kept = _with_target(table.frame, settings, notes)
+    aside = [name for name in (settings.group, settings.time, settings.weight) if name is not None]
+    exclude = {*names, *aside}
+    everything = np.arange(frame.height, dtype=np.int64)
+    task, targets = read_targets(frame, names, everything, task=settings.task, label_delimiter=settings.labels)
+    rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
+    strata = None
+    if task in ("binary", "multiclass"):
+        strata = encode_targets(frame, rough).reshape(-1).astype(np.int64)
+    if settings.labels is not None:  # by the rarest label of each row, so that a label of few rows stays in training
+        given = encode_targets(frame, rough)
+        strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
+    inputs = [name for name in frame.columns if name not in exclude]
+    content = content_columns(table.frame, inputs) or inputs
+    split = _split(settings, frame, content, strata, given if settings.labels is not None else None)
+    if schema is None:
+        task, targets = read_targets(frame, names, split.train, task=task, label_delimiter=settings.labels)
+        columns = infer_columns(frame, split.train, overrides=settings.kind, exclude=exclude)
+        made = Schema(
+            task=task, targets=targets, columns=columns, label_delimiter=settings.labels, num_rows=len(split.train)
+        )
+        schema = _label_column(made, names)
+    frames, names_of_files = dict.fromkeys(PARTS, table.frame), dict.fromkeys(PARTS, table.name)
+    rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
+    for part, file in (("valid", settings.valid), ("test", settings.test)):
+        if file is not None:
+            other = read_table(Path(file), read_options(settings))
+            notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
+            frames[part], rows[part] = other.frame, _with_target(other.frame, settings, notes)[1]
+            names_of_files[part] = other.name
+    parts = {
+        part: Part(
+            rows[part],
+            _table_source(frames[part], rows[part], schema, settings, where=f"the {part} rows"),
+            file=names_of_files[part],
+        )
+        for part in PARTS
+        if len(rows[part])
+    }
+    if settings.test is None and settings.valid is None:
+        notes.append(split_words(parts, settings))
+    vocabularies = [column.vocabulary_size for column in text_columns(schema)]
+    return Prepared(schema, parts, notes, len(feature_names(schema)), category_sizes(schema), vocabularies)
+
+
+def _label_column(schema: Schema, names: list[str]) -> Schema:
+    return schema if schema.label_delimiter is None else replace(schema, label_column=names[0])
+
+
+def _with_target(frame: pl.DataFrame, settings: DataSettings, notes: list[str]) -> tuple[pl.DataFrame, Rows]:
+    """Return the rows that have every target, and their numbers."""
+    rows = rows_with_target(frame, settings.target, label_delimiter=settings.labels)
+    lost = frame.height - len(rows)
+    if lost:
+        notes.append(f"{lost:,} rows without {' or '.join(map(repr, settings.target))} are left out")
+        frame = frame[rows]
+    return frame, rows
+
+
+def _split(
+    settings: DataSettings, frame: pl.DataFrame, content: list[str], strata: Rows | None, labels: NDArray[Any] | None
+) -> Split:
+    valid, test = fractions(settings)
+    if valid == 0 and test == 0:
+        none = np.arange(0, dtype=np.int64)
+        return Split(np.arange(frame.height, dtype=np.int64), none, none)
+    if settings.group is not None:
+        return split_groups(to_texts(need_column(frame, settings.group, role="the group")), valid=valid, test=test)
+    if settings.time is not None:
+        series = need_column(frame, settings.time, role="the time")
+        times = to_numbers(series)[0] if _is_numeric(series) else _seconds(series)
+        return split_time(times, valid=valid, test=test, name=settings.time)
+    return split_rows(row_hashes(frame, content), strata=strata, labels=labels, valid=valid, test=test)
+
+
+def _is_numeric(series: pl.Series) -> bool:
+    numbers, _, unparseable = to_numbers(series)
+    return not unparseable.any() and not bool(np.isnan(numbers).all())
+
+
+def _seconds(series: pl.Series) -> NDArray[np.float64]:
+    date_format, why = find_date_format(series)
+    if not date_format:
+        raise DataError(
+            f"column {series.name!r} cannot order the rows: {why or 'it holds neither numbers nor dates'}",
+            hint="give a column of numbers or dates, or use --group",
+            code="data-time-column",
+        )
+    return to_seconds(series, date_format)
+
+
+def _table_source(
+    frame: pl.DataFrame, rows: Rows, schema: Schema, settings: DataSettings, *, where: str
+) -> TensorSource:
+    """Return some rows of a file as a source; messages name them by their numbers in the file."""
+    encoded = encode_inputs(frame[rows], schema, where=where)
+    weights = None
+    if settings.weight is not None:
+        weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
+    return TensorSource(
+        tuple(torch.from_numpy(block) for block in encoded.values()),
+        torch.from_numpy(encode_targets(frame, schema, rows)),
+        weights=weights,
+    )
+
+
+def _weights(series: pl.Series, rows: Rows) -> torch.Tensor:
+    numbers = to_numbers(series)[0][rows]
+    bad = np.flatnonzero(~(numbers >= 0))
+    if len(bad) or not numbers.sum() > 0:
+        raise DataError(
+            f"weight column {series.name!r} has {len(bad)} values that are missing or below 0"
+            + (f", the first in row {rows[bad[0]] + 1}" if len(bad) else "; their sum is 0"),
+            hint="give each row a weight of 0 or more",
+            code="data-weights",
+        )
+    return torch.from_numpy(numbers.astype(np.float32))
+
+
+def prepare_number_arrays(
+    named: DataSettings,
+    settings: DataSettings,
+    frames: dict[str, pl.DataFrame],
+    notes: list[str],
+    schema: Schema | None,
+) -> Prepared:
+    """Prepare a table given as arrays; files for validation and test were read with it."""
+    source = replace(
+        named,
+        valid_fraction=0.0 if settings.valid else settings.valid_fraction,
+        test_fraction=0.0 if settings.test else settings.test_fraction,
+    )
+    name = Path(settings.source).name
+    prepared = prepare_table(source, Table(frames["train"], name), schema)
+    for part in ("valid", "test"):
+        if part in frames:
+            rows = np.arange(frames[part].height, dtype=np.int64)
+            prepared.parts[part] = Part(
+                rows,
+                _table_source(frames[part], rows, prepared.schema, named, where=f"the {part} rows"),
+                file=Path(str(getattr(settings, part))).name,
+            )
+    prepared.notes[:1] = notes
+    return prepared

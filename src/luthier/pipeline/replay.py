@@ -13,10 +13,12 @@ from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
 from luthier.training.replay import Replay, find_not_finite, replay_steps, replay_validation
 from luthier.training.settings import steps_per_epoch
+from luthier.training.stepping import without_compiler
 
 _log = logging.getLogger("luthier")
 
 
+@without_compiler()
 def replay(run: str | Path, *, start: int | None = None, stop: int | None = None) -> Replay:
     """Do steps of a run of the command again, from the nearest checkpoint: the same bits. Nothing is written.
 

@@ -37,10 +37,12 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
+from luthier.training.stepping import without_compiler
 
 _log = logging.getLogger("luthier")
 
 
+@without_compiler()
 def fit(
     module: nn.Module,
     train: Any,

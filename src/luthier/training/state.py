@@ -26,6 +26,7 @@ from luthier.store.bundle import load_weights, module_weights
 from luthier.training.callbacks import MOMENTS, Callback, Stop
 from luthier.training.record import Record
 from luthier.training.schedules import Schedule
+from luthier.training.stepping import updater
 
 _log = logging.getLogger("luthier")
 
@@ -91,6 +92,7 @@ class Run:
     is_whole: bool = True
 
     def __post_init__(self) -> None:
+        self.do_update = updater(self.optimizer)
         # Only what a callback defines itself is called.
         self._listeners = {
             moment: [

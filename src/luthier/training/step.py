@@ -94,7 +94,7 @@ def update(run: Run) -> None:
 def _step(run: Run) -> None:
     run.state.lr = run.schedule.lr
     if run.scaler is None:
-        run.optimizer.step()
+        run.do_update()
     else:
         run.scaler.step(run.optimizer)
         run.scaler.update()

@@ -213,7 +213,9 @@ def bundle_of_other_shape(place: Path) -> None:
     tensors["head.weight"] = tensors["head.weight"][:, :5].contiguous()
     import json
 
-    write_tensors(path, tensors, json.loads(text), "luthier")
+    document = json.loads(text)
+    del document["sha256"]
+    write_tensors(path, tensors, document, "luthier")
 
 
 def cut_bundle(place: Path) -> None:

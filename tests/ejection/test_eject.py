@@ -330,6 +330,19 @@ def test_what_cannot_be_ejected_is_refused_with_the_reason(done: Path) -> None:
     assert not list(done.glob(".*"))
 
 
+@pytest.mark.parametrize("harm", ["gone", "damaged"])
+def test_a_split_that_cannot_be_read_is_named_and_written_anew(done: Path, harm: str) -> None:
+    path = done / "run" / "split.safetensors"
+    path.unlink()
+    if harm == "damaged":
+        path.write_bytes(b"x")
+    with pytest.raises(RunError, match=r"split\.safetensors cannot be read"):
+        eject(done / "run", done / "out")
+    path.unlink(missing_ok=True)
+    luthier.resume(done / "run")
+    eject(done / "run", done / "out")
+
+
 def test_changed_data_is_refused_at_once(done: Path) -> None:
     lines = (done / "d.csv").read_text().splitlines(keepends=True)
     (done / "d.csv").write_text("".join(lines[:-9]))

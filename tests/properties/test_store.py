@@ -186,8 +186,9 @@ def _shown(key: Any) -> str:
 @example({"a": {"b": torch.zeros(2)}, "a.b": torch.ones(2), "a.": [{"b": torch.ones(3)}]})
 def test_a_tree_comes_back_from_a_file(folder: Path, tree: Any) -> None:
     document, found = flatten(tree)
-    write_tensors(folder / "tree.safetensors", found, document, "key")
-    found, document = unpack(folder / "tree.safetensors", "key")
+    write_tensors(folder / "tree.safetensors", found, {"tree": document}, "key")
+    found, wrapped = unpack(folder / "tree.safetensors", "key")
+    document = wrapped["tree"]
     check_same(unflatten(document, found), tree, {})
 
 
@@ -242,8 +243,9 @@ def test_what_is_seldom_kept_comes_back_or_is_refused_by_name(folder: Path, what
         if error.code == "run-state-not-data":
             return
         raise
-    write_tensors(folder / "odd.safetensors", found, document, "key")
-    found, document = unpack(folder / "odd.safetensors", "key")
+    write_tensors(folder / "odd.safetensors", found, {"tree": document}, "key")
+    found, wrapped = unpack(folder / "odd.safetensors", "key")
+    document = wrapped["tree"]
     check_same(unflatten(document, found), ODD[what], {})
 
 

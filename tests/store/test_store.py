@@ -128,3 +128,10 @@ def test_a_newer_format_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.undo()
     with pytest.raises(BundleError, match="update luthier"):
         luthier.load(tmp_path / "m.safetensors", module=nn.Linear(3, 2))
+
+
+def test_equal_bundles_have_equal_bytes(tmp_path: Path) -> None:
+    net = nn.Linear(3, 2)
+    for name in ("one", "two"):
+        luthier.Model(net, metrics={"valid": {"a": 1.0, "b": 2.0}}).save(tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -297,6 +297,17 @@ def test_the_command_does_a_run_again_and_compares(done: Path) -> None:
     assert few["steps"] == answer["steps"][3:5]
 
 
+def test_without_checkpoints_a_run_is_done_again_from_its_start(done: Path, tmp_path: Path) -> None:
+    import shutil
+
+    shutil.copytree(done, tmp_path / "all")
+    _, whole = replayed(done / "run", "--from", "0")
+    shutil.rmtree(tmp_path / "all" / "run" / "checkpoints")
+    _, few = replayed(tmp_path / "all" / "run", "--from", "9", "--to", "12")
+    assert few["from"] == 0
+    assert few["steps"] == whole["steps"][9:12]
+
+
 def test_what_differs_is_said(done: Path, tmp_path: Path) -> None:
     import shutil
 

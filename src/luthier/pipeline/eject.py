@@ -98,7 +98,14 @@ def _story(run: Path, plan: Plan) -> Story:
         raise RunError(f"{run} is not finished", hint=f"finish it first: luthier resume {run}", code="run-cannot-eject")
     if any(row["event"] == "extended" for row in record):
         raise _cannot(run, "it was given more epochs after its end, which is no single loop")
-    rows, _ = unpack(run / "split.safetensors", "luthier-split")
+    try:
+        rows, _ = unpack(run / "split.safetensors", "luthier-split")
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"the row numbers of {run} in split.safetensors cannot be read: {error}",
+            hint=f"remove the file and write it anew with: luthier resume {run}",
+            code="run-cannot-eject",
+        ) from error
     for part, found in plan.prepared.parts.items():
         if part not in rows or not np.array_equal(rows[part].numpy(), found.rows):
             raise _cannot(run, f"its data has changed: the {part} rows are others than they were")

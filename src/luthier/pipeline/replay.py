@@ -44,7 +44,7 @@ def replay(run: str | Path, *, start: int | None = None, stop: int | None = None
         live = make_run(**fit_arguments(plan, make_module(plan)))
         most = plan.recipe.epochs * (steps_per_epoch(live.train, plan.recipe) or 0)
         if any(row["event"] == "end" for row in record):
-            most = last
+            most = max(last, *(row["step"] for row in record.epochs))
         if not 0 <= first < end <= most:
             raise SettingError(
                 f"steps {first} to {end} of {folder} cannot be done again: it has {most}",

@@ -1,6 +1,7 @@
 """`train` and `resume`: the whole path as one function."""
 
 import hashlib
+import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -23,10 +24,13 @@ from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
+from luthier.store.checkpoint import checkpoints
 from luthier.store.files import cannot_write, remove_parts, write_tensors, write_whole
 from luthier.training.fit import fit
 from luthier.training.folder import open_folder
 from luthier.training.result import Result
+
+_log = logging.getLogger("luthier")
 
 
 def train(
@@ -93,6 +97,8 @@ def resume(
     folder, plan = open_run(run, **more, **given)
     if report is not None:
         report(plan, folder)
+    if not (folder / "record.jsonl").exists() and not checkpoints(folder / "checkpoints"):
+        _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
     result = _run(plan, open_folder(folder), callbacks)
     if more:
         write_whole(folder / "run.toml", plan.toml(folder).encode())

@@ -31,23 +31,23 @@ def write_whole(path: Path, content: bytes) -> None:
     )
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Any, key: str) -> None:
-    """Write a safetensors file that carries `document` (JSON) and a SHA-256 over all of it under metadata `key`.
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any], key: str) -> None:
+    """Write a safetensors file that carries `document` (JSON), with a SHA-256 over all of it, under metadata `key`.
 
-    It is written as `write_whole` writes, without a copy of the file in memory; other threads go on meanwhile.
+    Equal tensors and documents give equal bytes. It is written as `write_whole` writes, without a copy of the file in
+    memory; other threads go on meanwhile.
 
     Raises:
         RunError: as `write_whole`.
     """
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     kept = _apart(tensors)
-    digest = _digest(kept, text)
+    text = _text({**document, "sha256": _digest(kept, _text(document))})
 
     def write(beside: Path) -> None:
         beside.touch()
         mode = beside.stat().st_mode  # as the user's umask has it; the library would give it to the owner alone
         try:
-            safetensors.torch.save_file(kept, beside, metadata={key: text, "sha256": digest})
+            safetensors.torch.save_file(kept, beside, metadata={key: text})
         except safetensors.SafetensorError as error:
             raise OSError(str(error)) from error
         beside.chmod(mode)
@@ -137,9 +137,15 @@ def unpack(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
         raise ValueError(f"it is cut short or no safetensors file ({error})") from error
     if key not in metadata:
         raise ValueError(f"it is a safetensors file without a {key!r} document")
-    if _digest(tensors, metadata[key]) != metadata.get("sha256"):
+    document = json.loads(metadata[key])
+    digest = document.pop("sha256", None) if isinstance(document, dict) else None
+    if digest is None or _digest(tensors, _text(document)) != digest:
         raise ValueError("its bytes do not have the SHA-256 that was written with them")
-    return tensors, json.loads(metadata[key])
+    return tensors, document
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

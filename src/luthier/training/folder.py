@@ -128,7 +128,9 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     """
     old, new = _dotted(before), _dotted(run.arguments)
     differing = [
-        name for name in sorted(old.keys() | new.keys()) if old.get(name) != new.get(name) and name not in _MAY_DIFFER
+        name
+        for name in sorted(old.keys() | new.keys(), key=_recipe_first)
+        if old.get(name) != new.get(name) and name not in _MAY_DIFFER
     ]
     more = "recipe.epochs" in differing and new["recipe.epochs"] > old["recipe.epochs"]
     others = [name for name in differing if name != "recipe.epochs" and not (more and name.startswith("scheduler."))]
@@ -144,6 +146,10 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     return False
 
 
+def _recipe_first(name: str) -> tuple[bool, str]:
+    return (not name.startswith("recipe."), name)
+
+
 def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, item in value.items():
@@ -154,9 +160,10 @@ def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def arguments_of(run: Run) -> dict[str, Any]:
     """Return what a call was made with, as plain values that can be compared."""
-    groups = [
-        {key: _plain(value) for key, value in group.items() if key != "params"} for group in run.optimizer.param_groups
-    ]
+    groups = {
+        str(i): {key: _plain(value) for key, value in group.items() if key != "params"}
+        for i, group in enumerate(run.optimizer.param_groups)
+    }
     shapes = [f"{name} {tuple(value.shape)}" for name, value in run.module.named_parameters()]
     return {
         "recipe": to_plain(run.recipe),

@@ -428,6 +428,24 @@ def test_a_validation_loss_that_is_not_finite_is_traced_and_the_run_goes_on(
     same_weights(train(check=False)[0], net)
 
 
+def test_it_is_said_once_over_all_lives(tmp_path: Path) -> None:
+    from tests.training.test_resume import CopyAt, without_clock
+
+    x = X.clone()
+    x[13, 1] = float("nan")
+
+    def train(folder: Path, *callbacks: Any) -> Any:
+        torch.manual_seed(0)
+        return luthier.fit(
+            mlp_of_four(), (X, Y), (x, Y), criterion="cross-entropy", optimizer="SGD", lr=0.1, epochs=4, batch_size=50,
+            run=folder, callbacks=callbacks, checkpoint_every_steps=3, seed=0,
+        )  # fmt: skip
+
+    whole = train(tmp_path / "whole", CopyAt(11, tmp_path / "cut"))
+    assert sum(row["event"] == "not-finite" for row in whole.record) == 1
+    assert without_clock(train(tmp_path / "cut").record) == without_clock(whole.record)
+
+
 def test_the_command_traces_a_validation_again(tmp_path: Path) -> None:
     values = np.random.default_rng(0).normal(size=60)
     (tmp_path / "d.csv").write_text("\n".join(["a,y", *(f"{a:.4f},{a * 2:.4f}" for a in values)]))

@@ -287,16 +287,15 @@ def _criterion_name(run: Run) -> str:
 class ValidationWatch(Callback):
     """Where a validation loss is not finite, say once what made it so. The run goes on."""
 
-    def __init__(self) -> None:
-        self.found: NotFinite | None = None
-        self.is_done = False
+    found: NotFinite | None = None
 
     def on_epoch_end(self, run: Any) -> None:
         """Look at the validation loss."""
         loss = run.figures.get("valid_loss")
-        if self.is_done or loss is None or math.isfinite(loss):
+        if loss is None or math.isfinite(loss):
             return
-        self.is_done = True
+        if any(row["event"] == "not-finite" for row in run.record):  # said already, perhaps in a life before
+            return
         row = {"event": "not-finite", "epoch": run.epoch, "step": run.global_step}
         row["what"] = f"valid_loss is {loss} in epoch {run.epoch + 1}"
         try:

@@ -145,13 +145,24 @@ def _lock(handle: int) -> bool:
     return True
 
 
+_INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
+
+
 def _line(row: dict[str, Any]) -> str:
-    plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in row.items()}
-    return json.dumps(plain, ensure_ascii=False) + "\n"
+    """Return a row as strict JSON: NaN is null, and infinite numbers are the words that other languages have."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, float) or math.isfinite(value):
+            return value
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+    return json.dumps({key: plain(value) for key, value in row.items()}, ensure_ascii=False) + "\n"
 
 
 def _parsed(line: str | bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
+    if isinstance(row, dict) and row.get("event") == "epoch":  # its figures are all numbers
+        row = {key: math.nan if value is None else _INFINITE.get(str(value), value) for key, value in row.items()}
     return row
 
 

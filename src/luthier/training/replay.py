@@ -387,8 +387,8 @@ class _Rows(Callback):
     def on_epoch_end(self, run: Any) -> Stop | None:
         before = self.epochs.get(run.epoch)
         if before is not None:
-            now = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in run.figures.items()}
-            same = all(now.get(key) == value for key, value in before.items() if key in now and key != "seconds")
+            now = {key: value for key, value in run.figures.items() if key in before and key != "seconds"}
+            same = all(repr(value) == repr(before[key]) for key, value in now.items())  # NaN is NaN here
             self.checked[f"epoch {run.epoch + 1} of the record"] = same
         return self._stop(run)
 

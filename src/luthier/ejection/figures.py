@@ -1,0 +1,53 @@
+"""The figure that decides which epoch of an ejected run is the best, where that is not a loss."""
+
+from luthier.core.schema import Schema
+from luthier.ejection.text import indented, literal
+from luthier.errors import RunError
+
+
+def write_monitored(monitor: str, schema: Schema) -> str:
+    """Return the function of the figure that decides which epoch is the best.
+
+    Raises:
+        RunError: a figure that no script knows.
+    """
+    name = monitor.removeprefix("valid_")
+    decided = "outputs.argmax(dim=1)" if schema.task == "multiclass" else "(outputs > 0).long()"
+    stds = literal([target.std for target in schema.targets])
+    errors = f"""stds = torch.tensor({stds}, dtype=torch.float64)
+true = targets.double().reshape(len(targets), -1) * stds
+squares = (outputs.double().reshape(len(targets), -1) * stds - true).square().sum(0)"""
+    bodies = {
+        "accuracy": f"return ({decided} == targets).double().mean().item()",
+        "f1": f"""decided = {decided}.reshape(len(targets), -1)
+true = targets.long().reshape(len(targets), -1)
+scores = []
+for wanted in {"range(" + str(schema.num_outputs) + ")" if schema.task == "multiclass" else "(1,)"}:
+    hits = ((decided == wanted) & (true == wanted)).sum(0).double()
+    both = (decided == wanted).sum(0).double() + (true == wanted).sum(0).double()
+    scores.append(torch.where(both > 0, 2 * hits / both.clamp(min=1), torch.zeros_like(both)))
+return torch.stack(scores).mean().item()""",
+        "auc": """scores, positive = outputs.reshape(-1), targets.reshape(-1) > 0
+_, place, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
+ranks = (sizes.cumsum(0).double() - (sizes - 1).double() / 2)[place]
+n, p = len(scores), int(positive.sum())
+return (float(ranks[positive].sum()) - p * (p + 1) / 2) / (p * (n - p))""",
+        "rmse": f"{errors}\nreturn (squares / len(targets)).sqrt().mean().item()",
+        "mae": f"""stds = torch.tensor({stds}, dtype=torch.float64)
+true = targets.double().reshape(len(targets), -1) * stds
+return ((outputs.double().reshape(len(targets), -1) * stds - true).abs().sum(0) / len(targets)).mean().item()""",
+        "r2": f"""{errors}
+spread = true.square().sum(0) - true.sum(0).square() / len(targets)
+return torch.where(spread > 0, 1 - squares / spread, torch.nan).mean().item()""",
+    }
+    if name not in bodies:
+        raise RunError(
+            f"the run was decided by {monitor}, which eject does not know",
+            hint="train with --monitor valid_loss",
+            code="run-cannot-eject",
+        )
+    return f'''
+def monitored(outputs, targets):
+    """Return {monitor}: the figure that decides which epoch is the best."""
+{indented(bodies[name], 4)}
+'''

@@ -10,7 +10,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 import luthier
 from luthier.cli.main import cli
@@ -105,6 +105,61 @@ def test_the_operation_of_a_backward_pass_is_named(more: dict[str, Any]) -> None
     assert "the gradient of middle (Named) by SqrtBackward0: from " in said
     assert "it gave" in said
     assert "in epoch 1, batch 1 (step 1)" in said
+
+
+class Scaled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x * 1
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient / 0
+
+
+def test_an_autograd_function_is_named() -> None:
+    said = message(Body(Named(Scaled.apply)))
+    assert "the gradient of the autograd.Function Scaled by ScaledBackward" in said
+
+
+class Buffered(nn.Module):
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer("scale", torch.tensor([1.0, value]))
+
+    def forward(self, x: Tensor) -> Any:
+        return self.linear(x) * self.scale
+
+
+def test_what_was_not_finite_before_is_named() -> None:
+    assert "(step 1), buffer scale: it holds nan before the step" in message(Buffered(float("nan")))
+    net = mlp_of_four()
+    with torch.no_grad():
+        net[2].bias[0] = float("nan")  # type: ignore[index]  # a Sequential of Linear
+    assert "(step 1), parameter 2.bias: it is not finite before the step" in message(net)
+    said = message(nn.Linear(4, 2), class_weights=(float("inf"), 1.0))
+    assert "weight of the criterion (CrossEntropyLoss): it holds infinite" in said
+    nan = float("nan")
+    said = message(Body(Named(lambda v: torch.where(v[:, :1] > 1.2, torch.tensor(nan), v))))
+    assert "where in middle (Named): a constant that is nan went in; samples: sample" in said
+
+
+def test_an_iterable_dataset_tells_the_place() -> None:
+    class Rows(IterableDataset[Any]):
+        def __iter__(self) -> Any:
+            for i in range(40):
+                yield X[i] * (torch.nan if i == 21 else 1), Y[i]
+
+    with pytest.raises(TrainingError, match="samples: number 5 of the batch"):
+        luthier.fit(
+            mlp_of_four(),
+            DataLoader(Rows(), batch_size=16),
+            criterion="cross-entropy",
+            optimizer="SGD",
+            lr=0.1,
+            epochs=1,
+        )
 
 
 def test_a_parameter_that_runs_away_is_named() -> None:

@@ -1,6 +1,6 @@
 """Where a NaN or an infinite number is born: which operation, of which layer, on which samples and values."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import chain
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
 from torch.overrides import TorchFunctionMode
 
 _SHOWN = 3
@@ -60,11 +61,13 @@ class Tracer(TorchFunctionMode):
     Args:
         module: Whose layers are named.
         criterion: What to call work outside of the module.
+        others: Tensors that it uses beside the batch, by what to call them.
     """
 
-    def __init__(self, module: nn.Module, criterion: str) -> None:
+    def __init__(self, module: nn.Module, criterion: str, others: Mapping[str, Tensor] | None = None) -> None:
         super().__init__()
         self.module, self.criterion = module, criterion
+        self.others = {id(tensor): name for name, tensor in (others or {}).items()}
         named = ((part, name.split("_orig_mod")[-1].removeprefix(".")) for name, part in module.named_modules())
         self.names = dict(named)  # as the user wrote them, also of a compiled module
         self.stack: list[str] = []
@@ -136,22 +139,28 @@ class Tracer(TorchFunctionMode):
         return self._back(loss, _badness(loss))
 
     def _back(self, tensor: Tensor, bad: str) -> Origin | None:
+        before: tuple[_Call, Tensor] | None = None
         for _ in range(len(self.calls) + 1):
             call = self.made_by.get(id(tensor))
             if call is None:
                 return self._leaf(tensor, bad)
+            if before is not None and not call.inputs:  # a constant, and what let it in
+                taker, made = before
+                rows = self._counted(_rows(made, self.num_rows))
+                return Origin("forward", taker.name, taker.layer, rows, f"a constant that is {bad} went in")
+            before = (call, tensor)
             source = _follow(call.inputs, bad)
             if source is None or source[0] is tensor:
                 deeper = _follow(call.inputs, "infinite") if bad == "nan" else None
                 found = None if deeper is None else self._back(*deeper)
-                is_meant = found is None or found.operation in _FILLS or found.phase == "update"
+                is_meant = found is None or found.operation in _FILLS
                 return call.origin if is_meant else found
             tensor, bad = source
         return None
 
     def _watch_backward(self, loss: Tensor) -> None:
         """Hook the graph of a loss, to see which node first gives a bad gradient for good ones."""
-        waiting = [(loss.grad_fn, (self.criterion, self.criterion))]
+        waiting: list[tuple[Any, tuple[str, str]]] = [(loss.grad_fn, (self.criterion, self.criterion))]
         seen: set[Any] = set()
         while waiting:
             node, after = waiting.pop()
@@ -159,6 +168,8 @@ class Tracer(TorchFunctionMode):
                 continue
             seen.add(node)
             owner = self.nodes.get(node, after)
+            if isinstance(node, BackwardCFunction):  # which no call was seen to make
+                owner = (owner[0], f"the autograd.Function {type(node).__name__.removesuffix('Backward')}")
             if not hasattr(node, "variable"):  # it takes a gradient, and computes none
                 self.handles.append(node.register_hook(self._hook(node, owner[1])))
             waiting += [(behind, owner) for behind, _ in node.next_functions]
@@ -197,17 +208,23 @@ class Tracer(TorchFunctionMode):
             waiting += [behind for behind, _ in found.next_functions]
 
     def _leaf(self, tensor: Tensor, bad: str) -> Origin | None:
+        what = (
+            "mask" if bool((tensor[~torch.isfinite(tensor)] == -torch.inf).all()) else "none"
+        )  # as attention takes them
         for i, passed in enumerate(self.passes):
             if id(tensor) in passed.named:
                 rows = _rows(tensor, passed.num_rows)
                 counted = self._counted(rows, before=i)
-                is_mask = bool((tensor[~torch.isfinite(tensor)] == -torch.inf).all())  # as attention takes them
-                what = "mask" if is_mask else "none"
                 return Origin("data", what, passed.named[id(tensor)], counted, _place(tensor, rows))
-        for name, value in chain(self.module.named_parameters(), self.module.named_buffers()):
-            if value is tensor:
-                return Origin("update", "none", name, (), f"it holds {bad} before the step")
+        for kind, named in (("parameter", self.module.named_parameters()), ("buffer", self.module.named_buffers())):
+            for name, value in named:
+                if value is tensor:
+                    return Origin("update", what, f"{kind} {name}", (), f"it holds {bad} before the step")
+        if id(tensor) in self.others:
+            return Origin("update", what, self.others[id(tensor)], (), f"it holds {bad}")
         rows = _rows(tensor, self.num_rows)
+        if not rows:
+            return Origin("update", what, f"a tensor from outside, in {self.criterion}", (), f"it holds {bad}")
         return Origin("data", "none", "the target", self._counted(rows), _place(tensor, rows))
 
     def _counted(self, rows: tuple[int, ...], *, before: int = -1) -> tuple[int, ...]:

@@ -120,6 +120,8 @@ class LoaderFeed:
         """Return which samples of its dataset a batch of the epoch under way holds, where that can be replayed."""
         if type(self.loader) is not DataLoader or self.loader.batch_sampler is None or self.at_iter is None:
             return None
+        if isinstance(self.loader.dataset, IterableDataset):  # its samples have no numbers
+            return None
         now, own = get_rng_state(), generator_states(self._generators())
         try:
             self._restore(self.at_iter)

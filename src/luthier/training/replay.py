@@ -81,6 +81,8 @@ class NotFinite:
     @property
     def hint(self) -> str:
         """What to do."""
+        if self.origin.phase == "update" and self.origin.operation in ("none", "mask"):
+            return "set it to finite numbers"
         return {
             "data": "correct or leave out these samples",
             "forward": "keep its input in range (clamp it, add an epsilon), or lower lr if the weights have run away",
@@ -100,6 +102,8 @@ class NotFinite:
             "backward": f"the gradient of {origin.layer} by {origin.operation}: {origin.values}",
             "update": f"{origin.operation} of {origin.layer}: {origin.values}",
         }[origin.phase]
+        if origin.phase == "update" and origin.operation in ("none", "mask"):
+            return f"in {place}, {origin.layer}: {origin.values}"
         return f"in {place}, {what}{who}"
 
 
@@ -147,11 +151,13 @@ def find_not_finite(run: Run, states: Iterator[Any]) -> NotFinite | None:
     Returns:
         None where no state is left, or the steps done again give finite numbers.
     """
+    first: NotFinite | None = None
     for tree in states:
         search = _Search()
         with rehearsal(run, [search]) as again:
             again.rewind(tree)
             if not _is_finite(again.module):
+                first = _bad_already(again)
                 continue
             advance(again)
         if search.step is None:
@@ -163,7 +169,14 @@ def find_not_finite(run: Run, states: Iterator[Any]) -> NotFinite | None:
             closer.arm(again)
             advance(again)
         return closer.found
-    return None
+    return first
+
+
+def _bad_already(run: Run) -> NotFinite:
+    """Say which parameter is not finite in the oldest state there is."""
+    names = (name for name, p in run.module.named_parameters() if p.requires_grad and not torch.isfinite(p).all())
+    origin = Origin("update", "none", f"parameter {next(names)}", (), "it is not finite before the step")
+    return NotFinite(run.epoch, run.batch, run.global_step, origin, ())
 
 
 class _Search(Callback):
@@ -195,7 +208,7 @@ class _Closer(Callback):
         """Watch from here on if the next update is the one."""
         if run.global_step == self.step and self.tracer is None:
             self.feed.batches_seen.clear()
-            self.tracer = self.exits.enter_context(Tracer(run.module, self.criterion).watching())
+            self.tracer = self.exits.enter_context(Tracer(run.module, self.criterion, _of_criterion(run)).watching())
             self.feed.tracer = self.tracer
 
     def on_step_end(self, run: Any) -> Stop | None:
@@ -284,6 +297,12 @@ def _criterion_name(run: Run) -> str:
     return name or f"the criterion ({type(run.criterion).__name__})"
 
 
+def _of_criterion(run: Run) -> dict[str, torch.Tensor]:
+    if not isinstance(run.criterion, torch.nn.Module):
+        return {}
+    return {f"{name} of {_criterion_name(run)}": tensor for name, tensor in run.criterion.named_buffers()}
+
+
 class ValidationWatch(Callback):
     """Where a validation loss is not finite, say once what made it so. The run goes on."""
 
@@ -319,7 +338,7 @@ def find_in_validation(run: Run) -> NotFinite | None:
             for i, found in enumerate(feed.batches(run.epoch)):
                 del feed.batches_seen[:-1]
                 batch = found.to(run.device)
-                with Tracer(run.evaluated, _criterion_name(run)).watching() as tracer:
+                with Tracer(run.evaluated, _criterion_name(run), _of_criterion(run)).watching() as tracer:
                     if run.step is not None:
                         loss = run_step(run.step, run.evaluated, batch).loss
                     else:

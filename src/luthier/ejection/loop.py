@@ -107,12 +107,10 @@ def write_loop(loop: Loop, story: Story) -> str:
         )
     has_monitor_metric = recipe.monitor not in ("valid_loss", "train_loss") and loop.has_valid
     functions = [
-        _order(loop),
         _batches(loop),
         _measure(loop),
         _evaluate(loop, has_monitor_metric) if loop.has_valid else None,
         write_monitored(recipe.monitor, loop.schema) if has_monitor_metric else None,
-        _digest(),
         _main(loop, has_monitor_metric),
         'if __name__ == "__main__":\n    main()',
     ]
@@ -163,15 +161,10 @@ def _constants(loop: Loop, story: Story) -> list[str]:
     ]
 
 
-def _order(loop: Loop) -> str | None:
-    draws = loop.is_image and loop.recipe.augment
-    text = '''
-def generator(epoch, use=0):
-    """Return the generator of an epoch: what is drawn depends on the seed and the epoch alone."""
-    seed = (SEED * 0x9E3779B1 + epoch * 0x85EBCA77 + use * 0xC2B2AE3D) & 0xFFFFFFFF
-    return torch.Generator().manual_seed(seed)
-'''
-    return text if loop.recipe.shuffle or draws else None
+def _seeded(use: int) -> list[str]:
+    """Return the lines that seed the generator of an epoch: what is drawn depends on the seed and the epoch alone."""
+    also = f" + {use} * 0xC2B2AE3D" if use else ""
+    return [f"generator.manual_seed((SEED * 0x9E3779B1 + epoch * 0x85EBCA77{also}) & 0xFFFFFFFF)"]
 
 
 def _batches(loop: Loop) -> str | None:
@@ -298,17 +291,6 @@ def evaluate(module, criterion, valid):
 '''
 
 
-def _digest() -> str:
-    return '''
-def digest(weights):
-    """Return the SHA-256 over the names and bytes of the weights."""
-    sha256 = hashlib.sha256()
-    for name in sorted(weights):
-        sha256.update(name.encode() + weights[name].reshape(-1).view(torch.uint8).numpy().tobytes())
-    return sha256.hexdigest()
-'''
-
-
 def _main(loop: Loop, has_metric: bool) -> str:
     recipe = loop.recipe
     arguments = [
@@ -335,6 +317,7 @@ def _main(loop: Loop, has_metric: bool) -> str:
         f"    averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn({recipe.ema}))"
         if recipe.ema
         else None,
+        "    generator = torch.Generator()" if recipe.shuffle or (loop.is_image and recipe.augment) else None,
         "    step = 0" if recipe.warmup_steps else None,
         "    best, best_weights, waited = None, None, 0" if loop.has_valid else None,
         "    longest = None" if loop.has_valid and recipe.min_delta and recipe.patience else None,
@@ -351,7 +334,9 @@ def _main(loop: Loop, has_metric: bool) -> str:
         indented(_keep_best(loop, name, per_step, has_metric), 8),
         f"    weights = {{name: value.contiguous() for name, value in {final}.items()}}",
         '    save_file(weights, data.HERE / "model.safetensors")',
-        '    print("the weights are", "the run\'s, to the bit" if digest(weights) == RUN else "not the run\'s")',
+        '    content = b"".join(name.encode() + weights[name].numpy().tobytes() for name in sorted(weights))',
+        "    is_same = hashlib.sha256(content).hexdigest() == RUN",
+        '    print("the weights are", "the run\'s, to the bit" if is_same else "not the run\'s")',
     )
 
 
@@ -384,16 +369,17 @@ def _epoch(loop: Loop, per_step: bool) -> str:
     """Return the body of an epoch, up to its validation."""
     recipe = loop.recipe
     n = 'len(train["targets"])'
-    order = f"torch.randperm({n}, generator=generator(epoch))" if recipe.shuffle else f"torch.arange({n})"
+    order = f"torch.randperm({n}, generator=generator)" if recipe.shuffle else f"torch.arange({n})"
     most = loop.num_train // loop.batch_size if recipe.drop_last else None
     most = recipe.limit if most is None else most if recipe.limit is None else min(most, recipe.limit)
     chunks = "order.split(BATCH_SIZE)" + ("" if most is None else f"[:{most}]")
     draws = None
     if loop.is_image and recipe.augment:
-        draws = f"draws = torch.rand({n}, data.NUM_DRAWS, generator=generator(epoch, 1))"
+        draws = block(*_seeded(1), f"draws = torch.rand({n}, data.NUM_DRAWS, generator=generator)")
     return block(
         "module.train()",
         "total, seen = 0.0, 0.0",
+        *(_seeded(0) if recipe.shuffle else []),
         f"order = {order}",
         draws,
         f"for indices in {chunks}:",

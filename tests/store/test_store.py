@@ -135,3 +135,17 @@ def test_equal_bundles_have_equal_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         luthier.Model(net, metrics={"valid": {"a": 1.0, "b": 2.0}}).save(tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+@pytest.mark.parametrize("cut", [4, 8, 9, 40, -1])
+def test_a_damaged_bundle_whose_first_byte_is_that_of_a_pickle_is_damaged(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "model.safetensors"
+    for length in range(1, 400):  # a header's length, which comes first, is a multiple of 8: one in 32 begins with 0x80
+        luthier.Model(nn.Sequential(OrderedDict([("x" * length, nn.Linear(1, 1))]))).save(path)
+        if (saved := path.read_bytes())[0] == 0x80:
+            break
+    assert saved[0] == 0x80
+    path.write_bytes(saved[:cut])
+    with pytest.raises(BundleError) as caught:
+        luthier.load(path, nn.Linear(1, 1))
+    assert caught.value.code == "bundle-damaged"

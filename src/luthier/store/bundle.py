@@ -160,8 +160,9 @@ def load_bundle(path: Path) -> Bundle:
 
 def _unreadable(path: Path, error: Exception) -> BundleError:
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+        start = file.read(9)
+    is_safetensors = b"\0\0\0\0{".startswith(start[4:])  # a header's length may begin like a pickle
+    if start[:2] == b"PK" or (start[:1] == b"\x80" and not is_safetensors):
         return BundleError(
             f"{path} is a pickle (a .pt or .pth file of torch), and Luthier reads none: loading one can run code",
             hint="save the model with model.save('model.safetensors')",

@@ -24,8 +24,8 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Tracking", "View", "__version__", "build", "design", "eject", "fit", "load", "order", "read_record",
-    "replay", "resume", "train",
+    "Schema", "Stop", "Summary", "Tracking", "View", "__version__", "build", "design", "eject", "fit", "load", "order", "read_record",
+    "replay", "resume", "summary", "train",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -35,8 +35,8 @@ SETTINGS = {
     "clip_value ema augment patience monitor min_delta seed device precision memory_format threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network effort widths activation dropout batch_norm reader",
-    "data": "source target kind task labels weight valid test valid_fraction test_fraction group time delimiter encoding "
-    "image_size skip_unreadable start",
+    "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
+    "arrays delimiter encoding image_size skip_unreadable start",
 }
 COMMANDS: dict[str, set[str]] = {
     "train": {"source", "run", "quiet", "as_json"} | {
@@ -47,6 +47,7 @@ COMMANDS: dict[str, set[str]] = {
     "replay": {"run", "start", "stop", "quiet", "as_json"},
     "eject": {"run", "folder", "quiet", "as_json"},
     "evaluate": {"model", "source", "device", "delimiter", "encoding", "quiet", "as_json"},
+    "summary": {"model", "svg", "quiet", "as_json"},
     "predict": {"model", "source", "output", "device", "delimiter", "encoding", "quiet", "as_json"},
 }  # fmt: skip
 

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from luthier.core.schema import Schema
     from luthier.errors import LuthierError
     from luthier.networks.build import build
+    from luthier.networks.summary import Summary
     from luthier.pipeline.eject import eject
     from luthier.pipeline.plan import Plan, design
     from luthier.pipeline.replay import replay
     from luthier.pipeline.train import resume, train
     from luthier.serving.model import Model, load
+    from luthier.serving.summary import summary
     from luthier.training.callbacks import Callback, EarlyStopping, Stop, Tracking, View
     from luthier.training.fit import fit
     from luthier.training.record import Record, read_record
@@ -41,6 +43,7 @@ _HOMES = {
     "Result": "luthier.training.result",
     "Schema": "luthier.core.schema",
     "Stop": "luthier.training.callbacks",
+    "Summary": "luthier.networks.summary",
     "Tracking": "luthier.training.callbacks",
     "View": "luthier.training.callbacks",
     "build": "luthier.networks.build",
@@ -52,6 +55,7 @@ _HOMES = {
     "read_record": "luthier.training.record",
     "replay": "luthier.pipeline.replay",
     "resume": "luthier.pipeline.train",
+    "summary": "luthier.serving.summary",
     "train": "luthier.pipeline.train",
 }
 
@@ -68,6 +72,7 @@ __all__ = [
     "Result",
     "Schema",
     "Stop",
+    "Summary",
     "Tracking",
     "View",
     "__version__",
@@ -80,6 +85,7 @@ __all__ = [
     "read_record",
     "replay",
     "resume",
+    "summary",
     "train",
 ]
 

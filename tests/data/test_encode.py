@@ -6,7 +6,7 @@ import pytest
 
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Column, Schema, Target
-from luthier.data.encode import CellReport, category_sizes, encode_inputs, encode_report, feature_names
+from luthier.data.encode import CellReport, encode_inputs, encode_report, feature_names, input_sizes
 from luthier.data.kinds import infer_columns
 from luthier.errors import DataError
 
@@ -37,7 +37,7 @@ def test_by_hand() -> None:
         }
     )
     assert feature_names(schema) == ["n", "n rank", "n missing", "flag", "d seconds"]
-    assert category_sizes(schema) == [4, 2]
+    assert input_sizes(schema).category_sizes == (4, 2)
     encoded = encode_inputs(frame, schema)
     assert encoded["numbers"].dtype == np.float32
     assert encoded["categories"].dtype == np.int64

@@ -187,6 +187,7 @@ def test_parquet_keeps_types_and_leaves_out_nested(tmp_path: Path) -> None:
             "dur": pl.Series([1_500_000, None, 0], dtype=pl.Duration("us")),
             "day": [date(2024, 1, 2), None, date(2024, 1, 3)],
             "list": [[1], [2], []],
+            "struct": [{"a": 1}, {"a": 2}, {"a": 3}],
         }
     )
     frame.write_parquet(tmp_path / "t.pq")
@@ -198,9 +199,10 @@ def test_parquet_keeps_types_and_leaves_out_nested(tmp_path: Path) -> None:
         "dec": [1.5, 2.0, None],
         "dur": [1.5, None, 0.0],
         "day": [date(2024, 1, 2), None, date(2024, 1, 3)],
+        "list": [[1.0], [2.0], []],
     }
     assert table.frame.schema["dec"] == pl.Float64
-    assert "'list'" in table.notes[0]
+    assert "'struct'" in table.notes[0]
     parts = list(iter_tables(tmp_path / "t.pq", rows=2))
     assert [part.frame.height for part in parts] == [2, 1]
     assert pl.concat([part.frame for part in parts]).equals(table.frame)

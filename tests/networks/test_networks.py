@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from luthier.core.blueprint import Blueprint
-from luthier.core.schema import ImageInput, Schema, Target
+from luthier.core.schema import ImageInput, InputSizes, Schema, Target
 from luthier.core.settings import NetworkSettings
 from luthier.errors import NetworkError
 from luthier.networks.build import build
@@ -47,7 +47,7 @@ def test_an_unseen_category_starts_without_an_opinion() -> None:
 @pytest.mark.parametrize(("rows", "widths"), [(500, [64, 64]), (5_000, [128, 128]), (50_000, [256, 256, 256])])
 def test_the_size_of_an_mlp_follows_from_the_rows(rows: int, widths: list[int]) -> None:
     schema = Schema(task="regression", targets=(Target(name="y", kind="number"),), num_rows=rows)
-    choice = choose(schema, NetworkSettings(), {}, num_numbers=4)
+    choice = choose(schema, NetworkSettings(), {}, sizes=InputSizes(num_numbers=4))
     assert choice.blueprint.arguments["widths"] == widths
     assert set(choice.reasons) >= {"family", "widths", "dropout", "epochs", "batch_size", "lr", "criterion"}
 

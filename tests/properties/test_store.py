@@ -25,7 +25,7 @@ from luthier.core.schema import COLUMN_KINDS, Column, ImageInput, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.core.tree import flatten, unflatten
 from luthier.data.cells import DATE_FORMATS
-from luthier.data.encode import category_sizes, feature_names
+from luthier.data.encode import feature_names, input_sizes
 from luthier.pipeline.runfile import read_run_file, write_run_file
 from luthier.store.bundle import load_bundle
 from luthier.store.checkpoint import CheckpointWriter, load_checkpoint
@@ -412,7 +412,7 @@ def table_models(draw: st.DrawFn) -> tuple[luthier.Model, pl.DataFrame]:
     schema = Schema(
         task=task, targets=_targets(task, draw, rng), columns=tuple(column for column, _ in made),  # type: ignore[arg-type]
     )  # fmt: skip
-    sizes = category_sizes(schema)
+    sizes = list(input_sizes(schema).category_sizes)
     arguments = {
         "num_numbers": len(feature_names(schema)), "num_outputs": schema.num_outputs, "category_sizes": sizes,
         "embedding_sizes": [2] * len(sizes), "widths": draw(st.lists(st.integers(1, 5), max_size=2)),

@@ -195,6 +195,36 @@ def predict(
     return 0
 
 
+@cli.command(short_help="Show a model's layers: shapes, parameters, multiply-adds; and draw it.")
+@click.argument("model")
+@click.option("--svg", help="Where to draw the network, as an SVG file.")
+@_output_options
+def summary(model: str, svg: str | None, quiet: bool, as_json: bool) -> int:
+    """Show the layers of MODEL, a model.safetensors or a run's folder, in the order in which they act.
+
+    Multiply-adds are those of matrix products, convolutions, recurrent layers and attention, for one row of data.
+    """
+    from dataclasses import asdict
+    from pathlib import Path
+
+    from luthier.pipeline.runfile import read_reasons
+    from luthier.serving.model import load
+    from luthier.serving.summary import summary as summarise
+    from luthier.store.files import write_whole
+
+    found = summarise(load(model))
+    reasons = read_reasons(Path(model) / "run.toml")
+    if svg is not None:
+        write_whole(Path(svg), found.svg().encode())
+    if as_json:
+        click.echo(json.dumps({**asdict(found), "why": reasons}, ensure_ascii=False))
+    elif not quiet:
+        click.echo(found)
+        for name, why in reasons.items():
+            click.echo(f"{name}: {why}")
+    return 0
+
+
 def run() -> None:
     """Run the command and leave with its status."""
     # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.

@@ -6,11 +6,11 @@ from typing import Literal
 from luthier.core.plain import check_types
 
 Task = Literal["binary", "multiclass", "multilabel", "regression"]
-ColumnKind = Literal["number", "boolean", "category", "date", "identifier", "text", "constant", "ignored"]
-INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text")
-COLUMN_KINDS: tuple[ColumnKind, ...] = (
-    "number", "boolean", "category", "date", "identifier", "text", "constant", "ignored",
-)  # fmt: skip
+ColumnKind = Literal[
+    "number", "boolean", "category", "date", "text", "series", "image", "identifier", "constant", "ignored"
+]
+INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text", "series", "image")
+COLUMN_KINDS: tuple[ColumnKind, ...] = (*INPUT_KINDS, "identifier", "constant", "ignored")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,10 +21,11 @@ class Column:
         name: As in the header.
         kind: What the column is.
         why: The reason for the kind, in words.
-        missing: Training rows without a value.
+        missing: Training rows without a value; of a series, their steps without one.
         categories: Of a category, in the order of their codes, counted from 1 (code 0 is kept for unseen ones). The
             last is "", for missing, where training rows lack the value. Of a boolean, the words for no and yes.
-        parts: Of a date, the numbers made of it.
+        parts: Of a date, the numbers made of it. Of a series, the columns of the file that it stands in, a step each;
+            none where a cell holds it whole.
         means: Of each number that the column becomes, over the training rows that have it.
         stds: Likewise the standard deviation (1 where it would be 0).
         quantiles: Of a number, knots of its distribution over training rows; empty where it enters as it is.
@@ -32,6 +33,7 @@ class Column:
         tokenizer: Of a text, how it becomes tokens, as JSON of the package `tokenizers`; without one it is left out.
         vocabulary_size: Of a text, the tokens known.
         max_tokens: Of a text, the tokens read of a row.
+        max_steps: Of a series, the steps of the longest training row.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Column:
     tokenizer: str = ""
     vocabulary_size: int = 0
     max_tokens: int = 0
+    max_steps: int = 0
 
     def __post_init__(self) -> None:
         check_types(self, where=f"column {self.name!r}")
@@ -89,6 +92,25 @@ class ImageInput:
 
 
 @dataclass(frozen=True, kw_only=True)
+class InputSizes:
+    """How many inputs of each kind the network takes.
+
+    Attributes:
+        num_numbers: Numbers a row, D.
+        category_sizes: Codes of each category column.
+        vocabulary_sizes: Tokens of each column of text.
+        series_channels: Channels of the series, and those that say where a step is missing.
+        max_steps: Steps of the longest series of a training row.
+    """
+
+    num_numbers: int = 0
+    category_sizes: tuple[int, ...] = ()
+    vocabulary_sizes: tuple[int, ...] = ()
+    series_channels: int = 0
+    max_steps: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Schema:
     """What goes in and what comes out, learnt from training rows alone.
 
@@ -97,6 +119,8 @@ class Schema:
         targets: One, or several (multilabel, regression with several values).
         columns: Of a table, in the order of the file.
         image: Of images.
+        series: Of a table with a row for each step of a series, the column that says of which.
+        order: The column that orders those steps; without one they stand in order.
         label_delimiter: Where several labels stand in one cell, what separates them.
         label_column: The column of those cells; the targets are then called by their labels.
         num_rows: Training rows.
@@ -106,6 +130,8 @@ class Schema:
     targets: tuple[Target, ...]
     columns: tuple[Column, ...] = ()
     image: ImageInput | None = None
+    series: str | None = None
+    order: str | None = None
     label_delimiter: str | None = None
     label_column: str | None = None
     num_rows: int = 0
@@ -117,6 +143,22 @@ class Schema:
     def inputs(self) -> tuple[Column, ...]:
         """The columns that the network sees."""
         return tuple(column for column in self.columns if column.is_input)
+
+    @property
+    def blocks(self) -> tuple[str, ...]:
+        """What the network takes, by name, in the order of its arguments.
+
+        `pixels` of images alone; `values` and `lengths` of series alone; else `numbers` and `categories`, then `tokens`
+        where there is text, `values` and `lengths` where there are series, and `pixels` where there are images.
+        """
+        kinds = {column.kind for column in self.inputs}
+        if self.image is not None and kinds <= {"image"}:
+            return ("pixels",)
+        if kinds == {"series"}:
+            return ("values", "lengths")
+        text = ("tokens",) if "text" in kinds else ()
+        series = ("values", "lengths") if "series" in kinds else ()
+        return ("numbers", "categories", *text, *series, *(("pixels",) if self.image is not None else ()))
 
     @property
     def num_outputs(self) -> int:

@@ -9,6 +9,7 @@ from luthier.core.schema import COLUMN_KINDS, ColumnKind, Task
 from luthier.errors import SettingError
 
 Effort = Literal["quick", "normal", "thorough"]
+Arrays = Literal["table", "images", "series"]
 Reader = Literal["mean", "conv", "lstm", "gru"]
 
 
@@ -38,6 +39,10 @@ class DataSettings:
     test_fraction: float = _setting(0.15, "Part of SOURCE to test on; 0 for none")
     group: str | None = _setting(None, "Column whose equal values stay in one part of the split")
     time: str | None = _setting(None, "Column by which the newest rows are test, the next newest validation")
+    series: str | None = _setting(None, "Column that says which series a row is a step of, where a row is a step")
+    order: str | None = _setting(None, "Column that orders the steps of a series; without it they stand in order")
+    channel: tuple[str, ...] = _setting((), "Columns that are the steps of one series, as 't_*'; several for channels")
+    arrays: Arrays | None = _setting(None, "What x of an .npz holds, where its shape leaves it open")
     delimiter: str | None = _setting(None, "What separates a CSV's columns, where it is not found by itself")
     encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
@@ -45,9 +50,9 @@ class DataSettings:
     start: str | None = _setting(None, "Bundle to start from: its Schema, network and weights are taken over")
 
     def __post_init__(self) -> None:
-        targets: Any = self.target
-        if isinstance(targets, str):
-            object.__setattr__(self, "target", (targets,))
+        for name in ("target", "channel"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, (getattr(self, name),))
         for name, kind in self.kind.items():
             if kind not in COLUMN_KINDS:
                 raise SettingError(
@@ -69,6 +74,18 @@ class DataSettings:
             )
         if self.group is not None and self.time is not None:
             raise SettingError("group and time are two ways to split", hint="give one of them", code="setting-ignored")
+        if self.order is not None and self.series is None:
+            raise SettingError(
+                "order would be ignored: it orders the steps of series, and no column is given as series",
+                hint="give --series COLUMN too, or leave it out",
+                code="setting-ignored",
+            )
+        if self.time is not None and self.series is not None:
+            raise SettingError(
+                "a split by time is one of rows, and here rows are steps of series",
+                hint="split by group, or give files with --valid and --test",
+                code="setting-ignored",
+            )
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
             raise SettingError(
                 f"image_size is {self.image_size}", hint="it takes 8 to 1024 pixels", code="setting-out-of-range"

@@ -116,15 +116,20 @@ def _load(path: Path) -> tuple[dict[str, Array], list[str]]:
         ) from error
 
 
-def layout(x: Array) -> Literal["table", "images"]:
-    """Say what `x` is: `(N,)` and `(N, D)` are a table; `(N, H, W)`, `(N, C, H, W)` and `(N, H, W, C)` are images.
+def layout(x: Array) -> Literal["table", "images", "series"]:
+    """Say what `x` is: `(N,)` and `(N, D)` are a table; `(N, C, H, W)` and `(N, H, W, C)` are images.
+
+    `(N, H, W)` are grey images where they are bytes or booleans, or as high as wide; else they are series, `(N, C, L)`.
 
     Raises:
         DataError: no dimension, or more than four.
     """
     if x.ndim in (1, 2):
         return "table"
-    if x.ndim in (3, 4):
+    if x.ndim == 3:
+        is_image = x.dtype.kind in "b" or x.dtype == np.uint8 or x.shape[1] == x.shape[2]
+        return "images" if is_image else "series"
+    if x.ndim == 4:
         return "images"
     raise _shape_error(x)
 
@@ -178,6 +183,27 @@ def as_frame(x: Array) -> pl.DataFrame:
     return _frame(columns, [f"x{i}" for i in range(columns.shape[1])])
 
 
+def series_frame(x: Array) -> pl.DataFrame:
+    """Return series `(N, C, L)`, or `(N, L)` of one channel, with a column of lists for each channel: `x0`, `x1`, ….
+
+    NaN is a step that is missing, or at the end of a row, not there.
+
+    Raises:
+        DataError: another number of dimensions.
+    """
+    if x.ndim == 2:
+        x = x[:, None]
+    if x.ndim != 3:
+        raise DataError(
+            f"x has shape {x.shape}, and series are (N, C, L): rows, channels, steps",
+            hint="give that shape, filled up with NaN where rows are shorter; or (N, L) for one channel",
+            code="data-npz-shape",
+        )
+    return pl.DataFrame({
+        f"x{i}": pl.Series(np.ascontiguousarray(x[:, i], dtype=np.float64)).arr.to_list() for i in range(x.shape[1])
+    })  # fmt: skip
+
+
 def target_frame(y: Array, names: Sequence[str]) -> pl.DataFrame:
     """Return targets `(N,)` or `(N, K)` as columns, in the types of `frames.plain_frame`.
 
@@ -205,7 +231,8 @@ def _frame(columns: Array, names: Sequence[str]) -> pl.DataFrame:
 
 def _shape_error(x: Array) -> DataError:
     return DataError(
-        f"x has shape {x.shape}, which is neither a table nor images",
-        hint="give (N, D) numbers, or images as (N, H, W), (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels",
+        f"x has shape {x.shape}, which is no table, images or series",
+        hint="give (N, D) numbers; images as (N, H, W), (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels; "
+        "or series as (N, C, L)",
         code="data-npz-shape",
     )

@@ -101,6 +101,7 @@ class ImageSource:
         pixels: uint8 or float32, `(N, C, H, W)`, as `image` says.
         targets: As the criterion takes them, `(N, …)`.
         image: Size and statistics.
+        others: Inputs that stand before the images, as they are, each `(N, …)`.
         weights: One a sample, `(N,)`, or None.
         augment: Kinds of `NUM_DRAWS`, in the order in which they are done.
         channels_last: Give the inputs in that memory format.
@@ -115,11 +116,13 @@ class ImageSource:
         targets: Tensor,
         image: ImageInput,
         *,
+        others: tuple[Tensor, ...] = (),
         weights: Tensor | None = None,
         augment: tuple[str, ...] = (),
         channels_last: bool = False,
     ) -> None:
         self.pixels, self.targets, self.image, self.weights = pixels, targets, image, weights
+        self.others = others
         self.augment, self.channels_last = augment, channels_last
         self.name_of: Callable[[int], str] | None = None  # what the user calls an image
         self._check()
@@ -140,7 +143,8 @@ class ImageSource:
             if self.channels_last:
                 pixels = pixels.contiguous(memory_format=torch.channels_last)
             weights = None if self.weights is None else self.weights[indices]
-            yield Batch((normalise(pixels, self.image),), self.targets[indices], weights, indices)
+            others = tuple(value[indices] for value in self.others)
+            yield Batch((*others, normalise(pixels, self.image)), self.targets[indices], weights, indices)
 
     def _check(self) -> None:
         size = (self.image.channels, self.image.height, self.image.width)

@@ -198,8 +198,11 @@ def cell_hashes(series: pl.Series) -> Hashes:
 
     Missing: 0. A finite number, also one written as text: the bits of its float64 (-0.0 as 0.0), mixed. A date in
     ISO form, also as text: the bits of its seconds since 1970, with the lowest bit turned over, mixed twice.
-    Otherwise: blake2b (8 bytes, little-endian) of the UTF-8 of the text of `to_texts`, `True` and `TRUE` as `true`.
+    A list: blake2b of its values as little-endian float64, NaN where missing. Otherwise: blake2b (8 bytes,
+    little-endian) of the UTF-8 of the text of `to_texts`, `True` and `TRUE` as `true`.
     """
+    if isinstance(series.dtype, pl.List):
+        return _list_hashes(series)
     numbers, missing, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
     hashes = mix((np.nan_to_num(numbers) + 0.0).view(np.uint64))
     hashes[missing] = 0
@@ -216,6 +219,17 @@ def cell_hashes(series: pl.Series) -> Hashes:
         pl.DataFrame({"t": unique, "h": made}), on="t", how="left", nulls_equal=True, maintain_order="left"
     )
     hashes[other] = codes["h"].to_numpy()
+    return hashes
+
+
+def _list_hashes(series: pl.Series) -> Hashes:
+    hashes = np.zeros(len(series), dtype=np.uint64)
+    numeric = isinstance(series.dtype, pl.List) and series.dtype.inner.is_numeric()
+    for i, cells in enumerate(series):
+        if cells is None:
+            continue
+        values = to_numbers(cells)[0] if numeric else cell_hashes(cells)
+        hashes[i] = int.from_bytes(blake2b(values.tobytes(), digest_size=8).digest(), "little")
     return hashes
 
 

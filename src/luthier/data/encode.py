@@ -7,8 +7,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
-from luthier.core.schema import Column, Schema
+from luthier.core.schema import Column, InputSizes, Schema
 from luthier.data.cells import NO_WORDS, YES_WORDS, Floats, Mask, date_parts, to_numbers, to_seconds, to_texts
+from luthier.data.series import encode_series, first_values, is_lists, series_cells
 from luthier.data.text import encode_texts
 from luthier.errors import DataError
 
@@ -41,16 +42,27 @@ def feature_names(schema: Schema) -> list[str]:
     """
     names: list[str] = []
     for column in schema.inputs:
-        if column.kind not in ("category", "text"):
+        if column.kind in ("number", "boolean", "date"):
             names += [f"{column.name} {part}" for part in column.parts] or [column.name]
             names += [f"{column.name} rank"] if column.quantiles else []
             names += [f"{column.name} missing"] if column.missing else []
     return names
 
 
-def category_sizes(schema: Schema) -> list[int]:
-    """Return how many codes each of the K columns of `categories` has: its categories, and 0 for unseen ones."""
-    return [len(column.categories) + 1 for column in schema.inputs if column.kind == "category"]
+def input_sizes(schema: Schema) -> InputSizes:
+    """Return how many inputs of each kind the network takes.
+
+    A category has a code for each of its categories, and 0 for unseen ones; a series has a channel, and another where
+    training rows lack steps.
+    """
+    columns = schema.inputs
+    return InputSizes(
+        num_numbers=len(feature_names(schema)),
+        category_sizes=tuple(len(column.categories) + 1 for column in columns if column.kind == "category"),
+        vocabulary_sizes=tuple(column.vocabulary_size for column in text_columns(schema)),
+        series_channels=sum(1 + bool(column.missing) for column in columns if column.kind == "series"),
+        max_steps=max((column.max_steps for column in columns), default=0),
+    )
 
 
 def text_columns(schema: Schema) -> list[Column]:
@@ -67,20 +79,28 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         where: What to call the rows in messages.
 
     Returns:
-        `numbers`, float32 `(N, D)`, named by `feature_names`: `(x - mean) / std` within ±4, 0 where missing, infinite
+        The blocks of `schema.blocks` but for `pixels`. `numbers`, float32 `(N, D)`, named by `feature_names`:
+        `(x - mean) / std` within ±4, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
-        `(N, K)`, of `category_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64
-        `(N, M, T)`, of the M columns of text: numbers of tokens, filled up with 0; not there where M is 0.
+        `(N, K)`, of `input_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64 `(N, M, T)`, of
+        the M columns of text: numbers of tokens, filled up with 0. `values`, float32 `(N, C, L)`, and `lengths`, int64
+        `(N,)`, as `series.encode_series` says.
 
     Raises:
         DataError: input columns that are not in the frame, all of them named.
     """
     series = _input_series(frame, schema, where)
     numbers = np.zeros((frame.height, len(feature_names(schema))), dtype=np.float32)
-    categories = np.zeros((frame.height, len(category_sizes(schema))), dtype=np.int64)
+    categories = np.zeros((frame.height, len(input_sizes(schema).category_sizes)), dtype=np.int64)
     feature = place = 0
     tokens: list[NDArray[np.int64]] = []
+    steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
+        if column.kind == "series":
+            steps.append((cells, column))
+            continue
+        if column.kind == "image":
+            continue
         if column.kind == "text":
             tokens.append(encode_texts(to_texts(cells), column))
             continue
@@ -96,7 +116,9 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         longest = max(part.shape[1] for part in tokens)
         padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in tokens]
         found["tokens"] = np.stack(padded, axis=1)
-    return found
+    if steps:
+        found |= encode_series([cells for cells, _ in steps], [column for _, column in steps])
+    return {name: found[name] for name in schema.blocks if name != "pixels"}
 
 
 def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> tuple[CellReport, ...]:
@@ -107,7 +129,9 @@ def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
     """
     reports = []
     for column, cells in zip(schema.inputs, _input_series(frame, schema, where), strict=True):
-        if column.kind == "text":
+        if column.kind == "series":
+            reports.append(CellReport(column.name, int(cells.is_null().sum()), 0, 0))
+        elif column.kind in ("text", "image"):
             missing = to_texts(cells).is_null().to_numpy()
             reports.append(CellReport(column.name, int(missing.sum()), 0, 0))
         elif column.kind == "category":
@@ -121,9 +145,10 @@ def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
 
 
 def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:
-    absent = [column.name for column in schema.inputs if column.name not in frame.columns]
+    names = [name for column in schema.inputs for name in _stands_in(column, frame)]
+    absent = [name for name in names if name not in frame.columns]
     if absent:
-        spare = [name for name in frame.columns if name not in {column.name for column in schema.inputs}]
+        spare = [name for name in frame.columns if name not in names]
         near = [f"{name!r}: {did_you_mean(name, spare)}" for name in absent[:5] if spare]
         raise DataError(
             f"{where} lacks {len(absent)} column{'s' * (len(absent) > 1)} that the network was trained on: "
@@ -131,7 +156,20 @@ def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Se
             hint="; ".join(near) or "give the columns of the training data",
             code="data-column-missing",
         )
-    return [frame[column.name] for column in schema.inputs]
+    return [_input_cells(frame, column) for column in schema.inputs]
+
+
+def _stands_in(column: Column, frame: pl.DataFrame) -> tuple[str, ...]:
+    """Return the columns of the file that an input column is made of."""
+    is_wide = column.kind == "series" and column.parts and column.name not in frame.columns
+    return column.parts if is_wide else (column.name,)
+
+
+def _input_cells(frame: pl.DataFrame, column: Column) -> pl.Series:
+    if column.kind == "series":
+        return series_cells(frame, column)
+    cells = frame[column.name]
+    return first_values(cells) if is_lists(cells) else cells
 
 
 def _values(cells: pl.Series, column: Column) -> tuple[Floats, Mask]:

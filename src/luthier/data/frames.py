@@ -10,16 +10,20 @@ from luthier.data.csvtext import name_columns
 
 
 def plain_frame(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """Return the frame with plain types alone, and notes on columns left out (lists, structs, bytes) or renamed.
+    """Return the frame with plain types alone, and notes on columns left out (structs, bytes, …) or renamed.
 
-    Categories become text; decimals and durations (in seconds) float64; a float32 becomes the float64 that is
-    written alike (0.1 stays 0.1), so that a table has the same cells in any file format.
+    Lists and arrays of numbers become lists of float64. Categories become text; decimals and durations (in seconds)
+    float64; a float32 becomes the float64 that is written alike (0.1 stays 0.1), so that a table has the same cells in
+    any file format.
     """
     columns: list[pl.Series] = []
     names, renamed = name_columns(frame.columns)
     notes = list(renamed)
     for series in frame.rename(dict(zip(frame.columns, names, strict=True))):
         kind = series.dtype
+        if isinstance(kind, pl.List | pl.Array) and (kind.inner == pl.Null or kind.inner.is_numeric()):
+            columns.append(_plain_lists(series))
+            continue
         if kind.is_nested() or kind in (pl.Binary, pl.Object):
             notes.append(f"column {series.name!r} holds {str(kind).lower()} values: it is left out")
             continue
@@ -33,6 +37,15 @@ def plain_frame(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
             series = series.dt.total_nanoseconds().cast(pl.Float64) / 1e9
         columns.append(series)
     return pl.DataFrame(columns), tuple(notes)
+
+
+def _plain_lists(series: pl.Series) -> pl.Series:
+    inner: Any = series.dtype
+    if isinstance(series.dtype, pl.Array):
+        series = series.arr.to_list()
+    if inner.inner in (pl.Float32, pl.Float16):
+        series = series.cast(pl.List(pl.String))
+    return series.cast(pl.List(pl.Float64))
 
 
 def typed_pandas(series: Any) -> pl.Series:

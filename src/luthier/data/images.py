@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from luthier.core.names import did_you_mean
+from luthier.core.schema import ImageInput
+from luthier.data.cells import to_texts
 from luthier.errors import DataError
 
 IMAGE_SUFFIXES = (
@@ -24,7 +27,10 @@ _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
 _NUM_HEADERS = 500
 _SPAN = 32  # images a task: small ones decode in less time than a task costs
-_SUBSETS = {"train", "training", "valid", "validation", "val", "test", "testing"}
+_SUBSETS = {
+    "train": "train", "training": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid",
+    "test": "test", "testing": "test",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,27 @@ class ImageFolder:
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+
+def part_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of `train`, `valid` and `test` in `root`, where it holds these and no classes; else nothing.
+
+    Raises:
+        DataError: two of them are the same part, as `val` and `valid`.
+    """
+    if not root.is_dir():
+        return {}
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    parts = [_SUBSETS.get(folder.name.lower()) for folder in folders]
+    if len(folders) < 2 or None in parts or "train" not in parts:
+        return {}
+    if len(set(parts)) < len(parts):
+        raise DataError(
+            f"{root} holds {', '.join(folder.name for folder in folders)}: two of them are the same part",
+            hint="have one folder a part: train, valid and test",
+            code="data-image-parts",
+        )
+    return {str(part): folder for part, folder in zip(parts, folders, strict=True)}
 
 
 def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
@@ -71,7 +98,7 @@ def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
     if len(folders) > 1 and all(folder.name.lower() in _SUBSETS for folder in folders):
         raise DataError(
             f"{root} holds {', '.join(folder.name for folder in folders)}: parts of the data, not classes",
-            hint="give the folder of the training images, and the others with --valid and --test",
+            hint="give one of them; to train, have one called train",
             code="data-image-parts",
         )
     paths: list[Path] = []
@@ -96,6 +123,24 @@ def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
     notes = [f"{len(loose):,} images lie beside the class folders and are left out"] if loose else []
     notes += [f"{others:,} files that are no images are left out"] if others else []
     return ImageFolder(root, tuple(paths), tuple(labels), tuple(notes))
+
+
+def image_columns(frame: pl.DataFrame) -> list[str]:
+    """Return the columns of a table whose cells name image files: text that ends as such a file does, in nearly all."""
+    found = []
+    for name, kind in frame.schema.items():
+        if kind != pl.String:
+            continue
+        cells = to_texts(frame[name]).drop_nulls()
+        suffix = cells.str.to_lowercase().str.extract(r"(\.[a-z0-9]+)$")
+        if len(cells) and (suffix.is_in(IMAGE_SUFFIXES).mean() or 0) > 0.95:  # type: ignore[operator]  # a number
+            found.append(name)
+    return found
+
+
+def image_paths(cells: pl.Series, root: Path) -> list[Path | None]:
+    """Return the files that cells name, below `root` or absolute; None where a cell is empty."""
+    return [None if cell is None else root / cell for cell in to_texts(cells).to_list()]
 
 
 def list_images(path: Path) -> tuple[Path, ...]:
@@ -226,6 +271,33 @@ def decode_all(
         count = f"{len(errors):,} of {len(paths):,} images cannot be read; the first: " if len(errors) > 1 else ""
         raise DataError(count + first.message, hint=first.hint, code="data-image-unreadable") from first
     return pixels, errors
+
+
+def decode_column(
+    paths: Sequence[Path | None], image: ImageInput, *, on_error: Literal["raise", "keep"] = "raise"
+) -> tuple[NDArray[np.uint8], list[tuple[int, DataError]]]:
+    """Read the images that a column names, as `decode_all`; where a cell names none, the mean of training images.
+
+    Raises:
+        DataError: with `on_error="raise"`, some image cannot be read.
+    """
+    given = [i for i, path in enumerate(paths) if path is not None]
+    read, errors = decode_all(
+        [path for path in paths if path is not None],
+        channels=image.channels,
+        height=image.height,
+        width=image.width,
+        on_error=on_error,
+    )
+    pixels = np.empty((len(paths), image.channels, image.height, image.width), dtype=np.uint8)
+    pixels[:] = blank_image(image)
+    pixels[given] = read
+    return pixels, [(given[place], error) for place, error in errors]
+
+
+def blank_image(image: ImageInput) -> NDArray[np.uint8]:
+    """Return the mean of training images, uint8 `(C, 1, 1)`: what stands for an image that is not given."""
+    return np.round(255 * np.array(image.means)).astype(np.uint8)[:, None, None]
 
 
 @contextmanager

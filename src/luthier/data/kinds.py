@@ -22,6 +22,7 @@ from luthier.data.cells import (
     to_seconds,
     to_texts,
 )
+from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
 from luthier.data.split import Rows
 from luthier.data.text import has_tokenizers, learn_tokenizer
 from luthier.errors import DataError
@@ -39,14 +40,18 @@ def infer_columns(
     *,
     overrides: Mapping[str, ColumnKind] | None = None,
     exclude: Collection[str] = (),
+    images: Collection[str] = (),
+    channels: Mapping[str, tuple[str, ...]] | None = None,
 ) -> tuple[Column, ...]:
     """Return what each column is, in the order of the file, from the rows `rows` alone.
 
     Args:
-        frame: All rows.
+        frame: All rows; a column of lists holds a series a cell, or what does not change within one.
         rows: The training rows, int64, counted from 0.
         overrides: Kinds said by the user; `ignored` leaves a column out.
         exclude: Columns that are no inputs (targets, groups); they do not come back.
+        images: Columns whose cells name image files.
+        channels: Columns of lists that stand in several columns of the file, and which.
 
     Raises:
         DataError: an override of an unknown column or kind, one that the cells cannot meet, or no input left.
@@ -55,10 +60,18 @@ def infer_columns(
     _check_overrides(frame, overrides, exclude)
     columns: list[Column] = []
     for name in frame.columns:
-        if name not in exclude:
-            cells = _Cells(frame[name], rows)
-            kind = overrides.get(name)
-            columns.append(cells.as_kind(kind) if kind else cells.infer())
+        if name in exclude:
+            continue
+        kind = overrides.get(name)
+        cells = frame[name]
+        if kind == "series" or (kind is None and is_lists(cells) and not is_steady(cells[rows])):
+            columns.append(_series(cells, rows, (channels or {}).get(name, ())))
+            continue
+        found = _Cells(first_values(cells) if is_lists(cells) else cells, rows)
+        if kind == "image" or (kind is None and name in images):
+            columns.append(found.image())
+        else:
+            columns.append(found.as_kind(kind) if kind else found.infer())
     if not any(column.is_input for column in columns):
         reasons = "; ".join(f"{column.name}: {column.kind}, {column.why}" for column in columns[:5])
         raise DataError(
@@ -67,6 +80,30 @@ def infer_columns(
             code="data-no-inputs",
         )
     return tuple(columns)
+
+
+def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:
+    """Return a column of series, or one left out where it holds text."""
+    lists = to_lists(cells)[rows]
+    values, odd, lengths = list_values(lists)
+    present = values[~np.isnan(values)]
+    name = cells.name
+    if not len(present) or odd.sum() > (1 - _NUMBER_SHARE) * (odd.sum() + len(present)):
+        why = "text that changes within a series" if odd.any() else "no number in any training row"
+        return Column(name=name, kind="ignored", why=why)
+    mean, std = mean_and_std(present)
+    starts = np.cumsum(lengths) - lengths
+    places = np.arange(len(values)) - np.repeat(starts, lengths)
+    last = np.full(len(lengths), -1)
+    np.maximum.at(last, np.repeat(np.arange(len(lengths)), lengths)[~np.isnan(values)], places[~np.isnan(values)])
+    missing = int(last.sum() + len(last) - len(present))  # between a row's first step and its last that has a value
+    ends = sorted({int(edge) + 1 for edge in (last.min(), last.max())})
+    why = f"series of {' to '.join(map(str, ends))} steps, from {present.min():g} to {present.max():g}"
+    why += f"; {missing} steps missing" if missing else ""
+    return Column(
+        name=name, kind="series", why=why, missing=missing, parts=parts, means=(mean,), stds=(std,),
+        max_steps=int(last.max()) + 1,
+    )  # fmt: skip
 
 
 class _Cells:
@@ -102,6 +139,14 @@ class _Cells:
         if numeric:
             return self._key() or self._number()
         return self._words() or self._category(doubt)
+
+    def image(self) -> Column:
+        """Return the column as paths of images."""
+        if self.series.dtype != pl.String or not self.num_present:
+            raise self._unmet("image")
+        return Column(
+            name=self.name, kind="image", why=f"names of image files{self._and_missing()}", missing=self.num_missing
+        )
 
     def as_kind(self, kind: ColumnKind) -> Column:
         """Return the column as the kind that the user said."""

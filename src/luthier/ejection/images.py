@@ -66,19 +66,27 @@ def write_images(data: ImageData) -> str:
         'FACTS = json.loads((HERE / "data.json").read_text(encoding="utf-8"))',
         f'MEANS, STDS, SCALE = FACTS["means"], FACTS["stds"], {data.image.value_scale}',
     ]
-    if data.recipe.augment:
-        number = sum(NUM_DRAWS[kind] for kind in data.recipe.augment)
-        constants.append(f"NUM_DRAWS = {number}  # random numbers an image")
+    constants += draws_constant(data.recipe)
     return script(
         f"Read the {'image files' if data.paths else 'arrays'} as the run did, with statistics that lie beside.",
         [*imports, "import numpy as np", "import torch", *(["from PIL import Image, ImageOps"] if data.paths else [])],
         constants,
-        [*(_folder(data) if data.paths else _arrays(data)), _normalise(), *_augment(data)],
+        [*(_folder(data) if data.paths else _arrays(data)), *image_functions(data.image, data.recipe)],
     )
 
 
-def _normalise() -> str:
-    return '''
+def draws_constant(recipe: Recipe) -> list[str]:
+    """Return the line that says how many random numbers an image takes, where it takes any."""
+    number = sum(NUM_DRAWS[kind] for kind in recipe.augment)
+    return [f"NUM_DRAWS = {number}  # random numbers an image"] if number else []
+
+
+def image_functions(image: ImageInput, recipe: Recipe) -> list[str]:
+    """Return the functions between pixels and what the network takes."""
+    return [_NORMALISE, *_augment(image, recipe)]
+
+
+_NORMALISE = '''
 def normalise(pixels):
     """Return images (N, C, H, W) as (pixel / SCALE - mean) / std."""
     scale = torch.tensor([1 / (SCALE * std) for std in STDS], dtype=torch.float32).view(-1, 1, 1)
@@ -87,16 +95,33 @@ def normalise(pixels):
 '''
 
 
-def _folder(data: ImageData) -> list[str]:
-    image = data.image
+def decode_function(image: ImageInput) -> str:
+    """Return the function that reads one image file."""
     size = f"({image.width}, {image.height})"
-    code = (
-        "torch.tensor([[float(label)] for label in labels])" if data.schema.task == "binary" else "torch.tensor(labels)"
-    )
     grey = """        if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # 16 bits
             image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
 """
     pixels = "np.asarray(image)[None]" if image.channels == 1 else "np.asarray(image).transpose(2, 0, 1)"
+    return f'''
+def decode(path):
+    """Return one image as uint8 (C, H, W): turned as its EXIF says, on white, resized."""
+    with Image.open(path) as opened:
+        opened.draft(None, {literal((2 * max(image.height, image.width),) * 2)})
+        image = ImageOps.exif_transpose(opened)
+{grey}        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = image.convert({literal("L" if image.channels == 1 else "RGB")})
+        if image.size != {size}:
+            image = image.resize({size}, Image.Resampling.BILINEAR)
+        return {pixels}
+'''
+
+
+def _folder(data: ImageData) -> list[str]:
+    code = (
+        "torch.tensor([[float(label)] for label in labels])" if data.schema.task == "binary" else "torch.tensor(labels)"
+    )
     return [
         f'''
 def read():
@@ -116,20 +141,7 @@ def tensors(part):
     pixels = torch.from_numpy(np.stack([decode(path) for path in paths]))
     return {{"pixels": pixels, "targets": {code}}}
 ''',
-        f'''
-def decode(path):
-    """Return one image as uint8 (C, H, W): turned as its EXIF says, on white, resized."""
-    with Image.open(path) as opened:
-        opened.draft(None, {literal((2 * max(image.height, image.width),) * 2)})
-        image = ImageOps.exif_transpose(opened)
-{grey}        if image.has_transparency_data:
-            image = image.convert("RGBA")
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        image = image.convert({literal("L" if image.channels == 1 else "RGB")})
-        if image.size != {size}:
-            image = image.resize({size}, Image.Resampling.BILINEAR)
-        return {pixels}
-''',
+        decode_function(data.image),
     ]
 
 
@@ -195,8 +207,8 @@ targets = torch.from_numpy(((y - means) / stds).astype(np.float32))"""
     return f"{codes}\ntargets = {made}"
 
 
-def _augment(data: ImageData) -> list[str]:
-    kinds = data.recipe.augment
+def _augment(image: ImageInput, recipe: Recipe) -> list[str]:
+    kinds = recipe.augment
     if not kinds:
         return []
     body, start = [], 0
@@ -205,7 +217,7 @@ def _augment(data: ImageData) -> list[str]:
         body.append(f"pixels = {kind}(pixels, draws[:, {start}:{stop}])")
         start = stop
     fill = "torch.tensor(MEANS) * SCALE"
-    fill = f"({fill}).round()" if data.image.value_scale == 255.0 else fill
+    fill = f"({fill}).round()" if image.value_scale == 255.0 else fill
     functions = {
         "flip": '''
 def flip(pixels, draws):

@@ -10,7 +10,6 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.version import VERSION
-from luthier.data.encode import text_columns
 from luthier.ejection.figures import write_monitored
 from luthier.ejection.text import WIDTH, block, call, indented, keywords, literal, script
 from luthier.errors import RunError
@@ -72,7 +71,7 @@ class Loop:
     @property
     def is_image(self) -> bool:
         """Whether the network takes images."""
-        return self.schema.image is not None
+        return "pixels" in self.schema.blocks
 
     @property
     def batch_size(self) -> int:
@@ -155,9 +154,11 @@ def _imports(loop: Loop) -> list[str]:
 
 def _constants(loop: Loop, story: Story) -> list[str]:
     recipe = loop.recipe
+    blocks = tuple(block for block in loop.schema.blocks if block != "pixels")
     return [
         f"SEED, EPOCHS, BATCH_SIZE, THREADS = {recipe.seed}, {recipe.epochs}, {loop.batch_size}, {recipe.threads}",
         f'RUN = "{story.weights}"  # SHA-256 of the weights that the run kept',
+        *([f"BLOCKS = {literal(blocks)}  # of each row"] if len(blocks) > 2 else []),
     ]
 
 
@@ -188,12 +189,13 @@ def images(part, indices{drawn}):
 def _forward(loop: Loop, part: str, indices: str) -> list[str]:
     """Return the lines from a batch to its loss and the number it is a mean over."""
     draws = ", draws" if loop.recipe.augment and part == "train" else ""
-    inputs = f"images({part}, {indices}{draws})"
-    if not loop.is_image:
-        blocks = ["numbers", "categories", *(["tokens"] if text_columns(loop.schema) else [])]
-        inputs = ", ".join(f'{part}["{block}"][{indices}]' for block in blocks)
+    blocks = [block for block in loop.schema.blocks if block != "pixels"]
+    inputs = [f'{part}["{block}"][{indices}]' for block in blocks]
+    if len(blocks) > 2:
+        inputs = [f"*({part}[block][{indices}] for block in BLOCKS)"]
+    inputs += [f"images({part}, {indices}{draws})"] if loop.is_image else []
     targets = f'{part}["targets"][{indices}]'
-    logits = f"logits = module({inputs})"
+    logits = f"logits = module({', '.join(inputs)})"
     if _count(loop) is None:
         return [logits, f"loss, count = criterion(logits, {targets}), len({indices})"]
     weights = f', {part}["weights"][{indices}]' if loop.has_weights else ""

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from luthier.core.recipe import Recipe
 from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
 from luthier.data.encode import MAX_ABS, boolean_values, text_columns
+from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
+from luthier.ejection.images import decode_function, draws_constant, image_functions
 from luthier.ejection.text import block, indented, literal, script
 
 
@@ -33,20 +36,39 @@ class TableFile:
 
 @dataclass(frozen=True)
 class TableData:
-    """What `write_tables` needs: the Schema, the settings, and for each part its file and its row numbers."""
+    """What `write_tables` needs.
+
+    Attributes:
+        schema: Inputs and targets.
+        settings: What was asked for.
+        recipe: What is done to training images.
+        files: Of each part.
+        rows: Row numbers of each part; where a row is a step, of one row of each series.
+    """
 
     schema: Schema
     settings: DataSettings
+    recipe: Recipe
     files: dict[str, TableFile]
     rows: dict[str, Any]
+
+    @property
+    def series(self) -> list[Column]:
+        """The columns of series."""
+        return [column for column in self.schema.inputs if column.kind == "series"]
+
+    @property
+    def image(self) -> Column | None:
+        """The column that names images."""
+        return next((column for column in self.schema.inputs if column.kind == "image"), None)
 
 
 def table_facts(data: TableData) -> dict[str, Any]:
     """Return statistics and vocabularies as plain values: what `data.json` holds."""
-    return {
+    facts: dict[str, Any] = {
         "files": {part: [file.path, file.sha256] for part, file in data.files.items()},
         "missing": sorted(MISSING) if _text_dtypes(data) else [],
-        "columns": [_column(column, data) for column in data.schema.inputs if column.kind != "text"],
+        "columns": [_column(column, data) for column in data.schema.inputs if column.kind in _PLAIN],
         "texts": [
             {"name": column.name, "tokenizer": column.tokenizer, "max_tokens": column.max_tokens}
             for column in text_columns(data.schema)
@@ -54,6 +76,23 @@ def table_facts(data: TableData) -> dict[str, Any]:
         "targets": [] if data.schema.label_delimiter else [_target(target, data) for target in data.schema.targets],
         "labels": [target.name for target in data.schema.targets] if data.schema.label_delimiter else [],
     }
+    if data.series:
+        facts["series"] = [
+            {
+                "name": column.name,
+                "parts": list(column.parts),
+                "mean": column.means[0],
+                "std": column.stds[0],
+                "missing": bool(column.missing),
+            }
+            for column in data.series
+        ]
+    if data.schema.image is not None:
+        facts |= {"means": list(data.schema.image.means), "stds": list(data.schema.image.stds)}
+    return facts
+
+
+_PLAIN = ("number", "boolean", "date", "category")
 
 
 def _column(column: Column, data: TableData) -> dict[str, Any]:
@@ -116,11 +155,14 @@ def write_tables(data: TableData, reading: str) -> str:
             "import numpy as np",
             "import polars as pl",
             "import torch",
+            *(["from PIL import Image, ImageOps"] if data.image else []),
             *(["from tokenizers import Tokenizer"] if text_columns(data.schema) else []),
         ],
         [
             "HERE = Path(__file__).resolve().parent",
             'FACTS = json.loads((HERE / "data.json").read_text(encoding="utf-8"))',
+            *(['MEANS, STDS, SCALE = FACTS["means"], FACTS["stds"], 255.0'] if data.image else []),
+            *draws_constant(data.recipe),
         ],
         [
             _read(data),
@@ -130,53 +172,78 @@ def write_tables(data: TableData, reading: str) -> str:
             _dates(data),
             _inputs(data),
             _tokens(data),
+            *_series(data),
+            *_images(data),
             _targets(data),
         ],
     )
 
 
 def _read(data: TableData) -> str:
-    weights = ""
+    blocks = data.schema.blocks
+    parts, is_steps = tuple(data.files), data.schema.series is not None
+    lines, more = [], []
+    if "numbers" in blocks:
+        lines.append("features, codes = inputs(frame)")
+        more += ['"numbers": torch.from_numpy(features)', '"categories": torch.from_numpy(codes)']
+    if "tokens" in blocks:
+        more.append('"tokens": torch.from_numpy(tokens(frame))')
+    if "values" in blocks:
+        lines.append(f"values, lengths = series({'steps, ends' if is_steps else 'frame'})")
+        more += ['"values": torch.from_numpy(values)', '"lengths": torch.from_numpy(lengths)']
+    if "pixels" in blocks:
+        more.append('"pixels": torch.from_numpy(pixels(part, frame))')
+    more.append('"targets": torch.from_numpy(targets(frame))')
     if data.settings.weight is not None:
         cells = f"frame[{literal(data.settings.weight)}]"
-        weights = f'\n        "weights": torch.from_numpy(numbers({cells}).astype(np.float32)),'
-    if text_columns(data.schema):
-        weights += '\n        "tokens": torch.from_numpy(tokens(frame)),'
-    parts = tuple(data.files)
+        more.append(f'"weights": torch.from_numpy(numbers({cells}).astype(np.float32))')
+    arguments, values, frame = "part, rows", "part, rows[part]", ["frame = table(content)[rows]"]
+    if is_steps:
+        arguments, values = (
+            "part, rows, steps, ends",
+            'part, *(rows[f"{part}{kind}"] for kind in ("", "_steps", "_ends"))',
+        )
+        names = literal([column.name for column in data.series])
+        frame = [
+            "frame = table(content)",
+            f"steps = [np.append(numbers(frame[name]), np.nan)[steps] for name in {names}]",
+            "frame = frame[rows]",
+        ]
+    inner = "".join(f"        {item},\n" for item in more)
     return f'''
 def read():
-    """Return {" and ".join(parts)}, each a dict of tensors: numbers (N, D), categories (N, C), targets."""
+    """Return {" and ".join(parts)}, each a dict of tensors: {", ".join(blocks)}, targets."""
     rows = np.load(HERE / "split.npz")
-    return [tensors(part, rows[part]) for part in {literal(parts)}]
+    return [tensors({values}) for part in {literal(parts)}]
 
 
-def tensors(part, rows):
+def tensors({arguments}):
     """Return one part of the data."""
     path, sha256 = FACTS["files"][part]
     content = (HERE / path).read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise SystemExit(f"{{path}} is not the file that the run read")
-    frame = table(content)[rows]
-    features, codes = inputs(frame)
+{indented(chr(10).join([*frame, *lines]), 4)}
     return {{
-        "numbers": torch.from_numpy(features),
-        "categories": torch.from_numpy(codes),
-        "targets": torch.from_numpy(targets(frame)),{weights}
-    }}
+{inner}    }}
 '''
 
 
 def _used(data: TableData) -> list[str]:
-    names = [column.name for column in data.schema.inputs] + [target.name for target in data.schema.targets]
-    if data.schema.label_delimiter:
-        names = [column.name for column in data.schema.inputs] + [data.schema.label_column or ""]
+    names = [name for column in data.schema.inputs for name in _stands_in(column)]
+    names += [data.schema.label_column or ""] if data.schema.label_delimiter else [t.name for t in data.schema.targets]
     return names + ([data.settings.weight] if data.settings.weight else [])
+
+
+def _stands_in(column: Column) -> tuple[str, ...]:
+    """Return the columns of the file that an input column is made of."""
+    return column.parts if column.kind == "series" and column.parts else (column.name,)
 
 
 def _text_dtypes(data: TableData) -> set[Any]:
     """Return the types of the columns that are read as text."""
     frame = data.files["train"].frame
-    named = [column.name for column in data.schema.inputs if column.kind in ("category", "boolean", "text")]
+    named = [column.name for column in data.schema.inputs if column.kind in ("category", "boolean", "text", "image")]
     named += [
         target.name for target in data.schema.targets if target.kind != "number" and not data.schema.label_delimiter
     ]
@@ -217,11 +284,14 @@ def texts(cells):
 def _numbers(data: TableData) -> str | None:
     frame = data.files["train"].frame
     named = [column.name for column in data.schema.inputs if column.kind == "number"]
+    if data.schema.series is not None or any(column.parts for column in data.series):
+        named += [name for column in data.series for name in _stands_in(column)]
     named += [target.name for target in data.schema.targets if target.kind == "number"]
     named += [data.settings.weight] if data.settings.weight else []
     if not named:
         return None
-    strip = "cells.str.strip_chars()" if frame[named[0]].dtype == pl.String else "cells"
+    is_text = any(frame[name].dtype == pl.String for name in named)
+    strip = "cells.str.strip_chars()" if is_text else "cells"
     return f'''
 def numbers(cells):
     """Return the cells as numbers, NaN where there is none."""
@@ -302,12 +372,14 @@ def yes_no(cells, column):
 '''
 
 
-def _inputs(data: TableData) -> str:
-    kinds = {column.kind for column in data.schema.inputs if column.kind != "text"}
+def _inputs(data: TableData) -> str | None:
+    kinds = {column.kind for column in data.schema.inputs if column.kind in _PLAIN}
+    if "numbers" not in data.schema.blocks:
+        return None
     if not kinds:
         return '''
 def inputs(frame):
-    """Return no numbers and no category codes: text is all there is."""
+    """Return no numbers and no category codes: there are other inputs only."""
     return np.zeros((frame.height, 0), dtype=np.float32), np.zeros((frame.height, 0), dtype=np.int64)
 '''
     others = [kind for kind in _WAYS if kind in kinds]
@@ -368,6 +440,79 @@ def tokens(frame):
 
 
 '''
+
+
+def _series(data: TableData) -> list[str]:
+    """Return the functions that read the series."""
+    if not data.series:
+        return []
+    is_steps = data.schema.series is not None
+    frame = data.files["train"].frame
+    functions = []
+    if is_steps:
+        rows, argument = "np.split(steps[place], ends)", "steps, ends"
+    elif data.series[0].parts:
+        rows, argument = 'np.stack([numbers(frame[name]) for name in facts["parts"]], axis=1)', "frame"
+    else:
+        rows, argument = 'lists(frame[facts["name"]])', "frame"
+        is_text = frame[data.series[0].name].dtype == pl.String
+        functions.append(_LISTS.replace("PARSED", _PARSED if is_text else ""))
+    each = "for place in range(len(steps))" if is_steps else 'for facts in FACTS["series"]'
+    functions.append(f'''
+def series({argument}):
+    """Return the series (N, C, L), standardised, 0 where missing and after their ends, and their lengths (N,)."""
+    columns = [{rows} {each}]
+    lengths = np.max([[np.flatnonzero(~np.isnan(row)).max(initial=-1) + 1 for row in rows] for rows in columns], axis=0)
+    longest = max(int(lengths.max(initial=0)), 1)
+    channels = []
+    for rows, facts in zip(columns, FACTS["series"]):
+        raw = np.full((len(rows), longest), np.nan)
+        for place, row in zip(raw, rows):
+            place[: len(row)] = row[:longest]
+        gone = np.isnan(raw)
+        scaled = np.clip((raw - facts["mean"]) / facts["std"], {-SERIES_MAX_ABS}, {SERIES_MAX_ABS})
+        channels.append(np.where(gone, 0.0, scaled))
+        if facts["missing"]:
+            channels.append(gone & (np.arange(longest) < lengths[:, None]))
+    return np.stack(channels, axis=1).astype(np.float32), lengths
+''')
+    return functions
+
+
+_LISTS = '''
+def lists(cells):
+    """Return the values of each cell, NaN where there is none."""
+PARSED    rows = [np.array(row or [], dtype=np.float64) for row in cells.to_list()]
+    return [np.where(np.isfinite(row), row, np.nan) for row in rows]
+'''
+_PARSED = r"""    parts = cells.str.strip_chars("[] \n\t").str.replace_all(r"\s*[,;]\s*|\s+", ",").str.split(",")
+    cells = parts.list.eval(pl.element().cast(pl.Float64, strict=False))
+"""
+
+
+def _images(data: TableData) -> list[str]:
+    """Return the functions that read the images that a column names."""
+    if data.image is None or data.schema.image is None:
+        return []
+    image = data.schema.image
+    return [
+        f'''
+def pixels(part, frame):
+    """Return the images (N, C, H, W); the mean of training images where none is given."""
+    blank = np.round(SCALE * np.array(MEANS)).astype(np.uint8)[:, None, None]
+    images = np.empty((frame.height, {image.channels}, {image.height}, {image.width}), dtype=np.uint8)
+    sha256 = hashlib.sha256()
+    for place, name in enumerate(texts(frame[{literal(data.image.name)}])):
+        path = None if name is None else HERE / FACTS["roots"][part] / name
+        sha256.update(b"" if path is None else path.read_bytes())
+        images[place] = blank if path is None else decode(path)
+    if sha256.hexdigest() != FACTS["sha256"][part]:
+        raise SystemExit(f"the {{part}} images are not those that the run read")
+    return images
+''',
+        decode_function(image),
+        *image_functions(image, data.recipe),
+    ]
 
 
 def _targets(data: TableData) -> str:
@@ -441,7 +586,11 @@ def parquet_reading(data: TableData, raw: pl.DataFrame) -> str:
         if before == after:
             continue
         column = f"pl.col({literal(name)})"
-        if before == pl.Float32:
+        if isinstance(before, pl.List | pl.Array):
+            column += ".arr.to_list()" if isinstance(before, pl.Array) else ""
+            column += ".cast(pl.List(pl.String))" if before.inner in (pl.Float32, pl.Float16) else ""
+            casts.append(f"{column}.cast(pl.List(pl.Float64)),")
+        elif before == pl.Float32:
             casts.append(f"{column}.cast(pl.String).cast(pl.Float64),  # 0.1 stays 0.1")
         elif before == pl.Duration:
             casts.append(f"{column}.dt.total_nanoseconds().cast(pl.Float64) / 1e9,")
@@ -462,6 +611,21 @@ def table(content):
 def npz_reading(data: TableData, arrays: Any, x: str, y: str) -> str:
     """Return the function that reads an `.npz` of a table."""
     targets = [target.name for target in data.schema.targets]
+    if data.series:
+        body = [
+            "arrays = np.load(io.BytesIO(content))",
+            f"x, y = arrays[{literal(x)}], arrays[{literal(y)}].reshape(len(arrays[{literal(y)}]), -1)",
+            *(["x = x[:, None]"] if np.asarray(arrays[x]).ndim == 2 else []),
+            'columns = {f"x{i}": x[:, i].astype(np.float64).tolist() for i in range(x.shape[1])}',
+            f"columns |= {{name: y[:, i].copy() for i, name in enumerate({literal(targets)})}}",
+            "return pl.DataFrame(columns)"
+            + (
+                ".with_columns(pl.col(pl.Float32).cast(pl.String).cast(pl.Float64))"
+                if np.asarray(arrays[y]).dtype == np.float32
+                else ""
+            ),
+        ]
+        return f'def table(content):\n    """Return the arrays as columns."""\n{indented(chr(10).join(body), 4)}\n'
     floats = any(np.asarray(arrays[key]).dtype in (np.float32, np.float16) for key in (x, y))
     half = any(np.asarray(arrays[key]).dtype == np.float16 for key in (x, y))
     body = [

@@ -8,11 +8,20 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.names import did_you_mean
 from luthier.errors import NetworkError
 from luthier.networks.families.convnet import ConvNet
+from luthier.networks.families.inception import InceptionNet
 from luthier.networks.families.mixed import Mixed
 from luthier.networks.families.mlp import ACTIVATIONS, MLP
+from luthier.networks.families.recurrent import RecurrentNet
 from luthier.networks.families.resnet import ResNet
 
-FAMILIES: dict[str, type[nn.Module]] = {"mlp": MLP, "mixed": Mixed, "convnet": ConvNet, "resnet": ResNet}
+FAMILIES: dict[str, type[nn.Module]] = {
+    "mlp": MLP,
+    "convnet": ConvNet,
+    "resnet": ResNet,
+    "inception": InceptionNet,
+    "recurrent": RecurrentNet,
+    "mixed": Mixed,
+}
 
 
 def build(blueprint: Blueprint) -> nn.Module:

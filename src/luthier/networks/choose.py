@@ -9,12 +9,14 @@ from typing import Any
 from luthier.core.blueprint import Blueprint
 from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
-from luthier.core.schema import ImageInput, Schema
+from luthier.core.schema import ImageInput, InputSizes, Schema
 from luthier.core.settings import NetworkSettings
 from luthier.errors import NetworkError, SettingError
 from luthier.networks.build import FAMILIES
 
+_NO_SIZES = InputSizes()
 _FOR_IMAGES = ("convnet", "resnet")
+_MOVED = "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
 _EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
 
 
@@ -32,9 +34,7 @@ def choose(
     settings: NetworkSettings,
     recipe_fields: Mapping[str, Any],
     *,
-    num_numbers: int = 0,
-    category_sizes: Sequence[int] = (),
-    vocabulary_sizes: Sequence[int] = (),
+    sizes: InputSizes = _NO_SIZES,
 ) -> Choice:
     """Choose a network and a recipe for what the Schema says; what was asked for goes first.
 
@@ -42,25 +42,25 @@ def choose(
         schema: Inputs, targets and the number of training rows.
         settings: What the user said of the network.
         recipe_fields: What the user said of the recipe.
-        num_numbers: Of a table, the numbers a row becomes.
-        category_sizes: Of a table, the codes of each category column.
-        vocabulary_sizes: Of a table, the tokens of each column of text.
+        sizes: Of a table, how many inputs of each kind a row becomes.
 
     Raises:
         NetworkError: a family that does not take such data, or an argument that it does not have.
     """
     reasons: dict[str, str] = {}
-    if schema.image is not None:
+    if schema.image is not None and schema.blocks == ("pixels",):
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
-    elif vocabulary_sizes:
-        family, arguments, chosen = _for_text(schema, settings, reasons, num_numbers, category_sizes, vocabulary_sizes)
+    elif schema.blocks == ("values", "lengths"):
+        family, arguments, chosen = _for_series(schema, settings, reasons, sizes)
+    elif schema.blocks == ("numbers", "categories"):
+        family, arguments, chosen = _for_table(schema, settings, reasons, sizes)
     else:
-        family, arguments, chosen = _for_table(schema, settings, reasons, num_numbers, category_sizes)
+        family, arguments, chosen = _for_mixed(schema, settings, reasons, sizes)
     arguments |= _accepted(family, settings.arguments)
     for name in settings.arguments:
         reasons[name] = "as asked for"
     recipe: dict[str, Any] = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | chosen
-    normalised = arguments.get("batch_norm", schema.image is not None)
+    normalised = arguments.get("batch_norm", family not in ("mlp", "recurrent"))
     if normalised and schema.num_rows % (recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
         recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot do with a last batch of one row"
     if recipe_fields.get("criterion") is not None:
@@ -145,15 +145,14 @@ def _for_table(
     schema: Schema,
     settings: NetworkSettings,
     reasons: dict[str, str],
-    num_numbers: int,
-    category_sizes: Sequence[int],
+    sizes: InputSizes,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n = schema.num_rows
     family = _family(settings, ("mlp",), "mlp", "tables")
     width = 64 if n < 2_000 else 128 if n < 10_000 else 256
     depth = 2 if n < 10_000 else 3
     dropout = 0.2 if n < 10_000 else 0.3
-    embeddings = [min(32, max(2, round(1.6 * size**0.56))) for size in category_sizes]
+    embeddings = [min(32, max(2, round(1.6 * size**0.56))) for size in sizes.category_sizes]
     reasons |= {
         "family": "rows of a table: a multilayer perceptron",
         "widths": f"{n:,} training rows carry {depth} hidden layers of {width}",
@@ -162,9 +161,9 @@ def _for_table(
         "activation": "the plain choice",
     }
     arguments: dict[str, Any] = {
-        "num_numbers": num_numbers,
+        "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,
-        "category_sizes": list(category_sizes),
+        "category_sizes": list(sizes.category_sizes),
         "embedding_sizes": embeddings,
         "widths": [width] * depth,
         "activation": "relu",
@@ -200,56 +199,123 @@ def _for_table(
     return family, arguments, recipe
 
 
-def _for_text(
-    schema: Schema,
-    settings: NetworkSettings,
-    reasons: dict[str, str],
-    num_numbers: int,
-    category_sizes: Sequence[int],
-    vocabulary_sizes: Sequence[int],
+def _for_mixed(
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return the design for rows with text: that of a table, with a branch that reads, more dropout, fewer epochs."""
-    others = num_numbers + len(category_sizes)
-    family = _family(settings, ("mixed",), "mixed", "rows with text")
-    _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, num_numbers, category_sizes)
+    """Return the design for rows of several kinds: that of a table, and a branch a kind, more dropout, fewer epochs."""
+    others = sizes.num_numbers + len(sizes.category_sizes)
+    has_text, has_series, image = bool(sizes.vocabulary_sizes), bool(sizes.series_channels), schema.image
+    kinds = [name for name, there in (("text", has_text), ("series", has_series), ("images", image)) if there]
+    is_text_alone = kinds == ["text"] and not others
+    family = _family(settings, ("mixed",), "mixed", f"rows with {' and '.join(kinds)}")
+    _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, sizes)
     arguments: dict[str, Any] = {
-        "num_numbers": num_numbers,
+        "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,
-        "vocabulary_sizes": list(vocabulary_sizes),
-        "category_sizes": list(category_sizes),
+        "category_sizes": list(sizes.category_sizes),
         "embedding_sizes": table["embedding_sizes"],
-        "token_size": 64,
-        "reader": "mean",
-        "token_dropout": 0.3,
-        "widths": [128] if others else [],
+        "widths": [] if is_text_alone else [128],
         "activation": "relu",
-        "dropout": 0.5 if not others else 0.3,
+        "dropout": 0.5 if is_text_alone else 0.3,
     }
-    epochs = max(4, round(12 * _EFFORT[settings.effort]))
+    if has_text:
+        arguments |= {
+            "vocabulary_sizes": list(sizes.vocabulary_sizes), "token_size": 64, "reader": "mean", "token_dropout": 0.3,
+        }  # fmt: skip
+        reasons |= {
+            "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
+            "token_dropout": "a text is to be known by more than one of its words",
+        }
+    if has_series:
+        arguments["series_channels"] = sizes.series_channels
+        reasons["series_channels"] = "convolutions along the steps, and what they find, on average and at most"
+    if image is not None:
+        arguments["image_channels"] = image.channels
+        arguments["image_stride"] = _stem_stride(image)
+        reasons["image_channels"] = "convolutions over the image, and what they find, on average"
+    epochs = max(4, round((12 if kinds == ["text"] else 20) * _EFFORT[settings.effort]))
     recipe |= {
         "lr": 0.003,
         "epochs": epochs,
         "batch_size": _power_of_two(schema.num_rows / 100, 16, 64),
         "patience": None,
     }
+    if image is not None or has_series:
+        recipe |= {"eval_batch_size": 256}
+    if image is not None and settings.effort != "quick":
+        recipe |= {"augment": ("shift",)}
+        reasons["augment"] = _MOVED
     reasons |= {
-        "family": "text in the rows: a branch for each kind of column, side by side",
-        "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
-        "token_dropout": "a text is to be known by more than one of its words",
+        "family": f"{' and '.join(kinds)} in the rows: a branch for each kind of column, side by side",
         "widths": "text alone goes to the answer directly"
-        if not others
-        else "one layer joins text and the other columns",
-        "dropout": "words seen in a few rows are learnt by heart soonest",
+        if is_text_alone
+        else "one layer joins what the branches say",
+        "dropout": "words seen in a few rows are learnt by heart soonest" if has_text else "few rows, many features",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
+        "activation": "the plain choice",
         "optimizer": "robust over learning rates; decay apart from the gradient",
         "lr": "the peak of the cycle",
         "decay_norm_and_bias": "biases and norms need no decay",
         "scheduler": "up, then down to near nothing: most of the gain comes at the end",
-        "epochs": "12 with text, times the effort",
+        "epochs": f"{12 if kinds == ['text'] else 20} with {' and '.join(kinds)}, times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 64",
         "clip_norm": "one wild batch cannot throw the weights",
     }
     return family, arguments, recipe
+
+
+def _for_series(
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    n = schema.num_rows
+    family = _family(settings, ("inception", "recurrent"), "inception", "series")
+    stride = math.ceil(sizes.max_steps / 256)
+    arguments: dict[str, Any] = {"channels": sizes.series_channels, "num_outputs": schema.num_outputs}
+    if family == "inception":
+        arguments |= {"width": 16, "depth": 6, "kernel_sizes": [9, 19, 39], "stride": stride, "dropout": 0.2}
+    else:
+        arguments |= {"cell": "gru", "hidden_size": 64, "num_layers": 2, "pooling": "all", "dropout": 0.2}
+    batch_size = _power_of_two(n / 10, 8, 64)
+    steps = 600
+    epochs = max(10, min(150, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
+    recipe: dict[str, Any] = {
+        "optimizer": "AdamW",
+        "lr": 0.003,
+        "weight_decay": 0.01,
+        "decay_norm_and_bias": False,
+        "scheduler": "OneCycleLR",
+        "scheduler_args": {"pct_start": 0.2, "cycle_momentum": False},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "eval_batch_size": 256,
+        "clip_norm": 1.0,
+    }
+    reasons |= {
+        "family": "series: convolutions of several lengths along the steps, with shortcuts"
+        if family == "inception"
+        else "series: read step by step, in both directions",
+        "width": f"{n:,} training rows: few filters of each length",
+        "kernel_sizes": "what lasts a few steps, and what lasts many",
+        "stride": f"series of up to {sizes.max_steps:,} steps"
+        + (f", read as means of {stride}: long ones take the time of short ones" if stride > 1 else ""),
+        "dropout": "a light guard against learning by heart",
+        "cell": "the simpler of the two that remember",
+        "hidden_size": f"{n:,} training rows",
+        "pooling": "the last state, the mean and the maximum: what happens late, often or once",
+        "optimizer": "robust over learning rates; decay apart from the gradient",
+        "lr": "the peak of the cycle",
+        "decay_norm_and_bias": "biases and norms need no decay",
+        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
+        "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 10 and at most 150 epochs",
+        "batch_size": "a tenth of the rows, between 8 and 64",
+        "clip_norm": "one wild batch cannot throw the weights",
+    }
+    return family, arguments, recipe
+
+
+def _stem_stride(image: ImageInput) -> int:
+    side = max(image.height, image.width)
+    return 1 if side < 20 else 2 if side <= 64 else 4
 
 
 def _for_images(
@@ -257,7 +323,7 @@ def _for_images(
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n, side = schema.num_rows, max(image.height, image.width)
     family = _family(settings, _FOR_IMAGES, "convnet" if side <= 48 else "resnet", "images")
-    stem_stride = 1 if side < 20 else 2 if side <= 64 else 4
+    stem_stride = _stem_stride(image)
     small = n < 2_000
     widths = [24, 48, 96, 192] if small else [32, 64, 128, 256]
     arguments: dict[str, Any] = {
@@ -301,9 +367,7 @@ def _for_images(
         "scheduler": "up, then down to near nothing: most of the gain comes at the end",
         "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 60 epochs",
         "batch_size": "a hundredth of the images, between 16 and 128",
-        "augment": "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
-        if moved
-        else "images enough, and too few epochs for more of them",
+        "augment": _MOVED if moved else "images enough, and too few epochs for more of them",
         "memory_format": "the faster layout for convolutions",
     }
     return family, arguments, recipe

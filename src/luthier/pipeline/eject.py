@@ -7,6 +7,7 @@ import json
 import os
 import runpy
 import shutil
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,11 @@ import polars as pl
 import torch
 
 from luthier.core.machine import machine
+from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
 from luthier.data.csvtext import name_columns
 from luthier.data.encode import text_columns
+from luthier.data.images import image_paths
+from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
 from luthier.data.tables import ReadOptions, read_table, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
@@ -33,6 +37,7 @@ from luthier.ejection.tables import (
 )
 from luthier.errors import RunError
 from luthier.networks.build import FAMILIES
+from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
 from luthier.pipeline.train import open_run
 from luthier.store.bundle import load_bundle
@@ -132,7 +137,7 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
 def _write(plan: Plan, story: Story, folder: Path) -> None:
     parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
     family = FAMILIES[plan.blueprint.family]
-    text, facts, reader = _image_data(plan, folder) if plan.schema.image is not None else _table_data(plan, folder)
+    text, facts, reader, rows = _table_data(plan, folder) if plan.schema.columns else _image_data(plan, folder)
     longs = long_arguments(plan.blueprint)
     facts |= {"network": longs} if longs else {}
     train = parts["train"].source
@@ -151,8 +156,8 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
     (folder / "data.py").write_text(text, encoding="utf-8")
     (folder / "network.py").write_text(Path(inspect.getfile(family)).read_text(encoding="utf-8"), encoding="utf-8")
     (folder / "data.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    if not (plan.schema.image is not None and parts["train"].names):
-        np.savez(folder / "split.npz", **{part: found.rows for part, found in parts.items()})  # type: ignore[arg-type]  # arrays by name
+    if rows:
+        np.savez(folder / "split.npz", **rows)
     if plan.settings.start is not None:
         start = Path(plan.settings.start)
         shutil.copyfile(start / "model.safetensors" if start.is_dir() else start, folder / "start.safetensors")
@@ -174,10 +179,9 @@ def _prove(plan: Plan, folder: Path) -> None:
         own = {"targets": source.targets}
         if isinstance(source, TensorSource):
             assert isinstance(source.inputs, tuple)
-            blocks = ("numbers", "categories", "tokens")
-            own |= dict(zip(blocks, source.inputs, strict=False))  # without tokens where there is no text
+            own |= dict(zip(plan.schema.blocks, source.inputs, strict=True))
         else:
-            own |= {"pixels": source.pixels}
+            own |= dict(zip(plan.schema.blocks, (*source.others, source.pixels), strict=True))
         own |= {} if source.weights is None else {"weights": source.weights}
         for name, value in own.items():
             if found[name].dtype != value.dtype or not torch.equal(found[name], value):
@@ -190,19 +194,14 @@ def _prove(plan: Plan, folder: Path) -> None:
 
 def _sources(plan: Plan) -> dict[str, Path]:
     """Return the file or folder of each part."""
-    settings = plan.settings
-    return {
-        part: Path((settings.valid if part == "valid" else None) or settings.source)
-        for part in _FITTED
-        if part in plan.prepared.parts
-    }
+    return {part: Path(plan.prepared.parts[part].file) for part in _FITTED if part in plan.prepared.parts}
 
 
 def _named(path: Path, folder: Path) -> str:
     return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()
 
 
-def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str], dict[str, Any]]:
     sources, settings = _sources(plan), plan.settings
     is_npz = Path(settings.source).suffix.lower() == ".npz"
     options = ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
@@ -211,8 +210,19 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
         content = path.read_bytes()
         frame = _npz_frame(path, plan) if is_npz else read_table(path, options).frame
         files[part] = TableFile(_named(path, folder), hashlib.sha256(content).hexdigest(), frame, content)
-    data = TableData(plan.schema, settings, files, {part: plan.prepared.parts[part].rows for part in sources})
+    numbers = {part: plan.prepared.parts[part].rows for part in sources}
+    rows: dict[str, Any] = dict(numbers)
+    if plan.schema.series is not None:
+        for part, found in numbers.items():
+            rows |= _step_rows(part, files[part].frame, found, plan)
+    data = TableData(plan.schema, settings, plan.recipe, files, {part: rows[part] for part in sources})
     facts = table_facts(data)
+    if data.image is not None:
+        facts["roots"] = {part: _named(path.parent, folder) for part, path in sources.items()}
+        facts["sha256"] = {
+            part: _digest_of(image_paths(files[part].frame[data.image.name][data.rows[part]], path.parent))
+            for part, path in sources.items()
+        }
     train = files["train"]
     if is_npz:
         arrays = np.load(io.BytesIO(train.content))
@@ -224,7 +234,21 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
         facts["names"] = name_columns(header, delimiter)[0]
         regular = all(_is_regular(file, delimiter, encoding) for file in files.values())
         reading = csv_reading(data, delimiter=delimiter, encoding=encoding, is_regular=regular)
-    return write_tables(data, reading), facts, ["polars", *(["tokenizers"] if text_columns(plan.schema) else [])]
+    more = [*(["tokenizers"] if text_columns(plan.schema) else []), *(["pillow"] if data.image else [])]
+    return write_tables(data, reading), facts, ["polars", *more], rows
+
+
+def _step_rows(part: str, frame: pl.DataFrame, numbers: Rows, plan: Plan) -> dict[str, Any]:
+    """Return the rows of the steps of some series, where each but the last ends, and the first row of each."""
+    assert plan.schema.series is not None
+    _, steps, codes = step_rows(frame, plan.schema.series, plan.schema.order)
+    of_series = np.split(steps, np.searchsorted(codes, np.arange(1, codes.max() + 1)))
+    chosen = [of_series[number] for number in numbers]
+    return {
+        part: np.array([rows[0] for rows in chosen]),
+        f"{part}_steps": np.concatenate(chosen),
+        f"{part}_ends": np.cumsum([len(rows) for rows in chosen])[:-1],
+    }
 
 
 def _is_regular(file: TableFile, delimiter: str, encoding: str) -> bool:
@@ -244,22 +268,21 @@ def _keys(arrays: Any) -> tuple[str, str]:
 
 
 def _npz_frame(path: Path, plan: Plan) -> pl.DataFrame:
-    from luthier.data.arrays import as_frame, read_npz, target_frame
-
     arrays = read_npz(path)
     assert arrays.y is not None
-    return as_frame(arrays.x).hstack(target_frame(arrays.y, [target.name for target in plan.schema.targets]))
+    make = series_frame if any(column.kind == "series" for column in plan.schema.inputs) else as_frame
+    return make(arrays.x).hstack(target_frame(arrays.y, [target.name for target in plan.schema.targets]))
 
 
-def _image_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+def _image_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str], dict[str, Any]]:
     sources, parts = _sources(plan), plan.prepared.parts
     names = {part: list(parts[part].names) for part in sources if parts[part].names}
     if names:
-        digests = {part: _digest_of(found) for part, found in names.items()}
+        digests = {part: _digest_of([Path(path) for path in found]) for part, found in names.items()}
         paths = {part: [_named(Path(path), folder) for path in found] for part, found in names.items()}
         data = ImageData(plan.schema, plan.recipe, list(sources), {}, paths, digests, {})
         roots = {part: _named(path, folder) for part, path in sources.items()}
-        return write_images(data), {**image_facts(data), "roots": roots}, ["pillow"]
+        return write_images(data), {**image_facts(data), "roots": roots}, ["pillow"], {}
     files = {
         part: (_named(path, folder), hashlib.sha256(path.read_bytes()).hexdigest()) for part, path in sources.items()
     }
@@ -274,11 +297,11 @@ def _image_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     data = ImageData(
         plan.schema, plan.recipe, list(sources), files, {}, {}, codes, np.asarray(arrays["train"][keys[0]]), keys
     )
-    return write_images(data), image_facts(data), []
+    return write_images(data), image_facts(data), [], {part: parts[part].rows for part in sources}
 
 
-def _digest_of(paths: list[str]) -> str:
+def _digest_of(paths: Sequence[Path | None]) -> str:
     sha256 = hashlib.sha256()
     for path in paths:
-        sha256.update(Path(path).read_bytes())
+        sha256.update(b"" if path is None else path.read_bytes())
     return sha256.hexdigest()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -13,11 +13,21 @@ from numpy.typing import NDArray
 from luthier.core.schema import ImageInput, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
-from luthier.data.images import choose_input, decode_all, file_hashes, image_statistics, read_image_folder
+from luthier.data.images import (
+    blank_image,
+    choose_input,
+    decode_all,
+    decode_column,
+    file_hashes,
+    image_paths,
+    image_statistics,
+    part_folders,
+    read_image_folder,
+)
 from luthier.data.split import Split, split_rows
 from luthier.data.targets import encode_targets, read_targets
 from luthier.errors import DataError, SettingError
-from luthier.pipeline.parts import Part, Prepared, fractions, refuse, split_words
+from luthier.pipeline.parts import ONLY_TABLES, Part, Prepared, fractions, refuse, split_words
 from luthier.serving.inputs import check_pixels, target_names
 
 
@@ -28,17 +38,21 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         DataError: the data cannot be read, split or trained on.
         SettingError: a setting that does not go with this kind of data.
     """
-    refuse(settings, ("kind", "group", "time", "weight", "labels", "delimiter", "encoding"), "a folder of images")
+    refuse(settings, (*ONLY_TABLES, "labels", "delimiter", "encoding", "arrays"), "a folder of images")
     if settings.target:
         raise SettingError(
             "target would be ignored: in a folder of images the class is the name of its folder",
             hint="leave target out",
             code="setting-ignored",
         )
-    folders = {"train": read_image_folder(path)}
+    inside = part_folders(path)
+    where = {"train": inside.get("train", path)}
     for part, other in (("valid", settings.valid), ("test", settings.test)):
-        if other is not None:
-            folders[part] = read_image_folder(Path(other), min_classes=1)
+        if other is not None or part in inside:
+            where[part] = inside[part] if other is None else Path(other)
+    given: dict[str, Any] = {part: str(place) for part, place in where.items() if part != "train"}
+    settings = replace(settings, source=str(where["train"]), **given)
+    folders = {part: read_image_folder(place, min_classes=1 + (part == "train")) for part, place in where.items()}
     train = folders["train"]
     notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
     frames = {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in folders.items()}
@@ -70,6 +84,63 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         pixels[part], paths[part] = decoded, list(map(str, folder.paths))
     notes.append(f"every image is read as {channels} x {height} x {width}")
     return prepare_images(settings, pixels, frames, ["class"], split, augment, schema, notes, paths)
+
+
+def with_file_hashes(frame: pl.DataFrame, name: str, root: Path) -> pl.DataFrame:
+    """Return the table with a hash of each file in place of its name: copies of an image are equal rows."""
+    paths = image_paths(frame[name], root)
+    there = {path: None for path in paths if path is not None and path.is_file()}
+    hashes = dict(zip(there, map(str, file_hashes(list(there)).tolist()), strict=True))
+    made = [cell if path is None else hashes.get(path, cell) for path, cell in zip(paths, frame[name], strict=True)]
+    return frame.with_columns(pl.Series(name, made, dtype=pl.String))
+
+
+def read_column(
+    paths: Mapping[str, list[Path | None]], settings: DataSettings, schema: Schema | None, notes: list[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.int64]], ImageInput]:
+    """Read the images that a column of a table names.
+
+    Args:
+        paths: Of each part, the file of each row, or None.
+        settings: `image_size`, and whether to leave out what cannot be read.
+        schema: That of a bundle, whose image is kept.
+        notes: Gets what was left out.
+
+    Returns:
+        Of each part the images of the rows that are kept, the places of those that are not, and how an image becomes
+        the network's input, from training rows.
+
+    Raises:
+        DataError: an image cannot be read, or training rows name none.
+    """
+    named = [path for path in paths["train"] if path is not None]
+    if not named:
+        raise DataError("no training row names an image", hint="leave the column out", code="data-no-images")
+    if schema is not None and schema.image is not None:
+        image = schema.image
+    else:
+        channels, height, width = choose_input(named)
+        if settings.image_size is not None:
+            height = width = settings.image_size
+        nothing = (0.0,) * channels
+        image = ImageInput(channels=channels, height=height, width=width, means=nothing, stds=(1.0,) * channels)
+    on_error: Literal["keep", "raise"] = "keep" if settings.skip_unreadable else "raise"
+    pixels: dict[str, NDArray[Any]] = {}
+    bad: dict[str, NDArray[np.int64]] = {}
+    for part, files in paths.items():
+        found, errors = decode_column(files, image, on_error=on_error)
+        notes += [f"left out: {error.message}" for _, error in errors]
+        bad[part] = np.array([place for place, _ in errors], dtype=np.int64)
+        pixels[part] = np.delete(found, bad[part], axis=0)
+    given = {part: [path for i, path in enumerate(paths[part]) if i not in set(bad[part].tolist())] for part in paths}
+    if schema is None or schema.image is None:
+        rows = np.array([i for i, path in enumerate(given["train"]) if path is not None], dtype=np.int64)
+        means, stds = image_statistics(pixels["train"], rows)
+        image = replace(image, means=tuple(means), stds=tuple(stds))
+    for part, files in given.items():
+        pixels[part][[i for i, path in enumerate(files) if path is None]] = blank_image(image)
+    notes.append(f"every image is read as {image.channels} x {image.height} x {image.width}")
+    return pixels, bad, image
 
 
 def split_images(settings: DataSettings, frame: pl.DataFrame, names: list[str], hashes: NDArray[np.uint64]) -> Split:
@@ -134,7 +205,7 @@ def prepare_images(
             target = torch.from_numpy(encode_targets(frame, schema))
             kinds = augment if part == "train" else ()
             named = tuple(paths[origin][row] for row in rows) if paths else ()
-            file = Path(str(settings.source if origin == "train" else getattr(settings, origin))).name
+            file = str(settings.source if origin == "train" else getattr(settings, origin))
             parts[part] = Part(rows, ImageSource(tensor, target, schema.image, augment=kinds), named, file)
     notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes)

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from luthier.core.schema import Schema
+from luthier.core.schema import InputSizes, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.sources import TensorSource
@@ -14,6 +15,7 @@ from luthier.errors import SettingError
 
 Rows = NDArray[np.int64]
 PARTS = ("train", "valid", "test")
+ONLY_TABLES = ("kind", "group", "time", "weight", "series", "order", "channel")
 
 
 @dataclass
@@ -23,8 +25,8 @@ class Part:
     Attributes:
         rows: Numbers in the file, from 0.
         source: The rows.
-        names: What the samples are called, where they are files.
-        file: The file they are rows of.
+        names: What the samples are called, where they are files or series.
+        file: The file they are rows of, or the folder they lie in.
     """
 
     rows: Rows
@@ -39,7 +41,7 @@ class Part:
         """Return what the user calls a sample: its row in the file, or its file."""
         if self.names:
             return self.names[place]
-        return f"row {self.rows[place] + 1}" + (f" of {self.file}" if self.file else "")
+        return f"row {self.rows[place] + 1}" + (f" of {Path(self.file).name}" if self.file else "")
 
 
 @dataclass
@@ -50,17 +52,13 @@ class Prepared:
         schema: What goes in and what comes out, from training rows.
         parts: `train`, `valid` and, where there is one, `test`.
         notes: What was read and decided on the way, in words for the user.
-        num_numbers: Of a table, the numbers a row becomes.
-        category_sizes: Of a table, the codes of each category column.
-        vocabulary_sizes: Of a table, the tokens of each column of text.
+        sizes: Of a table, how many inputs of each kind a row becomes.
     """
 
     schema: Schema
     parts: dict[str, Part]
     notes: list[str] = field(default_factory=list)
-    num_numbers: int = 0
-    category_sizes: list[int] = field(default_factory=list)
-    vocabulary_sizes: list[int] = field(default_factory=list)
+    sizes: InputSizes = InputSizes()
 
 
 def fractions(settings: DataSettings) -> tuple[float, float]:

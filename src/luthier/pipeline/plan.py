@@ -111,9 +111,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         prepared.schema,
         NetworkSettings(**parts["network"]),
         recipe_fields,
-        num_numbers=prepared.num_numbers,
-        category_sizes=prepared.category_sizes,
-        vocabulary_sizes=prepared.vocabulary_sizes,
+        sizes=prepared.sizes,
     )
     recipe, reasons = choice.recipe, choice.reasons
     if "valid" not in prepared.parts and "patience" not in recipe_fields:
@@ -126,7 +124,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if recipe.threads is None:
         recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "what torch uses here"
     if recipe.augment and prepared.schema.image is None:
-        raise SettingError("augment would be ignored: the data is a table", hint="leave it out", code="setting-ignored")
+        raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
     for part in prepared.parts.values():  # the design may have chosen what to do to training images
         if part is prepared.parts["train"] and hasattr(part.source, "augment"):
             part.source.augment = recipe.augment
@@ -158,7 +156,7 @@ def _of(settings: DataSettings) -> dict[str, Any]:
 
 def _check_sizes(blueprint: Blueprint, fitting: Blueprint, where: str) -> None:
     """Refuse a run file whose network does not fit its data."""
-    for name in ("num_numbers", "category_sizes", "vocabulary_sizes", "channels", "num_outputs"):
+    for name in ("num_numbers", "category_sizes", "vocabulary_sizes", "series_channels", "channels", "num_outputs"):
         said, found = blueprint.arguments.get(name), fitting.arguments.get(name)
         if said is not None and found is not None and said != found:
             raise NetworkError(

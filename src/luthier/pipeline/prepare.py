@@ -6,12 +6,12 @@ from typing import Any
 
 from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
-from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, target_frame
+from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.images import pixel_hashes
 from luthier.data.tables import read_table, table_from
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import prepare_folder, prepare_images, split_images
-from luthier.pipeline.parts import Prepared, refuse
+from luthier.pipeline.parts import ONLY_TABLES, Prepared, refuse
 from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options
 
 
@@ -31,13 +31,14 @@ def prepare(
         SettingError: a setting that does not go with this kind of data.
     """
     if data is not None:
-        return prepare_table(settings, table_from(data), schema)
+        return prepare_table(settings, table_from(data), schema, augment=augment)
     path = Path(settings.source)
     if path.is_dir():
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
-    return prepare_table(settings, read_table(path, read_options(settings)), schema)
+    table = read_table(path, read_options(settings))
+    return prepare_table(settings, table, schema, augment=augment, root=path.parent)
 
 
 def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:
@@ -63,12 +64,16 @@ def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], s
     names = ["y"] if train.y.ndim == 1 or train.y.shape[1] == 1 else [f"y{i}" for i in range(train.y.shape[1])]
     notes = [f"{path.name}: x of shape {train.x.shape}, {train.x.dtype}", *train.notes]
     frames = {part: target_frame(found.y, names) for part, found in arrays.items() if found.y is not None}
-    if layout(train.x) == "table":
+    kind = settings.arrays or layout(train.x)
+    if kind != "images":
+        refuse(settings, ("series", "order", "channel"), "arrays")
+        notes.append(f"x is taken as {kind}; --arrays says otherwise")
         named = replace(settings, target=tuple(names), valid=None, test=None)
+        make = as_frame if kind == "table" else series_frame
         return prepare_number_arrays(
-            named, settings, {p: as_frame(a.x).hstack(frames[p]) for p, a in arrays.items()}, notes, schema
+            named, settings, {p: make(a.x).hstack(frames[p]) for p, a in arrays.items()}, notes, schema
         )
-    refuse(settings, ("kind", "group", "time", "weight", "image_size", "skip_unreadable"), "arrays of images")
+    refuse(settings, (*ONLY_TABLES, "image_size", "skip_unreadable"), "arrays of images")
     scale = None if schema is None or schema.image is None else schema.image.value_scale
     pixels = {part: as_pixels(found.x, value_scale=scale) for part, found in arrays.items()}
     split = split_images(settings, frames["train"], names, pixel_hashes(pixels["train"]))

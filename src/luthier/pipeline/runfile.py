@@ -1,6 +1,7 @@
 """`run.toml`: data, Blueprint and Recipe as plain text, with the reasons as comments."""
 
 import os
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -65,6 +66,13 @@ def read_run_file(path: Path) -> RunFile:
     recipe = {name: None if value == "none" else value for name, value in document.get("recipe", {}).items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     return RunFile(data, blueprint, recipe)
+
+
+def read_reasons(path: Path) -> dict[str, str]:
+    """Return why the network is as it is: the comments beside [blueprint] in a run's file; none without a file."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    network = re.search(r"^\[blueprint\]$(.*?)^\[recipe\]$", text, re.M | re.S)
+    return dict(re.findall(r"^(\w+) = .*?  # (.*)$", network[1], re.M)) if network else {}
 
 
 def write_run_file(

@@ -11,14 +11,18 @@ from numpy.typing import NDArray
 
 from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
+from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
-from luthier.data.encode import category_sizes, encode_inputs, feature_names, text_columns
+from luthier.data.encode import encode_inputs, input_sizes
+from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
+from luthier.data.series import fold_channels, fold_steps, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
 from luthier.data.tables import ReadOptions, Table, read_table
 from luthier.data.targets import encode_targets, read_targets, rows_with_target
 from luthier.errors import DataError
+from luthier.pipeline.images import read_column, with_file_hashes
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, split_words
 
 _PURPOSE = {"valid": "validation", "test": "the test"}
@@ -29,14 +33,24 @@ def read_options(settings: DataSettings) -> ReadOptions:
     return ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
 
 
-def prepare_table(settings: DataSettings, table: Table, schema: Schema | None) -> Prepared:
+def prepare_table(
+    settings: DataSettings, table: Table, schema: Schema | None, *, augment: tuple[str, ...] = (), root: Path = Path()
+) -> Prepared:
     """Split a table, and encode its rows by the Schema of the training rows.
+
+    Args:
+        settings: Which data, and how to split it.
+        table: The rows.
+        schema: That of a bundle, to be kept where training starts from its weights.
+        augment: What to do to training images.
+        root: The folder below which the images lie that a column names.
 
     Raises:
         DataError: the data cannot be read, split or trained on.
         SettingError: a setting that does not go with this kind of data.
     """
-    refuse(settings, ("image_size", "skip_unreadable"), "a table")
+    if not table.name.endswith(".npz"):
+        refuse(settings, ("arrays",), "a table")
     names = list(settings.target)
     if not names:
         raise DataError(
@@ -45,9 +59,13 @@ def prepare_table(settings: DataSettings, table: Table, schema: Schema | None) -
             code="data-target-missing",
         )
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
-    frame, kept = _with_target(table.frame, settings, notes)
-    aside = [name for name in (settings.group, settings.time, settings.weight) if name is not None]
+    whole, channels = _shaped(table.frame, settings, table.name, notes)
+    frame, kept = _with_target(whole, settings, notes)
+    aside = [name for name in (settings.group, settings.time, settings.weight, settings.series) if name is not None]
     exclude = {*names, *aside}
+    image_column = _image_column(frame, settings, exclude)
+    if image_column is None:
+        refuse(settings, ("image_size", "skip_unreadable"), "a table without images")
     everything = np.arange(frame.height, dtype=np.int64)
     task, targets = read_targets(frame, names, everything, task=settings.task, label_delimiter=settings.labels)
     rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
@@ -58,36 +76,90 @@ def prepare_table(settings: DataSettings, table: Table, schema: Schema | None) -
         given = encode_targets(frame, rough)
         strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
     inputs = [name for name in frame.columns if name not in exclude]
-    content = content_columns(table.frame, inputs) or inputs
-    split = _split(settings, frame, content, strata, given if settings.labels is not None else None)
-    if schema is None:
-        task, targets = read_targets(frame, names, split.train, task=task, label_delimiter=settings.labels)
-        columns = infer_columns(frame, split.train, overrides=settings.kind, exclude=exclude)
-        made = Schema(
-            task=task, targets=targets, columns=columns, label_delimiter=settings.labels, num_rows=len(split.train)
-        )
-        schema = _label_column(made, names)
-    frames, names_of_files = dict.fromkeys(PARTS, table.frame), dict.fromkeys(PARTS, table.name)
+    content = content_columns(whole, inputs) or inputs
+    seen = frame if image_column is None else with_file_hashes(frame, image_column, root)
+    split = _split(settings, seen, content, strata, given if settings.labels is not None else None)
+    origin = table.name if table.name.startswith("the data") else settings.source
+    files = dict.fromkeys(PARTS, origin)
+    frames = dict.fromkeys(PARTS, whole)
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
             other = read_table(Path(file), read_options(settings))
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
-            frames[part], rows[part] = other.frame, _with_target(other.frame, settings, notes)[1]
-            names_of_files[part] = other.name
-    parts = {
-        part: Part(
-            rows[part],
-            _table_source(frames[part], rows[part], schema, settings, where=f"the {part} rows"),
-            file=names_of_files[part],
+            frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
+            rows[part] = _with_target(frames[part], settings, notes)[1]
+            files[part] = file
+    pictures: dict[str, NDArray[Any]] = {}
+    image = None
+    if image_column is not None:
+        cells = {part: need_column(frames[part], image_column, role="the images")[rows[part]] for part in PARTS}
+        roots = {part: root if files[part] == origin else Path(files[part]).parent for part in PARTS}
+        paths = {part: image_paths(cells[part], roots[part]) for part in PARTS}
+        pictures, bad, image = read_column(paths, settings, schema, notes)
+        rows = {part: np.delete(rows[part], bad[part]) for part in PARTS}
+    if schema is None:
+        train = np.searchsorted(kept, rows["train"])
+        task, targets = read_targets(frame, names, train, task=task, label_delimiter=settings.labels)
+        columns = infer_columns(
+            frame,
+            train,
+            overrides=settings.kind,
+            exclude=exclude,
+            images=() if image_column is None else (image_column,),
+            channels=channels,
         )
-        for part in PARTS
-        if len(rows[part])
-    }
+        made = Schema(
+            task=task, targets=targets, columns=columns, image=image, label_delimiter=settings.labels,
+            series=settings.series, order=settings.order, num_rows=len(train),
+        )  # fmt: skip
+        schema = _label_column(made, names)
+    parts = {}
+    for part in PARTS:
+        if len(rows[part]):
+            where = f"the {part} rows"
+            source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), where=where)
+            if isinstance(source, ImageSource) and part == "train":
+                source.augment = augment
+            named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
+            parts[part] = Part(rows[part], source, named, file=files[part])
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
-    vocabularies = [column.vocabulary_size for column in text_columns(schema)]
-    return Prepared(schema, parts, notes, len(feature_names(schema)), category_sizes(schema), vocabularies)
+    return Prepared(schema, parts, notes, input_sizes(schema))
+
+
+def _shaped(
+    frame: pl.DataFrame, settings: DataSettings, name: str, notes: list[str]
+) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
+    """Return the frame with one row a sample: series in lists, and which columns make a channel."""
+    frame = parse_arrays(frame)
+    if settings.series is not None:
+        scalars = [*settings.target, *(name for name in (settings.group, settings.weight) if name is not None)]
+        frame = fold_steps(frame, settings.series, settings.order, scalars=scalars, where=name)
+        notes.append(f"{frame.height:,} series, a step a row")
+    return fold_channels(frame, settings.channel)
+
+
+def _series_names(frame: pl.DataFrame, series: str, rows: Rows) -> tuple[str, ...]:
+    return tuple(f"series {name!r}" for name in frame[series][rows])
+
+
+def _image_column(frame: pl.DataFrame, settings: DataSettings, exclude: set[str]) -> str | None:
+    """Return the column that names images, if one does.
+
+    Raises:
+        DataError: two do.
+    """
+    said = [name for name, kind in settings.kind.items() if kind == "image"]
+    found = [name for name in image_columns(frame) if name not in settings.kind and name not in exclude]
+    names = [name for name in frame.columns if name in {*said, *found}]
+    if len(names) > 1:
+        raise DataError(
+            f"the columns {', '.join(map(repr, names))} name images, and a row takes one image",
+            hint=f"leave the others out: --kind {names[1]}=ignored",
+            code="data-image-columns",
+        )
+    return names[0] if names else None
 
 
 def _label_column(schema: Schema, names: list[str]) -> Schema:
@@ -137,18 +209,23 @@ def _seconds(series: pl.Series) -> NDArray[np.float64]:
 
 
 def _table_source(
-    frame: pl.DataFrame, rows: Rows, schema: Schema, settings: DataSettings, *, where: str
-) -> TensorSource:
+    frame: pl.DataFrame,
+    rows: Rows,
+    schema: Schema,
+    settings: DataSettings,
+    pixels: NDArray[Any] | None,
+    *,
+    where: str,
+) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    encoded = encode_inputs(frame[rows], schema, where=where)
+    inputs = tuple(torch.from_numpy(block) for block in encode_inputs(frame[rows], schema, where=where).values())
+    targets = torch.from_numpy(encode_targets(frame, schema, rows))
     weights = None
     if settings.weight is not None:
         weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
-    return TensorSource(
-        tuple(torch.from_numpy(block) for block in encoded.values()),
-        torch.from_numpy(encode_targets(frame, schema, rows)),
-        weights=weights,
-    )
+    if schema.image is None or pixels is None:
+        return TensorSource(inputs, targets, weights=weights)
+    return ImageSource(torch.from_numpy(pixels), targets, schema.image, others=inputs, weights=weights)
 
 
 def _weights(series: pl.Series, rows: Rows) -> torch.Tensor:
@@ -184,8 +261,8 @@ def prepare_number_arrays(
             rows = np.arange(frames[part].height, dtype=np.int64)
             prepared.parts[part] = Part(
                 rows,
-                _table_source(frames[part], rows, prepared.schema, named, where=f"the {part} rows"),
-                file=Path(str(getattr(settings, part))).name,
+                _table_source(frames[part], rows, prepared.schema, named, None, where=f"the {part} rows"),
+                file=str(getattr(settings, part)),
             )
     prepared.notes[:1] = notes
     return prepared

@@ -1,9 +1,9 @@
 """What a caller asks about, a piece at a time: tables, images and arrays, as the network's inputs by the Schema."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from luthier.core.schema import ImageInput, Schema
-from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, target_frame
+from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
 from luthier.data.encode import encode_inputs
-from luthier.data.images import decode_all, list_images, read_image_folder
-from luthier.data.tables import ReadOptions, iter_tables, table_from
+from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
+from luthier.data.series import first_values, fold_steps, is_lists
+from luthier.data.tables import ReadOptions, iter_tables, read_table, table_from
 from luthier.data.targets import encode_targets
 from luthier.errors import DataError, LuthierError
 
@@ -30,14 +31,15 @@ class Piece:
     Attributes:
         inputs: The module's positional arguments, each `(N, …)`.
         targets: As the criterion takes them, where they were asked for.
-        names: Of images, their files.
-        errors: Rows that could not be read, by place in this piece, with the reason; their inputs are zeros.
+        names: What the rows are called, where they are files or series: a column of that name.
+        errors: Rows that could not be read, by place in this piece, with the reason; their images are blank. None
+            where no row holds an image file.
     """
 
     inputs: tuple[Tensor, ...]
     targets: Tensor | None = None
-    names: list[str] | None = None
-    errors: dict[int, LuthierError] = field(default_factory=dict)
+    names: pl.Series | None = None
+    errors: dict[int, LuthierError] | None = None
 
     def __len__(self) -> int:
         return len(self.inputs[0])
@@ -50,7 +52,7 @@ def pieces(
 
     Args:
         source: A path (CSV, Parquet, `.npz`, an image, a folder of images), a frame, a dict of columns, a list of
-            dicts; for images also an array of pixels.
+            dicts; for images and series also an array.
         schema: From training.
         with_targets: Read the targets too. Rows without one are an error.
         options: How to read a CSV.
@@ -59,7 +61,7 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     path = Path(source) if isinstance(source, str | Path) else None
-    if schema.image is not None:
+    if schema.image is not None and not schema.columns:
         yield from _images(source, path, schema, schema.image, with_targets)
         return
     if path is not None and path.is_dir():
@@ -68,26 +70,63 @@ def pieces(
             hint="give a CSV, Parquet or .npz file",
             code="data-not-a-table",
         )
-    if path is not None and path.suffix == ".npz":
+    root = Path()
+    if path is not None and path.suffix.lower() == ".npz":
         arrays = read_npz(path)
-        frame = as_frame(arrays.x)
+        frame = _array_frame(arrays.x, schema)
         if with_targets and arrays.y is not None:
             frame = frame.hstack(target_frame(arrays.y, [target.name for target in schema.targets]))
         tables = iter([table_from(frame, path.name)])
+    elif path is not None and schema.series is not None:
+        tables = iter([read_table(path, options or ReadOptions())])  # whole: the steps of a series may be anywhere
     elif path is not None:
-        tables = iter_tables(path, options or ReadOptions(), rows=ROWS)
+        tables, root = (
+            iter_tables(path, options or ReadOptions(), rows=ROWS if schema.image is None else IMAGES),
+            path.parent,
+        )
+    elif hasattr(source, "shape") and not hasattr(source, "columns"):
+        tables = iter([table_from(_array_frame(np.asarray(source), schema))])
     else:
         tables = iter([table_from(source)])
     for table in tables:
-        yield table_piece(table.frame, schema, with_targets=with_targets, where=table.name)
+        frame, names = table.frame, None
+        if schema.series is not None:
+            scalars = target_names(schema) if with_targets else []
+            frame = fold_steps(frame, schema.series, schema.order, scalars=scalars, where=table.name)
+            names = frame[schema.series]
+        for start in range(0, frame.height, ROWS if schema.image is None else IMAGES):
+            some = frame[start : start + (ROWS if schema.image is None else IMAGES)]
+            piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root)
+            piece.names = None if names is None else names[start : start + len(piece)]
+            yield piece
 
 
-def table_piece(frame: pl.DataFrame, schema: Schema, *, with_targets: bool, where: str = "the data") -> Piece:
-    """Return the rows of a frame as one piece."""
-    encoded = encode_inputs(frame, schema, where=where)
-    inputs = tuple(torch.from_numpy(block) for block in encoded.values())
+def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:
+    """Return an array as the table that the network was trained on: numbers, or series."""
+    is_series = any(column.kind == "series" for column in schema.inputs)
+    if not is_series and x.ndim > 2:
+        raise DataError(
+            f"x has shape {x.shape}, and the network was trained on a table",
+            hint="give (N, D) numbers",
+            code="data-not-a-table",
+        )
+    return series_frame(x) if is_series else as_frame(x)
+
+
+def table_piece(
+    frame: pl.DataFrame, schema: Schema, *, with_targets: bool, where: str = "the data", root: Path = Path()
+) -> Piece:
+    """Return the rows of a frame as one piece; images that a column names lie below `root`."""
+    inputs = [torch.from_numpy(block) for block in encode_inputs(frame, schema, where=where).values()]
     targets = torch.from_numpy(encode_targets(frame, schema)) if with_targets else None
-    return Piece(inputs, targets)
+    if schema.image is None:
+        return Piece(tuple(inputs), targets)
+    column = next(column.name for column in schema.inputs if column.kind == "image")
+    on_error: Literal["keep", "raise"] = "raise" if with_targets else "keep"
+    cells = frame[column]
+    paths = image_paths(first_values(cells) if is_lists(cells) else cells, root)
+    pixels, errors = decode_column(paths, schema.image, on_error=on_error)
+    return Piece((*inputs, normalise(torch.from_numpy(pixels), schema.image)), targets, errors=dict(errors))
 
 
 def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, with_targets: bool) -> Iterator[Piece]:
@@ -161,6 +200,6 @@ def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bo
         yield Piece(
             (normalise(torch.from_numpy(pixels), image),),
             None if targets is None else torch.from_numpy(targets[start : start + IMAGES]),
-            [str(name.relative_to(base)) for name in some],
+            pl.Series("image", [str(name.relative_to(base)) for name in some]),
             dict(errors),
         )

@@ -138,8 +138,9 @@ class Model:
     def stream(self, source: Any, *, options: ReadOptions | None = None) -> Iterator[pl.DataFrame]:
         """Yield answers as frames, piece by piece, so that a source larger than memory is no problem.
 
-        Columns: `image` for images; `prediction`, or `prediction_<target>` of several; `probability_<class>`. An image
-        that cannot be read has null for an answer and the reason in the column `error`.
+        Columns: `image` for images, the column of the series where a row is a step; `prediction`, or
+        `prediction_<target>` of several; `probability_<class>`. An image that cannot be read has null for an answer
+        and the reason in the column `error`.
 
         Raises:
             DataError: as `predict`.
@@ -147,12 +148,15 @@ class Model:
         schema = self._need_schema()
         for outputs, piece in self._answers(source, options, strict=False):
             frame = answer_frame(outputs, schema)
-            if piece.names is not None:
-                bad = pl.Series([i in piece.errors for i in range(len(piece))])
+            errors = piece.errors
+            if errors is not None:
+                bad = pl.Series([i in errors for i in range(len(piece))])
+                reasons = [errors[i].message if i in errors else None for i in range(len(piece))]
                 frame = frame.with_columns(pl.when(bad).then(None).otherwise(pl.all()).name.keep())
-                reasons = [piece.errors[i].message if i in piece.errors else None for i in range(len(piece))]
-                frame = frame.insert_column(0, pl.Series("image", piece.names))
                 frame = frame.with_columns(pl.Series("error", reasons, dtype=pl.String))
+            if piece.names is not None:
+                name = piece.names.name
+                frame = frame.insert_column(0, piece.names.alias(f"{name} (given)" if name in frame.columns else name))
             yield frame
 
     def evaluate(

@@ -129,6 +129,12 @@ def load_bundle(path: Path) -> Bundle:
         path = path / "model.safetensors"
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
+        if (path / "run.toml").is_file() or (path / "checkpoints").is_dir():
+            raise BundleError(
+                f"the run {path} is not finished, and has no model yet",
+                hint=f"finish it: luthier resume {path}",
+                code="bundle-not-found",
+            )
         raise BundleError(
             f"the model {path} {what}",
             hint="give the file model.safetensors in the run's folder",

@@ -1,4 +1,5 @@
-"""Numbers, categories and text in one network, one branch a kind. Plain PyTorch: copy this file wherever you like.
+"""Numbers, categories, text, series and images in one network, one branch a kind. Plain PyTorch: copy this file
+wherever you like.
 
 Source of the default reading of text, the mean of word embeddings: Joulin et al. 2016, "Bag of Tricks for Efficient
 Text Classification", section 2.
@@ -63,18 +64,68 @@ class TextReader(nn.Module):
         return torch.cat([mean, most.masked_fill(length[:, None] == 0, 0.0)], dim=1)
 
 
+class SeriesReader(nn.Module):
+    """Series to features of a fixed size; how long the neighbours in a batch are changes nothing.
+
+    Args:
+        channels: C.
+        size: Filters of each layer; twice as many features come out.
+    """
+
+    def __init__(self, channels: int, size: int) -> None:
+        super().__init__()
+        self.first = nn.Conv1d(channels, size, 7, padding=3)
+        self.second = nn.Conv1d(size, size, 5, padding=2)
+        self.size = 2 * size
+
+    def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
+        """Map values `(N, C, L)` and lengths `(N,)`, int64, to features `(N, F)`."""
+        longest = max(int(lengths.max()), 1)
+        inside = torch.arange(longest, device=lengths.device) < lengths[:, None]  # (N, L)
+        read = torch.where(inside[:, None], values[:, :, :longest], 0.0)
+        read = torch.where(inside[:, None], torch.relu(self.first(read)), 0.0)
+        read = torch.where(inside[:, None], torch.relu(self.second(read)), 0.0)  # not below 0, so 0 is no maximum
+        mean = read.sum(dim=2) / lengths.clamp(min=1)[:, None]
+        return torch.cat([mean, read.amax(dim=2)], dim=1)
+
+
+class ImageReader(nn.Sequential):
+    """Images `(N, C, H, W)` to features `(N, F)`: convolutions, all but the first halving the sides, then the mean.
+
+    Args:
+        channels: C.
+        widths: Filters of each layer; the last are the features.
+        stride: Of the first convolution.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], stride: int) -> None:
+        layers: list[nn.Module] = []
+        for place, width in enumerate(widths):
+            layers += [
+                nn.Conv2d(channels, width, 3, stride=stride if place == 0 else 2, padding=1, bias=False),
+                nn.BatchNorm2d(width),
+                nn.ReLU(),
+            ]
+            channels = width
+        super().__init__(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.size = channels
+
+
 class Mixed(nn.Module):
-    """Numbers as they are, embedded categories and read texts, side by side; then linear layers.
+    """Numbers as they are, embedded categories, read texts, series and images, side by side; then linear layers.
 
     Args:
         num_numbers: Numbers a row, D.
         num_outputs: Outputs a row, K.
-        vocabulary_sizes: For each column of text the tokens known, M of them.
+        vocabulary_sizes: For each column of text the tokens known, M of them; none without text.
         category_sizes: For each category column its number of codes; code 0 stands for missing and unseen.
         embedding_sizes: For each category column the width of its embedding.
         token_size: Numbers a token.
         reader: How a text is read: `mean`, `conv`, `lstm` or `gru`.
         token_dropout: Share of tokens passed over in training, in [0, 1).
+        series_channels: Channels of the series, 0 without any.
+        image_channels: Channels of the image, 0 without any.
+        image_stride: Of the first convolution over the image.
         widths: Units of each hidden layer; none for text alone is often best.
         activation: A key of `ACTIVATIONS`.
         dropout: Share of features and hidden units dropped in training, in [0, 1).
@@ -84,12 +135,15 @@ class Mixed(nn.Module):
         self,
         num_numbers: int,
         num_outputs: int,
-        vocabulary_sizes: Sequence[int],
+        vocabulary_sizes: Sequence[int] = (),
         category_sizes: Sequence[int] = (),
         embedding_sizes: Sequence[int] = (),
         token_size: int = 64,
         reader: str = "mean",
         token_dropout: float = 0.3,
+        series_channels: int = 0,
+        image_channels: int = 0,
+        image_stride: int = 2,
         widths: Sequence[int] = (),
         activation: str = "relu",
         dropout: float = 0.5,
@@ -101,6 +155,10 @@ class Mixed(nn.Module):
         readers = [TextReader(size, token_size, reader, token_dropout) for size in vocabulary_sizes]
         self.readers = nn.ModuleList(readers)
         width_in = num_numbers + sum(embedding_sizes) + sum(reader.size for reader in readers)
+        self.series = SeriesReader(series_channels, 64) if series_channels else None
+        width_in += 0 if self.series is None else self.series.size
+        self.image = ImageReader(image_channels, (24, 48, 96, 192), image_stride) if image_channels else None
+        width_in += 0 if self.image is None else self.image.size
         layers: list[nn.Module] = [nn.Dropout(dropout)]
         for width in widths:
             layers += [nn.Linear(width_in, width), ACTIVATIONS[activation](), nn.Dropout(dropout)]
@@ -108,9 +166,23 @@ class Mixed(nn.Module):
         self.hidden = nn.Sequential(*layers)
         self.head = nn.Linear(width_in, num_outputs)
 
-    def forward(self, numbers: Tensor, categories: Tensor, tokens: Tensor) -> Tensor:
-        """Map numbers `(N, D)`, category codes `(N, C)`, int64, and tokens `(N, M, T)`, int64, to outputs `(N, K)`."""
-        embedded = [embedding(categories[:, i]) for i, embedding in enumerate(self.embeddings)]
-        texts = [reader(tokens[:, i]) for i, reader in enumerate(self.readers)]
-        logits: Tensor = self.head(self.hidden(torch.cat([numbers, *embedded, *texts], dim=1)))
+    def forward(self, numbers: Tensor, categories: Tensor, *others: Tensor) -> Tensor:
+        """Map a batch to outputs `(N, K)`.
+
+        Args:
+            numbers: `(N, D)`.
+            categories: Codes `(N, C)`, int64.
+            others: Of what there is, in this order: tokens `(N, M, T)`, int64; series `(N, C, L)` and their lengths
+                `(N,)`, int64; images `(N, C, H, W)`.
+        """
+        blocks = iter(others)
+        features = [numbers, *(embedding(categories[:, i]) for i, embedding in enumerate(self.embeddings))]
+        if self.readers:
+            tokens = next(blocks)
+            features += [reader(tokens[:, i]) for i, reader in enumerate(self.readers)]
+        if self.series is not None:
+            features.append(self.series(next(blocks), next(blocks)))
+        if self.image is not None:
+            features.append(self.image(next(blocks)))
+        logits: Tensor = self.head(self.hidden(torch.cat(features, dim=1)))
         return logits

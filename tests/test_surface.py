@@ -30,13 +30,13 @@ PUBLIC = [
 
 SETTINGS = {
     "recipe": "criterion criterion_args class_weights label_smoothing optimizer lr momentum nesterov betas weight_decay "
-    "decay_norm_and_bias optimizer_args optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs "
+    "decay_norm_and_bias optimizer_args lr_scale freeze optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs "
     "batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
     "clip_value ema augment patience monitor min_delta seed device precision memory_format threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
-    "network": "network effort widths activation dropout batch_norm reader",
+    "network": "network network_args effort widths activation dropout batch_norm reader",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
-    "arrays delimiter encoding image_size skip_unreadable start",
+    "arrays delimiter encoding image_size skip_unreadable image_means image_stds weights start",
 }
 COMMANDS: dict[str, set[str]] = {
     "train": {"source", "run", "quiet", "as_json"} | {
@@ -46,9 +46,9 @@ COMMANDS: dict[str, set[str]] = {
     "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "quiet", "as_json"},
     "eject": {"run", "folder", "quiet", "as_json"},
-    "evaluate": {"model", "source", "device", "delimiter", "encoding", "quiet", "as_json"},
-    "summary": {"model", "svg", "quiet", "as_json"},
-    "predict": {"model", "source", "output", "device", "delimiter", "encoding", "quiet", "as_json"},
+    "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "quiet", "as_json"},
+    "summary": {"model", "svg", "network", "quiet", "as_json"},
+    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "quiet", "as_json"},
 }  # fmt: skip
 
 
@@ -146,7 +146,7 @@ def test_no_pickle_and_no_unsafe_load() -> None:
     for path in SOURCE.rglob("*.py"):
         text = path.read_text()
         assert not re.search(r"^\s*(import|from) (pickle|dill|cloudpickle|joblib)\b", text, re.M), path
-        assert "torch.load(" not in text, path
+        assert text.count("torch.load(") == text.count("weights_only=True)"), path
         assert "allow_pickle=True" not in text, path
 
 

@@ -144,7 +144,12 @@ def design(source: str, **values: Any) -> int:
 def _reading_options(command: Any) -> Any:
     command = click.option("--encoding", help="A CSV's encoding, where it is not found by itself.")(command)
     command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
+    command = _network_option(command)
     return click.option("--device", help="Where to compute; the CPU by default.")(command)
+
+
+def _network_option(command: Any) -> Any:
+    return click.option("--network", help="For a network of an own file: that file and class, FILE.py:CLASS.")(command)
 
 
 @cli.command(short_help="Measure a model on data with targets.")
@@ -152,13 +157,15 @@ def _reading_options(command: Any) -> Any:
 @click.argument("source")
 @_reading_options
 @_output_options
-def evaluate(model: str, source: str, quiet: bool, as_json: bool, device: str | None, **reading: Any) -> int:
+def evaluate(
+    model: str, source: str, quiet: bool, as_json: bool, device: str | None, network: str | None, **reading: Any
+) -> int:
     """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which has the targets too."""
     from luthier.cli import show
     from luthier.data.tables import ReadOptions
     from luthier.serving.model import load
 
-    figures = load(model, device=device).evaluate(source, options=ReadOptions(**reading))
+    figures = load(model, network=network, device=device).evaluate(source, options=ReadOptions(**reading))
     if as_json:
         click.echo(json.dumps(figures, ensure_ascii=False))
     elif not quiet:
@@ -173,7 +180,14 @@ def evaluate(model: str, source: str, quiet: bool, as_json: bool, device: str | 
 @_reading_options
 @_output_options
 def predict(
-    model: str, source: str, output: str | None, quiet: bool, as_json: bool, device: str | None, **reading: Any
+    model: str,
+    source: str,
+    output: str | None,
+    quiet: bool,
+    as_json: bool,
+    device: str | None,
+    network: str | None,
+    **reading: Any,
 ) -> int:
     """Predict with MODEL, a model.safetensors or a run's folder, for each row of SOURCE, in its order.
 
@@ -185,7 +199,7 @@ def predict(
     from luthier.serving.model import load
 
     rows = write_answers(
-        load(model, device=device).stream(source, options=ReadOptions(**reading)),
+        load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
         output,
         sources=(source, model),
         as_json=as_json,
@@ -198,8 +212,9 @@ def predict(
 @cli.command(short_help="Show a model's layers: shapes, parameters, multiply-adds; and draw it.")
 @click.argument("model")
 @click.option("--svg", help="Where to draw the network, as an SVG file.")
+@_network_option
 @_output_options
-def summary(model: str, svg: str | None, quiet: bool, as_json: bool) -> int:
+def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_json: bool) -> int:
     """Show the layers of MODEL, a model.safetensors or a run's folder, in the order in which they act.
 
     Multiply-adds are those of matrix products, convolutions, recurrent layers and attention, for one row of data.
@@ -212,7 +227,7 @@ def summary(model: str, svg: str | None, quiet: bool, as_json: bool) -> int:
     from luthier.serving.summary import summary as summarise
     from luthier.store.files import write_whole
 
-    found = summarise(load(model))
+    found = summarise(load(model, network=network))
     reasons = read_reasons(Path(model) / "run.toml")
     if svg is not None:
         write_whole(Path(svg), found.svg().encode())

@@ -59,6 +59,16 @@ class Recipe:
         True, "Decay one-dimensional parameters (biases, norms) too, as torch does by itself", "optimizer"
     )
     optimizer_args: dict[str, Any] = _setting({}, "Further arguments of the optimizer, as name=value", "optimizer")
+    lr_scale: dict[str, float] = _setting(
+        {},
+        "Factor on the learning rate of parameters by the start of their names: NAME=0.1, or trunk=0.1",
+        "optimizer",
+    )
+    freeze: tuple[str, ...] = _setting(
+        (),
+        "Parameters that stay as they are, by the start of their names; trunk: all but the last layer",
+        "optimizer",
+    )
     optimizer_flavour: Flavour = _setting(
         "default", "How the update is computed; changes rounding, not the mathematics", "optimizer"
     )
@@ -124,6 +134,9 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 _refuse(name, value, "a number above 0")
+        for name, factor in self.lr_scale.items():
+            if not (isinstance(factor, int | float) and math.isfinite(factor) and factor > 0):
+                _refuse("lr_scale", f"{name}={factor}", "a factor above 0; to train not at all, use freeze")
         if not 0 <= self.label_smoothing < 1:
             _refuse("label_smoothing", self.label_smoothing, "a number in [0, 1)")
         if self.ema is not None and not 0 < self.ema < 1:
@@ -185,6 +198,8 @@ class RecipeFields(TypedDict, total=False):
     weight_decay: float | None
     decay_norm_and_bias: bool
     optimizer_args: Mapping[str, Any]
+    lr_scale: Mapping[str, float]
+    freeze: tuple[str, ...] | list[str]
     optimizer_flavour: Flavour
     scheduler: Any  # a name, an instance or a callable on the optimizer
     scheduler_args: Mapping[str, Any]

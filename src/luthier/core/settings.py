@@ -47,6 +47,13 @@ class DataSettings:
     encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
     skip_unreadable: bool = _setting(False, "Leave out images that cannot be read")
+    image_means: tuple[float, ...] | None = _setting(
+        None, "Means of the channels, of pixels in [0, 1], that a pretrained network was trained with"
+    )
+    image_stds: tuple[float, ...] | None = _setting(None, "Likewise their standard deviations")
+    weights: str | None = _setting(
+        None, "Weights to start from: safetensors, or a state dict (.pt); the first and last layer may differ in size"
+    )
     start: str | None = _setting(None, "Bundle to start from: its Schema, network and weights are taken over")
 
     def __post_init__(self) -> None:
@@ -86,6 +93,14 @@ class DataSettings:
                 hint="split by group, or give files with --valid and --test",
                 code="setting-ignored",
             )
+        if (self.image_means is None) != (self.image_stds is None):
+            raise SettingError(
+                "image_means and image_stds go together", hint="give both, or neither", code="setting-missing"
+            )
+        if self.image_stds is not None and not all(value > 0 for value in self.image_stds):
+            raise SettingError(
+                f"image_stds is {self.image_stds}", hint="it takes numbers above 0", code="setting-out-of-range"
+            )
         if self.image_size is not None and not 8 <= self.image_size <= 1024:
             raise SettingError(
                 f"image_size is {self.image_size}", hint="it takes 8 to 1024 pixels", code="setting-out-of-range"
@@ -97,8 +112,10 @@ class NetworkSettings:
     """What of the network is not left to the design."""
 
     network: str | None = _setting(
-        None, "Family of network: mlp for tables; mixed for tables with text; convnet or resnet for images"
+        None,
+        "mlp, mixed, convnet, resnet, inception or recurrent, as the data allows; FILE.py:CLASS; or timm:NAME",
     )
+    network_args: dict[str, Any] = _setting({}, "Further arguments of the network, as name=value")
     effort: Effort = _setting("normal", "How long to train: quick, normal or thorough")
     widths: tuple[int, ...] | None = _setting(None, "Width of each hidden layer or stage, as 128,64")
     activation: str | None = _setting(None, "Activation of an mlp: relu, gelu, silu, tanh, sigmoid, leaky_relu, elu")
@@ -123,4 +140,6 @@ class NetworkSettings:
         """What was said of the network's arguments."""
         names = ("widths", "activation", "dropout", "batch_norm", "reader")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} | {
+            **self.network_args
+        }

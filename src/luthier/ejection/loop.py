@@ -55,7 +55,8 @@ class Loop:
         has_valid: Whether there is validation data.
         has_weights: Whether samples have weights.
         class_counts: Training samples of each class, for balanced weights.
-        starts_from: Whether training starts from the weights of a bundle.
+        starts_from: Whether training starts from given weights.
+        groups: What the optimizer moves, by name, where learning rates differ.
     """
 
     schema: Schema
@@ -67,6 +68,7 @@ class Loop:
     has_weights: bool
     class_counts: list[int] | None
     starts_from: bool
+    groups: list[dict[str, Any]] | None = None
 
     @property
     def is_image(self) -> bool:
@@ -108,6 +110,7 @@ def write_loop(loop: Loop, story: Story) -> str:
     functions = [
         _batches(loop),
         _measure(loop),
+        _SET_MODES if recipe.freeze else None,
         _evaluate(loop, has_monitor_metric) if loop.has_valid else None,
         write_monitored(recipe.monitor, loop.schema) if has_monitor_metric else None,
         _main(loop, has_monitor_metric),
@@ -301,7 +304,7 @@ def _main(loop: Loop, has_metric: bool) -> str:
     if long_arguments(loop.blueprint):
         arguments.append('**data.FACTS["network"]')
     optimizer_cls = optimizer_class(recipe.optimizer or "")
-    groups, made = _optimizer(recipe, optimizer_cls)
+    groups, made = _optimizer(loop, optimizer_cls)
     name, scheduler = _schedule(loop, optimizer_cls)
     per_step = bool(name) and interval_of(name, recipe) == "step"
     setup = block(
@@ -312,6 +315,7 @@ def _main(loop: Loop, has_metric: bool) -> str:
         "    torch.manual_seed(SEED)",
         '    module.load_state_dict(load_file(data.HERE / "start.safetensors"))' if loop.starts_from else None,
         "    module.to(memory_format=torch.channels_last)" if recipe.memory_format == "channels_last" else None,
+        _FREEZE if recipe.freeze else None,
         _criterion(loop)[1],
         groups,
         made,
@@ -342,8 +346,26 @@ def _main(loop: Loop, has_metric: bool) -> str:
     )
 
 
-def _optimizer(recipe: Recipe, cls: type[Any]) -> tuple[str | None, str]:
+_FREEZE = """    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name not in data.FACTS["frozen"])"""
+_SET_MODES = '''
+def set_modes(module):
+    """Put the module in training mode, but for parts that are frozen: their batch norm stays as it is."""
+    module.train()
+    for name, part in module.named_modules():
+        inside = [f"{name}.{own}".lstrip(".") for own, _ in part.named_parameters()]
+        if inside and all(own in data.FACTS["frozen"] for own in inside):
+            part.eval()
+'''
+
+
+def _optimizer(loop: Loop, cls: type[Any]) -> tuple[str | None, str]:
+    recipe = loop.recipe
     arguments = keywords(optimizer_arguments(cls, recipe))
+    if loop.groups is not None:
+        groups = """    named = dict(module.named_parameters())
+    groups = [{**group, "params": [named[name] for name in group["params"]]} for group in data.FACTS["groups"]]"""
+        return groups, call(f"optimizer = torch.optim.{cls.__name__}", ["groups", *arguments], indent=4)
     if recipe.decay_norm_and_bias:
         return None, call(f"optimizer = torch.optim.{cls.__name__}", ["module.parameters()", *arguments], indent=4)
     groups = """    groups = [
@@ -359,9 +381,8 @@ def _schedule(loop: Loop, cls: type[Any]) -> tuple[str, str | None]:
     if recipe.scheduler is None:
         return "", None
     # its arguments follow from the groups' learning rates, as an optimizer of this class and settings has them
-    groups = [
-        {"params": [torch.zeros(1, 1, requires_grad=True)]} for _ in range(1 if recipe.decay_norm_and_bias else 2)
-    ]
+    plain: list[dict[str, Any]] = [{} for _ in range(1 if recipe.decay_norm_and_bias else 2)]
+    groups = [{**group, "params": [torch.zeros(1, 1, requires_grad=True)]} for group in loop.groups or plain]
     optimizer = cls(groups, **optimizer_arguments(cls, recipe))
     name, arguments = schedule_arguments(recipe, optimizer, loop.steps_per_epoch)
     return name, call(f"scheduler = torch.optim.lr_scheduler.{name}", ["optimizer", *keywords(arguments)], indent=4)
@@ -379,7 +400,7 @@ def _epoch(loop: Loop, per_step: bool) -> str:
     if loop.is_image and recipe.augment:
         draws = block(*_seeded(1), f"draws = torch.rand({n}, data.NUM_DRAWS, generator=generator)")
     return block(
-        "module.train()",
+        "set_modes(module)" if recipe.freeze else "module.train()",
         "total, seen = 0.0, 0.0",
         *(_seeded(0) if recipe.shuffle else []),
         f"order = {order}",

@@ -1,6 +1,8 @@
 """Blueprint to module. A family is a file in `families/` and a row here."""
 
 import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from torch import nn
 
@@ -13,14 +15,24 @@ from luthier.networks.families.mixed import Mixed
 from luthier.networks.families.mlp import ACTIVATIONS, MLP
 from luthier.networks.families.recurrent import RecurrentNet
 from luthier.networks.families.resnet import ResNet
+from luthier.networks.foreign import is_foreign, maker
 
-FAMILIES: dict[str, type[nn.Module]] = {
-    "mlp": MLP,
-    "convnet": ConvNet,
-    "resnet": ResNet,
-    "inception": InceptionNet,
-    "recurrent": RecurrentNet,
-    "mixed": Mixed,
+
+@dataclass(frozen=True)
+class Family:
+    """A family: its class, and the blocks (`Schema.blocks`) that its `forward` takes; None for any mixture of them."""
+
+    module: type[nn.Module]
+    takes: tuple[str, ...] | None
+
+
+FAMILIES: dict[str, Family] = {
+    "mlp": Family(MLP, ("numbers", "categories")),
+    "convnet": Family(ConvNet, ("pixels",)),
+    "resnet": Family(ResNet, ("pixels",)),
+    "inception": Family(InceptionNet, ("values", "lengths")),
+    "recurrent": Family(RecurrentNet, ("values", "lengths")),
+    "mixed": Family(Mixed, None),
 }
 
 
@@ -33,13 +45,15 @@ def build(blueprint: Blueprint) -> nn.Module:
     >>> build(Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2, "widths": [8]})).head
     Linear(in_features=8, out_features=2, bias=True)
     """
+    if is_foreign(blueprint.family):
+        return _make(maker(blueprint.family), blueprint)
     if blueprint.family not in FAMILIES:
         raise NetworkError(
             f"there is no network family {blueprint.family!r}",
             hint=did_you_mean(blueprint.family, FAMILIES),
             code="network-unknown-family",
         )
-    family = FAMILIES[blueprint.family]
+    family = FAMILIES[blueprint.family].module
     known = list(inspect.signature(family).parameters)
     for name in blueprint.arguments:
         if name not in known:
@@ -55,9 +69,21 @@ def build(blueprint: Blueprint) -> nn.Module:
             hint=did_you_mean(activation, ACTIVATIONS),
             code="network-unknown-argument",
         )
+    return _make(family, blueprint)
+
+
+def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:
+    """Call the class.
+
+    Raises:
+        NetworkError: it does not take these arguments, or makes no module.
+    """
     try:
-        return family(**blueprint.arguments)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
+        made = family(**blueprint.arguments)
+        if not isinstance(made, nn.Module):
+            raise TypeError(f"it makes a {type(made).__name__}, and no torch.nn.Module")
+        return made
+    except Exception as error:  # an own class raises anything
         raise NetworkError(
             f"network {blueprint.family} cannot be built with {blueprint.arguments}: {error}",
             hint="look at the sizes under [blueprint.arguments]",

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,9 +13,9 @@ from luthier.core.schema import ImageInput, InputSizes, Schema
 from luthier.core.settings import NetworkSettings
 from luthier.errors import NetworkError, SettingError
 from luthier.networks.build import FAMILIES
+from luthier.networks.foreign import asked_arguments, is_foreign
 
 _NO_SIZES = InputSizes()
-_FOR_IMAGES = ("convnet", "resnet")
 _MOVED = "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
 _EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
 
@@ -35,6 +35,7 @@ def choose(
     recipe_fields: Mapping[str, Any],
     *,
     sizes: InputSizes = _NO_SIZES,
+    num_valid: int = 0,
 ) -> Choice:
     """Choose a network and a recipe for what the Schema says; what was asked for goes first.
 
@@ -43,11 +44,15 @@ def choose(
         settings: What the user said of the network.
         recipe_fields: What the user said of the recipe.
         sizes: Of a table, how many inputs of each kind a row becomes.
+        num_valid: Rows to validate on.
 
     Raises:
         NetworkError: a family that does not take such data, or an argument that it does not have.
     """
     reasons: dict[str, str] = {}
+    asked = settings
+    if is_foreign(settings.network or ""):
+        settings = NetworkSettings(effort=settings.effort)  # the recipe is that of the network it stands for
     if schema.image is not None and schema.blocks == ("pixels",):
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
     elif schema.blocks == ("values", "lengths"):
@@ -56,8 +61,14 @@ def choose(
         family, arguments, chosen = _for_table(schema, settings, reasons, sizes)
     else:
         family, arguments, chosen = _for_mixed(schema, settings, reasons, sizes)
-    arguments |= _accepted(family, settings.arguments)
-    for name in settings.arguments:
+    known = _known_sizes(schema, sizes, arguments)
+    if asked is not settings:
+        assert asked.network is not None
+        family, arguments = asked.network, asked_arguments(asked.network, known, asked.arguments)
+        reasons = {name: why for name, why in reasons.items() if name in chosen} | {"family": "as asked for"}
+    else:
+        arguments = _accepted(family, known | arguments, settings.arguments)
+    for name in asked.arguments:
         reasons[name] = "as asked for"
     recipe: dict[str, Any] = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | chosen
     normalised = arguments.get("batch_norm", family not in ("mlp", "recurrent"))
@@ -67,6 +78,9 @@ def choose(
         _check_criterion(str(recipe_fields["criterion"]), schema)
         if str(recipe_fields["criterion"]).lower() not in ("cross-entropy", "crossentropyloss"):
             recipe.pop("label_smoothing", None)
+    if family in ("inception", "recurrent") and 0 < num_valid < 50 and "patience" not in recipe_fields:
+        recipe["monitor"] = "train_loss"
+        reasons["monitor"] = f"{num_valid} rows to validate on are too few to choose an epoch by"
     reasons["seed"] = "the same call gives the same network"
     if "scheduler" in recipe_fields and "scheduler_args" not in recipe_fields:
         recipe.pop("scheduler_args", None)
@@ -84,6 +98,24 @@ def choose(
     if "limit" in recipe_fields and "epochs" not in recipe_fields:
         recipe["epochs"], reasons["epochs"] = 1, "a dry run"
     return Choice(Blueprint(family=family, arguments=arguments), Recipe(**{**recipe, **recipe_fields}), reasons)
+
+
+def _known_sizes(schema: Schema, sizes: InputSizes, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an own network may ask for, by name."""
+    known: dict[str, Any] = {"num_outputs": schema.num_outputs, "num_classes": schema.num_outputs}
+    if "numbers" in schema.blocks:
+        known |= {"num_numbers": sizes.num_numbers, "category_sizes": list(sizes.category_sizes)}
+        known |= {"embedding_sizes": arguments["embedding_sizes"]}
+    if "tokens" in schema.blocks:
+        known["vocabulary_sizes"] = list(sizes.vocabulary_sizes)
+    if "values" in schema.blocks:
+        known |= {"channels": sizes.series_channels, "series_channels": sizes.series_channels}
+        known["max_steps"] = sizes.max_steps
+    if schema.image is not None:
+        image = schema.image
+        known |= {"channels": image.channels, "in_channels": image.channels}
+        known |= {"image_channels": image.channels, "image_height": image.height, "image_width": image.width}
+    return known
 
 
 def _criterion(schema: Schema, reasons: dict[str, str]) -> str:
@@ -116,9 +148,10 @@ def _check_criterion(name: str, schema: Schema) -> None:
         )
 
 
-def _family(settings: NetworkSettings, allowed: Sequence[str], chosen: str, what: str) -> str:
+def _family(settings: NetworkSettings, chosen: str, what: str) -> str:
     if settings.network is None:
         return chosen
+    allowed = [name for name, family in FAMILIES.items() if family.takes == FAMILIES[chosen].takes]
     if settings.network not in allowed:
         known = settings.network in FAMILIES
         raise NetworkError(
@@ -131,14 +164,15 @@ def _family(settings: NetworkSettings, allowed: Sequence[str], chosen: str, what
     return settings.network
 
 
-def _accepted(family: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    known = inspect.signature(FAMILIES[family]).parameters
-    for name in arguments:
+def _accepted(family: str, designed: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a family: those of the design that it has, and those given."""
+    known = inspect.signature(FAMILIES[family].module).parameters
+    for name in given:
         if name not in known:
             raise NetworkError(
                 f"{name} would be ignored: a {family} has none", hint="leave it out", code="network-unknown-argument"
             )
-    return arguments
+    return {name: designed[name] for name in known if name in designed} | given
 
 
 def _for_table(
@@ -148,7 +182,7 @@ def _for_table(
     sizes: InputSizes,
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n = schema.num_rows
-    family = _family(settings, ("mlp",), "mlp", "tables")
+    family = _family(settings, "mlp", "tables")
     width = 64 if n < 2_000 else 128 if n < 10_000 else 256
     depth = 2 if n < 10_000 else 3
     dropout = 0.2 if n < 10_000 else 0.3
@@ -207,7 +241,7 @@ def _for_mixed(
     has_text, has_series, image = bool(sizes.vocabulary_sizes), bool(sizes.series_channels), schema.image
     kinds = [name for name, there in (("text", has_text), ("series", has_series), ("images", image)) if there]
     is_text_alone = kinds == ["text"] and not others
-    family = _family(settings, ("mixed",), "mixed", f"rows with {' and '.join(kinds)}")
+    family = _family(settings, "mixed", f"rows with {' and '.join(kinds)}")
     _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, sizes)
     arguments: dict[str, Any] = {
         "num_numbers": sizes.num_numbers,
@@ -268,19 +302,17 @@ def _for_series(
     schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n = schema.num_rows
-    family = _family(settings, ("inception", "recurrent"), "inception", "series")
+    family = _family(settings, "inception", "series")
     stride = math.ceil(sizes.max_steps / 256)
     arguments: dict[str, Any] = {"channels": sizes.series_channels, "num_outputs": schema.num_outputs}
-    if family == "inception":
-        arguments |= {"width": 16, "depth": 6, "kernel_sizes": [9, 19, 39], "stride": stride, "dropout": 0.2}
-    else:
-        arguments |= {"cell": "gru", "hidden_size": 64, "num_layers": 2, "pooling": "all", "dropout": 0.2}
+    arguments |= {"width": 16, "depth": 6, "kernel_sizes": [9, 19, 39], "stride": stride, "dropout": 0.2}
+    arguments |= {"cell": "gru", "hidden_size": 64, "num_layers": 2, "pooling": "all"}
     batch_size = _power_of_two(n / 10, 8, 64)
     steps = 600
     epochs = max(10, min(150, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
     recipe: dict[str, Any] = {
         "optimizer": "AdamW",
-        "lr": 0.003,
+        "lr": 0.001,
         "weight_decay": 0.01,
         "decay_norm_and_bias": False,
         "scheduler": "OneCycleLR",
@@ -322,7 +354,7 @@ def _for_images(
     schema: Schema, image: ImageInput, settings: NetworkSettings, reasons: dict[str, str]
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n, side = schema.num_rows, max(image.height, image.width)
-    family = _family(settings, _FOR_IMAGES, "convnet" if side <= 48 else "resnet", "images")
+    family = _family(settings, "convnet" if side <= 48 else "resnet", "images")
     stem_stride = _stem_stride(image)
     small = n < 2_000
     widths = [24, 48, 96, 192] if small else [32, 64, 128, 256]
@@ -333,7 +365,7 @@ def _for_images(
         "stem_stride": stem_stride,
         "dropout": 0.2,
     }
-    arguments["blocks" if family == "resnet" else "depth"] = 1
+    arguments |= {"blocks": 1, "depth": 1}
     batch_size = _power_of_two(n / 100, 16, 128)
     steps = 3_200
     epochs = max(4, min(60, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))

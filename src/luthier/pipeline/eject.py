@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import torch
+from safetensors.torch import save_file
 
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
@@ -35,13 +36,17 @@ from luthier.ejection.tables import (
     table_facts,
     write_tables,
 )
+from luthier.ejection.text import literal
 from luthier.errors import RunError
 from luthier.networks.build import FAMILIES
+from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
-from luthier.pipeline.train import open_run
+from luthier.pipeline.train import make_module, open_run
 from luthier.store.bundle import load_bundle
 from luthier.store.files import cannot_write, unpack
+from luthier.training.freezing import freeze, names_under
+from luthier.training.optimizers import optimizer_class, parameter_groups
 from luthier.training.record import read_record
 from luthier.training.settings import class_counts
 
@@ -136,34 +141,76 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
 
 def _write(plan: Plan, story: Story, folder: Path) -> None:
     parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
-    family = FAMILIES[plan.blueprint.family]
     text, facts, reader, rows = _table_data(plan, folder) if plan.schema.columns else _image_data(plan, folder)
+    network, class_name, more = _network(plan)
+    starts_from = plan.start is not None or plan.settings.weights is not None
     longs = long_arguments(plan.blueprint)
     facts |= {"network": longs} if longs else {}
+    groups = _groups(plan)
+    facts |= {} if groups is None else {"groups": groups}
+    if plan.recipe.freeze:
+        module = make_module(plan)
+        facts["frozen"] = sorted(name for prefix in plan.recipe.freeze for name in names_under(module, prefix))
     train = parts["train"].source
     loop = Loop(
         schema=plan.schema,
         blueprint=plan.blueprint,
-        class_name=family.__name__,
+        class_name=class_name,
         recipe=plan.recipe,
         num_train=len(train),
         has_valid="valid" in parts,
         has_weights=train.weights is not None,
         class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
-        starts_from=plan.start is not None,
+        starts_from=starts_from,
+        groups=groups,
     )
     (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")
     (folder / "data.py").write_text(text, encoding="utf-8")
-    (folder / "network.py").write_text(Path(inspect.getfile(family)).read_text(encoding="utf-8"), encoding="utf-8")
+    (folder / "network.py").write_text(network, encoding="utf-8")
     (folder / "data.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if rows:
         np.savez(folder / "split.npz", **rows)
-    if plan.settings.start is not None:
-        start = Path(plan.settings.start)
-        shutil.copyfile(start / "model.safetensors" if start.is_dir() else start, folder / "start.safetensors")
-    needs = ["torch", "numpy", "safetensors", *reader]
+    if starts_from:
+        weights = {name: value.contiguous() for name, value in make_module(plan).state_dict().items()}
+        save_file(weights, folder / "start.safetensors")
+    needs = ["torch", "numpy", "safetensors", *reader, *more]
     lines = [f"{name}=={version(name).partition('+')[0]}" for name in needs]
     (folder / "requirements.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _network(plan: Plan) -> tuple[str, str, list[str]]:
+    """Return the text of `network.py`, what makes the network there, and the packages that it needs."""
+    family = plan.blueprint.family
+    file = source_file(family)
+    if file is not None:
+        return file.read_text(encoding="utf-8"), family.rpartition(":")[2], []
+    if not is_foreign(family):
+        made = FAMILIES[family].module
+        return Path(inspect.getfile(made)).read_text(encoding="utf-8"), made.__name__, []
+    name = literal(family.partition(":")[2])
+    text = f'''"""The network: a model of timm."""
+
+import timm
+
+
+def network(**arguments):
+    """Return the model, with fresh weights."""
+    return timm.create_model({name}, pretrained=False, **arguments)
+'''
+    return text, "network", ["timm"]
+
+
+def _groups(plan: Plan) -> list[dict[str, Any]] | None:
+    """Return what the optimizer moves, by name, where learning rates differ."""
+    if plan.recipe.decay_norm_and_bias and not plan.recipe.lr_scale:
+        return None
+    if not (plan.recipe.lr_scale or plan.recipe.freeze):
+        return None
+    module = make_module(plan)
+    freeze(module, plan.recipe.freeze)
+    names = {parameter: name for name, parameter in module.named_parameters()}
+    groups = parameter_groups(module, plan.recipe, optimizer_class(plan.recipe.optimizer or ""))
+    return [{**group, "params": [names[parameter] for parameter in group["params"]]} for group in groups]
 
 
 def _prove(plan: Plan, folder: Path) -> None:

@@ -136,11 +136,31 @@ def read_column(
     if schema is None or schema.image is None:
         rows = np.array([i for i, path in enumerate(given["train"]) if path is not None], dtype=np.int64)
         means, stds = image_statistics(pixels["train"], rows)
-        image = replace(image, means=tuple(means), stds=tuple(stds))
+        image = with_own_scale(replace(image, means=tuple(means), stds=tuple(stds)), settings)
     for part, files in given.items():
         pixels[part][[i for i, path in enumerate(files) if path is None]] = blank_image(image)
     notes.append(f"every image is read as {image.channels} x {image.height} x {image.width}")
     return pixels, bad, image
+
+
+def with_own_scale(image: ImageInput, settings: DataSettings) -> ImageInput:
+    """Return the image input with the means and deviations that the user said, one for all channels or one each.
+
+    Raises:
+        SettingError: their number is another.
+    """
+    if settings.image_means is None or settings.image_stds is None:
+        return image
+    given = {"image_means": settings.image_means, "image_stds": settings.image_stds}
+    for name, values in given.items():
+        if len(values) not in (1, image.channels):
+            raise SettingError(
+                f"{name} has {len(values)} values, and the images have {image.channels} channels",
+                hint="give one for all, or one a channel",
+                code="setting-out-of-range",
+            )
+    means, stds = (values * image.channels if len(values) == 1 else values for values in given.values())
+    return replace(image, means=means, stds=stds)
 
 
 def split_images(settings: DataSettings, frame: pl.DataFrame, names: list[str], hashes: NDArray[np.uint64]) -> Split:
@@ -183,6 +203,7 @@ def prepare_images(
             stds=tuple(stds),
             value_scale=255.0 if pixels["train"].dtype == np.uint8 else 1.0,
         )
+        image = with_own_scale(image, settings)
         schema = Schema(task=task, targets=targets, image=image, num_rows=len(split.train))
     if target_names(schema) != names or schema.image is None:
         raise DataError(

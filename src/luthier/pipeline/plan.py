@@ -1,7 +1,7 @@
 """A plan: data read and split, a network and a recipe chosen, with the reasons; nothing is trained yet."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings, NetworkSettings
 from luthier.errors import NetworkError, SettingError
 from luthier.networks.choose import choose
+from luthier.networks.foreign import is_foreign, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
 from luthier.pipeline.runfile import read_run_file, write_run_file
@@ -104,14 +105,29 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
             hint="use luthier.load(path, module=…) and luthier.fit",
             code="setting-start",
         )
+    asked = blueprint.family if blueprint is not None else parts["network"].get("network") or ""
+    if bundle is not None and bundle.blueprint is not None and is_foreign(bundle.blueprint.family):
+        raise SettingError(
+            f"{settings.start} holds {bundle.blueprint.family}, which no bundle brings along",
+            hint="start from its weights alone: --network with the same class, and --weights with this file",
+            code="setting-start",
+        )
+    if settings.weights is not None and settings.image_means is None and is_foreign(asked):
+        means_and_stds = normalisation(asked)
+        if means_and_stds is not None:
+            settings = replace(settings, image_means=means_and_stds[0], image_stds=means_and_stds[1])
     prepared = prepare(
         settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
     )
+    network = NetworkSettings(**parts["network"])
+    if blueprint is not None and is_foreign(blueprint.family):
+        network = NetworkSettings(network=blueprint.family, network_args=blueprint.arguments)
     choice = choose(
         prepared.schema,
-        NetworkSettings(**parts["network"]),
+        network,
         recipe_fields,
         sizes=prepared.sizes,
+        num_valid=len(prepared.parts["valid"].rows) if "valid" in prepared.parts else 0,
     )
     recipe, reasons = choice.recipe, choice.reasons
     if "valid" not in prepared.parts and "patience" not in recipe_fields:

@@ -3,7 +3,7 @@
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.errors import SettingError
+from luthier.networks.foreign import source_file
 
-_PATHS = ("source", "valid", "test", "start")
+_PATHS = ("source", "valid", "test", "weights", "start")
 _SECTIONS = ("data", "blueprint", "recipe")
 
 
@@ -63,6 +64,7 @@ def read_run_file(path: Path) -> RunFile:
     blueprint = None
     if "blueprint" in document:
         blueprint = from_plain(Blueprint, document["blueprint"], where=f"[blueprint] of {path}")
+        blueprint = _with_file(blueprint, lambda file: os.path.relpath(base / file))
     recipe = {name: None if value == "none" else value for name, value in document.get("recipe", {}).items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     return RunFile(data, blueprint, recipe)
@@ -99,6 +101,7 @@ def write_run_file(
         base = relative_to.resolve()
         paths: dict[str, Any] = {name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v}
         data = replace(data, **paths)
+        blueprint = _with_file(blueprint, lambda file: os.path.relpath(file.resolve(), base))
     plain = DataSettings(source="")
     kept = {
         name: value
@@ -114,6 +117,14 @@ def write_run_file(
     lines += ["", "[blueprint.arguments]", *_lines(blueprint.arguments.items(), reasons)]
     lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
     return "\n".join(lines) + "\n"
+
+
+def _with_file(blueprint: Blueprint, moved: Callable[[Path], str]) -> Blueprint:
+    """Return the Blueprint with the file of an own class named otherwise."""
+    file = source_file(blueprint.family)
+    if file is None:
+        return blueprint
+    return replace(blueprint, family=f"{moved(file)}:{blueprint.family.rpartition(':')[2]}")
 
 
 def _recipe_lines(recipe: Recipe) -> Iterable[tuple[str, Any]]:

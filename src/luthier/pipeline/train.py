@@ -26,6 +26,7 @@ from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
 from luthier.store.files import cannot_write, remove_parts, write_tensors, write_whole
+from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import open_folder
 from luthier.training.result import Result
@@ -113,6 +114,9 @@ def make_module(plan: Plan) -> nn.Module:
         module = build(plan.blueprint)
     if plan.start is not None:
         load_weights(module, plan.start.weights, where="the bundle")
+    if plan.settings.weights is not None:
+        path = Path(plan.settings.weights)
+        _log.info("weights: %s", put_weights(module, read_weights(path), where=path.name))
     return module
 
 

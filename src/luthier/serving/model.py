@@ -1,6 +1,7 @@
 """A trained module with what is known of its inputs and answers: raw data in, answers in the user's terms out."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import evaluate_batches, evaluating
 from luthier.metrics.metrics import Confusion, Metric, as_metrics, decide, metrics_for
 from luthier.networks.build import build
+from luthier.networks.foreign import is_own_file
 from luthier.serving.answers import answer_frame, probabilities, values
 from luthier.serving.inputs import Piece, pieces
 from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle
@@ -296,33 +298,56 @@ def class_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, Any]:
     return {"confusion": counts if several else counts[0], "classes": rows}
 
 
-def load(path: str | Path, module: nn.Module | None = None, *, device: str | torch.device | None = None) -> Model:
+def load(
+    path: str | Path,
+    module: nn.Module | None = None,
+    *,
+    network: str | None = None,
+    device: str | torch.device | None = None,
+) -> Model:
     """Load a model from a bundle: the file, or the folder of the run that wrote it. No code in it is run.
 
     Args:
         path: A `model.safetensors`, or a run's folder.
         module: For an own module, an instance of it to load the weights into.
+        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in PATH.
         device: Where to put it; the CPU by default.
 
     Raises:
         BundleError: no such file, a pickle, a damaged file, or weights that do not fit.
     """
     bundle = load_bundle(Path(path))
-    if bundle.blueprint is not None and module is not None:
+    blueprint = bundle.blueprint
+    own = blueprint is not None and is_own_file(blueprint.family)
+    if network is not None and not own:
+        raise BundleError(
+            f"{path} holds no network of an own file, so {network} would be ignored",
+            hint="leave network= out",
+            code="bundle-module-given",
+        )
+    if blueprint is not None and own and network is not None:
+        blueprint = replace(blueprint, family=network)
+    if blueprint is not None and own and network is None and module is None:
+        raise BundleError(
+            f"{path} holds the weights of {blueprint.family}, an own class, and no code is run by its name in a file",
+            hint=f"name it: --network {blueprint.family} (network=), or pass an instance as module=",
+            code="bundle-module-needed",
+        )
+    if blueprint is not None and module is not None and not own:
         raise BundleError(
             f"{path} holds a network that Luthier designed, and builds it itself",
             hint="leave module= out",
             code="bundle-module-given",
         )
     if module is None:
-        if bundle.blueprint is None:
+        if blueprint is None:
             raise BundleError(
                 f"{path} holds the weights of an own module, {bundle.module_name}, and not its code",
                 hint=f"pass an instance: luthier.load({str(path)!r}, module={bundle.module_name}(…))",
                 code="bundle-module-needed",
             )
         with kept_rng():
-            module = build(bundle.blueprint)
+            module = build(blueprint)
     if any(_is_channels_last(weight) for weight in bundle.weights["state"].values()):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form
     load_weights(module, bundle.weights, where=str(path))
@@ -330,7 +355,7 @@ def load(path: str | Path, module: nn.Module | None = None, *, device: str | tor
         module,
         schema=bundle.schema,
         task=bundle.task,
-        blueprint=bundle.blueprint,
+        blueprint=blueprint,
         metrics=bundle.metrics,
         facts=bundle.facts,
     )

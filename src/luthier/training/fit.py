@@ -20,6 +20,7 @@ from luthier.metrics.metrics import as_metrics
 from luthier.serving.model import Model, task_of
 from luthier.training.callbacks import Checkpointing, EarlyStopping, TimeLimit
 from luthier.training.folder import arguments_of, continue_run, open_folder
+from luthier.training.freezing import freeze
 from luthier.training.loop import keep_weights
 from luthier.training.loop import train as train_run
 from luthier.training.optimizers import make_optimizer
@@ -105,6 +106,8 @@ def fit(
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
     live, found = None, get_rng_state()
+    modes = [(part, part.training) for part in module.modules()]
+    flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     try:
         live = make_run(
             module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
@@ -119,6 +122,11 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+        if chosen.freeze:
+            for part, mode in modes:
+                part.training = mode
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
         if chosen.seed is not None:
             set_rng_state(found)
     stop = live.state.stop
@@ -168,6 +176,7 @@ def make_run(
         LuthierError: as `fit` does, before it trains.
     """
     place = place_module(module, device, recipe)
+    freeze(module, recipe.freeze)
     loss, metric_list = choose_criterion(criterion, step, recipe, train, place), as_metrics(metrics)
     if step is not None and metric_list:
         raise SettingError(

@@ -14,6 +14,7 @@ from luthier.core.rng import get_rng_state, set_rng_state
 from luthier.errors import SettingError, TrainingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.store.bundle import load_weights, module_weights
+from luthier.training.freezing import start_training
 from luthier.training.state import Run
 from luthier.training.step import train_step
 
@@ -54,7 +55,7 @@ def train_epoch(run: Run) -> None:
     """Do the epoch's remaining updates."""
     state = run.state
     start = time.perf_counter() - state.epoch_seconds
-    run.module.train()
+    start_training(run.module, run.recipe.freeze)
     run.tell("on_epoch_start")
     batches = _limited(run, run.train.batches(state.epoch, state.batch), state.batch)
     while state.stop is None:

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.errors import SettingError
+from luthier.training.freezing import names_under
 
 _CLOSURE = ("LBFGS",)
 _FLAVOURS: dict[str, dict[str, Any]] = {
@@ -138,7 +139,7 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
             code="setting-optimizer",
         )
     try:
-        return cls(_groups(module, recipe), **arguments)
+        return cls(parameter_groups(module, recipe, cls), **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingError(
             f"optimizer {cls.__name__} does not take these settings: {error}",
@@ -147,14 +148,23 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
         ) from error
 
 
-def _groups(module: nn.Module, recipe: Recipe) -> Any:
-    if recipe.decay_norm_and_bias:
+def parameter_groups(module: nn.Module, recipe: Recipe, cls: type[Optimizer]) -> Any:
+    """Return what an optimizer moves, in groups of one learning rate, and with `weight_decay` or without."""
+    if recipe.decay_norm_and_bias and not recipe.lr_scale:
         return module.parameters()
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter for parameter in trained if parameter.ndim > 1]},
-        {"params": [parameter for parameter in trained if parameter.ndim <= 1], "weight_decay": 0.0},
-    ]
+    factors = {name: scale for prefix, scale in recipe.lr_scale.items() for name in names_under(module, prefix)}
+    trained = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    lr = inspect.signature(cls).parameters["lr"].default if recipe.lr is None else recipe.lr
+    groups: list[dict[str, Any]] = []
+    for factor in dict.fromkeys([1.0, *(factors.get(name, 1.0) for name, _ in trained)]):
+        chosen = [parameter for name, parameter in trained if factors.get(name, 1.0) == factor]
+        rate = {} if factor == 1.0 else {"lr": lr * factor}
+        if recipe.decay_norm_and_bias:
+            groups.append({"params": chosen, **rate})
+            continue
+        groups.append({"params": [parameter for parameter in chosen if parameter.ndim > 1], **rate})
+        flat = [parameter for parameter in chosen if parameter.ndim <= 1]
+        groups.append({"params": flat, **rate, "weight_decay": 0.0})
     return [group for group in groups if group["params"]]
 
 
@@ -177,6 +187,7 @@ def _call(given: Any, module: nn.Module) -> Optimizer:
 
 def _refuse_ignored(given: Any, recipe: Recipe) -> None:
     ignored = [name for name in _FIELDS if getattr(recipe, name) is not None]
+    ignored += ["lr_scale"] if recipe.lr_scale else []
     ignored += ["optimizer_args"] if recipe.optimizer_args else []
     ignored += ["optimizer_flavour"] if recipe.optimizer_flavour != "default" else []
     ignored += ["decay_norm_and_bias"] if not recipe.decay_norm_and_bias else []

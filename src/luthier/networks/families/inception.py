@@ -82,7 +82,7 @@ class InceptionNet(nn.Module):
         width: Filters of each convolution of a block.
         depth: Blocks.
         kernel_sizes: Steps that the convolutions of a block see, odd numbers.
-        stride: Steps taken together, by their mean, before the first block.
+        stride: Steps that a first convolution moves on by, so that long series take less time; 1 for none.
         dropout: Share of features dropped before the last layer in training, in [0, 1).
     """
 
@@ -100,6 +100,12 @@ class InceptionNet(nn.Module):
         if any(size % 2 == 0 for size in kernel_sizes):
             raise ValueError(f"kernel_sizes are {list(kernel_sizes)}, and all must be odd")
         self.stride = stride
+        self.stem: nn.Module | None = None
+        if stride > 1:
+            size = 4 * stride + 1
+            self.stem = nn.Conv1d(channels, 4 * width, size, stride=stride, padding=size // 2, bias=False)
+            channels = 4 * width
+            self.stem_norm = MaskedNorm(channels)
         blocks, shortcuts = [], []
         start = channels
         for place in range(depth):
@@ -114,9 +120,15 @@ class InceptionNet(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Map values `(N, C, L)` and lengths `(N,)`, int64, to outputs `(N, K)`."""
-        values, lengths = self._thinned(values, lengths)
-        real = torch.arange(values.shape[2], device=values.device) < lengths[:, None]  # (N, L)
+        longest = max(int(lengths.max()), 1)
+        real = torch.arange(longest, device=values.device) < lengths[:, None]  # (N, L)
+        values = torch.where(real[:, None], values[:, :, :longest], 0.0)
+        if self.stem is not None:
+            values, lengths = self.stem(values), -(-lengths // self.stride)
+            real = torch.arange(values.shape[2], device=values.device) < lengths[:, None]
         inside = None if bool(real.all()) else real
+        if self.stem is not None:
+            values = torch.relu(self.stem_norm(values, inside))
         start = values
         for place, block in enumerate(self.blocks):
             found = block(values, inside)
@@ -127,16 +139,3 @@ class InceptionNet(nn.Module):
         mean = values.sum(dim=2) / lengths.clamp(min=1)[:, None]
         logits: Tensor = self.head(self.dropout(mean))
         return logits
-
-    def _thinned(self, values: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what rows hold, 0 after their ends, in means of `stride` steps; and how many of these each row has."""
-        longest = max(int(lengths.max()), 1)
-        real = torch.arange(longest, device=values.device) < lengths[:, None]
-        values = torch.where(real[:, None], values[:, :, :longest], 0.0)
-        if self.stride == 1:
-            return values, lengths
-        n, channels, _ = values.shape
-        sums = nn.functional.pad(values, (0, -longest % self.stride)).view(n, channels, -1, self.stride).sum(dim=3)
-        starts = torch.arange(sums.shape[2], device=values.device) * self.stride
-        counts = (lengths[:, None] - starts).clamp(1, self.stride)  # (N, L / stride): the last may be of fewer
-        return sums / counts[:, None], -(-lengths // self.stride)

@@ -1,0 +1,249 @@
+"""Own classes and given weights, by the same command: trained, resumed, ejected, and never run by a name in a file."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+import luthier
+from luthier.errors import BundleError, LuthierError, MissingPackageError, NetworkError, SettingError
+from luthier.training.freezing import freeze, start_training
+from tests.ejection.test_eject import run_script, weights_of
+from tests.problems import same_weights
+from tests.training.test_resume import CopyAt
+
+TABLES = '''
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    """Takes numbers and categories, as the design's own networks do."""
+
+    def __init__(self, num_numbers, category_sizes, num_outputs, hidden=8):
+        super().__init__()
+        self.embeddings = nn.ModuleList(nn.Embedding(size, 2) for size in category_sizes)
+        self.body = nn.Sequential(nn.Linear(num_numbers + 2 * len(category_sizes), hidden), nn.Tanh())
+        self.head = nn.Linear(hidden, num_outputs)
+
+    def forward(self, numbers, categories):
+        embedded = [table(categories[:, i]) for i, table in enumerate(self.embeddings)]
+        return self.head(self.body(torch.cat([numbers, *embedded], dim=1)))
+'''
+IMAGES = """
+from torch import nn
+
+class Net(nn.Sequential):
+    def __init__(self, channels, num_classes):
+        trunk = nn.Sequential(nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3))
+        super().__init__(trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+FAST: dict[str, Any] = {"epochs": 4, "threads": 1}
+
+
+def table(place: Path, n: int = 160) -> Path:
+    g = np.random.default_rng(0)
+    x, kind = g.normal(size=n), g.choice(["a", "b"], n)
+    pl.DataFrame({"x": x, "kind": kind, "y": np.where((x > 0) == (kind == "a"), "p", "q")}).write_csv(place / "d.csv")
+    (place / "nets.py").write_text(TABLES)
+    return place / "d.csv"
+
+
+def pixels(place: Path, channels: int = 1) -> Path:
+    g = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    x = g.integers(0, 60, (90, channels, 9, 9)) + 80 * y[:, None, None, None]
+    np.savez(place / "d.npz", x=x.astype(np.uint8), y=y)
+    (place / "nets.py").write_text(IMAGES)
+    return place / "d.npz"
+
+
+def test_an_own_class_is_trained_and_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = table(tmp_path)
+    network = f"{tmp_path / 'nets.py'}:Net"
+    more: dict[str, Any] = {
+        "target": "y",
+        "network": network,
+        "network_args": {"hidden": 16},
+        "checkpoint_every_steps": 3,
+    }
+    result: Any = luthier.train(
+        source, run=tmp_path / "run", epochs=30, callbacks=[CopyAt(20, tmp_path / "cut")], **more
+    )
+    assert type(result.module).__name__ == "Net"
+    assert result.module.body[0].out_features == 16
+    assert result.test["accuracy"] > 0.8
+    same_weights(luthier.resume(tmp_path / "cut").module, result.module)
+    with pytest.raises(BundleError, match="no code is run by its name") as caught:
+        luthier.load(tmp_path / "run")
+    assert caught.value.code == "bundle-module-needed"
+    expected = result.model.predict_proba(source)
+    np.testing.assert_array_equal(luthier.load(tmp_path / "run", network=network).predict_proba(source), expected)
+    fresh = type(result.module)(**result.model.blueprint.arguments)
+    np.testing.assert_array_equal(luthier.load(tmp_path / "run", module=fresh).predict_proba(source), expected)
+    monkeypatch.chdir(tmp_path)  # the run file names the class relative to itself
+    assert 'family = "../nets.py:Net"' in (tmp_path / "run" / "run.toml").read_text()
+    again = luthier.train("run/run.toml", run="again")
+    same_weights(again.module, result.module)
+    with pytest.raises(BundleError, match="would be ignored"):
+        luthier.load(luthier.train(source, target="y", run="plain", **FAST).folder or "", network=network)
+
+
+def test_an_own_class_is_ejected_with_its_file(tmp_path: Path) -> None:
+    source = table(tmp_path)
+    luthier.train(source, target="y", network=f"{tmp_path / 'nets.py'}:Net", run=tmp_path / "run", **FAST)
+    luthier.eject(tmp_path / "run", tmp_path / "out")
+    assert (tmp_path / "out" / "network.py").read_text() == TABLES
+    assert "the weights are the run's, to the bit" in run_script(tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "code", "words"),
+    [
+        (TABLES, "Nat", "network-no-file", "Net"),
+        ("1 / 0", "Net", "network-no-file", "division by zero"),
+        (TABLES.replace("hidden=8", "hidden"), "Net", "network-unknown-argument", "hidden"),
+        (TABLES.replace("super().__init__()", "raise OSError('no')"), "Net", "network-cannot-be-built", "no"),
+        ("def Net(num_outputs): return 3", "Net", "network-cannot-be-built", "int"),
+        (None, "Net", "network-no-file", "there is no"),
+    ],
+)
+def test_what_is_no_network_is_named(text: str | None, name: str, code: str, words: str, tmp_path: Path) -> None:
+    source = table(tmp_path)
+    (tmp_path / "nets.py").unlink() if text is None else (tmp_path / "nets.py").write_text(text)
+    with pytest.raises(NetworkError, match=words) as caught:
+        luthier.train(source, target="y", network=f"{tmp_path / 'nets.py'}:{name}", run=tmp_path / "run")
+    assert caught.value.code == code
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_argument_that_an_own_class_has_not_is_named(tmp_path: Path) -> None:
+    source, network = table(tmp_path), f"{tmp_path / 'nets.py'}:Net"
+    with pytest.raises(NetworkError, match="'widths'"):
+        luthier.design(source, target="y", network=network, widths=(3,))
+    with pytest.raises(NetworkError, match="'hiden'"):
+        luthier.design(source, target="y", network=network, network_args={"hiden": 3})
+
+
+def given_weights(place: Path, kind: str, channels: int) -> Path:
+    torch.manual_seed(5)
+    trunk = nn.Sequential(nn.Conv2d(channels, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3))
+    net = nn.Sequential(trunk, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 1000))
+    net(torch.randn(20, channels, 9, 9))
+    path = place / f"given.{kind}"
+    if kind == "safetensors":
+        save_file(net.state_dict(), path)
+    else:
+        torch.save({"model": {f"module.{name}": value for name, value in net.state_dict().items()}, "epoch": 3}, path)
+    return path
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("safetensors", 1), ("pth", 3), ("pth", 1)])
+def test_given_weights_are_kept_where_frozen(kind: str, channels: int, tmp_path: Path) -> None:
+    source, path = pixels(tmp_path), given_weights(tmp_path, kind, channels)
+    settings: dict[str, Any] = {
+        "network": f"{tmp_path / 'nets.py'}:Net", "weights": str(path), "image_means": (0.45,), "image_stds": (0.22,),
+    }  # fmt: skip
+    frozen: Any = luthier.train(source, run=tmp_path / "frozen", freeze=("trunk",), **FAST, **settings)
+    start = luthier.pipeline.train.make_module(luthier.design(source, **settings))
+    assert frozen.model.schema.image.means == (0.45,)
+    for name, value in frozen.module.state_dict().items():
+        assert torch.equal(value, start.state_dict()[name]) == (not name.startswith("3.")), name
+    assert all(parameter.requires_grad for parameter in frozen.module.parameters())
+    assert all(part.training for part in frozen.module.modules())
+    tuned: Any = luthier.train(source, run=tmp_path / "tuned", lr_scale={"trunk": 0.01}, **FAST, **settings)
+    moves = {name: (tuned.module.state_dict()[name] - value).abs().max() for name, value in start.named_parameters()}
+    assert 0 < moves["0.3.weight"] < 0.1 * moves["3.weight"]
+    for run in ("frozen", "tuned"):
+        luthier.eject(tmp_path / run, tmp_path / f"{run} out")
+        assert "the weights are the run's, to the bit" in run_script(tmp_path / f"{run} out")
+        ours, theirs = (weights_of(tmp_path / name / "model.safetensors") for name in (run, f"{run} out"))
+        assert ours == theirs
+
+
+def test_a_frozen_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    source, path = pixels(tmp_path), given_weights(tmp_path, "pth", 1)
+    more: dict[str, Any] = {
+        **FAST,
+        "network": f"{tmp_path / 'nets.py'}:Net",
+        "weights": str(path),
+        "freeze": ("0.0", "0.1"),
+    }
+    more |= {"lr_scale": {"0": 0.5}, "checkpoint_every_steps": 2}
+    whole = luthier.train(source, run=tmp_path / "whole", callbacks=[CopyAt(7, tmp_path / "cut")], **more)
+    same_weights(luthier.resume(tmp_path / "cut").module, whole.module)
+
+
+def test_weights_that_do_not_fit_or_are_none(tmp_path: Path) -> None:
+    source = pixels(tmp_path)
+    network = f"{tmp_path / 'nets.py'}:Net"
+    torch.save({"0.0.weight": torch.zeros(2, 2)}, tmp_path / "other.pt")
+    torch.save(nn.Linear(1, 1), tmp_path / "whole.pt")
+    torch.save([1], tmp_path / "list.pt")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "other.pt").read_bytes()[:-90])
+    for name, code in (
+        ("other.pt", "bundle-does-not-fit"), ("whole.pt", "bundle-is-pickle"), ("list.pt", "bundle-foreign"),
+        ("cut.pt", "bundle-damaged"), ("none.pt", "bundle-not-found"),
+    ):  # fmt: skip
+        with pytest.raises(BundleError) as caught:
+            luthier.train(source, network=network, weights=str(tmp_path / name), run=tmp_path / "run")
+        assert caught.value.code == code, name
+        assert not (tmp_path / "run").exists()
+
+
+def test_freezing_by_name() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)), nn.Linear(2, 1))
+    freeze(net, ["1.0", "0"])
+    assert [name for name, parameter in net.named_parameters() if parameter.requires_grad] == [
+        "1.1.weight", "1.1.bias", "2.weight", "2.bias",
+    ]  # fmt: skip
+    modes = [part.training for part in net.modules()]
+    assert modes == [True] * 6
+    start_training(net, ["1.0", "0"])
+    assert [part.training for part in net.modules()] == [True, False, True, False, True, True]
+    with pytest.raises(SettingError, match="trunk"):
+        freeze(net, ["trnk"])
+    data = (torch.randn(20, 2), torch.randn(20, 1))
+    found = [parameter.detach().clone() for parameter in net.parameters()]
+    net.requires_grad_(True).train()
+    luthier.fit(net, data, criterion="mse", optimizer="SGD", lr=0.1, freeze=["trunk"], epochs=2, seed=0)
+    same = [torch.equal(a, b) for a, b in zip(found, net.parameters(), strict=True)]
+    assert same == [True] * 6 + [False] * 2
+    with pytest.raises(SettingError, match="lr_scale"):
+        luthier.fit(
+            net, data, criterion="mse", optimizer=torch.optim.SGD(net.parameters(), lr=0.1), lr_scale={"0": 0.1}
+        )
+
+
+def test_without_timm_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(MissingPackageError, match=r"luthier\[timm\]"):
+        luthier.train(pixels(tmp_path), network="timm:resnet18", run=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stand_in_for_timm_is_called_with_the_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real package needs another torch; `./check --slow` runs it. Here its three functions are stood in for."""
+    module: Any = type(sys)("timm")
+    module.list_models = lambda: ["tiny"]
+    module.get_pretrained_cfg = lambda name: None
+
+    def create_model(name: str, *, pretrained: bool, num_classes: int, in_chans: int) -> nn.Module:
+        assert (name, pretrained) == ("tiny", False)
+        return nn.Sequential(
+            nn.Conv2d(in_chans, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes)
+        )
+
+    module.create_model = create_model
+    monkeypatch.setitem(sys.modules, "timm", module)
+    result: Any = luthier.train(pixels(tmp_path), network="timm:tiny", run=tmp_path / "run", **FAST)
+    assert result.model.blueprint.arguments == {"num_classes": 3, "in_chans": 1}
+    assert luthier.load(tmp_path / "run").predict(tmp_path / "d.npz").shape == (90,)
+    for name in ("timm:tny", "timm:hf-hub:someone/tiny"):
+        with pytest.raises(LuthierError, match="timm has no model"):
+            luthier.design(tmp_path / "d.npz", network=name)

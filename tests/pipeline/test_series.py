@@ -241,12 +241,13 @@ def test_arrays_in_text_and_wide_columns() -> None:
         ({"series": "holes"}, "data-series-order", "row 2"),
         ({"series": "id", "target": "t"}, "data-series-target", "changes within"),
         ({"channel": "q*"}, "data-series-channel", "0 columns"),
+        ({"series": "id", "kind": {"word": "series"}}, "data-kind-unmet", "changes within a series"),
     ],
 )
 def test_series_that_cannot_be_read_are_named(settings: dict[str, Any], code: str, words: str) -> None:
     n = 40
     frame = pl.DataFrame({
-        "id": [i // 4 for i in range(n)], "t": list(range(n)), "word": ["x"] * n, "same": [1] * n,
+        "id": [i // 4 for i in range(n)], "t": list(range(n)), "word": ["x", "z"] * (n // 2), "same": [1] * n,
         "holes": [None if i == 1 else i for i in range(n)], "y": [i // 4 % 2 for i in range(n)],
     })  # fmt: skip
     with pytest.raises(DataError) as caught:
@@ -265,6 +266,8 @@ def test_settings_of_series_that_would_be_ignored_are_named(tmp_path: Path) -> N
         luthier.design(tmp_path / "d.npz", series="a")
     assert luthier.design(tmp_path / "d.npz").blueprint.family == "inception"
     assert luthier.design(tmp_path / "d.npz", arrays="images").blueprint.family == "convnet"
+    flat = luthier.train(tmp_path / "d.npz", arrays="table", run=tmp_path / "flat", epochs=1)
+    assert flat.predict(tmp_path / "d.npz").shape == (40,)
 
 
 def test_two_dimensions_are_series_where_it_is_said(tmp_path: Path) -> None:

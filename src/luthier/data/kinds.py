@@ -65,7 +65,14 @@ def infer_columns(
         kind = overrides.get(name)
         cells = frame[name]
         if kind == "series" or (kind is None and is_lists(cells) and not is_steady(cells[rows])):
-            columns.append(_series(cells, rows, (channels or {}).get(name, ())))
+            column = _series(cells, rows, (channels or {}).get(name, ()))
+            if kind == "series" and not column.is_input:
+                raise DataError(
+                    f"column {name!r} was said to be a series, which its training rows are not: {column.why}",
+                    hint="leave the kind out to have it found, or say 'ignored'",
+                    code="data-kind-unmet",
+                )
+            columns.append(column)
             continue
         found = _Cells(first_values(cells) if is_lists(cells) else cells, rows)
         if kind == "image" or (kind is None and name in images):

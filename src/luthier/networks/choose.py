@@ -186,6 +186,7 @@ def _for_table(
     width = 64 if n < 2_000 else 128 if n < 10_000 else 256
     depth = 2 if n < 10_000 else 3
     dropout = 0.2 if n < 10_000 else 0.3
+    has_waves = n >= 5_000 and schema.task != "regression" and sizes.num_numbers > 0
     embeddings = [min(32, max(2, round(1.6 * size**0.56))) for size in sizes.category_sizes]
     reasons |= {
         "family": "rows of a table: a multilayer perceptron",
@@ -193,23 +194,31 @@ def _for_table(
         "dropout": "keeps a network of this width from learning the rows by heart",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
+        "batch_norm": "standardised inputs and dropout do without, and an answer does not hang on its batch",
+        "number_size": "waves over each number tell near values apart, where classes may change between them"
+        if has_waves
+        else "numbers as they are: "
+        + ("what is to be predicted changes smoothly" if schema.task == "regression" else "too few rows for more"),
     }
     arguments: dict[str, Any] = {
         "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,
         "category_sizes": list(sizes.category_sizes),
         "embedding_sizes": embeddings,
+        "number_size": 8 if has_waves else 0,
         "widths": [width] * depth,
         "activation": "relu",
         "dropout": dropout,
         "batch_norm": False,
     }
     batch_size = _power_of_two(n / 100, 16, 256)
-    usual = 40 if n < 10_000 else 30 if n <= 100_000 else max(10, round(30 * math.sqrt(100_000 / n)))
+    usual = (
+        15 if has_waves else 40 if n < 10_000 else 30 if n <= 100_000 else max(10, round(30 * math.sqrt(100_000 / n)))
+    )
     epochs = max(4, round(usual * _EFFORT[settings.effort]))
     recipe = {
         "optimizer": "AdamW",
-        "lr": 0.003 if n < 10_000 else 0.002,
+        "lr": 0.001 if has_waves else 0.003 if n < 10_000 else 0.002,
         "weight_decay": 0.01,
         "decay_norm_and_bias": False,
         "scheduler": "OneCycleLR",
@@ -225,7 +234,7 @@ def _for_table(
         "lr": "the peak of the cycle",
         "decay_norm_and_bias": "biases and norms need no decay",
         "scheduler": "up, then down to near nothing: most of the gain comes at the end",
-        "epochs": "40 below 10,000 rows, 30 up to 100,000, then fewer; times the effort",
+        "epochs": "15 with waves, else 40 below 10,000 rows and 30 up to 100,000, then fewer; times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 256",
         "clip_norm": "one wild batch cannot throw the weights",
         "patience": "a third of the epochs without a gain is enough",
@@ -367,7 +376,7 @@ def _for_images(
     }
     arguments |= {"blocks": 1, "depth": 1}
     batch_size = _power_of_two(n / 100, 16, 128)
-    steps = 3_200
+    steps = 3_200 if n < 20_000 else 4_800
     epochs = max(4, min(60, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
     moved = settings.effort == "thorough" or (settings.effort == "normal" and n < 20_000)
     augment = ("shift",) if moved else ()

@@ -146,6 +146,8 @@ def read_column(
 def with_own_scale(image: ImageInput, settings: DataSettings) -> ImageInput:
     """Return the image input with the means and deviations that the user said, one for all channels or one each.
 
+    Of three for a grey image their mean is taken.
+
     Raises:
         SettingError: their number is another.
     """
@@ -153,13 +155,14 @@ def with_own_scale(image: ImageInput, settings: DataSettings) -> ImageInput:
         return image
     given = {"image_means": settings.image_means, "image_stds": settings.image_stds}
     for name, values in given.items():
-        if len(values) not in (1, image.channels):
+        if len(values) not in (1, image.channels) and (image.channels, len(values)) != (1, 3):
             raise SettingError(
                 f"{name} has {len(values)} values, and the images have {image.channels} channels",
                 hint="give one for all, or one a channel",
                 code="setting-out-of-range",
             )
-    means, stds = (values * image.channels if len(values) == 1 else values for values in given.values())
+    each = [values if len(values) == image.channels else (sum(values) / len(values),) for values in given.values()]
+    means, stds = (values * image.channels if len(values) == 1 else values for values in each)
     return replace(image, means=means, stds=stds)
 
 

@@ -76,6 +76,12 @@ def prepare_table(
         given = encode_targets(frame, rough)
         strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
     inputs = [name for name in frame.columns if name not in exclude]
+    if not inputs:
+        raise DataError(
+            f"{table.name} has no column to learn from beside {', '.join(map(repr, sorted(exclude)))}",
+            hint="; ".join(table.notes) or f"its columns are: {', '.join(table.frame.columns)}",
+            code="data-no-inputs",
+        )
     content = content_columns(whole, inputs) or inputs
     seen = frame if image_column is None else with_file_hashes(frame, image_column, root)
     split = _split(settings, seen, content, strata, given if settings.labels is not None else None)

@@ -104,7 +104,7 @@ def pieces(
 def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:
     """Return an array as the table that the network was trained on: numbers, or series."""
     is_series = any(column.kind == "series" for column in schema.inputs)
-    if not is_series and x.ndim > 2:
+    if not is_series and x.ndim > 2 and x[0].size != len(schema.columns):
         raise DataError(
             f"x has shape {x.shape}, and the network was trained on a table",
             hint="give (N, D) numbers",

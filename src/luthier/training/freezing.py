@@ -26,10 +26,9 @@ def names_under(module: nn.Module, prefix: str) -> set[str]:
         last = names[-1].rpartition(".")[0] if names else ""
         found = {name for name in names if name.rpartition(".")[0] != last}
     if not found:
-        parts = {".".join(name.split(".")[: i + 1]): None for name in names for i in range(name.count(".") + 1)}
         raise SettingError(
             f"{type(module).__name__} has no parameters under {prefix!r}",
-            hint=did_you_mean(prefix, [TRUNK, *parts]),
+            hint=did_you_mean(prefix, [TRUNK, *dict.fromkeys(name.split(".")[0] for name in names)]),
             code="setting-no-parameters",
         )
     return found

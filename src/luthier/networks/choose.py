@@ -332,10 +332,12 @@ def _for_series(
         "clip_norm": 1.0,
     }
     reasons |= {
-        "family": "series: convolutions of several lengths along the steps, with shortcuts"
+        "family": "series: convolutions of several lengths along the steps, with batch norm, ReLU and shortcuts"
         if family == "inception"
         else "series: read step by step, in both directions",
         "width": f"{n:,} training rows: few filters of each length",
+        "depth": "two shortcuts over three blocks each, as published",
+        "num_layers": "a second layer reads what the first one found",
         "kernel_sizes": "what lasts a few steps, and what lasts many",
         "stride": f"series of up to {sizes.max_steps:,} steps"
         + (f", read as means of {stride}: long ones take the time of short ones" if stride > 1 else ""),
@@ -398,7 +400,10 @@ def _for_images(
         reasons["label_smoothing"] = "keeps the logits from running off on training images"
     reasons |= {
         "family": f"images of {image.height} x {image.width}: convolutions"
-        + (" with shortcuts" if family == "resnet" else ""),
+        + (" with shortcuts" if family == "resnet" else "")
+        + ", each with batch norm and ReLU, which let them train fast",
+        "depth": "one convolution a stage, and the image halved between them",
+        "blocks": "one block of two convolutions a stage",
         "widths": f"{n:,} training images of {side} pixels",
         "stem_stride": "small images keep every pixel" if stem_stride == 1 else "the first layer shrinks large images",
         "dropout": "a light guard against learning by heart",

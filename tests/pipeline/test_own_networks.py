@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import luthier
-from luthier.errors import BundleError, LuthierError, MissingPackageError, NetworkError, SettingError
+from luthier.errors import BundleError, LuthierError, MissingPackageError, NetworkError, RunError, SettingError
 from luthier.training.freezing import freeze, start_training
 from tests.ejection.test_eject import run_script, weights_of
 from tests.problems import same_weights
@@ -100,6 +100,17 @@ def test_an_own_class_is_ejected_with_its_file(tmp_path: Path) -> None:
     luthier.eject(tmp_path / "run", tmp_path / "out")
     assert (tmp_path / "out" / "network.py").read_text() == TABLES
     assert "the weights are the run's, to the bit" in run_script(tmp_path / "out")
+
+
+def test_a_class_that_imports_what_lies_beside_it_is_trained_and_not_ejected(tmp_path: Path) -> None:
+    source = table(tmp_path)
+    (tmp_path / "lying_beside.py").write_text(TABLES)
+    (tmp_path / "nets.py").write_text("from lying_beside import Net\n")
+    luthier.train(source, target="y", network=f"{tmp_path / 'nets.py'}:Net", run=tmp_path / "run", **FAST)
+    with pytest.raises(RunError, match="lying_beside"):
+        luthier.eject(tmp_path / "run", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "lying_beside" in sys.modules
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import json
 import os
 import runpy
 import shutil
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -219,6 +220,22 @@ def _prove(plan: Plan, folder: Path) -> None:
     Raises:
         RunError: one differs: the reading of this data is not known to eject.
     """
+    file = source_file(plan.blueprint.family)
+    if file is not None:
+        beside = str(file.resolve().parent)
+        hidden = {name: part for name, part in sys.modules.items() if _lies_in(part, beside)}
+        for name in hidden:
+            del sys.modules[name]
+        try:
+            runpy.run_path(str(folder / "network.py"))
+        except ImportError as error:
+            raise RunError(
+                f"{plan.blueprint.family} cannot be copied out: {error}",
+                hint="have the class in one file that imports installed packages alone",
+                code="run-cannot-eject",
+            ) from error
+        finally:
+            sys.modules.update(hidden)
     read = runpy.run_path(str(folder / "data.py"))["read"]
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
     for found, part in zip(read(), parts, strict=True):
@@ -237,6 +254,11 @@ def _prove(plan: Plan, folder: Path) -> None:
                     hint="please report it, with the kinds and types of the columns",
                     code="run-cannot-eject",
                 )
+
+
+def _lies_in(module: Any, folder: str) -> bool:
+    file = getattr(module, "__file__", None)
+    return isinstance(file, str) and os.path.dirname(file) == folder
 
 
 def _sources(plan: Plan) -> dict[str, Path]:

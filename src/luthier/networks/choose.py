@@ -17,6 +17,12 @@ from luthier.networks.foreign import asked_arguments, is_foreign
 
 _NO_SIZES = InputSizes()
 _MOVED = "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
+_USUAL = {
+    "optimizer": "robust over learning rates; decay apart from the gradient",
+    "lr": "the peak of the cycle",
+    "decay_norm_and_bias": "biases and norms need no decay",
+    "scheduler": "up, then down to near nothing: most of the gain comes at the end",
+}
 _EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
 
 
@@ -49,7 +55,7 @@ def choose(
     Raises:
         NetworkError: a family that does not take such data, or an argument that it does not have.
     """
-    reasons: dict[str, str] = {}
+    reasons = dict(_USUAL)
     asked = settings
     if is_foreign(settings.network or ""):
         settings = NetworkSettings(effort=settings.effort)  # the recipe is that of the network it stands for
@@ -230,10 +236,6 @@ def _for_table(
         "patience": max(5, math.ceil(epochs / 3)),
     }
     reasons |= {
-        "optimizer": "robust over learning rates; decay apart from the gradient",
-        "lr": "the peak of the cycle",
-        "decay_norm_and_bias": "biases and norms need no decay",
-        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
         "epochs": "15 with waves, else 40 below 10,000 rows and 30 up to 100,000, then fewer; times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 256",
         "clip_norm": "one wild batch cannot throw the weights",
@@ -296,10 +298,6 @@ def _for_mixed(
         "dropout": "words seen in a few rows are learnt by heart soonest" if has_text else "few rows, many features",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
-        "optimizer": "robust over learning rates; decay apart from the gradient",
-        "lr": "the peak of the cycle",
-        "decay_norm_and_bias": "biases and norms need no decay",
-        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
         "epochs": f"{12 if kinds == ['text'] else 20} with {' and '.join(kinds)}, times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 64",
         "clip_norm": "one wild batch cannot throw the weights",
@@ -345,10 +343,6 @@ def _for_series(
         "cell": "the simpler of the two that remember",
         "hidden_size": f"{n:,} training rows",
         "pooling": "the last state, the mean and the maximum: what happens late, often or once",
-        "optimizer": "robust over learning rates; decay apart from the gradient",
-        "lr": "the peak of the cycle",
-        "decay_norm_and_bias": "biases and norms need no decay",
-        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
         "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 10 and at most 150 epochs",
         "batch_size": "a tenth of the rows, between 8 and 64",
         "clip_norm": "one wild batch cannot throw the weights",
@@ -407,10 +401,6 @@ def _for_images(
         "widths": f"{n:,} training images of {side} pixels",
         "stem_stride": "small images keep every pixel" if stem_stride == 1 else "the first layer shrinks large images",
         "dropout": "a light guard against learning by heart",
-        "optimizer": "robust over learning rates; decay apart from the gradient",
-        "lr": "the peak of the cycle",
-        "decay_norm_and_bias": "biases and norms need no decay",
-        "scheduler": "up, then down to near nothing: most of the gain comes at the end",
         "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 4 and at most 60 epochs",
         "batch_size": "a hundredth of the images, between 16 and 128",
         "augment": _MOVED if moved else "images enough, and too few epochs for more of them",

@@ -12,8 +12,6 @@ from luthier.errors import SettingError
 from luthier.networks.summary import Inputs, Summary, summarise
 from luthier.serving.model import Model
 
-_STEPS = 100  # of a series whose length the Schema does not tell
-
 
 def summary(model: Model | nn.Module, inputs: Inputs | None = None) -> Summary:
     """Return the layers of a network with output shapes, parameters and multiply-adds, and where its tensors flow.
@@ -24,8 +22,7 @@ def summary(model: Model | nn.Module, inputs: Inputs | None = None) -> Summary:
     Args:
         model: A Model, or any `nn.Module`.
         inputs: A tensor, a tuple of positional arguments or a dict of keyword arguments; the first dimension is N.
-            A Model with a Schema needs none: text and series are then as long as they may be (series of rows: 100
-            steps).
+            A Model with a Schema needs none: text and series are then as long as the longest of training.
 
     Returns:
         A Summary; multiply-adds are those of `luthier.networks.summary.summarise`, for one row of data.
@@ -63,7 +60,7 @@ def example_inputs(schema: Schema) -> dict[str, Tensor]:
     Text and series are as long as they may be.
     """
     sizes = input_sizes(schema)
-    steps = max((len(column.parts) for column in schema.inputs if column.kind == "series"), default=0) or _STEPS
+    steps = max(sizes.max_steps, 1)
     longest = max((column.max_tokens for column in text_columns(schema)), default=0)
     image = schema.image
     made = {

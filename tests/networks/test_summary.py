@@ -321,7 +321,7 @@ def test_a_schema_says_what_the_network_takes() -> None:
     image = ImageInput(channels=3, height=8, width=8, means=(0.5,) * 3, stds=(0.2,) * 3)
     number = Column(name="a", kind="number", means=(0.0,), stds=(1.0,))
     text = Column(name="b", kind="text", tokenizer="{}", vocabulary_size=9, max_tokens=5)
-    series = Column(name="c", kind="series", parts=tuple("123456789"))
+    series = Column(name="c", kind="series", max_steps=9)
     mixed = {"num_numbers": 1, "vocabulary_sizes": [9], "reader": "lstm", "series_channels": 1}
     for family, arguments, columns in (
         ("convnet", {"channels": 3, "widths": [4, 4]}, ()),

@@ -372,7 +372,7 @@ def _for_images(
     }
     arguments |= {"blocks": 1, "depth": 1}
     batch_size = _power_of_two(n / 100, 16, 128)
-    steps = 3_200 if n < 20_000 else 4_800
+    steps = 3_200
     epochs = max(4, min(60, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
     moved = settings.effort == "thorough" or (settings.effort == "normal" and n < 20_000)
     augment = ("shift",) if moved else ()

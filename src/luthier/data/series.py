@@ -218,7 +218,6 @@ def _refuse_missing(texts: pl.Series, name: str, what: str) -> None:
 
 def _times(frame: pl.DataFrame, order: str, where: str) -> Floats:
     cells = need_column(frame, order, role="the order of the steps", where=where)
-    gone = np.flatnonzero(is_missing(cells))
     _refuse_missing(to_texts(cells), order, "order")
     times, _, odd = to_numbers(cells)
     if odd.any():

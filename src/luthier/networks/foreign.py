@@ -5,7 +5,9 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -92,7 +94,19 @@ def _own_class(family: str) -> Callable[..., nn.Module]:
             hint=f"as --network my_nets.py:Net; {did_you_mean(path.name, beside)}",
             code="network-no-file",
         )
-    called = f"_luthier_{path.stem}_{abs(hash(path.resolve())):x}"
+    module = _run_file(path.resolve(), path.stat().st_mtime_ns)
+    found = getattr(module, name, None)
+    if not callable(found):
+        names = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
+        raise NetworkError(f"{path} has no {name}", hint=did_you_mean(name, names), code="network-no-file")
+    made: Callable[..., nn.Module] = found
+    return made
+
+
+@lru_cache(maxsize=8)
+def _run_file(path: Path, changed_ns: int) -> ModuleType:
+    """Run a file of Python once, and again where it has changed; return what it defines."""
+    called = f"_luthier_{path.stem}_{changed_ns:x}"
     spec = importlib.util.spec_from_file_location(called, path)
     assert spec is not None
     assert spec.loader is not None
@@ -107,12 +121,7 @@ def _own_class(family: str) -> Callable[..., nn.Module]:
         ) from error
     finally:
         sys.path.remove(str(path.parent.resolve()))
-    found = getattr(module, name, None)
-    if not callable(found):
-        names = [key for key, value in vars(module).items() if inspect.isclass(value) and issubclass(value, nn.Module)]
-        raise NetworkError(f"{path} has no {name}", hint=did_you_mean(name, names), code="network-no-file")
-    made: Callable[..., nn.Module] = found
-    return made
+    return module
 
 
 def _timm() -> Any:

@@ -172,7 +172,10 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
     if rows:
         np.savez(folder / "split.npz", **rows)
     if starts_from:
-        weights = {name: value.contiguous() for name, value in make_module(plan).state_dict().items()}
+        weights = {
+            name: value.clone(memory_format=torch.contiguous_format)
+            for name, value in make_module(plan).state_dict().items()
+        }
         save_file(weights, folder / "start.safetensors")
     needs = ["torch", "numpy", "safetensors", *reader, *more]
     lines = [f"{name}=={version(name).partition('+')[0]}" for name in needs]

@@ -360,9 +360,9 @@ def _for_images(
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n, side = schema.num_rows, max(image.height, image.width)
     family = _family(settings, "convnet" if side <= 48 else "resnet", "images")
-    stem_stride = _stem_stride(image)
+    stem_stride = 1 if side <= 32 else _stem_stride(image)
     small = n < 2_000
-    widths = [24, 48, 96, 192] if small else [32, 64, 128, 256]
+    widths = [24, 48, 96, 192] if small else [16, 48, 96, 192] if stem_stride == 1 else [32, 64, 128, 256]
     arguments: dict[str, Any] = {
         "channels": image.channels,
         "num_outputs": schema.num_outputs,
@@ -372,7 +372,7 @@ def _for_images(
     }
     arguments |= {"blocks": 1, "depth": 1}
     batch_size = _power_of_two(n / 100, 16, 128)
-    steps = 3_200
+    steps = 2_800
     epochs = max(4, min(60, round(steps * batch_size / max(n, 1) * _EFFORT[settings.effort])))
     moved = settings.effort == "thorough" or (settings.effort == "normal" and n < 20_000)
     augment = ("shift",) if moved else ()

@@ -18,14 +18,14 @@ import pytest
 import luthier
 from luthier.cli.main import cli
 from luthier.core.recipe import Recipe, RecipeFields
-from luthier.core.settings import DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
 
 SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
-    "Blueprint", "Callback", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Summary", "Tracking", "View", "__version__", "build", "design", "eject", "fit", "load", "order", "read_record",
-    "replay", "resume", "summary", "train",
+    "Blueprint", "Callback", "CheckSettings", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
+    "Schema", "Stop", "Summary", "Tracking", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
+    "replay", "resume", "summary", "train", "watch",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -37,12 +37,15 @@ SETTINGS = {
     "network": "network network_args effort widths activation dropout batch_norm reader",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
     "arrays delimiter encoding image_size skip_unreadable image_means image_stds weights start",
+    "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
     "train": {"source", "run", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
+    "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
+    "explain": {"code"},
     "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "quiet", "as_json"},
     "eject": {"run", "folder", "quiet", "as_json"},
@@ -57,7 +60,12 @@ def test_public_names_are_pinned() -> None:
 
 
 def test_settings_are_pinned() -> None:
-    for name, cls in (("recipe", Recipe), ("network", NetworkSettings), ("data", DataSettings)):
+    for name, cls in (
+        ("recipe", Recipe),
+        ("network", NetworkSettings),
+        ("data", DataSettings),
+        ("check", CheckSettings),
+    ):
         assert [item.name for item in fields(cls)] == SETTINGS[name].split()
 
 

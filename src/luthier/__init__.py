@@ -9,11 +9,15 @@ from typing import TYPE_CHECKING, Any
 from luthier.core.version import VERSION
 
 if TYPE_CHECKING:
+    from luthier.checks.look import check
+    from luthier.checks.watch import Watch, watch
     from luthier.core.blueprint import Blueprint
     from luthier.core.finding import Finding
     from luthier.core.order import order
+    from luthier.core.pages import explain
     from luthier.core.recipe import Recipe
     from luthier.core.schema import Schema
+    from luthier.core.settings import CheckSettings
     from luthier.errors import LuthierError
     from luthier.networks.build import build
     from luthier.networks.summary import Summary
@@ -33,6 +37,7 @@ __version__ = VERSION
 _HOMES = {
     "Blueprint": "luthier.core.blueprint",
     "Callback": "luthier.training.callbacks",
+    "CheckSettings": "luthier.core.settings",
     "EarlyStopping": "luthier.training.callbacks",
     "Finding": "luthier.core.finding",
     "LuthierError": "luthier.errors",
@@ -46,9 +51,12 @@ _HOMES = {
     "Summary": "luthier.networks.summary",
     "Tracking": "luthier.training.callbacks",
     "View": "luthier.training.callbacks",
+    "Watch": "luthier.checks.watch",
     "build": "luthier.networks.build",
+    "check": "luthier.checks.look",
     "design": "luthier.pipeline.plan",
     "eject": "luthier.pipeline.eject",
+    "explain": "luthier.core.pages",
     "fit": "luthier.training.fit",
     "load": "luthier.serving.model",
     "order": "luthier.core.order",
@@ -57,11 +65,13 @@ _HOMES = {
     "resume": "luthier.pipeline.train",
     "summary": "luthier.serving.summary",
     "train": "luthier.pipeline.train",
+    "watch": "luthier.checks.watch",
 }
 
 __all__ = [
     "Blueprint",
     "Callback",
+    "CheckSettings",
     "EarlyStopping",
     "Finding",
     "LuthierError",
@@ -75,10 +85,13 @@ __all__ = [
     "Summary",
     "Tracking",
     "View",
+    "Watch",
     "__version__",
     "build",
+    "check",
     "design",
     "eject",
+    "explain",
     "fit",
     "load",
     "order",
@@ -87,6 +100,7 @@ __all__ = [
     "resume",
     "summary",
     "train",
+    "watch",
 ]
 
 

@@ -356,6 +356,7 @@ def test_what_a_kill_left_half_written_is_removed(whole: Any, tmp_path: Path) ->
     assert not list(folder.rglob("*.part"))
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_checkpoint_holds_no_state_after_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     x, y = table(50)
     x[luthier.order(50, 7, 0)[20]] = float("nan")

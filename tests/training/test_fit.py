@@ -295,6 +295,7 @@ def test_checks_change_no_bit_and_can_be_left_out(caplog: pytest.LogCaptureFixtu
     assert "leaves out 4 of 6" in caplog.text
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_loss_that_is_not_finite_names_the_place() -> None:
     x, y = table()
     x = x.clone()

@@ -23,6 +23,9 @@ X = torch.randn(200, 4, generator=GENERATOR)
 Y = (X.sum(1) > 0).long()
 
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
 class Body(nn.Module):
     """Linear, then what a case does to it, then linear."""
 

@@ -12,8 +12,8 @@ from torch.optim.lr_scheduler import StepLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import luthier
+from luthier.core.stepping import updater
 from luthier.training.optimizers import optimizer_class, optimizer_names
-from luthier.training.stepping import updater
 from tests.problems import mlp, same_weights, table
 
 
@@ -98,7 +98,7 @@ torch.compile(nn.Linear(4, 2))
 
 
 def test_where_torch_calls_its_marks_otherwise_it_is_imported_and_all_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("luthier.training.stepping._MARKED", ("gone", "zero_grad"))
+    monkeypatch.setattr("luthier.core.stepping._MARKED", ("gone", "zero_grad"))
     monkeypatch.delattr(sys.modules["torch.optim.optimizer"], "_global_optimizer_pre_hooks")
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     assert updater(optimizer) == optimizer.step

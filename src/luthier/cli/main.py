@@ -240,6 +240,34 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
     return 0
 
 
+@cli.command(short_help="Look for mistakes that raise no error: in a program, a run or data.")
+@click.argument("source")
+@settings_options()
+@_output_options
+def check(source: str, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Look for silent mistakes in SOURCE: a program FILE.py:FUNCTION, a run's folder, a run file, or data.
+
+    The function takes nothing and returns a dict of what `luthier.check` takes: module, train, valid, criterion,
+    optimizer. Exit status 1: there is a finding of severity error.
+    """
+    from luthier.cli import show
+    from luthier.pipeline.check import check_source
+
+    findings = check_source(source, **given_settings(values))
+    show.findings(findings, as_json=as_json, quiet=quiet)
+    return int(any(finding.severity == "error" for finding in findings))
+
+
+@cli.command(short_help="Explain the code of a finding or an error.")
+@click.argument("code")
+def explain(code: str) -> int:
+    """Print what CODE means, why it is bad, and what to do."""
+    from luthier.core.pages import explain as page
+
+    click.echo(page(code))
+    return 0
+
+
 def run() -> None:
     """Run the command and leave with its status."""
     # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.

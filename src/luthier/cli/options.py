@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import click
 
 from luthier.core.recipe import Recipe
-from luthier.core.settings import DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
 
 Command = Callable[..., Any]
 _SHORT = {"target": "-t"}
@@ -85,7 +85,7 @@ def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Comm
     """Return a decorator that adds an option for each field of the three settings."""
 
     def decorate(command: Command) -> Command:
-        for cls in (Recipe, NetworkSettings, DataSettings):  # click shows the last decorator first
+        for cls in (CheckSettings, Recipe, NetworkSettings, DataSettings):  # click shows the last decorator first
             hints = get_type_hints(cls)
             for item in reversed(fields(cls)):
                 if item.name != "source" and item.name not in exclude:

@@ -3,12 +3,14 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from luthier.core.finding import Finding
 from luthier.pipeline.plan import Plan
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
@@ -52,6 +54,19 @@ def plan(plan: Plan, folder: Path) -> None:
             table.add_row(name, str(getattr(plan.recipe, name)), plan.reasons[name])
     console.print(table)
     console.print(f"run folder: {folder}", markup=False)
+
+
+def findings(found: Sequence[Finding], *, as_json: bool, quiet: bool) -> None:
+    """Print what the checks saw, the gravest first."""
+    if as_json:
+        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
+        return
+    if quiet:
+        return
+    for finding in found:
+        print(finding)
+    counts = {kind: sum(finding.severity == kind for finding in found) for kind in ("error", "warning", "note")}
+    print(", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items()))
 
 
 def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:

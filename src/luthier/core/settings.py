@@ -143,3 +143,19 @@ class NetworkSettings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} | {
             **self.network_args
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckSettings:
+    """Which checks for silent mistakes run before training and during it: the section `[check]` of a run file.
+
+    Raises:
+        SettingError: a value of the wrong type.
+    """
+
+    check: bool = _setting(True, "Look for mistakes that raise no error; one of severity error stops the run")
+    select: tuple[str, ...] = _setting((), "Only checks of this code or group (data, module, criterion, …)")
+    ignore: tuple[str, ...] = _setting((), "Leave out checks of this code or group")
+
+    def __post_init__(self) -> None:
+        check_types(self, where="[check]")

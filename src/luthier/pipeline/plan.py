@@ -12,7 +12,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
-from luthier.core.settings import DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
 from luthier.errors import NetworkError, SettingError
 from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, normalisation
@@ -24,6 +24,7 @@ from luthier.store.bundle import Bundle, load_bundle
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
 _RECIPE = {item.name for item in fields(Recipe)}
+_CHECK = {item.name for item in fields(CheckSettings)}
 
 
 @dataclass
@@ -37,6 +38,7 @@ class Plan:
         recipe: How to train.
         reasons: Why, by field.
         start: The bundle whose weights training starts from, if any.
+        checks: Which checks run.
     """
 
     settings: DataSettings
@@ -45,6 +47,7 @@ class Plan:
     recipe: Recipe
     reasons: dict[str, str]
     start: Bundle | None = None
+    checks: CheckSettings = CheckSettings()
 
     @property
     def schema(self) -> Schema:
@@ -54,7 +57,7 @@ class Plan:
     def toml(self, relative_to: Path | None = None) -> str:
         """Return the plan as a run file, which `luthier train` takes."""
         return write_run_file(
-            self.settings, self.schema, self.blueprint, self.recipe, self.reasons, relative_to=relative_to
+            self.settings, self.schema, self.blueprint, self.recipe, self.reasons, self.checks, relative_to=relative_to
         )
 
     def __str__(self) -> str:
@@ -68,7 +71,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
             (`.toml`), or a frame.
         target: Column to predict, or several.
-        **given: Fields of `DataSettings`, `NetworkSettings` and `Recipe`.
+        **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
     Raises:
         SettingError: an unknown or wrong setting.
@@ -82,6 +85,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if target:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
+    checks = CheckSettings(**parts["check"])
     if isinstance(source, str | Path):
         if Path(source).suffix == ".toml":
             file = read_run_file(Path(source))
@@ -93,6 +97,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
                 )
             settings, blueprint = file.data, file.blueprint
             recipe_fields = {**file.recipe, **recipe_fields}
+            checks = replace(file.checks, **parts["check"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
         else:
             settings = DataSettings(source=str(source), **parts["data"])
@@ -147,19 +152,19 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         if hasattr(part.source, "channels_last"):
             part.source.channels_last = recipe.memory_format == "channels_last"
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
-    return Plan(settings, prepared, chosen, recipe, reasons, bundle)
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
 
 
 def _sorted(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    parts: dict[str, dict[str, Any]] = {"data": {}, "network": {}, "recipe": {}}
+    parts: dict[str, dict[str, Any]] = {"data": {}, "network": {}, "recipe": {}, "check": {}}
     for name, value in given.items():
         home = next(
-            (part for part, known in zip(parts, (_DATA, _NETWORK, _RECIPE), strict=True) if name in known), None
+            (part for part, known in zip(parts, (_DATA, _NETWORK, _RECIPE, _CHECK), strict=True) if name in known), None
         )
         if home is None:
             raise SettingError(
                 f"there is no setting {name!r}",
-                hint=did_you_mean(name, _DATA | _NETWORK | _RECIPE),
+                hint=did_you_mean(name, _DATA | _NETWORK | _RECIPE | _CHECK),
                 code="setting-unknown",
             )
         parts[home][name] = value

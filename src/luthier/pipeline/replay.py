@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.core.rng import kept_rng
+from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError
 from luthier.pipeline.train import fit_arguments, make_module, open_run
 from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
@@ -13,7 +14,6 @@ from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
 from luthier.training.replay import Replay, find_not_finite, replay_steps, replay_validation
 from luthier.training.settings import steps_per_epoch
-from luthier.training.stepping import without_compiler
 
 _log = logging.getLogger("luthier")
 

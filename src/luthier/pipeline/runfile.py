@@ -15,12 +15,12 @@ from luthier.core.names import did_you_mean
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
-from luthier.core.settings import DataSettings
+from luthier.core.settings import CheckSettings, DataSettings
 from luthier.errors import SettingError
 from luthier.networks.foreign import source_file
 
 _PATHS = ("source", "valid", "test", "weights", "start")
-_SECTIONS = ("data", "blueprint", "recipe")
+_SECTIONS = ("data", "blueprint", "recipe", "check")
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class RunFile:
     data: DataSettings
     blueprint: Blueprint | None
     recipe: dict[str, Any]
+    checks: CheckSettings = CheckSettings()
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -67,7 +68,8 @@ def read_run_file(path: Path) -> RunFile:
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(base / file))
     recipe = {name: None if value == "none" else value for name, value in document.get("recipe", {}).items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
-    return RunFile(data, blueprint, recipe)
+    checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
+    return RunFile(data, blueprint, recipe, checks)
 
 
 def read_reasons(path: Path) -> dict[str, str]:
@@ -83,6 +85,7 @@ def write_run_file(
     blueprint: Blueprint,
     recipe: Recipe,
     reasons: Mapping[str, str],
+    checks: CheckSettings = CheckSettings(),  # noqa: B008  (frozen)
     *,
     relative_to: Path | None = None,
 ) -> str:
@@ -94,6 +97,7 @@ def write_run_file(
         blueprint: The network.
         recipe: How to train.
         reasons: Why, by field.
+        checks: Which checks run.
         relative_to: The folder the file will lie in; without it paths stay as given.
     """
     if relative_to is not None:
@@ -116,6 +120,8 @@ def write_run_file(
     lines += ["", "[blueprint]", *_lines([("family", blueprint.family)], reasons)]
     lines += ["", "[blueprint.arguments]", *_lines(blueprint.arguments.items(), reasons)]
     lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
+    if checks != CheckSettings():
+        lines += ["", "[check]", *_lines(to_plain(checks).items(), {})]
     return "\n".join(lines) + "\n"
 
 

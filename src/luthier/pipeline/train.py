@@ -52,7 +52,7 @@ def train(
         run: The run's folder; by default a new one under `runs/`. It is never overwritten.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
-        **given: Fields of `DataSettings`, `NetworkSettings` and `Recipe`.
+        **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
     Returns:
         The result; `.predict`, `.model` and `.test` (figures on the test rows) are the ones to look at.
@@ -129,6 +129,7 @@ def fit_arguments(plan: Plan, module: nn.Module) -> dict[str, Any]:
         "valid": valid.source if valid else None,
         "recipe": plan.recipe,
         "metrics": metrics_for(plan.schema) if valid else (),
+        "check": plan.checks,
     }
 
 

@@ -10,9 +10,12 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from luthier.checks.static import check_optimizer
+from luthier.checks.look import chosen_rules, look
+from luthier.checks.subject import Subject
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
+from luthier.core.settings import CheckSettings
+from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import Step
@@ -23,6 +26,7 @@ from luthier.training.folder import arguments_of, continue_run, open_folder
 from luthier.training.freezing import freeze
 from luthier.training.loop import keep_weights
 from luthier.training.loop import train as train_run
+from luthier.training.monitoring import Monitoring
 from luthier.training.optimizers import make_optimizer
 from luthier.training.progress import Progress, is_watched
 from luthier.training.record import Record
@@ -38,7 +42,6 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
-from luthier.training.stepping import without_compiler
 
 _log = logging.getLogger("luthier")
 
@@ -57,7 +60,7 @@ def fit(
     callbacks: Iterable[Any] = (),
     run: str | Path | None = None,
     device: str | torch.device | None = None,
-    check: bool = True,
+    check: bool | CheckSettings = True,
     restore_best: bool = True,
     seed: int | None = None,
     target_key: str | None = None,
@@ -82,8 +85,9 @@ def fit(
         run: A folder for the run's record and checkpoints. The same call again continues an unfinished run, and
             returns a finished one. Without it no file is written.
         device: Where to train; None is where the module is.
-        check: Look for mistakes that raise no error: an optimizer over other parameters, outputs and targets that
-            an elementwise loss would broadcast. An error stops the run; no bit of it depends on this.
+        check: Look for mistakes that raise no error, before the first epoch and during the run, as `luthier.check`
+            does; one of severity error stops the run. `CheckSettings(ignore=[…])` leaves some out; no bit of the run
+            depends on it.
         restore_best: Leave the weights of the best epoch in the module (by `monitor`); False leaves the last.
         seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
             DataLoader nothing is drawn; else one seed for the order is drawn from torch's generator.
@@ -166,7 +170,7 @@ def make_run(
     callbacks: Iterable[Any] = (),
     folder: Path | None = None,
     device: str | torch.device | None = None,
-    check: bool = True,
+    check: bool | CheckSettings = True,
     restore_best: bool = True,
     target_key: str | None = None,
 ) -> Run:
@@ -175,8 +179,10 @@ def make_run(
     Raises:
         LuthierError: as `fit` does, before it trains.
     """
+    checks = check if isinstance(check, CheckSettings) else CheckSettings(check=check)
     place = place_module(module, device, recipe)
     freeze(module, recipe.freeze)
+    given_metrics = list(metrics.values() if isinstance(metrics, Mapping) else metrics)
     loss, metric_list = choose_criterion(criterion, step, recipe, train, place), as_metrics(metrics)
     if step is not None and metric_list:
         raise SettingError(
@@ -205,7 +211,7 @@ def make_run(
         valid=feeds[1],
         recipe=recipe,
         metrics=metric_list,
-        callbacks=_with_own(list(callbacks), recipe, has_folder=folder is not None, check=check),
+        callbacks=_with_own(list(callbacks), recipe, has_folder=folder is not None, checks=checks),
         device=place,
         state=RunState(seed=seed),
         record=Record(folder / "record.jsonl" if folder else None),
@@ -214,10 +220,15 @@ def make_run(
         average=_average(module, recipe),
         scaler=torch.amp.GradScaler(place.type) if recipe.precision == "fp16" else None,
         restore_best=restore_best,
-        check=check,
+        check=checks.check,
     )
-    if check:
-        run.find(check_optimizer(module, optimizer))
+    if checks.check:
+        subject = Subject(
+            module, train, valid, criterion=loss, optimizer=optimizer, step=step, target_key=target_key,
+            metrics=[metric for metric in given_metrics if callable(metric) and not hasattr(metric, "update")],
+        )  # fmt: skip
+        rules = [rule for rule in chosen_rules(checks.select, checks.ignore) if rule.is_cheap]
+        run.find(look(subject, rules))
     run.arguments = arguments_of(run)
     return run
 
@@ -247,16 +258,16 @@ def _seed(recipe: Recipe, train: Any) -> int:
     return 0 if is_loader(train) else draw_seed()
 
 
-def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, check: bool) -> list[Any]:
+def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, checks: CheckSettings) -> list[Any]:
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
     if recipe.max_time_s is not None:
         callbacks.append(TimeLimit(recipe.max_time_s))
     if is_watched(sys.stdout) and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.append(Progress())
-    if check:
-        callbacks.append(ValidationWatch())
-    if check and not has_folder:
+    if checks.check:
+        callbacks += [ValidationWatch(), Monitoring(checks.ignore)]
+    if checks.check and not has_folder:
         callbacks.append(Memory())
     if has_folder:  # last, so that a checkpoint holds what the others made of the same moment
         callbacks.append(

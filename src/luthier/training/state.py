@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
+from luthier.core.stepping import updater
 from luthier.data.feeds import Feed
 from luthier.errors import CheckError, LuthierError, TrainingError
 from luthier.metrics.criteria import Criterion
@@ -26,7 +27,6 @@ from luthier.store.bundle import load_weights, module_weights
 from luthier.training.callbacks import MOMENTS, Callback, Stop
 from luthier.training.record import Record
 from luthier.training.schedules import Schedule
-from luthier.training.stepping import updater
 
 _log = logging.getLogger("luthier")
 
@@ -113,9 +113,15 @@ class Run:
         for finding in findings:
             if finding.severity == "error":
                 where = f" ({finding.where})" if finding.where else ""
-                hint = f"{finding.fix}; if it is meant, pass check=False"
+                hint = f"{finding.fix}; if it is meant, leave this check out: ignore {finding.code}"
                 raise CheckError(finding.what + where, hint=hint, code=finding.code)
-            _log.warning("%s", finding)
+            _log.log(logging.WARNING if finding.severity == "warning" else logging.DEBUG, "%s", finding)
+
+    def note_findings(self) -> None:
+        """Add what the checks found before the first step to the record, once in a run's lives."""
+        if not any(row["event"] == "finding" for row in self.record):
+            for finding in self.findings:
+                self.note({"event": "finding", **asdict(finding)})
 
     def tell(self, moment: str) -> None:
         """Call the callbacks of a moment in list order; the first `Stop` stands."""

@@ -1,0 +1,210 @@
+# ruff: noqa: E501  (rows of a table)
+"""What the checks find, what they say of sound programs, and what they cost.
+
+    python -m benchmarks.checks [--seeds 5] [--quick] [--cost]
+
+Programs: the planted mistakes and field reports of tests/checks, each with its sound twin, and the sound programs that
+look wrong. Ways: as they are; bfloat16 autocast; loaders with batches of 2 and of 64; dict batches.
+`--cost`: seconds of the default checks before Fashion-MNIST and Adult, and of the monitors in a step.
+"""
+
+import argparse
+import inspect
+import logging
+import statistics
+import tempfile
+import time
+import warnings
+from collections import Counter
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from tests.checks.field import FIELD
+from tests.checks.pairs import PAIRS
+from tests.checks.program import Parts
+from tests.checks.sound import SOUND
+from tests.checks.test_checks import CODES
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+import luthier
+from benchmarks.data import adult, fashion_mnist
+from luthier.checks.look import check
+from luthier.checks.watch import watch
+from luthier.core.finding import Finding
+from luthier.pipeline.plan import design
+from luthier.pipeline.train import fit_arguments, make_module
+from luthier.training.progress import Progress
+
+WAYS = ("plain", "bfloat16", "batch 2", "batch 64", "dict")
+
+
+class Named(Dataset[Any]):
+    """Samples as dicts: the module's own argument names, and `target`."""
+
+    def __init__(self, tensors: tuple[Tensor, ...], names: list[str]) -> None:
+        self.tensors, self.names = tensors, [*names, "target"]
+
+    def __len__(self) -> int:
+        return len(self.tensors[-1])
+
+    def __getitem__(self, i: int) -> Any:
+        return {name: tensor[i] for name, tensor in zip(self.names, self.tensors, strict=True)}
+
+
+def wrapped(data: Any, way: str, module: nn.Module, *, shuffle: bool) -> Any:
+    """Return tensors in another container; anything else as it is."""
+    if not (isinstance(data, tuple) and all(isinstance(x, Tensor) for x in data)) or way in ("plain", "bfloat16"):
+        return data
+    if way == "dict":
+        names = [
+            name for name, p in inspect.signature(module.forward).parameters.items() if p.kind is not p.VAR_POSITIONAL
+        ]
+        if len(names) < len(data) - 1:
+            return data
+        return DataLoader(Named(data, names[: len(data) - 1]), batch_size=16, shuffle=shuffle)
+    size = int(way.split()[1])
+    has_norm = any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in module.modules())
+    return DataLoader(TensorDataset(*data), batch_size=size, shuffle=shuffle, drop_last=has_norm)
+
+
+def findings_of(parts: Parts, way: str) -> list[Finding]:
+    context: Any = torch.autocast("cpu", dtype=torch.bfloat16) if way == "bfloat16" else nullcontext()
+    with context:
+        if parts.loop is not None:
+            with watch(parts.module, parts.optimizer) as seen:
+                parts.loop()
+            return seen.findings
+        takes_whole = parts.step is not None
+        train = parts.train if takes_whole else wrapped(parts.train, way, parts.module, shuffle=True)
+        valid = parts.valid if takes_whole else wrapped(parts.valid, way, parts.module, shuffle=False)
+        return check(
+            parts.module,
+            train,
+            valid,
+            criterion=parts.criterion,
+            optimizer=parts.optimizer,
+            step=parts.step,
+            **parts.extra,
+        )
+
+
+def table(seeds: int, ways: tuple[str, ...]) -> None:
+    """Print hits, right class first, and what is said of sound programs."""
+    print(
+        "| way | bugs | found | right class first | sound programs | with an error | with a warning | median s | 95 % s |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
+    missed: Counter[str] = Counter()
+    false: Counter[str] = Counter()
+    for way in ways:
+        bugs = found = first = sound = errors = warned = 0
+        seconds: list[float] = []
+        for seed in range(seeds):
+            programs = [
+                (str(pair), pair.bug, pair.make(broken, seed), broken)
+                for pair in [*PAIRS, *FIELD]
+                for broken in (True, False)
+            ]
+            programs += [(program.name, "", program.make(seed), False) for program in SOUND]
+            for name, bug, parts, broken in programs:
+                start = time.perf_counter()
+                loud = [finding for finding in findings_of(parts, way) if finding.severity != "note"]
+                seconds.append(time.perf_counter() - start)
+                if broken:
+                    bugs += 1
+                    found += bool(loud)
+                    first += bool(loud) and loud[0].code.removeprefix("check-") in CODES[bug]
+                    missed[f"{name} ({way})"] += not loud
+                else:
+                    sound += 1
+                    errors += any(finding.severity == "error" for finding in loud)
+                    warned += bool(loud) and not any(finding.severity == "error" for finding in loud)
+                    false.update(f"{name} ({way}): {finding.code}" for finding in loud)
+        print(
+            f"| {way} | {bugs} | {found} ({found / bugs:.1%}) | {first} ({first / bugs:.1%}) | {sound} | {errors} | "
+            f"{warned} ({warned / sound:.1%}) | {statistics.median(seconds):.2f} | {np.quantile(seconds, 0.95):.2f} |",
+            flush=True,
+        )
+    print("\nmissed:", ", ".join(f"{name} x {count}" for name, count in missed.items() if count) or "none")
+    print("said of sound programs:", ", ".join(f"{name} x {count}" for name, count in false.items()) or "nothing")
+
+
+def cost() -> None:
+    """Print what the default checks cost before a run, and the monitors in it."""
+    with tempfile.TemporaryDirectory() as place:
+        x, y = fashion_mnist("train")
+        np.savez(f"{place}/fashion.npz", x=x, y=y)
+        adult().write_csv(f"{place}/adult.csv")
+        for name, target in (("fashion.npz", ()), ("adult.csv", "loan")):
+            plan = design(f"{place}/{name}", target=target)
+            module = make_module(plan)
+            arguments = fit_arguments(plan, module)
+            times = []
+            for _ in range(3):
+                start = time.perf_counter()
+                found = check(
+                    module,
+                    arguments["train"],
+                    arguments["valid"],
+                    criterion=luthier_criterion(plan, arguments),
+                    optimizer=torch.optim.AdamW(module.parameters(), plan.recipe.lr or 1e-3),
+                )
+                times.append(time.perf_counter() - start)
+            loud = [finding.code for finding in found if finding.severity != "note"]
+            print(
+                f"{name}: {statistics.median(times):.2f} s for the checks before the run; said: {', '.join(loud) or 'nothing'}"
+            )
+        ratios = []
+        torch.manual_seed(0)
+        data = (torch.randn(20_000, 32), torch.randint(0, 10, (20_000,)))
+        for _ in range(5):
+            seconds = []
+            for checks in (luthier.CheckSettings(select=("dynamics",)), False):
+                net = nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 10))
+                start = time.process_time()
+                luthier.fit(
+                    net,
+                    data,
+                    (data[0][:2000], data[1][:2000]),
+                    criterion="cross-entropy",
+                    optimizer="Adam",
+                    lr=1e-3,
+                    batch_size=64,
+                    epochs=4,
+                    seed=0,
+                    check=checks,
+                    callbacks=[Progress(quiet=True)],
+                )
+                seconds.append(time.process_time() - start)
+            ratios.append(seconds[0] / seconds[1])
+        print(
+            f"monitors: a run with them costs {statistics.median(ratios):.3f} of one without ({', '.join(f'{r:.3f}' for r in ratios)})"
+        )
+
+
+def luthier_criterion(plan: Any, arguments: dict[str, Any]) -> Any:
+    from luthier.training.settings import choose_criterion
+
+    return choose_criterion(None, None, plan.recipe, arguments["train"], torch.device("cpu"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--quick", action="store_true", help="one seed, as they are")
+    parser.add_argument("--cost", action="store_true")
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    if given.cost:
+        cost()
+    else:
+        table(1 if given.quick else given.seeds, WAYS[:1] if given.quick else WAYS)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,138 @@
+"""`check`: run the rules over a program's parts, and say what they saw."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from torch import nn
+
+from luthier.checks.rule import GROUPS, RULES, WATCHED, Rule
+from luthier.checks.rules import criterion as _criterion
+from luthier.checks.rules import data as _data
+from luthier.checks.rules import evaluation as _evaluation
+from luthier.checks.rules import mixing as _mixing
+from luthier.checks.rules import module as _module
+from luthier.checks.rules import optimizer as _optimizer
+from luthier.checks.subject import Subject
+from luthier.core.finding import Finding
+from luthier.core.names import did_you_mean
+from luthier.core.stepping import without_compiler
+from luthier.errors import SettingError
+
+_log = logging.getLogger("luthier")
+_ALL = (_criterion, _data, _evaluation, _mixing, _module, _optimizer)  # each registers its rules when imported
+_RANK = {"error": 0, "warning": 1, "note": 2}
+MARK = "luthier_ignore"
+
+
+def check(
+    module: nn.Module,
+    train: Any = None,
+    valid: Any = None,
+    *,
+    criterion: Any = None,
+    optimizer: Any = None,
+    step: Callable[..., Any] | None = None,
+    metrics: Sequence[Any] = (),
+    evaluate: Callable[..., Any] | None = None,
+    target_key: str | None = None,
+    select: Iterable[str] = (),
+    ignore: Iterable[str] = (),
+) -> list[Finding]:
+    """Look for mistakes that raise no error, before the first epoch; return what was seen, the gravest first.
+
+    Nothing that is passed in is changed: probes run on copies, with rows taken by number, and every generator is put
+    back. A module that cannot be copied, or data without numbers, is looked at as far as that goes, with a note.
+
+    Args:
+        module: Any `nn.Module`.
+        train: As `fit` takes it: `(inputs, …, targets)`, a `Dataset` or a `DataLoader`.
+        valid: The same for validation.
+        criterion: `(outputs, targets) -> loss`.
+        optimizer: A `torch.optim` instance, or several in a list.
+        step: `step(module, batch) -> loss`, in place of a criterion.
+        metrics: Functions `(outputs, targets) -> number`.
+        evaluate: An own `evaluate(module, loader) -> number`.
+        target_key: The target's name where batches are dicts.
+        select: Codes or groups (`data`, `module`, …) to look for; all by default.
+        ignore: Codes to leave out. A module whose attribute `luthier_ignore` lists codes is left out of those.
+
+    Raises:
+        SettingError: a code that there is not.
+
+    >>> from torch import nn, optim
+    >>> import torch
+    >>> net = nn.Sequential(nn.Linear(4, 3), nn.Softmax(dim=1))
+    >>> x, y = torch.randn(64, 4), torch.randint(3, (64,))
+    >>> found = check(net, (x, y), criterion=nn.CrossEntropyLoss(), optimizer=optim.Adam(net.parameters()))
+    >>> found[0].code
+    'check-double-softmax'
+    """
+    subject = Subject(
+        module, train, valid, criterion=criterion, optimizer=optimizer, step=step, metrics=metrics, evaluate=evaluate,
+        target_key=target_key,
+    )  # fmt: skip
+    return look(subject, chosen_rules(select, ignore))
+
+
+def chosen_rules(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Rule]:
+    """Return the rules of these codes or groups, less those to be left out.
+
+    Raises:
+        SettingError: a name that is neither.
+    """
+    wanted, unwanted = set(select), set(ignore)
+    known = {item.code for item in RULES} | set(GROUPS) | set(WATCHED)
+    for name in wanted | unwanted:
+        if name not in known:
+            raise SettingError(
+                f"there is no rule {name!r}", hint=did_you_mean(name, sorted(known)), code="setting-rule"
+            )
+    return [
+        item
+        for item in RULES
+        if (not wanted or {item.code, item.group} & wanted) and not {item.code, item.group} & unwanted
+    ]
+
+
+def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
+    """Run rules over a subject; return what they saw, the gravest first, without what only follows from it."""
+    found: list[tuple[int, Finding]] = []
+    hidden: set[str] = set()
+    order = {item.code: i for i, item in reversed(list(enumerate(RULES)))}
+    seen: set[tuple[str, str]] = set()
+    with warnings.catch_warnings(), without_compiler(), subject.guarded():
+        warnings.simplefilter("ignore")
+        for item in rules:
+            if item.code in hidden or any(item.code == finding.code for _, finding in found):
+                continue
+            try:
+                findings = list(item.look(subject))
+            except Exception as problem:
+                _log.debug("the rule %s could not look: %s: %s", item.code, type(problem).__name__, problem)
+                continue
+            for finding in findings:
+                if (finding.code, finding.where) in seen or _is_marked(subject.module, finding):
+                    continue
+                seen.add((finding.code, finding.where))
+                found.append((order.get(finding.code, 0), finding))
+                hidden.update(item.hides)
+    kept = [(rank, finding) for rank, finding in found if finding.code not in hidden]
+    notes = [Finding(code="check-partly", severity="note", what=text) for text in subject.notes]
+    return [finding for _, finding in sorted(kept, key=lambda pair: (_RANK[pair[1].severity], pair[0]))] + notes
+
+
+def _is_marked(module: nn.Module, finding: Finding) -> bool:
+    """Whether a module on the way to where it was seen says that it is meant."""
+    if finding.code in getattr(module, MARK, ()):
+        return True
+    path = finding.where.split(",")[0].strip()
+    part: Any = module
+    for name in path.split("."):
+        part = getattr(part, name, None)
+        if part is None:
+            return False
+        if finding.code in (getattr(part, MARK, None) or ()):
+            return True
+    return False

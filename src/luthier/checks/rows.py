@@ -1,0 +1,207 @@
+"""Sample rows by number, of whatever a caller trains on, without iterating the caller's loader."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, default_collate
+
+from luthier.core.batch import Batch, split_batch
+from luthier.core.rng import find_generators, generator_states, kept_rng, put_generators_back, seed_all
+from luthier.data.sources import DatasetSource, Source, TensorSource, as_source
+from luthier.errors import LuthierError
+
+MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 256  # looked at of data in memory, and of data read a sample at a time
+_MOST_COPIED_BYTES = 1 << 28
+
+
+class Rows:
+    """The rows of one split.
+
+    Attributes:
+        n: How many there are.
+        loader: The caller's own DataLoader, where that is what was passed in.
+        dataset: The dataset that is read a sample at a time, or None.
+    """
+
+    def __init__(self, data: Any, *, target_key: str | None = None, split: bool = True) -> None:
+        self.loader = data if isinstance(data, DataLoader) else None
+        self.target_key, self.split = target_key, split
+        self.collate: Any = default_collate
+        self.source: TensorSource | None = None
+        self.dataset: Any = None
+        self.batches: Sequence[Any] | None = None
+        if self.loader is not None:
+            data, self.collate = self.loader.dataset, self.loader.collate_fn
+        if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
+            raise ValueError("its samples have no numbers")
+        if isinstance(data, list) and data and self.loader is None and isinstance(data[0], list | tuple | Mapping):
+            self.batches = data  # ready batches, as they are
+        elif self.loader is None or _is_plain(data):
+            found: Source = as_source(data, target_key=target_key, split=split)
+            if isinstance(found, TensorSource) and (self.loader is None or self.collate is default_collate):
+                self.source = found
+            elif isinstance(found, DatasetSource):
+                self.dataset = found.dataset
+            elif hasattr(found, "batches"):
+                self.source = found  # type: ignore[assignment]  # anything with batches by number will do
+        if self.source is None and self.batches is None:
+            self.dataset = data if self.dataset is None else self.dataset
+        self.n = len(data) if self.source is None else len(self.source)
+        if not self.n:
+            raise ValueError("it holds no sample")
+
+    @cached_property
+    def read_from(self) -> Any:
+        """The dataset, or a copy of it: a `__getitem__` may change what it stands on."""
+        if _bytes_of(self.dataset) > _MOST_COPIED_BYTES:
+            return self.dataset
+        try:
+            return copy.deepcopy(self.dataset)
+        except Exception:
+            return self.dataset
+
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether rows are tensors, indexed at once."""
+        return isinstance(self.source, TensorSource)
+
+    def spread(self, most: int | None = None) -> list[int]:
+        """Return numbers of rows spread evenly over all, at most so many."""
+        limit = most or (MOST_TENSOR_ROWS if self.is_in_memory else MOST_DATASET_ROWS)
+        found: list[int] = np.unique(np.linspace(0, self.n - 1, min(limit, self.n)).astype(int)).tolist()
+        return found
+
+    def batch(self, numbers: Sequence[int], seed: int = 0) -> Batch:
+        """Return the rows of these numbers as one batch, as the caller's collation makes it."""
+        if self.batches is not None:
+            return self._own(self.batches[numbers[0]])
+        if self.source is not None:
+            return next(iter(self.source.batches([torch.tensor(numbers)], 0, 0)))
+        return self._own(self.collate(self.items(numbers, seed)))
+
+    def _own(self, raw: Any) -> Batch:
+        return split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
+
+    def items(self, numbers: Sequence[int], seed: int = 0) -> list[Any]:
+        """Read samples one at a time, the generators seeded before and put back after."""
+        with self._kept():
+            seed_all(seed)
+            return [self.read_from[i] for i in numbers]
+
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        own = find_generators(self.read_from)
+        states = generator_states(own)
+        with kept_rng():
+            try:
+                yield
+            finally:
+                put_generators_back(own, states)
+
+    @cached_property
+    def table(self) -> "Table | None":
+        """The rows looked at in a pass over the data, stacked, or None where they do not stack."""
+        numbers = self.spread()
+        try:
+            if self.batches is not None:
+                parts = [self._own(raw) for raw in self.batches[:64]]
+                inputs = [
+                    _flat([_tensors(part.inputs)[i] for part in parts]) for i in range(len(_tensors(parts[0].inputs)))
+                ]
+                return Table(numbers, [x for x in inputs if x is not None], _flat([part.targets for part in parts]))
+            if self.source is not None:
+                batch = self.batch(numbers)
+            else:
+                batch = split_batch(default_collate(self.items(numbers)), self.target_key)
+        except (LuthierError, RuntimeError, TypeError, ValueError, IndexError, KeyError):
+            return None
+        return Table(numbers, _tensors(batch.inputs), batch.targets if isinstance(batch.targets, Tensor) else None)
+
+
+class Table:
+    """Rows of a split, stacked.
+
+    Attributes:
+        numbers: Which rows these are.
+        inputs: Tensors, each `(N, …)`.
+        targets: `(N, …)`, or None where they are no tensor.
+    """
+
+    def __init__(self, numbers: list[int], inputs: list[Tensor], targets: Tensor | None) -> None:
+        n = len(numbers)
+        self.numbers = numbers
+        self.inputs = [x.detach() for x in inputs if x.ndim and x.shape[0] == n]
+        is_whole = targets is not None and targets.ndim and targets.shape[0] == n
+        self.targets = targets.detach() if is_whole and targets is not None else None
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def features(self) -> Tensor:
+        """All inputs as one row of numbers a sample, shape `(N, D)`, float64."""
+        flat = [x.reshape(len(self), -1).double() for x in self.inputs]
+        return torch.cat(flat, dim=1) if flat else torch.zeros(len(self), 0, dtype=torch.float64)
+
+    @cached_property
+    def classes(self) -> Tensor | None:
+        """Class numbers, shape `(N,)`, where the targets are classes."""
+        y = self.targets
+        if y is None:
+            return None
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = y[:, 0]
+        if y.ndim != 1:
+            return None
+        if y.is_floating_point():
+            values = y.unique()
+            if len(values) != 2 or not bool((values == values.round()).all()):
+                return None
+        return y.long() if len(y.unique()) <= max(2, len(y) // 4) else None
+
+    @cached_property
+    def hashes(self) -> Tensor:
+        """A number for each row's inputs, equal for equal rows (rounded to 5 digits), shape `(N,)`, int64."""
+        rounded = (self.features * 1e5).round().nan_to_num(7.0).clamp(-9e15, 9e15).long()
+        generator = torch.Generator().manual_seed(0)
+        factors = torch.randint(-(2**62), 2**62, (rounded.shape[1],), generator=generator) | 1
+        return (rounded * factors).sum(dim=1)
+
+
+def _flat(parts: list[Any]) -> Tensor | None:
+    return torch.cat(parts) if all(isinstance(part, Tensor) for part in parts) else None
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for item in value for tensor in _tensors(item)]
+    return []
+
+
+def _is_plain(data: Any) -> bool:
+    return type(data) is torch.utils.data.TensorDataset
+
+
+def _bytes_of(value: Any, depth: int = 3) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if not depth:
+        return 0
+    if isinstance(value, Mapping):
+        return sum(_bytes_of(item, depth - 1) for item in value.values())
+    if isinstance(value, list | tuple):
+        some = value[:100]
+        return sum(_bytes_of(item, depth - 1) for item in some) * max(1, len(value) // max(len(some), 1))
+    return sum(_bytes_of(item, depth - 1) for item in getattr(value, "__dict__", {}).values())

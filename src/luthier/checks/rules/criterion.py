@@ -1,0 +1,659 @@
+"""What goes into the loss: is it what this loss takes?"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from luthier.checks.rule import error, note, rule, warning
+from luthier.checks.subject import BINARY, ELEMENTWISE, Passed, Subject
+from luthier.checks.tracing import Call, leaves
+from luthier.core.finding import Finding
+
+_SQUASHING = {"sigmoid": (0.0, 1.0), "sigmoid_": (0.0, 1.0), "hardsigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)}
+_BOUNDED = {
+    **_SQUASHING, "tanh": (-1.0, 1.0), "tanh_": (-1.0, 1.0), "relu": (0.0, math.inf), "relu_": (0.0, math.inf),
+    "softplus": (0.0, math.inf), "exp": (0.0, math.inf), "square": (0.0, math.inf), "abs": (0.0, math.inf),
+    "sin": (-1.0, 1.0), "cos": (-1.0, 1.0), "relu6": (0.0, 6.0), "elu": (-1.0, math.inf), "softsign": (-1.0, 1.0),
+    "log_softmax": (-math.inf, 0.0), "logsigmoid": (-math.inf, 0.0), "normalize": (-1.0, 1.0),
+}  # fmt: skip
+_AFFINE = {"mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "div",
+           "__truediv__", "mul_", "add_", "neg", "__neg__", "rsub", "__getitem__", "select", "mean", "sum",
+           "multiply"}  # fmt: skip
+
+
+def _class_axis(x: Tensor) -> int:
+    return 1 if x.ndim > 1 else 0
+
+
+def _is_simplex(x: Tensor, axis: int) -> bool:
+    x = x.detach().float()
+    return x.shape[axis] > 1 and bool((x >= 0).all()) and bool(((x.sum(axis) - 1).abs() < 1e-2).all())
+
+
+def _log_mass(x: Tensor, axis: int) -> float:
+    """The largest |log sum exp| over rows: 0 for log-probabilities."""
+    return float(x.detach().double().logsumexp(axis).abs().max())
+
+
+def _last(passed: Passed, x: Any) -> str:
+    call = passed.trace.origin(x) if isinstance(x, Tensor) else None
+    return "" if call is None else call.name
+
+
+def losses(s: Subject) -> list[Call]:
+    """Calls of torch's losses on something that is trained, in a pass in evaluation mode."""
+    if not s.has_loss:
+        return []
+    passed = s.train_pass
+    return [call for call in passed.loss_calls if isinstance(call.argument(0, "input"), Tensor)]
+
+
+def _pair(call: Call) -> tuple[Tensor, Any]:
+    return call.argument(0, "input"), call.argument(1, "target")
+
+
+@rule("check-double-softmax", "criterion", hides=["check-output-range", "check-init-scale"])
+def double_softmax(s: Subject) -> Iterator[Finding]:
+    """Cross-entropy applies log-softmax itself, and what it gets has been through one or another squashing already."""
+    fix = "hand the loss raw logits: take the last activation out, and apply softmax where probabilities are wanted"
+    for call in losses(s):
+        if call.name != "cross_entropy":
+            continue
+        x, _ = _pair(call)
+        axis, last = _class_axis(x), _last(s.train_pass, x)
+        if x.shape[axis] < 2:
+            continue
+        if _is_simplex(x, axis):
+            yield error(
+                "check-double-softmax",
+                f"cross-entropy gets probabilities: every row lies in [0, 1] and sums to 1{_by(last)}, so "
+                f"the loss cannot fall below {math.log(1 + (x.shape[axis] - 1) / math.e):.2f}",
+                fix=fix,
+            )
+        elif last in ("log_softmax",) or (last == "log" and _log_mass(x, axis) < 1e-2):
+            yield note(
+                "check-double-softmax",
+                "cross-entropy gets log-probabilities: a second log-softmax changes nothing",
+                fix="use NLLLoss",
+            )
+        elif last in (
+            "sigmoid",
+            "sigmoid_",
+            "hardsigmoid",
+            "tanh",
+            "tanh_",
+            "relu",
+            "relu_",
+            "relu6",
+            "logsigmoid",
+            "softplus",
+        ):
+            low, high = _BOUNDED.get(last, (-1.0, 1.0))
+            yield error(
+                "check-double-softmax",
+                f"cross-entropy gets the output of {last.strip('_')}: logits in [{low:g}, {high:g}] cannot say what "
+                "they need to",
+                fix=fix,
+            )
+        return
+
+
+def _by(name: str) -> str:
+    return f" (the output of {name.strip('_')})" if name else ""
+
+
+@rule("check-nll-input", "criterion", hides=["check-loss-sign", "check-init-scale"])
+def nll_input(s: Subject) -> Iterator[Finding]:
+    """NLLLoss takes log-probabilities, and gets logits or probabilities."""
+    for call in losses(s):
+        if call.name != "nll_loss":
+            continue
+        x, _ = _pair(call)
+        axis = _class_axis(x)
+        mass = _log_mass(x, axis)
+        if mass > 0.05:
+            what = "probabilities" if _is_simplex(x, axis) else "no log-probabilities"
+            yield error(
+                "check-nll-input",
+                f"NLLLoss gets {what}: log-sum-exp of a row is up to {mass:.3g} and not 0",
+                fix="end with log_softmax over the classes, or use CrossEntropyLoss on logits",
+            )
+            return
+
+
+@rule("check-double-sigmoid", "criterion", hides=["check-output-range"])
+def double_sigmoid(s: Subject) -> Iterator[Finding]:
+    """BCEWithLogits applies the sigmoid itself, and what it gets has been through one already."""
+    for call in losses(s):
+        if call.name not in ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss"):
+            continue
+        x, _ = _pair(call)
+        last = _last(s.train_pass, x)
+        bounds = _BOUNDED.get(last)
+        is_unit = bool((x >= 0).all()) and bool((x <= 1).all()) and x.numel() > 8
+        if (bounds and last not in ("normalize", "sin", "cos")) or (is_unit and _stays_within(s, 0.0, 1.0)):
+            seen = f"{float(x.min()):.3g} to {float(x.max()):.3g}"
+            yield error(
+                "check-double-sigmoid",
+                f"{call.name} gets values of {seen}{_by(last)}, and applies a sigmoid itself: "
+                "probabilities stay in a part of [0, 1]",
+                fix="hand it raw logits, or use BCELoss on the probabilities",
+            )
+            return
+
+
+def _stays_within(s: Subject, low: float, high: float) -> bool:
+    """Whether outputs keep to a range when the weights are made twenty times as large."""
+    if s.module_batch is None:
+        return False
+    module = s.fresh(training=False)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(20)
+    found = [x for x in leaves(s.forward(module, s.module_batch)) if x.is_floating_point()]
+    return bool(found) and all(bool((x >= low).all()) and bool((x <= high).all()) for x in found)
+
+
+@rule("check-kl-input", "criterion", hides=["check-loss-sign"])
+def kl_input(s: Subject) -> Iterator[Finding]:
+    """KLDivLoss takes log-probabilities first and probabilities second."""
+    for call in losses(s):
+        if call.name != "kl_div":
+            continue
+        x, target = _pair(call)
+        log_target = bool(call.kwargs.get("log_target", False))
+        if x.ndim and min(_log_mass(x, axis) for axis in range(-1, min(x.ndim, 2))) > 0.05:
+            seen = "probabilities" if _is_simplex(x, -1) else "values that are no log-probabilities"
+            yield error(
+                "check-kl-input",
+                f"KLDivLoss gets {seen} as its input: log-sum-exp of a row is {_log_mass(x, -1):.3g} and not 0",
+                fix="give log_softmax(logits, dim=…) first, and the target's probabilities second",
+            )
+        elif isinstance(target, Tensor) and not log_target and bool((target < 0).any()):
+            yield error(
+                "check-kl-input",
+                "KLDivLoss gets a target with negative values, and log_target is not set",
+                fix="pass probabilities as the target, or log_target=True",
+            )
+
+
+@rule("check-shape-broadcast", "criterion", hides=["check-metric-broadcast"])
+def shape_broadcast(s: Subject) -> Iterator[Finding]:
+    """Outputs (N, 1) meet targets (N,): each is compared with every other, and the mean is learnt."""
+    fix = "give both one shape: targets.unsqueeze(1), or outputs.squeeze(1)"
+    if not s.has_loss:
+        return
+    for call in s.train_pass.trace.calls:
+        is_loss = call.name in ELEMENTWISE | BINARY | {"poisson_nll_loss", "soft_margin_loss"}
+        if not is_loss and (call.name not in PAIRWISE or call.is_inside):
+            continue
+        shapes = broadcast_pair(call)
+        if shapes is not None:
+            yield error(
+                "check-shape-broadcast",
+                f"{call.name.strip('_')} gets shapes {shapes[0]} and {shapes[1]}, and compares each output with every "
+                "target",
+                fix=fix,
+            )
+            return
+
+
+PAIRWISE = {"sub", "__sub__", "rsub", "__rsub__", "mul", "__mul__", "eq", "__eq__", "ne", "__ne__", "gt", "lt", "div",
+            "__truediv__", "add", "__add__", "subtract", "multiply", "where", "logical_and", "__and__", "bitwise_and",
+            "maximum", "minimum"}  # fmt: skip
+
+
+def broadcast_pair(call: Call) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """Return the shapes of two operands that make something larger than both, with no axis added on purpose."""
+    found = [x for x in call.args[:3] if isinstance(x, Tensor)]
+    found += [x for x in (call.kwargs.get("input"), call.kwargs.get("target")) if isinstance(x, Tensor)]
+    if len(found) < 2:
+        return None
+    a, b = found[-2:]
+    if a.shape == b.shape or min(a.numel(), b.numel()) < 2 or a.ndim == b.ndim:
+        return None
+    try:
+        shape = torch.broadcast_shapes(a.shape, b.shape)
+    except RuntimeError:
+        return None
+    larger = shape.numel() > max(a.numel(), b.numel())
+    same = a.numel() == b.numel() or a.shape[0] == b.shape[0]
+    return (tuple(a.shape), tuple(b.shape)) if larger and same else None
+
+
+@rule(
+    "check-softmax-axis",
+    "criterion",
+    hides=[
+        "check-constant-output",
+        "check-learning-rate",
+        "check-batch-mixing",
+        "check-no-gradient",
+        "check-double-softmax",
+        "check-nll-input",
+        "check-output-range",
+        "check-init-scale",
+    ],
+)
+def softmax_axis(s: Subject) -> Iterator[Finding]:
+    """A softmax over the rows of the batch, over one single unit, or a cross-entropy over one single class."""
+    if not s.can_run:
+        return
+    passed = s.train_pass if s.has_loss else s.eval_pass
+    n = s.n
+    for call in passed.trace.calls:
+        if call.name in ("softmax", "log_softmax", "softmin", "gumbel_softmax"):
+            x = call.argument(0, "input")
+            dim = call.argument(1, "dim", call.kwargs.get("dim"))
+            if not isinstance(x, Tensor) or not isinstance(call.output, Tensor):
+                continue
+            if dim is None:
+                dim = 0 if x.ndim in (0, 1, 3) else 1
+            dim = dim % max(x.ndim, 1)
+            if x.ndim and x.shape[dim] == 1 and x.numel() > 1 and _reaches(passed, call.output):
+                yield error(
+                    "check-softmax-axis",
+                    f"{call.name} over an axis of one unit (shape {tuple(x.shape)}) always gives 1",
+                    where=call.layer,
+                    fix="two classes in one unit take a sigmoid: BCEWithLogitsLoss on the logit",
+                )
+                return
+            if x.ndim > 1 and dim == 0 and x.shape[0] == n and list(x.shape).count(n) == 1:
+                yield error(
+                    "check-softmax-axis",
+                    f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch: each row's answer "
+                    "depends on its neighbours",
+                    where=call.layer,
+                    fix="softmax over the classes: dim=1, or dim=-1",
+                )
+                return
+        if call.name == "cross_entropy" and call in passed.loss_calls:
+            x, _target = _pair(call)
+            if x.ndim > 1 and x.shape[1] == 1:
+                yield error(
+                    "check-softmax-axis",
+                    f"cross-entropy over one single class (logits {tuple(x.shape)}) is always 0",
+                    fix="give two outputs, or one with BCEWithLogitsLoss",
+                )
+                return
+    for call in losses(s):
+        x, _ = _pair(call)
+        if call.name in ("nll_loss", "cross_entropy") and x.ndim > 2 and isinstance(x, Tensor):
+            last = passed.trace.origin(x)
+            dim = last.argument(1, "dim") if last is not None and last.name in ("softmax", "log_softmax") else None
+            if last is not None and dim is not None and last.output is x and dim % x.ndim != 1:
+                yield error(
+                    "check-softmax-axis",
+                    f"{last.name} goes over axis {dim % x.ndim} of {tuple(x.shape)}, and the classes stand in axis 1",
+                    where=last.layer,
+                    fix="dim=1",
+                )
+
+
+def _reaches(passed: Passed, x: Tensor) -> bool:
+    """Whether a value is (but for its shape) an output of the module, or goes into the loss."""
+    ends = [*leaves(passed.outputs), *(call.argument(0, "input") for call in passed.loss_calls)]
+    return any(isinstance(end, Tensor) and (end is x or _origin_output(passed, end) is x) for end in ends)
+
+
+def _origin_output(passed: Passed, x: Tensor) -> Any:
+    call = passed.trace.origin(x)
+    return None if call is None else call.output
+
+
+@rule("check-target-range", "criterion", hides=["check-output-range", "check-loss-for-classes", "check-loss-sign"])
+def target_range(s: Subject) -> Iterator[Finding]:
+    """Targets that the loss is not made for: outside [0, 1] in a binary cross-entropy, 0 and 1 in a hinge loss."""
+    for call in losses(s):
+        _x, target = _pair(call)
+        if not isinstance(target, Tensor):
+            continue
+        low, high = float(target.min()), float(target.max())
+        if call.name in BINARY and (low < 0 or high > 1):
+            yield error(
+                "check-target-range",
+                f"{call.name} gets targets of {low:g} to {high:g}, and takes 0 to 1: the loss has no floor",
+                fix="code the classes as 0 and 1",
+            )
+        elif call.name in ("hinge_embedding_loss", "soft_margin_loss") and {*target.unique().tolist()} == {0.0, 1.0}:
+            yield error(
+                "check-target-range",
+                f"{call.name} gets targets 0 and 1, and takes -1 and 1: rows of 0 teach nothing",
+                fix="targets * 2 - 1",
+            )
+
+
+@rule("check-output-range", "criterion")
+def output_range(s: Subject) -> Iterator[Finding]:
+    """The last activation cannot reach the targets: a sigmoid for values beyond 1, a ReLU for negative ones."""
+    for call in losses(s):
+        if call.name not in ELEMENTWISE | {"poisson_nll_loss"}:
+            continue
+        x, target = _pair(call)
+        bounds = _bounds(s.train_pass, x)
+        if bounds is None or not isinstance(target, Tensor) or target.requires_grad:
+            continue
+        if call.name == "poisson_nll_loss":
+            continue
+        name, low, high = bounds
+        low, high = min(low, high), max(low, high)
+        y = target.detach().double()
+        table = None if s.rows is None else s.rows.table
+        if table is not None and table.targets is not None and table.targets.shape[1:] == target.shape[1:]:
+            y = table.targets.double()
+        slack = 0.02 * max(float(y.std()) if y.numel() > 1 else 0.0, 1e-9)
+        outside = (y < low - slack) | (y > high + slack)
+        share = float(outside.double().mean())
+        if share > 0.05:
+            yield error(
+                "check-output-range",
+                f"the last step is {name.strip('_')}, whose values lie in [{low:.3g}, {high:.3g}], and {share:.0%} "
+                "of the targets "
+                f"({float(y.min()):.3g} to {float(y.max()):.3g}) lie outside",
+                fix="end with a linear layer, or scale the targets into that range",
+            )
+            return
+
+
+def _bounds(passed: Passed, x: Tensor) -> tuple[str, float, float] | None:
+    """Return the last activation and the range it can give, through scalings and shifts by constants after it."""
+    chain: list[tuple[Call, Tensor]] = []
+    for _ in range(16):
+        call = passed.trace.origin(x)
+        if call is None:
+            return None
+        if call.name in ("clamp", "clip", "hardtanh", "clamp_"):
+            default = -1.0 if call.name == "hardtanh" else -math.inf
+            low = call.argument(1, "min_val" if call.name == "hardtanh" else "min", default)
+            high = call.argument(2, "max_val" if call.name == "hardtanh" else "max", -default)
+            bounds = tuple(-math.inf * sign if v is None else float(v) for v, sign in ((low, 1), (high, -1)))
+            name = call.name
+            break
+        if call.name in _BOUNDED:
+            bounds, name = _BOUNDED[call.name], call.name
+            break
+        if call.name in ("pow", "__pow__") and call.argument(1, "exponent") == 2:
+            bounds, name = (0.0, math.inf), "a square"
+            break
+        if call.name not in _AFFINE:
+            return None
+        inner = [value for value in call.tensors if id(value) in passed.trace.made_by]
+        if len(inner) != 1 or any(value.requires_grad for value in call.tensors if value is not inner[0]):
+            return None
+        chain.append((call, inner[0]))
+        x = inner[0]
+    else:
+        return None
+    values = list(bounds)
+    for call, taken in reversed(chain):
+        if call.name in ("__getitem__", "select", "mean"):
+            continue
+        if call.name == "sum" or not isinstance(call.output, Tensor):
+            return None
+        found = []
+        for value in values:
+            args = [torch.tensor(value) if item is taken else item for item in call.args]
+            result = getattr(torch.Tensor, call.name, None) or getattr(torch, call.name)
+            answer = result(*args, **call.kwargs)
+            found.append(answer)
+        values = [float(found[0].min()), float(found[1].max())] if float(found[0].min()) <= float(found[1].max()) else [
+            float(found[1].min()), float(found[0].max())]  # fmt: skip
+    return name, values[0], values[1]
+
+
+@rule("check-class-weights", "criterion")
+def class_weights(s: Subject) -> Iterator[Finding]:
+    """Class weights that favour the frequent classes, or stand in another order than the classes."""
+    table = None if s.rows is None else s.rows.table
+    if table is None or table.targets is None:
+        return
+    for call in losses(s):
+        if call.name in ("cross_entropy", "nll_loss"):
+            weight = call.argument(2, "weight")
+            y = table.targets
+            if not isinstance(weight, Tensor) or weight.ndim != 1 or y.is_floating_point() or len(weight) < 2:
+                continue
+            counts = torch.bincount(y[(y >= 0) & (y < len(weight))].reshape(-1), minlength=len(weight)).double()
+            seen = counts > 0
+            w, c = weight.detach().double()[seen].clamp(min=1e-12), counts[seen]
+            if len(w) < 2 or float(w.max() / w.min()) < 1.2 or float(c.max() / c.min()) < 1.3:
+                continue
+            correlation = float(torch.corrcoef(torch.stack([w.log(), c.log()]))[0, 1])
+            inverse = 1 / c
+            w_share, usual = w / w.sum(), inverse / inverse.sum()
+            same_set = torch.allclose(w_share.sort().values, usual.sort().values, rtol=0.15)
+            is_permuted = same_set and not torch.allclose(w_share, usual, rtol=0.3)
+            if correlation > 0.3 or is_permuted:
+                what = (
+                    "stand in another order than the classes"
+                    if is_permuted and correlation <= 0.3
+                    else "are larger for the frequent classes"
+                )
+                yield warning(
+                    "check-class-weights",
+                    f"the class weights {what}: weights {_few(w)} for {_few(c)} rows",
+                    fix="weight = n / (classes * count of the class), in the order of the class numbers",
+                )
+            return
+        if call.name == "binary_cross_entropy_with_logits":
+            weight = call.kwargs.get("pos_weight")
+            y = table.targets
+            if not isinstance(weight, Tensor) or weight.numel() not in (1, y.shape[-1]):
+                continue
+            share = y.double().reshape(-1, weight.numel()).mean(0)
+            wrong = ((weight > 1.1) & (share > 0.6)) | ((weight < 0.9) & (share < 0.4))
+            if bool(wrong.any()):
+                i = int(wrong.nonzero()[0])
+                yield warning(
+                    "check-class-weights",
+                    f"pos_weight is {float(weight.reshape(-1)[i]):.3g}, and {float(share[i]):.0%} of the labels "
+                    "are positive: the frequent side is weighted up",
+                    fix="pos_weight = negatives / positives",
+                )
+                return
+
+
+def _few(values: Tensor) -> str:
+    return ", ".join(f"{value:.3g}" for value in values[:6].tolist()) + ("…" if len(values) > 6 else "")
+
+
+@rule("check-loss-for-classes", "criterion")
+def loss_for_classes(s: Subject) -> Iterator[Finding]:
+    """Class numbers learnt as quantities, by a squared or absolute error."""
+    table = None if s.rows is None else s.rows.table
+    if table is None or table.targets is None or len(table) < 40 or table.targets.numel() != len(table):
+        return
+    y = table.targets.reshape(-1).double()
+    cut = y[y != y.round()]
+    for call in losses(s):
+        target = call.argument(1, "target")
+        if (
+            call.name in ("cross_entropy", "nll_loss")
+            and len(cut)
+            and isinstance(target, Tensor)
+            and not target.is_floating_point()
+        ):
+            yield error(
+                "check-loss-for-classes",
+                f"targets such as {float(cut[0]):g} are cut to whole numbers and taken for classes",
+                fix="a number is learnt with MSELoss",
+            )
+            return
+    values = y.unique()
+    if (
+        not 2 <= len(values) <= 30
+        or bool((values != values.round()).any())
+        or float(values.max() - values.min()) >= 2 * len(values)
+    ):
+        return
+    for call in losses(s):
+        _x, target = _pair(call)
+        if call.name not in ELEMENTWISE or not isinstance(target, Tensor) or target.numel() != len(s.batch):
+            continue
+        if len(values) == 2 or _is_nominal(table.features, y):
+            kind = "two classes" if len(values) == 2 else f"{len(values)} classes without an order"
+            yield warning(
+                "check-loss-for-classes",
+                f"{call.name} learns targets {_few(values)} as quantities, and they look like {kind}",
+                fix="one output a class and CrossEntropyLoss; for two classes one logit and BCEWithLogitsLoss",
+            )
+            return
+
+
+def _is_nominal(features: Tensor, y: Tensor) -> bool:
+    """Whether classes are told apart, and not along one line: by ridge regression, and by the means of the classes."""
+    x = features.nan_to_num()
+    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-9)
+    generator = torch.Generator().manual_seed(0)
+    width = min(256, max(16, len(x) // 4))
+    random = torch.randn(x.shape[1], width, generator=generator, dtype=torch.float64) / max(x.shape[1], 1) ** 0.5
+    x = torch.cat([x[:, :512], (x @ random).relu(), torch.ones(len(x), 1, dtype=torch.float64)], dim=1)
+    classes, index = y.unique(return_inverse=True)
+    order = torch.randperm(len(x), generator=generator)
+    train, test = order[: len(x) // 2], order[len(x) // 2 :]
+    one_hot = torch.nn.functional.one_hot(index, len(classes)).double()
+    both = torch.cat([one_hot, y[:, None]], dim=1)
+    gram = x[train].T @ x[train] + len(train) * 0.01 * torch.eye(x.shape[1], dtype=torch.float64)
+    found = x[test] @ torch.linalg.solve(gram, x[train].T @ (both[train] - both[train].mean(0))) + both[train].mean(0)
+    by_class = float((found[:, :-1].argmax(1) == index[test]).double().mean())
+    by_line = float(((found[:, -1:] - classes).abs().argmin(1) == index[test]).double().mean())
+    if by_class < max(0.45, 1.8 / len(classes)):
+        return False
+    return by_class > by_line + 0.2 or _order(x[:, : features.shape[1]], index, len(classes)) < 0.4
+
+
+def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
+    """Return how far the distances between the classes' means go with the distances of their numbers."""
+    hot = torch.nn.functional.one_hot(index, num_classes).double()
+    means = hot.T @ x / hot.sum(0)[:, None]
+    i, j = torch.triu_indices(num_classes, num_classes, 1)
+    if len(i) < 3:
+        return 1.0
+    pairs = torch.stack([torch.cdist(means, means)[i, j], (i - j).abs().double()])
+    return float(torch.corrcoef(pairs)[0, 1].nan_to_num(1.0))
+
+
+@rule("check-loss-sum", "criterion")
+def loss_sum(s: Subject) -> Iterator[Finding]:
+    """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
+    if not s.has_loss or s.criterion is None or s.n < 4:
+        return
+    passed = s.eval_pass
+    if not isinstance(passed.loss, Tensor) or not isinstance(passed.outputs, Tensor):
+        return
+    half = s.n // 2
+    targets = passed.batch.targets
+    if not isinstance(targets, Tensor) or passed.outputs.shape[0] != s.n or targets.shape[:1] != (s.n,):
+        return
+    parts = [
+        float(s.criterion(passed.outputs[rows].detach(), targets[rows]))
+        for rows in (slice(0, half), slice(half, 2 * half))
+    ]
+    whole = float(s.criterion(passed.outputs[: 2 * half].detach(), targets[: 2 * half]))
+    if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
+        is_meant = len(passed.loss_calls) != 1
+        say = note if is_meant else warning
+        yield say(
+            "check-loss-sum",
+            f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
+            f"{parts[1]:.4g}): the update grows with the batch size",
+            fix="reduction='mean', or divide by the number of rows",
+        )
+
+
+@rule("check-padding-in-loss", "criterion")
+def padding_in_loss(s: Subject) -> Iterator[Finding]:
+    """Padded positions count in the loss: the network learns to say the padding, and the figure looks good."""
+    if not s.has_loss or s.step is not None:
+        return
+    passed, n = s.train_pass, s.n
+    targets, outputs = passed.batch.targets, passed.outputs
+    if (
+        not isinstance(targets, Tensor)
+        or not isinstance(outputs, Tensor)
+        or targets.ndim < 2
+        or not outputs.is_floating_point()
+    ):
+        return
+    if targets.shape[0] != n or outputs.ndim < 3 or outputs.shape[0] != n:
+        return
+    length = targets.shape[1]
+    axis = next((axis for axis in (1, 2) if outputs.shape[axis] == length), None)
+    if axis is None or length < 3:
+        return
+    places = padding_of(leaves(passed.batch.inputs), n, length)
+    if places is None:
+        places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
+    if places is None:
+        return
+    again = s.pass_over(s.fresh(training=False), s.batch)
+    if not isinstance(again.loss, Tensor) or not again.loss.requires_grad:
+        return
+    gradient = torch.autograd.grad(again.loss, again.outputs, allow_unused=True)[0]
+    if gradient is None:
+        return
+    felt = gradient.abs().sum(tuple(i for i in range(gradient.ndim) if i not in (0, axis))) > 0
+    share = float((felt & places).sum() / felt.sum().clamp(min=1))
+    if share > 0.02:
+        yield warning(
+            "check-padding-in-loss",
+            f"{share:.0%} of the positions that the loss counts are padding after the end of a sequence",
+            fix="leave them out: ignore_index= for class targets, or a mask times the loss over its sum",
+        )
+
+
+def tail_of(values: Tensor) -> Tensor | None:
+    """Return where rows `(N, T)` end in a run of one value that stands nowhere else, of varying length, or None."""
+    n, length = values.shape
+    last = values[:, -1]
+    value = last.mode().values
+    run = (values == value).flip(1).long().cumprod(1).sum(1)  # (N,), the length of the run at the end
+    places = torch.arange(length) >= (length - run)[:, None]
+    elsewhere = float(((values == value) & ~places).double().mean())
+    is_varied = len(run.unique()) >= min(3, n)
+    share = float((run > 0).double().mean())
+    return places if is_varied and share >= 0.3 and elsewhere < 0.01 and float(places.double().mean()) > 0.03 else None
+
+
+def padding_of(inputs: list[Tensor], n: int, length: int) -> Tensor | None:
+    """Return which positions of the inputs `(N, T, …)` are padding, where that can be seen, or None."""
+    for x in inputs:
+        if x.ndim >= 2 and x.shape[:2] == (n, length):
+            flat = x if x.ndim == 2 else x.flatten(2).abs().sum(2)
+            if flat.dtype == torch.bool or len(flat.unique()) <= 2:
+                continue
+            found = tail_of(flat)
+            if found is not None:
+                return found
+    return None
+
+
+@rule("check-loss-sign", "criterion", is_cheap=True)
+def loss_sign(s: Subject) -> Iterator[Finding]:
+    """The loss is turned round, or the optimizer climbs: each step makes it worse."""
+    fix = "minimise the loss as it is: no minus before it, maximize=False"
+    if s.has_loss:
+        passed = s.train_pass
+        calls = [call for call in passed.loss_calls if isinstance(call.output, Tensor) and call.output.requires_grad]
+        if (
+            len(calls) == 1
+            and isinstance(passed.loss, Tensor)
+            and calls[0].output.numel() == 1
+            and s.criterion is not None
+        ):
+            inner, outer = float(calls[0].output), float(passed.loss)
+            if inner > 0 and outer < 0 and abs(inner + outer) < 1e-4 * abs(inner):
+                yield error(
+                    "check-loss-sign",
+                    f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes that larger",
+                    fix=fix,
+                )
+                return
+    climbing = [group for optimizer in s.optimizers for group in optimizer.param_groups if group.get("maximize")]
+    calls = losses(s)
+    if climbing and len(s.optimizers) == 1 and calls and s.step is None:
+        yield error("check-loss-sign", f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix)

@@ -1,0 +1,890 @@
+"""A pass over the data: what stands in it, what stands in it twice, and how it is served."""
+
+import inspect
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import SequentialSampler, WeightedRandomSampler
+
+from luthier.checks.rows import Rows, Table
+from luthier.checks.rule import error, rule, warning
+from luthier.checks.rules.criterion import losses
+from luthier.checks.subject import ELEMENTWISE, WEIGHTED, Subject
+from luthier.checks.tracing import leaves
+from luthier.core.finding import Finding
+from luthier.core.rng import find_generators, generator_states, get_rng_state, kept_rng, put_generators_back, seed_all
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+_SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, -1e6, 1e6, -32768.0, 32767.0)
+
+
+def _table(s: Subject) -> Table | None:
+    return None if s.rows is None else s.rows.table
+
+
+def _both(s: Subject) -> tuple[Table, Table] | None:
+    train, valid = _table(s), None if s.valid_rows is None else s.valid_rows.table
+    if train is None or valid is None or not train.inputs or train.features.shape[1] != valid.features.shape[1]:
+        return None
+    return train, valid
+
+
+def _numbers(rows: list[int], table: Table) -> str:
+    shown = ", ".join(str(table.numbers[i]) for i in rows[:5])
+    return f"row{'s' if len(rows) > 1 else ''} {shown}" + ("…" if len(rows) > 5 else "")
+
+
+@rule(
+    "check-data-not-finite",
+    "data",
+    hides=["check-not-finite", "check-input-scale", "check-no-gradient", "check-learning-rate"],
+)
+def not_finite(s: Subject) -> Iterator[Finding]:
+    """NaN or infinite numbers in the data, which reach the loss."""
+    for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
+        table = None if rows is None else rows.table
+        if table is None or rows is None:
+            continue
+        parts = [("inputs", x) for x in table.inputs] + (
+            [("targets", table.targets)] if table.targets is not None else []
+        )
+        for what, x in parts:
+            if not x.is_floating_point():
+                continue
+            bad = (~torch.isfinite(x)).reshape(len(table), -1).any(1).nonzero().reshape(-1).tolist()
+            if bad and not _is_taken_care_of(s, rows, [table.numbers[i] for i in bad]):
+                say = error if name == "train" else warning
+                yield say(
+                    "check-data-not-finite",
+                    f"{len(bad)} of {len(table)} rows looked at in {name} have NaN or infinite {what}",
+                    where=_numbers(bad, table),
+                    fix="fill or leave out those rows; mask them in the loss",
+                )
+                return
+    yield from _sentinels(s)
+
+
+def _is_taken_care_of(s: Subject, rows: Rows, numbers: list[int]) -> bool:
+    """Whether the loss over bad rows, beside others, is finite all the same."""
+    if not s.has_loss or rows.batches is not None:
+        return False
+    try:
+        batch = rows.batch((numbers[:4] + rows.spread(32))[:32])
+        passed = s.pass_over(s.fresh(training=False), batch)
+        return isinstance(passed.loss, Tensor) and bool(torch.isfinite(passed.loss))
+    except Exception:
+        return False
+
+
+def _sentinels(s: Subject) -> Iterator[Finding]:
+    table = _table(s)
+    if table is None or len(table) < 32 or s.first_is_norm:
+        return
+    parts = [("input column", x) for x in table.inputs if x.ndim == 2 and x.is_floating_point()]
+    if table.targets is not None and table.targets.is_floating_point():
+        parts.append(("target", table.targets.reshape(len(table), -1)))
+    for what, x in parts:
+        for i in range(min(x.shape[1], 512)):
+            column = x[:, i]
+            for value in {float(column.min()), float(column.max())} & set(_SENTINELS):
+                hit = column == value
+                rest = column[~hit & torch.isfinite(column)]
+                count = int(hit.sum())
+                if count < 2 or count < 0.002 * len(column) or len(rest) < 16 or len(rest.unique()) < 8:
+                    continue
+                spread, gap = float(rest.std()), float((rest - value).abs().min())
+                if gap > 6 * max(spread, 1e-9) and abs(value) > 8 * float(rest.abs().max()) * 0.5:
+                    yield warning(
+                        "check-data-not-finite",
+                        f"{count} of {len(column)} rows have {value:g} in {what} {i}, "
+                        f"{gap / max(spread, 1e-9):.0f} spreads away from all others: a mark for missing?",
+                        where=_numbers(hit.nonzero().reshape(-1).tolist(), table),
+                        fix="read it as missing, then fill it or leave it out",
+                    )
+                    return
+
+
+@rule(
+    "check-input-scale",
+    "data",
+    hides=["check-dead-units", "check-init-scale", "check-vanishing", "check-learning-rate"],
+)
+def input_scale(s: Subject) -> Iterator[Finding]:
+    """Inputs that reach the first layer in raw units, or scaled twice."""
+    if not s.can_run or s.module_batch is None:
+        return
+    given = {id(x) for x in leaves(s.eval_pass.batch.inputs)}
+    for name, part, args, _kwargs in s.eval_pass.trace.entered:
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            continue
+        if isinstance(part, _NORMS) and part is not s.module:
+            return
+        if not isinstance(part, WEIGHTED) or not args or not isinstance(args[0], Tensor):
+            continue
+        x = args[0].detach().float()
+        if (
+            s.eval_pass.trace.origin(args[0]) is not None
+            and id(args[0]) not in given
+            and not _is_only_reshaped(s, args[0])
+        ):
+            pass  # what forward has made of it counts, a normaliser for one
+        axis = 1 if isinstance(part, nn.modules.conv._ConvNd) and x.ndim > 2 else x.ndim - 1
+        flat = x.movedim(axis, -1).reshape(-1, x.shape[axis])
+        if flat.shape[0] < 8 or flat.shape[1] == 0:
+            return
+        after = _norm_follows(s, name)
+        std, mean = flat.std(0), flat.mean(0)
+        large, small = float(std.max()), float(std[std > 0].min()) if bool((std > 0).any()) else 0.0
+        top = float(flat.abs().max())
+        fix = "standardise with the training data's mean and spread, or start with a BatchNorm"
+        if after:
+            return
+        if large > 50 and (large > 100 * small or flat.shape[1] <= 4):
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} spread {small:.3g} to {large:.3g} and reach {top:.4g}",
+                where=name,
+                fix=fix,
+            )
+        elif large > 20 and top > 200:
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} spread {large:.3g} and reach {top:.4g}",
+                where=name,
+                fix=fix,
+            )
+        elif 0 < top < 0.02:
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} reach {top:.2g} at most: scaled twice?",
+                where=name,
+                fix="scale once: x / 255 of uint8, or (x - mean) / std",
+            )
+        elif (
+            flat.shape[1] > 1
+            and large > 0
+            and float((mean.abs() / std.clamp(min=1e-6)).max()) > 100
+            and float(mean.abs().max()) > 100
+        ):
+            yield warning(
+                "check-input-scale",
+                f"an input of {name or 'the first layer'} is {float(mean.abs().max()):.4g} on average and spreads "
+                "100 times less",
+                where=name,
+                fix=fix,
+            )
+        return
+
+
+def _is_only_reshaped(s: Subject, x: Tensor) -> bool:
+    return s.eval_pass.trace.origin(x) is None
+
+
+def _norm_follows(s: Subject, name: str) -> bool:
+    """Whether a norm stands right behind a layer, which makes the scale of its input one of no matter."""
+    order = [(n, part) for n, part, *_ in s.eval_pass.trace.entered if not list(part.children())]
+    at = next((i for i, (n, _) in enumerate(order) if n == name), None)
+    return at is not None and at + 1 < len(order) and isinstance(order[at + 1][1], _NORMS)
+
+
+@rule("check-overflow", "data")
+def overflow(s: Subject) -> Iterator[Finding]:
+    """Images that have wrapped round at 255: dark where they should be brightest."""
+    table = _table(s)
+    for x in [] if table is None else table.inputs:
+        if x.ndim not in (3, 4) or min(x.shape[-2:]) < 8:
+            continue
+        v = x[:128].double()
+        low, high = float(v.min()), float(v.max())
+        if high <= low:
+            continue
+        v = (v - low) / (high - low) * 255
+        middle = float(((v > 32) & (v < 223)).double().mean())
+        plain, circular = 0.0, 0.0
+        for axis in (-1, -2):
+            step = v.diff(dim=axis).abs()
+            plain += float(step.mean())
+            circular += float(torch.minimum(step, 256 - step).mean())
+        if middle > 0.3 and circular < 0.8 * plain and _jumps(v) > 0.02:
+            yield error(
+                "check-overflow",
+                f"neighbouring pixels jump between black and white: the images are {1 - circular / plain:.0%} "
+                "smoother when 255 and 0 are neighbours",
+                where="the inputs",
+                fix="turn uint8 into a float before arithmetic, or clip",
+            )
+            return
+
+
+def _jumps(v: Tensor) -> float:
+    step = v.diff(dim=-1).abs()
+    far, half = float((step > 192).double().mean()), float(((step > 96) & (step <= 160)).double().mean())
+    return far if far > 1.5 * half else 0.0
+
+
+@rule("check-label-leak", "data")
+def label_leak(s: Subject) -> Iterator[Finding]:
+    """One column of the inputs is the target in other clothes."""
+    table = _table(s)
+    if table is None or table.targets is None or len(table) < 40 or not 3 <= table.features.shape[1] <= 4096:
+        return
+    if any(x.ndim > 2 for x in table.inputs) or table.targets.numel() != len(table):
+        return
+    x, y = table.features.nan_to_num(), table.targets.reshape(-1).double()
+    if table.classes is None and table.targets.is_floating_point():
+        a, b = x - x.mean(0), y - y.mean()
+        r = (a * b[:, None]).sum(0).abs() / (a.norm(dim=0) * b.norm()).clamp(min=1e-12)
+        best = int(r.argmax())
+        others = r.clone()
+        others[best] = 0
+        if float(r[best]) > 0.995 and float(others.max()) < 0.99:
+            yield warning(
+                "check-label-leak",
+                f"input column {best} alone gives the target (correlation {float(r[best]):.4f})",
+                where=f"column {best}",
+                fix="leave it out, unless it is known when the model is used",
+            )
+        return
+    classes, index = y.unique(return_inverse=True)
+    if not 2 <= len(classes) <= 50:
+        return
+    hot = nn.functional.one_hot(index, len(classes)).double()
+    counts = hot.sum(0).clamp(min=1)
+    means = (hot.T @ x) / counts[:, None]  # (K, D)
+    within = ((x - means[index]) ** 2).mean(0).sqrt()  # (D,)
+    ordered = means.sort(dim=0).values
+    gaps = ordered.diff(dim=0).amin(0) if len(classes) > 1 else within
+    separated = gaps > 4 * within.clamp(min=1e-9)
+    perfect = [int(i) for i in separated.nonzero().reshape(-1).tolist() if float(x[:, i].std()) > 0]
+    if 0 < len(perfect) <= max(1, x.shape[1] // 4):
+        i = perfect[0]
+        yield warning(
+            "check-label-leak",
+            f"input column {i} alone tells the {len(classes)} classes apart: they lie "
+            f"{float(gaps[i] / within[i].clamp(min=1e-9)):.0f} spreads from each other",
+            where=f"column {i}",
+            fix="leave it out, unless it is known when the model is used",
+        )
+
+
+@rule("check-split-overlap", "data")
+def split_overlap(s: Subject) -> Iterator[Finding]:
+    """Rows of the validation data that stand in the training data too, or nearly so."""
+    both = _both(s)
+    if both is None or s.rows is None:
+        return
+    train, valid = both
+    whole = train
+    if s.rows.is_in_memory and s.rows.n > len(train) and s.rows.n <= 200_000:
+        batch = s.rows.batch(list(range(s.rows.n)))
+        whole = Table(list(range(s.rows.n)), leaves(batch.inputs), None)
+    known = whole.hashes
+    hit = torch.isin(valid.hashes, known)
+    share = float(hit.double().mean())
+    _, counts = known.unique(return_counts=True)
+    doubled = float((counts[counts > 1].sum() / counts.sum()) if len(counts) else 0.0)
+    fix = "split before augmenting or copying, and drop duplicates first; keep the rows of one source in one part"
+    if share > 0.01 and share > 3 * doubled and int(hit.sum()) >= 2:
+        yield warning(
+            "check-split-overlap",
+            f"{share:.0%} of the validation rows looked at stand in the training data ({doubled:.0%} of its own "
+            "rows stand there twice)",
+            where=_numbers(hit.nonzero().reshape(-1).tolist(), valid) + " of valid",
+            fix=fix,
+        )
+        return
+    near = _near(whole, valid)
+    if near is not None and near > 0.05:
+        yield warning(
+            "check-split-overlap",
+            f"{near:.0%} of the validation rows have a near copy in the training data, far closer than rows lie to "
+            "each other",
+            where="valid",
+            fix=fix,
+        )
+
+
+def _near(train: Table, valid: Table) -> float | None:
+    if not all(x.is_floating_point() for x in train.inputs) or len(train) < 20 or train.features.shape[1] < 3:
+        return None
+    a, b = train.features.nan_to_num()[:8000], valid.features.nan_to_num()[:500]
+    columns = range(0, a.shape[1], max(1, a.shape[1] // 32))
+    if sum(len(a[:500, i].unique()) > 32 for i in columns) < len(columns) / 2:
+        return None  # few values in each column: rows are near each other by nature
+    std = a.std(0).clamp(min=1e-9)
+    generator = torch.Generator().manual_seed(0)
+    a, b = a / std, b / std
+    if a.shape[1] > 64:
+        projection = torch.randn(a.shape[1], 64, generator=generator, dtype=torch.float64) / 8
+        a, b = a @ projection, b @ projection
+    nearest = torch.cdist(b, a).amin(1)
+    some = a[torch.randperm(len(a), generator=generator)[:500]]
+    usual = torch.cdist(some, a).kthvalue(min(8, len(a)), dim=1).values.median()
+    return float((nearest < 0.1 * usual).double().mean())
+
+
+@rule("check-duplicates", "data", hides=["check-split-classes", "check-label-leak", "check-constant-output"])
+def duplicates(s: Subject) -> Iterator[Finding]:
+    """Most training rows are copies of others: the dataset returns the same items again."""
+    table = _table(s)
+    if table is None or len(table) < 32 or not table.inputs:
+        return
+    unique = len(table.hashes.unique()) / len(table)
+    if unique >= 0.5:
+        return
+    x = table.features
+    rows = round(unique * len(table))
+    values = max(len(x[:, i].unique()) for i in range(min(x.shape[1], 64)))
+    if rows > 1 and values <= 16 and (values < rows or bool((x == x.round()).all())):
+        return  # a few values in a few columns repeat by nature
+    say = error if unique * len(table) <= max(2.0, 0.02 * len(table)) else warning
+    yield say(
+        "check-duplicates",
+        f"{len(table)} rows looked at hold {round(unique * len(table))} different ones",
+        where="train",
+        fix="look at __getitem__: does it use its index? Drop duplicates before the split",
+    )
+
+
+@rule("check-labels-misaligned", "data")
+def labels_misaligned(s: Subject) -> Iterator[Finding]:
+    """Targets that have nothing to do with their inputs in train, and do when shifted, or in valid."""
+    table = _table(s)
+    if table is None or table.targets is None or len(table) < 60 or s.rows is None or not table.inputs:
+        return
+    if len(table) != s.rows.n:  # neighbours are to be neighbours
+        if not s.rows.is_in_memory:
+            return
+        first = list(range(min(s.rows.n, 2000)))
+        batch = s.rows.batch(first)
+        if not isinstance(batch.targets, Tensor):
+            return
+        table = Table(first, leaves(batch.inputs), batch.targets)
+    y = _scored(table)
+    if y is None:
+        return
+    x = _probe_features(table)
+    as_it_is = _probe(x, y)
+    if as_it_is is None or as_it_is > 0.08:
+        return
+    fix = "sort, filter and shuffle inputs and targets together"
+    best = max((_probe(x, y.roll(k, 0)) or 0.0, k) for k in (1, -1, 2, -2))
+    again = _probe(x, y.roll(best[1], 0), seed=1) or 0.0
+    if min(best[0], again) > 0.2 and min(best[0], again) > 4 * max(as_it_is, 0.02) and len(table) >= 100:
+        yield error(
+            "check-labels-misaligned",
+            f"the targets fit the inputs (explained: {best[0]:.0%}) when moved by {best[1]} rows, and not as they "
+            f"stand ({as_it_is:.0%})",
+            where="train",
+            fix=fix,
+        )
+        return
+    both = _both(s)
+    if both is None or both[1].targets is None or len(both[1]) < 50:
+        return
+    valid_y = _scored(both[1])
+    if valid_y is None or valid_y.shape[1:] != y.shape[1:]:
+        return
+    fitted = _probe(_probe_features(both[1]), valid_y)
+    if fitted is not None and fitted > 0.25 and as_it_is < 0.05:
+        yield error(
+            "check-labels-misaligned",
+            f"a simple fit explains {fitted:.0%} of the validation targets and {as_it_is:.0%} of the training targets",
+            where="train",
+            fix=fix,
+        )
+
+
+def _scored(table: Table) -> Tensor | None:
+    y = table.targets
+    if y is None:
+        return None
+    if not y.is_floating_point() and y.ndim == 1:
+        classes = y.unique()
+        if not 2 <= len(classes) <= 50:
+            return None
+        hot: Tensor = (y[:, None] == classes[None]).double()
+        return hot
+    return y.reshape(len(table), -1).double() if y[0].numel() <= 64 and y.is_floating_point() else None
+
+
+def _probe_features(table: Table) -> Tensor:
+    x = table.features.nan_to_num()
+    if any(not v.is_floating_point() for v in table.inputs) and x.shape[1] > 2:  # ids: how often each occurs
+        width = 128
+        counts = torch.zeros(len(x), width, dtype=torch.float64)
+        x = counts.scatter_add(1, (x.long() % width).clamp(min=0), torch.ones_like(x))
+    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-9)
+    generator = torch.Generator().manual_seed(0)
+    if x.shape[1] > 200:
+        x = x @ torch.randn(x.shape[1], 200, generator=generator, dtype=torch.float64) / x.shape[1] ** 0.5
+    width = 100
+    random = (
+        x @ torch.randn(x.shape[1], width, generator=generator, dtype=torch.float64) / max(x.shape[1], 1) ** 0.5
+    ).relu()
+    return torch.cat([x, random], dim=1)
+
+
+def _probe(x: Tensor, y: Tensor, seed: int = 0) -> float | None:
+    """Return which share of the targets' variance ridge regression explains on held-out rows; below 0 is 0."""
+    if float(y.var(0).sum()) < 1e-12 or not bool(torch.isfinite(y).all()):
+        return None
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed))
+    cut = int(0.7 * len(x))
+    train, test = order[:cut], order[cut:]
+    mean_x, mean_y = x[train].mean(0), y[train].mean(0)
+    a, b = x[train] - mean_x, y[train] - mean_y
+    best = 0.0
+    for weight in (0.1, 1.0, 10.0):
+        gram = a.T @ a + weight * len(train) * torch.eye(a.shape[1], dtype=a.dtype)
+        found = (x[test] - mean_x) @ torch.linalg.solve(gram, a.T @ b) + mean_y
+        left = float(((found - y[test]) ** 2).sum() / ((y[test] - mean_y) ** 2).sum().clamp(min=1e-12))
+        best = max(best, 1 - left)
+    return best
+
+
+@rule("check-not-shuffled", "data")
+def not_shuffled(s: Subject) -> Iterator[Finding]:
+    """The training loader goes through sorted classes in order: each batch is nearly of one class."""
+    loader = None if s.rows is None else s.rows.loader
+    if (
+        loader is None
+        or s.rows is None
+        or not isinstance(loader.sampler, SequentialSampler)
+        or not loader.batch_size
+        or loader.batch_sampler is None
+    ):
+        return
+    if type(loader.batch_sampler) is not torch.utils.data.BatchSampler:
+        return
+    size, n = loader.batch_size, s.rows.n
+    y = _targets_in_order(s.rows)
+    if y is None or len(y) < 40:
+        return
+    size = max(size, 8)
+    batches = [y[i : i + size] for i in range(0, len(y) - size + 1, size)]
+    if len(batches) < 2:
+        return
+    fix = "DataLoader(…, shuffle=True) for training"
+    if not y.is_floating_point():
+        whole = _entropy(y)
+        mean = float(np.mean([_entropy(part) for part in batches]))
+        chance = float(
+            np.mean(
+                [
+                    _entropy(part[torch.randperm(len(part))])
+                    for part in y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))][
+                        : len(batches) * size
+                    ].split(size)
+                ]
+            )
+        )
+        if whole > 0.2 and mean < 0.5 * chance:
+            yield error(
+                "check-not-shuffled",
+                f"batches hold {math.exp(mean):.1f} classes on average where shuffled ones hold "
+                f"{math.exp(chance):.1f}, and the loader does not shuffle ({n} rows in order)",
+                where="train",
+                fix=fix,
+            )
+        return
+    steps = y.reshape(-1).double().diff()
+    if bool((steps >= 0).all()) or bool((steps <= 0).all()):
+        yield warning(
+            "check-not-shuffled",
+            f"the {len(y)} targets looked at are sorted, and the loader does not shuffle",
+            where="train",
+            fix=fix,
+        )
+
+
+def _targets_in_order(rows: Rows) -> Tensor | None:
+    if rows.is_in_memory:
+        y = rows.source.targets if rows.source is not None else None
+    elif rows.table is not None:
+        y = rows.table.targets
+        first = [int(i) for i in range(min(rows.n, 512))]
+        try:
+            y = rows.batch(first).targets
+        except Exception:
+            y = None
+    else:
+        return None
+    if y is None or not isinstance(y, Tensor):
+        return None
+    y = y.detach()
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim != 1:
+        return None
+    if y.is_floating_point() and len(y.unique()) <= 2:
+        y = y.long()
+    return y
+
+
+def _entropy(y: Tensor) -> float:
+    share = torch.bincount(y - y.min()).double() / len(y)
+    share = share[share > 0]
+    return float(-(share * share.log()).sum())
+
+
+@rule("check-imbalance", "data")
+def imbalance(s: Subject) -> Iterator[Finding]:
+    """Nearly all training rows are of one class, and nothing weighs the others up."""
+    table = _table(s)
+    if table is None or s.rows is None or len(table) < 50:
+        return
+    y = table.classes
+    loader = s.rows.loader
+    if y is None or (
+        loader is not None
+        and (
+            isinstance(loader.sampler, WeightedRandomSampler)
+            or type(loader.sampler).__module__.partition(".")[0] != "torch"
+        )
+    ):
+        return
+    if loader is not None and type(loader.batch_sampler).__module__.partition(".")[0] != "torch":
+        return
+    calls = [
+        call
+        for call in losses(s)
+        if call.name in ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits", "binary_cross_entropy")
+    ]
+    if len(calls) != 1 or s.step is not None:
+        return
+    weight = calls[0].argument(2, "weight")
+    if (
+        isinstance(weight, Tensor)
+        or isinstance(calls[0].kwargs.get("pos_weight"), Tensor)
+        or calls[0].kwargs.get("reduction") == "none"
+    ):
+        return
+    counts = torch.bincount(y - y.min())
+    share = float(counts.max() / counts.sum())
+    if share > 0.9:
+        yield warning(
+            "check-imbalance",
+            f"{share:.0%} of the training rows are of one class: always saying it is right that often",
+            where=f"class {int(counts.argmax() + y.min())}",
+            fix="class weights, pos_weight or a WeightedRandomSampler; and a metric that sees it: f1, AUROC",
+        )
+
+
+@rule("check-valid-random", "data")
+def valid_random(s: Subject) -> Iterator[Finding]:
+    """Validation samples are another at each reading: augmented, or drawn."""
+    rows = s.valid_rows
+    if rows is None or rows.dataset is None:
+        return
+    numbers = rows.spread(8)
+    try:
+        first, second = (rows.items(numbers, seed) for seed in (0, 1))
+    except Exception:
+        return
+    if _tree_differs(first, second) and not _tree_differs(first, rows.items(numbers, 0)):
+        yield warning(
+            "check-valid-random",
+            "reading the same validation samples twice gives two results: the figure of each epoch is over other data",
+            where="valid",
+            fix="a dataset without random transforms for validation",
+        )
+
+
+def _tree_differs(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
+    if isinstance(a, dict) and isinstance(b, dict):
+        return any(_tree_differs(a[key], b.get(key)) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) != len(b) or any(_tree_differs(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, int | float | str | bool | np.generic):
+        return bool(a != b and a == a)
+    return False
+
+
+@rule("check-data-changed", "data", hides=["check-valid-random", "check-repeated-draws", "check-duplicates"])
+def data_changed(s: Subject) -> Iterator[Finding]:
+    """Reading a sample changes it: the same number gives another sample the next time, with the same random numbers."""
+    for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
+        if rows is None or rows.dataset is None:
+            continue
+        try:
+            first = _kept(rows.items(rows.spread(4), 0))
+            second = rows.items(rows.spread(4), 0)
+        except Exception:
+            continue
+        own = find_generators(rows.read_from)
+        if _tree_differs(first, second) and not own:
+            yield error(
+                "check-data-changed",
+                f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
+                "is stored",
+                where=name,
+                fix="copy before changing: x = self.x[i].clone(), and no operations in place",
+            )
+            return
+
+
+def _kept(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: _kept(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_kept(item) for item in value] if not hasattr(value, "_fields") else value
+    return value
+
+
+@rule("check-repeated-draws", "data")
+def repeated_draws(s: Subject) -> Iterator[Finding]:
+    """A dataset that seeds its random numbers at each reading, or whose own generator every worker copies."""
+    rows = s.rows
+    if rows is None or rows.dataset is None:
+        return
+    with kept_rng():
+        ends = []
+        for seed in (11, 12):
+            seed_all(seed)
+            before = get_rng_state()
+            try:
+                rows.read_from[rows.spread(2)[0]]
+            except Exception:
+                return
+            ends.append((before, get_rng_state()))
+    for key, where in (("torch", "torch.manual_seed"), ("numpy", "np.random.seed"), ("python", "random.seed")):
+        starts = [_plain(before[key]) for before, _ in ends]
+        after = [_plain(state[key]) for _, state in ends]
+        if after[0] == after[1] and after[0] != starts[0] and starts[0] != starts[1]:
+            yield error(
+                "check-repeated-draws",
+                f"reading a sample seeds the global generator ({where}): every sample and epoch gets the same "
+                "random numbers",
+                where="train",
+                fix="seed once before training, never in __getitem__",
+            )
+            return
+    fixed = _same_noise(rows)
+    if fixed:
+        yield error(
+            "check-repeated-draws",
+            "samples are drawn anew with one fixed seed at each reading: all get the same noise",
+            where="train",
+            fix="make the generator once, in __init__ or the worker, and keep it",
+        )
+        return
+    own = find_generators(rows.read_from)
+    workers = 0 if rows.loader is None else rows.loader.num_workers
+    if own and workers > 1 and rows.loader is not None and rows.loader.worker_init_fn is None:
+        states = generator_states(own)
+        with kept_rng():
+            rows.read_from[0]
+            moved = [path for path, state in generator_states(own).items() if _plain(state) != _plain(states[path])]
+        put_generators_back(own, states)
+        if moved:
+            yield warning(
+                "check-repeated-draws",
+                f"each of the {workers} workers has a copy of the dataset's own generator, and draws the same numbers",
+                where=moved[0],
+                fix="seed it in worker_init_fn from torch.initial_seed(), or draw from torch's global generator",
+            )
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.numpy().tobytes()
+    if isinstance(state, np.ndarray):
+        return state.tobytes()
+    if isinstance(state, tuple | list):
+        return tuple(_plain(item) for item in state)
+    if isinstance(state, dict):
+        return tuple((key, _plain(item)) for key, item in state.items())
+    return state
+
+
+_FIXED_SEED = re.compile(r"(manual_seed|default_rng|RandomState|random\.Random)\(\s*(\d+|self\.seed)\s*\)")
+
+
+def _same_noise(rows: Rows) -> bool:
+    """Whether a reading makes a generator of its own with a seed that is always the same."""
+    return bool(_FIXED_SEED.search(_getitem_source(rows.dataset)))
+
+
+def _getitem_source(dataset: Any) -> str:
+    for _ in range(4):
+        if type(dataset).__module__.startswith("torch.") and hasattr(dataset, "dataset"):
+            dataset = dataset.dataset
+    try:
+        return inspect.getsource(type(dataset).__getitem__)
+    except (OSError, TypeError, AttributeError):
+        return ""
+
+
+@rule("check-valid-shift", "data", hides=["check-split-overlap"])
+def valid_shift(s: Subject) -> Iterator[Finding]:
+    """Validation inputs on another scale than training inputs: prepared in another way."""
+    both = _both(s)
+    if both is None or len(both[0]) < 20 or len(both[1]) < 20:
+        return
+    start = 0
+    for x, v in zip(both[0].inputs, both[1].inputs, strict=False):
+        if not x.is_floating_point() and x.dtype != torch.uint8:
+            continue
+        a, b = _channels(x), _channels(v)
+        if a.shape[1] != b.shape[1]:
+            continue
+        std_a, std_b = a.std(0).clamp(min=1e-9), b.std(0).clamp(min=1e-9)
+        use = (a.std(0) > 1e-6) | (b.std(0) > 1e-6)
+        if not bool(use.any()):
+            continue
+        shift = ((a.mean(0) - b.mean(0)).abs() / torch.maximum(std_a, std_b))[use]
+        ratio = (std_b / std_a)[use]
+        n = min(len(x), len(v))
+        noise = 6 / math.sqrt(n)
+        off = (shift > max(0.5, noise)) | (ratio > 1 + max(0.6, noise)) | (ratio < 1 / (1 + max(0.6, noise)))
+        share = float(off.double().mean())
+        if (
+            share > 0.6
+            and int(off.sum()) >= 1
+            and (len(off) > 2 or float(shift.max()) > 1 or float(ratio.max()) > 2 or float(ratio.min()) < 0.5)
+        ):
+            if _is_trend(both[0].inputs[start], n) and float(ratio.max()) < 3:
+                continue
+            i = int(off.nonzero()[0])
+            yield warning(
+                "check-valid-shift",
+                f"{share:.0%} of the input columns lie elsewhere in valid: mean {float(a.mean(0)[use][i]):.3g} and "
+                f"spread {float(std_a[use][i]):.3g} in train, {float(b.mean(0)[use][i]):.3g} and "
+                f"{float(std_b[use][i]):.3g} in valid",
+                where="valid",
+                fix="prepare both alike, with the training data's mean and spread",
+            )
+            return
+        start += 1
+
+
+def _channels(x: Tensor) -> Tensor:
+    x = x.double().nan_to_num()
+    if x.ndim <= 2:
+        return x.reshape(len(x), -1)
+    if x.ndim == 4:
+        return x.movedim(1, -1).reshape(-1, x.shape[1])
+    return x.reshape(-1, x.shape[-1]) if x.shape[-1] <= 64 else x.reshape(len(x), -1)
+
+
+def _is_trend(x: Tensor, n: int) -> bool:
+    """Whether the training rows drift as much within themselves as the validation rows are away: ordered in time."""
+    flat = _channels(x) if x.ndim <= 2 else x.double().reshape(len(x), -1)[:, :64]
+    quarter = max(len(flat) // 4, 1)
+    drift = (flat[:quarter].mean(0) - flat[-quarter:].mean(0)).abs() / flat.std(0).clamp(min=1e-9)
+    return float((drift > 0.5).double().mean()) > 0.5
+
+
+@rule("check-split-classes", "data", hides=["check-valid-shift"])
+def split_classes(s: Subject) -> Iterator[Finding]:
+    """Validation rows of classes that training never sees, or of one class only."""
+    both = _both(s)
+    if both is None or both[1].targets is None or s.rows is None:
+        return
+    a, b = _all_classes(s.rows, both[0]), both[1].classes
+    if a is None or b is None or len(b) < 10:
+        return
+    known, seen = set(a.unique().tolist()), set(b.unique().tolist())
+    new = sorted(seen - known)
+    fix = "split by class: the same shares of each class in both parts (stratify=)"
+    if new:
+        share = float(torch.isin(b, torch.tensor(new)).double().mean())
+        yield warning(
+            "check-split-classes",
+            f"{share:.0%} of the validation rows are of {len(new)} classes that are not in the training data",
+            where=f"classes {new[:5]}",
+            fix=fix,
+        )
+    elif len(seen) == 1 and len(known) > 1 and float((a == next(iter(seen))).double().mean()) < 0.9:
+        yield warning(
+            "check-split-classes",
+            f"all {len(b)} validation rows looked at are of one class of {len(known)}",
+            where=f"class {next(iter(seen))}",
+            fix=fix,
+        )
+    else:
+        size = int(max(known | seen)) + 1
+        if min(known | seen) < 0 or size > 10_000 or len(b) < 40:
+            return
+        p, q = (torch.bincount(y, minlength=size).double() / len(y) for y in (a, b))
+        distance = float((p - q).abs().sum() / 2)
+        noise = float((p * (1 - p) / len(b)).sqrt().sum() / 2)
+        if distance > 0.3 and distance > 5 * noise:
+            yield warning(
+                "check-split-classes",
+                f"the classes have other shares in valid: {distance:.0%} of the rows would have to change class",
+                where="valid",
+                fix=fix,
+            )
+
+
+def _all_classes(rows: Rows, table: Table) -> Tensor | None:
+    if table.classes is None:
+        return None
+    whole = _targets_in_order(rows) if rows.is_in_memory else table.classes
+    return table.classes if whole is None or whole.is_floating_point() else whole
+
+
+@rule("check-target-cast", "data", hides=["check-loss-for-classes", "check-labels-misaligned"])
+def target_cast(s: Subject) -> Iterator[Finding]:
+    """Targets cut to whole numbers, or wrapped round, by a cast on one side."""
+    table = _table(s)
+    if table is None or table.targets is None or len(table) < 30:
+        return
+    y = table.targets
+    if not y.is_floating_point() or not any(call.name in ELEMENTWISE for call in losses(s)):
+        return
+    valid = None if s.valid_rows is None or s.valid_rows.table is None else s.valid_rows.table.targets
+    is_whole = bool((y == y.round()).all())
+    fix = "look for .long(), .int() or astype(int) on the way to the targets"
+    if isinstance(valid, Tensor) and valid.is_floating_point() and len(valid) >= 10:
+        other = bool((valid == valid.round()).all())
+        if is_whole != other and len(y.unique()) != len(y):
+            which = ("train", "valid") if is_whole else ("valid", "train")
+            yield error(
+                "check-target-cast",
+                f"the targets of {which[0]} are whole numbers, and those of {which[1]} are not",
+                where=which[0],
+                fix=fix,
+            )
+            return
+        lo, hi = torch.quantile(valid.reshape(-1).double(), torch.tensor([0.05, 0.95], dtype=torch.float64))
+        a, b = torch.quantile(y.reshape(-1).double()[:100_000], torch.tensor([0.05, 0.95], dtype=torch.float64))
+        span = max(float(hi - lo), float(b - a), 1e-9)
+        is_off = float((lo - a).abs()) > 0.5 * span or float((hi - b).abs()) > 0.5 * span
+        if is_off and not _is_trend(y.reshape(len(y), -1), len(valid)):
+            yield warning(
+                "check-target-cast",
+                f"the middle 90 % of the targets is {float(a):.3g} to {float(b):.3g} in train and "
+                f"{float(lo):.3g} to {float(hi):.3g} in valid",
+                where="valid",
+                fix="the same scale and type for the targets of both",
+            )
+            return
+    values, counts = y.reshape(-1).unique(return_counts=True)
+    share = float(counts.max() / counts.sum())
+    if is_whole and share > 0.6 and 1 < len(values) <= 4 and y[0].numel() == 1 and set(values.tolist()) != {0.0, 1.0}:
+        yield warning(
+            "check-target-cast",
+            f"{share:.0%} of the targets are {float(values[counts.argmax()]):g}, and all are whole numbers",
+            where="train",
+            fix=fix,
+        )
+    elif len(values) == 1 and len(table) >= 30:
+        yield error(
+            "check-target-cast", f"all {len(table)} targets looked at are {float(values[0]):g}", where="train", fix=fix
+        )

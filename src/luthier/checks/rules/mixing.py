@@ -1,0 +1,512 @@
+"""Does each row's answer come from that row, each position's from what it may see, and each place from its own?"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from luthier.checks.rule import error, rule, warning
+from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair, padding_of
+from luthier.checks.subject import Passed, Subject, batch_axis, differs, map_leaves, mix_rows, rows_of, take
+from luthier.checks.tracing import Call, leaves
+from luthier.core.batch import Batch
+from luthier.core.finding import Finding
+
+_ORDERED = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
+            nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer)  # fmt: skip
+_REDUCING = {"mean", "sum", "std", "var", "var_mean", "std_mean", "norm", "amax", "amin", "max", "min", "normalize",
+             "logsumexp", "prod", "vector_norm", "cumsum_", "median"}  # fmt: skip
+_ON_PURPOSE = {"matmul", "__matmul__", "mm", "bmm", "einsum", "cdist", "cumsum", "topk", "sort", "argsort",
+               "scaled_dot_product_attention", "multi_head_attention_forward", "one_hot", "index_add", "scatter_add",
+               "index_add_", "scatter_add_", "cosine_similarity", "pairwise_distance"}  # fmt: skip
+
+
+def _reshapes(passed: Passed) -> Iterator[tuple[Call, Tensor]]:
+    for call in passed.trace.calls:
+        if call.name in ("view", "reshape", "flatten", "unflatten", "_unsafe_view", "resize_", "view_as", "reshape_as"):
+            source = next(iter(call.tensors), None)
+            if isinstance(source, Tensor) and isinstance(call.output, Tensor) and source.numel() == call.output.numel():
+                yield call, source
+
+
+def _prefix(shape: tuple[int, ...], size: int) -> int | None:
+    """Return how many steps of the axis of that size there are before it, or None unless it is the only one."""
+    if list(shape).count(size) != 1:
+        return None
+    total = 1
+    for other in shape[: shape.index(size)]:
+        total *= other
+    return total
+
+
+@rule(
+    "check-batch-mixing",
+    "module",
+    hides=["check-eval-random", "check-layout", "check-constant-output", "check-future-leak", "check-mask"],
+)
+def batch_mixing(s: Subject) -> Iterator[Finding]:
+    """A row's answer in evaluation depends on its neighbours: rows are scrambled, or read along the wrong axis."""
+    if not s.can_run or s.n < 3 or s.module_batch is None:
+        return
+    passed, n = s.eval_pass, s.n
+    at_first = next((batch_axis(x, n) for x in leaves(s.module_batch.inputs) if x.ndim), None)
+    for name, part, args, kwargs in passed.trace.entered:
+        if not isinstance(part, _ORDERED):
+            continue
+        x = args[0] if args else kwargs.get("query", kwargs.get("src", kwargs.get("input")))
+        batch_first = getattr(part, "batch_first", None)
+        if batch_first is None:
+            inner = next((m for m in part.modules() if isinstance(m, nn.MultiheadAttention)), None)
+            batch_first = getattr(inner, "batch_first", True)
+        if (
+            isinstance(x, Tensor)
+            and x.ndim == 3
+            and not batch_first
+            and x.shape[0] == n
+            and x.shape[1] not in (1, n)
+            and at_first == 0
+        ):
+            yield error(
+                "check-batch-mixing",
+                f"{type(part).__name__} has batch_first=False and gets {tuple(x.shape)} with the {n} rows in "
+                "front: it reads along the batch",
+                where=name,
+                fix="batch_first=True, or transpose(0, 1) before it",
+            )
+            return
+    for call, source in _reshapes(passed):
+        before, after = _prefix(tuple(source.shape), n), _prefix(tuple(call.output.shape), n)
+        if call.is_inside and before is not None and after is not None and before != after and source.shape.numel() > n:
+            yield error(
+                "check-batch-mixing",
+                f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the {n} rows of the batch "
+                "are cut up and mixed",
+                where=call.layer or "forward",
+                fix="transpose or permute moves axes; view and reshape only cut the row of numbers anew",
+            )
+            return
+    if s.others is None or s.step is not None:
+        return
+    outputs = _own_rows(s, s.module_batch)
+    if outputs is None:
+        return
+    kept = list(range(n // 3, n // 3 + max(1, n // 4)))
+    other = Batch(s.others.inputs, None)
+    changed = _own_rows(s, mix_rows(s.module_batch, other, n, kept))
+    if changed is None or changed.shape != outputs.shape or outputs.shape[1] == n:
+        return
+    moved = (changed[kept] - outputs[kept]).abs().amax(1) > 1e-4 * outputs.abs().max().clamp(min=1e-9)
+    if not bool(moved.any()):
+        return
+    share = float(moved.double().mean())
+    what = f"{share:.0%} of the answers change when the other rows of their batch are replaced"
+    for call in passed.trace.calls:
+        if not call.is_inside:
+            continue
+        x = next(iter(call.tensors), None)
+        if call.name in PAIRWISE and (shapes := broadcast_pair(call)) is not None:
+            yield error(
+                "check-batch-mixing",
+                f"{call.name.strip('_')} broadcasts {shapes[0]} and {shapes[1]} over all pairs of rows; {what}",
+                where=call.layer or "forward",
+                fix="give both one shape with unsqueeze or squeeze",
+            )
+            return
+        if call.name == "batch_norm" and call.argument(5, "training", False):
+            yield error(
+                "check-batch-mixing",
+                f"batch_norm uses the batch's own statistics in evaluation; {what}",
+                where=call.layer or "forward",
+                fix="training=self.training, or an nn.BatchNorm layer",
+            )
+            return
+        if call.name in _REDUCING and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == n and _over_first(call, x):
+            yield error(
+                "check-batch-mixing",
+                f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch; {what}",
+                where=call.layer or "forward",
+                fix="reduce over the features: dim=1 or dim=-1",
+            )
+            return
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(5))
+    permuted = take(Batch(s.module_batch.inputs, None), n, order.tolist())
+    again = None if permuted is None else _own_rows(s, permuted)
+    is_set = again is not None and again.shape == outputs.shape and not differs(again, outputs[order], tolerance=1e-3)
+    on_purpose = any(
+        call.name in _ON_PURPOSE and call.is_inside and _pairs_rows(call, n) for call in passed.trace.calls
+    )
+    if is_set and on_purpose:
+        return
+    if on_purpose and share < 0.9 and not is_set:
+        return
+    if not is_set and share > 0.8:
+        yield error(
+            "check-batch-mixing",
+            f"{what}, and the order of the rows matters",
+            fix="look for view, reshape, cat or a loop over the wrong axis",
+        )
+    else:
+        yield warning(
+            "check-batch-mixing",
+            what,
+            fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']",
+        )
+
+
+def _pairs_rows(call: Call, n: int) -> bool:
+    tensors = [*call.tensors, *leaves(call.output)]
+    return any(x.ndim and n in x.shape for x in tensors)
+
+
+def _over_first(call: Call, x: Tensor) -> bool:
+    dim = call.argument(1, "dim", call.kwargs.get("axis"))
+    if call.name == "normalize":
+        dim = call.argument(2, "dim", 1)
+    if call.name in ("norm", "vector_norm"):
+        dim = call.argument(2, "dim")
+    if dim is None:
+        return isinstance(call.output, Tensor) and call.output.ndim == 0
+    found = dim if isinstance(dim, list | tuple) else [dim]
+    return any(isinstance(i, int) and i % x.ndim == 0 for i in found)
+
+
+def _own_rows(s: Subject, batch: Batch) -> Tensor | None:
+    outputs = s.forward(s.fresh(training=False), batch)
+    found = [rows for x in leaves(outputs) if x.is_floating_point() and (rows := rows_of(x, s.n)) is not None]
+    return torch.cat(found, dim=1) if found else None
+
+
+@rule("check-layout", "module")
+def layout(s: Subject) -> Iterator[Finding]:
+    """A view that stands for a permute: axes change places in the shape, and the numbers stay where they were."""
+    if s.can_run:
+        passed = s.train_pass if s.has_loss else s.eval_pass
+        names = [
+            name
+            for name, part, *_ in passed.trace.entered
+            if isinstance(
+                part, nn.modules.conv._ConvNd | nn.RNNBase | nn.MultiheadAttention | nn.TransformerEncoderLayer
+            )
+        ]
+        ordered = bool(names) or any(
+            call.name
+            in ("conv1d", "conv2d", "softmax", "scaled_dot_product_attention", "multi_head_attention_forward", "matmul")
+            for call in passed.trace.calls
+        )
+        for call, source in _reshapes(passed):
+            before = [size for size in source.shape if size > 1]
+            after = [size for size in call.output.shape if size > 1]
+            is_moved = before != after and sorted(before) == sorted(after) and len(before) > 1
+            for size in set(before) & set(after):
+                a, b = _prefix(tuple(source.shape), size), _prefix(tuple(call.output.shape), size)
+                if (
+                    size != s.n
+                    and size > 2
+                    and a is not None
+                    and b is not None
+                    and a != b
+                    and call.is_inside
+                    and (is_moved or _is_named(source, call.output, size))
+                ):
+                    if not ordered or not source.is_floating_point():
+                        continue
+                    yield error(
+                        "check-layout",
+                        f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the axis of "
+                        f"{size} gets another place and the numbers do not move with it",
+                        where=call.layer or "forward",
+                        fix="permute or transpose moves an axis; view and reshape do not",
+                    )
+                    return
+    yield from _data_layout(s)
+
+
+def _is_named(source: Tensor, output: Tensor, size: int) -> bool:
+    """Whether an axis that others are merged round has lost its place: (N, H, T, D) read as (N, T, H * D)."""
+    return (
+        source.ndim >= 4
+        and output.ndim == source.ndim - 1
+        and list(source.shape).index(size) == 2
+        and list(output.shape).index(size) == 1
+    )
+
+
+def _data_layout(s: Subject) -> Iterator[Finding]:
+    table = None if s.rows is None else s.rows.table
+    for x in [] if table is None else table.inputs:
+        if (
+            x.ndim != 4
+            or (not x.is_floating_point() and x.dtype != torch.uint8)
+            or x.shape[1] not in (1, 3, 4)
+            or x.shape[2] < 8
+            or x.shape[3] < 8
+        ):
+            continue
+        x = x[:64].float()
+        n, c, h, w = x.shape
+        if c == 1:
+            continue
+        as_it_is = _roughness(x)
+        read_anew = _roughness(x.reshape(n, h, w, c).permute(0, 3, 1, 2))
+        if read_anew < 0.5 * as_it_is:
+            yield error(
+                "check-layout",
+                f"the images {(c, h, w)} are rough as they are ({as_it_is:.3g} between neighbours) and smooth read "
+                f"as {(h, w, c)} ({read_anew:.3g})",
+                where="the inputs",
+                fix="permute(0, 3, 1, 2), not reshape, turns NHWC into NCHW",
+            )
+            return
+
+
+def _roughness(x: Tensor) -> float:
+    spread = float(x.std().clamp(min=1e-9))
+    return float(x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()) / spread
+
+
+@rule("check-future-leak", "module", hides=["check-mask"])
+def future_leak(s: Subject) -> Iterator[Finding]:
+    """A model that is to say what comes next, and sees it; or whose target is its input, unshifted."""
+    if not s.has_loss or s.step is not None:
+        return
+    batch, n = s.batch, s.n
+    y = batch.targets
+    xs = leaves(batch.inputs)
+    if not isinstance(y, Tensor) or y.ndim < 2 or y.shape[1] < 3:
+        return
+    x = next(
+        (
+            x
+            for x in xs
+            if x.ndim == y.ndim and x.shape[:2] == y.shape[:2] and x.is_floating_point() == y.is_floating_point()
+        ),
+        None,
+    )
+    if (
+        x is None
+        or x.shape != y.shape
+        or y.shape[0] != n
+        or (y.is_floating_point() and y.ndim < 3 and not s.module_has_order)
+    ):
+        return
+    passed = s.pass_over(s.fresh(training=False), batch)
+    out = passed.outputs
+    if (
+        not isinstance(out, Tensor)
+        or not isinstance(passed.loss, Tensor)
+        or out.ndim < 3
+        or not passed.loss.requires_grad
+    ):
+        return
+    gradient: Tensor | None = torch.autograd.grad(passed.loss, out, allow_unused=True)[0]
+    if gradient is None:
+        return
+    length = y.shape[1]
+    axis = next((i for i in (1, 2) if out.shape[i] == length), None)
+    if axis is None or out.shape[0] != n:
+        return
+    felt = gradient.abs().sum(tuple(i for i in range(out.ndim) if i != axis)) > 0  # (T,)
+    equal = float((x == y).double().mean()) if not y.is_floating_point() else float(torch.isclose(x, y).double().mean())
+    shifted = (
+        float((x[:, 1:] == y[:, :-1]).double().mean())
+        if not y.is_floating_point()
+        else float(torch.isclose(x[:, 1:], y[:, :-1]).double().mean())
+    )
+    inside = equal > 0.99 and not bool(felt[-1])  # the criterion shifts by itself
+    is_causal = not _sees_later(s, x, axis)
+    if equal > 0.99 and not inside and not y.is_floating_point():
+        if is_causal:
+            yield error(
+                "check-future-leak",
+                "each position is to say the token that it gets: inputs and targets are equal, and nothing is shifted",
+                fix="inputs tokens[:, :-1], targets tokens[:, 1:]",
+            )
+        else:
+            yield error(
+                "check-future-leak",
+                "each position is to say the token that it gets, and nothing is masked",
+                fix="for a language model inputs tokens[:, :-1] and targets tokens[:, 1:]; else mask tokens in the "
+                "inputs",
+            )
+        return
+    if (shifted > 0.95 or inside) and not is_causal:
+        yield error(
+            "check-future-leak",
+            "the targets are the inputs one step on, and outputs change with inputs after them: the answer is seen",
+            fix="a causal mask (is_causal=True, or generate_square_subsequent_mask), and no bidirectional layer",
+        )
+
+
+def _sees_later(s: Subject, x: Tensor, axis: int) -> bool:
+    """Whether outputs up to the middle change when later inputs do."""
+    middle = x.shape[1] // 2
+    late = x.clone()
+    late[:, middle:] = x.roll(1, 0)[:, middle:].flip(1)
+    assert s.module_batch is not None
+    changed = Batch(
+        map_leaves(s.module_batch.inputs, lambda v: late if v.shape == x.shape and v.dtype == x.dtype else v), None
+    )
+    module = s.fresh(training=False)
+    a, b = s.forward(module, s.module_batch), s.forward(module, changed)
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return False
+    return differs(a.narrow(axis, 0, middle), b.narrow(axis, 0, middle))
+
+
+@rule("check-mask", "module", hides=["check-input-unused", "check-vanishing"])
+def mask(s: Subject) -> Iterator[Finding]:
+    """A mask of padding that is turned round or not used: what stands in the padding moves the answer."""
+    if not s.can_run or s.module_batch is None or s.n < 3:
+        return
+    n = s.n
+    xs = leaves(s.module_batch.inputs)
+    x = next(
+        (
+            x
+            for x in xs
+            if x.ndim >= 2 and x.shape[0] == n and x.shape[1] > 2 and x.dtype != torch.bool and len(x.unique()) > 2
+        ),
+        None,
+    )
+    if x is None:
+        return
+    length = x.shape[1]
+    places = padding_of([x], n, length)
+    passed = s.eval_pass
+    if places is not None:
+        for call in passed.trace.calls:
+            found = _masked(call, n, length, places)
+            if found:
+                yield error(
+                    "check-mask",
+                    f"the mask given to {call.name.strip('_')} covers the real positions and leaves the padding",
+                    where=call.layer or "forward",
+                    fix=found,
+                )
+                return
+        for name, part, _, kwargs in passed.trace.entered:
+            given = kwargs.get("key_padding_mask", kwargs.get("src_key_padding_mask"))
+            if (
+                isinstance(part, nn.MultiheadAttention | nn.TransformerEncoder | nn.TransformerEncoderLayer)
+                and isinstance(given, Tensor)
+                and given.dtype == torch.bool
+                and given.shape == places.shape
+                and bool((given == ~places).all())
+            ):
+                yield error(
+                    "check-mask",
+                    f"key_padding_mask of {type(part).__name__} is True at the real positions: True means leave out",
+                    where=name,
+                    fix="turn it round: key_padding_mask=(tokens == padding)",
+                )
+                return
+    masks = [
+        m
+        for m in xs
+        if m.shape == x.shape[:2] and m is not x and len(m.unique()) == 2 and set(m.unique().tolist()) <= {0, 1}
+    ]
+    lengths = [
+        m for m in xs if m.shape == (n,) and not m.is_floating_point() and int(m.max()) <= length and int(m.min()) >= 1
+    ]
+    if not masks and not lengths:
+        return
+    if lengths and not masks:
+        places = torch.arange(length) >= lengths[0][:, None]
+    elif masks:
+        flag = masks[0].bool()
+        tail = (~flag).long().flip(1).cumprod(1).flip(1).bool()
+        head = flag.long().flip(1).cumprod(1).flip(1).bool()
+        by_flag = (
+            ~flag
+            if float((~flag).double().mean()) <= float(flag.double().mean()) or bool((tail == ~flag).all())
+            else flag
+        )
+        if places is None:
+            places = (
+                ~flag
+                if bool((tail == ~flag).all()) and bool(flag[:, 0].all())
+                else flag
+                if bool((head == flag).all())
+                else by_flag
+            )
+    if places is None or not bool(places.any()) or bool(places.all(1).any()):
+        return
+    places = places.to(x.device)
+    a = s.eval_outputs
+    moved = [_after(s, x, where) for where in (places, ~places)]
+    if moved[0] is None or moved[1] is None:
+        return
+    keep = None
+    out = next(iter(leaves(a)), None)
+    if out is not None and out.ndim >= 2 and out.shape[:2] == (n, length):
+        keep = ~places
+    if out is not None and out.ndim >= 3 and out.shape[0] == n and out.shape[2] == length and keep is None:
+        return
+    changed = [_differs_at(a, b, keep) for b in moved]
+    if changed[0]:
+        what = "and not with what stands in real positions" if not changed[1] else "as if no mask were there"
+        yield error(
+            "check-mask",
+            f"the outputs change with what stands in padded positions, {what}",
+            fix="look which way round the mask is meant, and that every layer over the positions uses it",
+        )
+    elif not changed[1] and keep is None:
+        yield error(
+            "check-mask", "the outputs do not change with what stands in real positions", fix="turn the mask round"
+        )
+
+
+def _after(s: Subject, x: Tensor, where: Tensor) -> Any:
+    assert s.module_batch is not None
+    fill = x.reshape(-1, *x.shape[2:])[
+        torch.randperm(x.shape[0] * x.shape[1], generator=torch.Generator().manual_seed(4))
+    ].view_as(x)
+    if x.is_floating_point():
+        fill = fill + x.std()
+    spread = where.reshape(*where.shape, *([1] * (x.ndim - 2)))
+    changed = torch.where(spread, fill, x)
+    batch = Batch(
+        map_leaves(s.module_batch.inputs, lambda v: changed if v.shape == x.shape and v.dtype == x.dtype else v), None
+    )
+    return s.forward(s.fresh(training=False), batch)
+
+
+def _differs_at(a: Any, b: Any, keep: Tensor | None) -> bool:
+    if keep is None:
+        return differs(a, b)
+    return any(
+        differs(x[keep], y[keep]) for x, y in zip(leaves(a), leaves(b), strict=False) if x.shape[:2] == keep.shape
+    )
+
+
+def _masked(call: Call, n: int, length: int, places: Tensor) -> str:
+    """Return what to do where a call masks the real positions of keys and leaves the padded ones."""
+    if call.name in ("masked_fill", "masked_fill_"):
+        given, value = call.argument(1, "mask"), call.argument(2, "value", 0)
+        if not isinstance(value, int | float) or value > -1e3:
+            return ""
+        hidden = given
+    elif call.name == "scaled_dot_product_attention":
+        given = call.argument(3, "attn_mask")
+        if not isinstance(given, Tensor) or given.dtype != torch.bool:
+            return ""
+        hidden = ~given
+    elif call.name == "multi_head_attention_forward":
+        given = call.kwargs.get("key_padding_mask")
+        if not isinstance(given, Tensor):
+            return ""
+        hidden = given if given.dtype == torch.bool else given < -1e3
+    else:
+        return ""
+    if (
+        not isinstance(hidden, Tensor)
+        or hidden.dtype != torch.bool
+        or hidden.shape[-1] != length
+        or hidden.shape[0] != n
+    ):
+        return ""
+    flat = hidden.reshape(n, -1, length)[:, 0]
+    if bool((flat == ~places).all()):
+        return "turn the mask round: cover where the padding is"
+    return ""

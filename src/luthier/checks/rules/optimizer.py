@@ -1,0 +1,205 @@
+"""The optimizer: does it move these weights, by sensible amounts, the right way?"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from luthier.checks.rule import error, rule, warning
+from luthier.checks.static import compare_parameters
+from luthier.checks.subject import Subject
+from luthier.core.finding import Finding
+
+_RELATIVE = ("Adafactor", "LBFGS", "Rprop", "Adadelta")
+
+
+@rule("check-optimizer-coverage", "optimizer", hides=["check-frozen"])
+def coverage(s: Subject) -> Iterator[Finding]:
+    """Weights that no optimizer moves, or an optimizer over the weights of something else."""
+    if s.optimizers:
+        yield from compare_parameters(s.module, s.optimizers, s.grads_of() if s.has_loss else None)
+
+
+@rule("check-optimizer-settings", "optimizer")
+def settings(s: Subject) -> Iterator[Finding]:
+    """Settings of the optimizer that stand in the wrong place or out of their range."""
+    for optimizer in s.optimizers:
+        for i, group in enumerate(optimizer.param_groups):
+            where = f"group {i}" if len(optimizer.param_groups) > 1 else type(optimizer).__name__
+            betas = group.get("betas")
+            if betas is not None and len(betas) >= 2 and float(betas[0]) > float(betas[1]):
+                yield error(
+                    "check-optimizer-settings",
+                    f"betas are {tuple(map(float, betas))}: the first is larger than the second",
+                    where=where,
+                    fix="betas=(0.9, 0.999)",
+                )
+            elif betas is not None and len(betas) >= 2 and float(betas[1]) < 0.5:
+                yield warning(
+                    "check-optimizer-settings",
+                    f"betas are {tuple(map(float, betas))}: the second keeps next to nothing of the squares",
+                    where=where,
+                    fix="betas=(0.9, 0.999)",
+                )
+            momentum = group.get("momentum", 0) or 0
+            if float(momentum) >= 1:
+                yield error(
+                    "check-optimizer-settings",
+                    f"momentum is {float(momentum):g}: what has been moved is never forgotten",
+                    where=where,
+                    fix="momentum=0.9",
+                )
+            elif float(momentum) > 0.9999 and float(momentum) < 1:
+                yield warning(
+                    "check-optimizer-settings",
+                    f"momentum is {float(momentum):g}: it remembers {1 / (1 - float(momentum)):,.0f} steps",
+                    where=where,
+                    fix="momentum=0.9",
+                )
+            eps = group.get("eps")
+            if isinstance(eps, float) and betas is not None and eps > 0.05:
+                yield warning(
+                    "check-optimizer-settings",
+                    f"eps is {eps:g}, larger than most gradients: the step is that of plain descent",
+                    where=where,
+                    fix="eps=1e-8",
+                )
+            if float(group.get("dampening", 0) or 0) >= 1:
+                yield warning(
+                    "check-optimizer-settings",
+                    f"dampening is {float(group['dampening']):g}: new gradients count for nothing",
+                    where=where,
+                    fix="dampening=0",
+                )
+
+
+@rule("check-weight-decay", "optimizer", hides=["check-learning-rate"])
+def weight_decay(s: Subject) -> Iterator[Finding]:
+    """Weight decay that outweighs what is learnt."""
+    if not s.has_loss or len(s.optimizers) != 1:
+        return
+    optimizer = s.optimizers[0]
+    twin = {id(a): b for a, b in zip(s.module.parameters(), s.train_pass.module.parameters(), strict=True)}
+    for group in optimizer.param_groups:
+        decay, lr = float(group.get("weight_decay", 0) or 0), float(group["lr"])
+        if decay <= 0:
+            continue
+        decoupled = type(optimizer).__name__ in ("AdamW", "NAdamW", "Lion", "SGDW") or bool(
+            group.get("decoupled_weight_decay")
+        )
+        pairs = [
+            (p, twin[id(p)].grad)
+            for p in group["params"]
+            if id(p) in twin and twin[id(p)].grad is not None and p.ndim > 1
+        ]
+        w = math.sqrt(sum(float(p.detach().pow(2).sum()) for p, _ in pairs))
+        g = math.sqrt(sum(float(grad.pow(2).sum()) for _, grad in pairs if grad is not None))
+        if decoupled and lr * decay > 3e-3:
+            yield warning(
+                "check-weight-decay",
+                f"weight decay {decay:g} at a learning rate of {lr:g} takes {lr * decay:.2%} of every weight at "
+                "each step",
+                fix="weight_decay=0.01 is usual for AdamW",
+            )
+            return
+        if not decoupled and w > 0 and decay * w > 3 * max(g, 1e-12) and decay >= 0.05:
+            yield warning(
+                "check-weight-decay",
+                f"weight decay {decay:g} pulls {decay * w / max(g, 1e-12):.0f} times as hard as the gradient "
+                f"pushes ({decay * w:.3g} against {g:.3g})",
+                fix="1e-4 to 1e-2 is usual",
+            )
+            return
+
+
+@rule("check-learning-rate", "optimizer", hides=["check-vanishing"])
+def learning_rate(s: Subject) -> Iterator[Finding]:
+    """Steps so large that the loss runs away, or so small that nothing moves."""
+    if not s.has_loss or len(s.optimizers) != 1 or type(s.optimizers[0]).__name__ in _RELATIVE:
+        return
+    lr = max(float(group.get("initial_lr", group["lr"]) or group["lr"]) for group in s.optimizers[0].param_groups)
+    if lr == 0:
+        return
+    one = s.steps(1, own=True)
+    if len(one.losses) < 2:
+        return
+    before = dict(s.fresh(training=True).named_parameters())
+    moved = wide = 0.0
+    for name, p in one.module.named_parameters():
+        if p.ndim > 1 and float(before[name].detach().norm()) > 0:
+            moved += float((p.detach() - before[name].detach()).pow(2).sum())
+            wide += float(before[name].detach().pow(2).sum())
+    ratio = math.sqrt(moved / wide) if wide else math.nan
+    shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
+    if ratio != ratio:
+        return
+    if ratio > 0.08 or not math.isfinite(one.losses[-1]):
+        ten = s.steps(10, own=True).losses
+        # a step that only kicks and comes back is none to speak of: what stays high is
+        tail = ten[-3:]
+        if (
+            any(not math.isfinite(value) for value in ten)
+            or (len(ten) > 6 and min(tail) > 3 * max(abs(ten[0]), 1e-3))
+            or (ratio > 1 and min(tail) > 1.0 * abs(ten[0]))
+        ):
+            yield warning(
+                "check-learning-rate",
+                f"{shown}, and the loss goes from {ten[0]:.3g} to {ten[-1]:.3g} in {len(ten) - 1} steps on one batch",
+                where="lr",
+                fix=f"try lr={_smaller(lr)}",
+            )
+            return
+    if ratio < 1e-6 and not s.has_schedule:
+        yield warning(
+            "check-learning-rate",
+            f"{shown}: it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves",
+            where="lr",
+            fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
+        )
+    elif ratio < 2e-5 and not s.has_schedule and _gains_nothing(s):
+        yield warning(
+            "check-learning-rate",
+            f"{shown}, and the loss does not move",
+            where="lr",
+            fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
+        )
+
+
+def _smaller(lr: float) -> str:
+    return f"{lr / 100:.1g}"
+
+
+def _gains_nothing(s: Subject) -> bool:
+    """Whether ten steps gain less than a thousandth of the loss where a hundred times larger ones gain much."""
+    slow, fast = s.steps(10, own=True).losses, s.steps(10, own=True, scale=100.0).losses
+    if len(slow) < 11 or len(fast) < 11 or not math.isfinite(fast[-1]) or slow[0] <= 0:
+        return False
+    return (slow[0] - slow[-1]) / slow[0] < 1e-3 and (fast[0] - min(fast)) / fast[0] > 0.02
+
+
+@rule("check-loss-sign", "optimizer")
+def wrong_way(s: Subject) -> Iterator[Finding]:
+    """Small steps with the caller's optimizer make the loss larger."""
+    if not s.has_loss or len(s.optimizers) != 1 or s.step is not None or type(s.optimizers[0]).__name__ in _RELATIVE:
+        return
+    loss = s.train_pass.loss
+    if not isinstance(loss, Tensor) or not loss.requires_grad:
+        return
+    one = s.steps(1, own=True)
+    start = {name: p.detach() for name, p in s.fresh(training=True).named_parameters()}
+    gradient = {name: p.grad for name, p in s.train_pass.module.named_parameters()}
+    along = total = 0.0
+    for name, p in one.module.named_parameters():
+        g = gradient.get(name)
+        if g is not None and not g.is_sparse:
+            step = p.detach() - start[name]
+            along += float((step * g).sum())
+            total += float(step.norm() * g.norm())
+    if total > 0 and along > 0.3 * total and torch.isfinite(torch.tensor(along)):
+        yield error(
+            "check-loss-sign",
+            "a step of the optimizer goes along the gradient and not against it: the loss climbs",
+            where=type(s.optimizers[0]).__name__,
+            fix="maximize=False, and no minus on the gradient",
+        )

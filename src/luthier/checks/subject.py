@@ -1,0 +1,502 @@
+"""What is looked at: copies of the module, a few rows by number, and what they give. The caller's own are not run."""
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from luthier.checks.rows import Rows
+from luthier.checks.tracing import Call, Trace, leaves
+from luthier.core.batch import Batch
+from luthier.core.rng import kept_rng, seed_all
+from luthier.core.stepping import updater
+
+_log = logging.getLogger("luthier")
+_SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
+LOSSES = {
+    "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss",
+    "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "hinge_embedding_loss",
+    "multilabel_margin_loss", "soft_margin_loss", "multilabel_soft_margin_loss", "cosine_embedding_loss",
+    "multi_margin_loss", "margin_ranking_loss", "triplet_margin_loss", "triplet_margin_with_distance_loss", "ctc_loss",
+}  # fmt: skip
+ELEMENTWISE = {"mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"}
+BINARY = {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
+
+
+@dataclass
+class Passed:
+    """One forward pass of a copy over the sample rows, with the loss.
+
+    Attributes:
+        module: The copy, with gradients after `backward`.
+        trace: The calls that were made.
+        outputs: What the module gave; of an own step, what its (first) call gave.
+        loss: The loss, or None where there is no criterion.
+        batch: The rows.
+    """
+
+    module: nn.Module
+    trace: Trace
+    outputs: Any
+    loss: Tensor | None
+    batch: Batch
+
+    @property
+    def loss_calls(self) -> list[Call]:
+        """Calls of torch's losses."""
+        return [call for call in self.trace.calls if call.name in LOSSES and not _is_reused(call, self.trace)]
+
+
+def _is_reused(call: Call, trace: Trace) -> bool:
+    """Whether the parts of a loss stand for something else: attention has none, a module may."""
+    return not isinstance(call.output, Tensor)
+
+
+class Subject:
+    """A module, its data, criterion and optimizers, and what probes on copies found; each probe is done once.
+
+    Everything random inside is seeded and put back by `guarded`, which the rules are run in.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        train: Any = None,
+        valid: Any = None,
+        *,
+        criterion: Any = None,
+        optimizer: Any = None,
+        step: Callable[..., Any] | None = None,
+        metrics: Sequence[Any] = (),
+        evaluate: Callable[..., Any] | None = None,
+        target_key: str | None = None,
+        batch: Batch | None = None,
+    ) -> None:
+        self.module, self.step, self.metrics, self.evaluate = module, step, metrics, evaluate
+        self.criterion = copy.deepcopy(criterion) if isinstance(criterion, nn.Module) else criterion
+        self.own_criterion = criterion
+        found = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
+        self.optimizers: list[Optimizer] = [item for item in found if isinstance(item, Optimizer)]
+        self.target_key = target_key
+        self.notes: list[str] = []
+        self.rows = self._rows(train, "train")
+        self.valid_rows = self._rows(valid, "valid")
+        self.given = batch
+        self.has_own_pass = False
+        try:
+            self.template: nn.Module | None = copy.deepcopy(module)
+        except Exception as error:
+            self.template = None
+            self.notes.append(f"{type(module).__name__} cannot be copied, so nothing is tried on it: {error}")
+        if self.template is not None:
+            for parameter in self.template.parameters():
+                parameter.grad = None
+
+    def _rows(self, data: Any, name: str) -> Rows | None:
+        if data is None:
+            return None
+        try:
+            return Rows(data, target_key=self.target_key, split=self.step is None)
+        except Exception as error:
+            self.notes.append(f"the samples of {name} cannot be read by number: {error}")
+            return None
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Leave generators, gradient mode, autocast and thread-local state as they were found."""
+        with (
+            kept_rng(),
+            torch.enable_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.autocast("cuda", enabled=False),
+        ):
+            yield
+
+    @cached_property
+    def sizes(self) -> set[int]:
+        """The sizes of the dimensions in play, which the number of sample rows must not equal."""
+        found = {size for parameter in self.module.parameters() for size in parameter.shape}
+        if self.rows is not None:
+            sample = self.rows.batch([0])
+            found |= {size for x in leaves((sample.inputs, sample.targets, sample.raw)) for size in x.shape[1:]}
+        return found
+
+    @cached_property
+    def _batches(self) -> tuple[Batch, Batch | None]:
+        """Return two batches of n rows each; the second is None where rows are too few."""
+        if self.given is not None:
+            return _cut_given(self.given, self.sizes)
+        assert self.rows is not None
+        rows = self.rows
+        if rows.batches is not None:
+            return rows.batch([0]), rows.batch([1]) if rows.n > 1 else None
+        numbers = torch.randperm(rows.n, generator=torch.Generator().manual_seed(1)).tolist()
+        wanted = [size for size in _SIZES if 2 * size <= rows.n and size not in self.sizes]
+        own = getattr(rows.loader, "batch_size", None)
+        if own and 2 * own <= rows.n:
+            wanted.append(own)
+        for size in wanted:
+            both = rows.batch(numbers[: 2 * size])
+            first, second = (take(both, 2 * size, range(i * size, (i + 1) * size)) for i in (0, 1))
+            if first is None or second is None:
+                first, second = rows.batch(numbers[:size]), None
+            if self._runs(first):
+                return first, second
+        return rows.batch(numbers[: max(1, min(rows.n, 32))]), None
+
+    def _runs(self, batch: Batch) -> bool:
+        if self.template is None:
+            return True
+        module = copy.deepcopy(self.template)
+        try:
+            with torch.no_grad():
+                seed_all(0)
+                if self.step is None:
+                    batch.forward(module)
+                else:
+                    self.step(module, batch.original())
+        except Exception:
+            return False
+        return True
+
+    @property
+    def batch(self) -> Batch:
+        """The sample rows."""
+        return self._batches[0]
+
+    @property
+    def others(self) -> Batch | None:
+        """As many other rows."""
+        return self._batches[1]
+
+    @property
+    def can_run(self) -> bool:
+        """Whether there is a copy to run, and rows to run it on."""
+        return self.template is not None and (self.rows is not None or self.given is not None)
+
+    def fresh(self, *, training: bool) -> nn.Module:
+        """Return a new copy of the module; in training it has the modes that the caller set."""
+        assert self.template is not None
+        module = copy.deepcopy(self.template)
+        if not training:
+            module.eval()
+        elif not any(part.training for part in module.modules()):
+            module.train()
+        return module
+
+    def forward(self, module: nn.Module, batch: Batch, seed: int = 0) -> Any:
+        """Return what a copy gives for a batch, without gradients."""
+        seed_all(seed)
+        with torch.no_grad():
+            return copy_inputs(batch).forward(module)
+
+    def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
+        """Run a copy over a batch, and the loss, and keep what was called."""
+        trace = Trace()
+        seed_all(seed)
+        own = copy_inputs(batch)
+        loss = None
+        with trace.of(module):
+            if self.step is not None:
+                answer = self.step(module, own.original())
+                loss = answer[0] if isinstance(answer, tuple) else answer
+                outputs = trace.root[2] if trace.root is not None else None
+            else:
+                outputs = own.forward(module)
+                if self.criterion is not None:
+                    loss = self.criterion(outputs, own.targets)
+        return Passed(module, trace, outputs, loss, own)
+
+    @cached_property
+    def eval_pass(self) -> Passed:
+        """A pass in evaluation mode."""
+        return self.pass_over(self.fresh(training=False), self.batch)
+
+    @cached_property
+    def train_pass(self) -> Passed:
+        """A pass in training mode, and its gradients."""
+        passed = self.pass_over(self.fresh(training=True), self.batch)
+        if isinstance(passed.loss, Tensor) and passed.loss.requires_grad and passed.loss.numel() == 1:
+            passed.loss.backward()
+        return passed
+
+    @cached_property
+    def module_batch(self) -> Batch | None:
+        """The sample rows as the module takes them: those of a step are what it handed the module."""
+        if self.step is None:
+            return self.batch
+        root = self.train_pass.trace.root
+        if root is None:
+            return None
+        args, kwargs, _ = root
+        if args and kwargs:
+            return None
+        return Batch(kwargs if kwargs else tuple(args), None)
+
+    @property
+    def n(self) -> int:
+        """Rows of the sample."""
+        return len(self.batch)
+
+    @cached_property
+    def eval_outputs(self) -> Any:
+        """What the module gives in evaluation mode."""
+        batch = self.module_batch
+        return None if batch is None else self.forward(self.fresh(training=False), batch)
+
+    @property
+    def moved(self) -> set[int] | None:
+        """The ids of the parameters that an optimizer moves; None without one."""
+        if not self.optimizers:
+            return None
+        return {id(p) for optimizer in self.optimizers for group in optimizer.param_groups for p in group["params"]}
+
+    @cached_property
+    def trained_names(self) -> list[str]:
+        """Names of the parameters that are meant to be trained: those that require a gradient and are moved."""
+        moved = self.moved
+        return [
+            name
+            for name, parameter in self.module.named_parameters()
+            if parameter.requires_grad and (moved is None or id(parameter) in moved)
+        ]
+
+    def optimizer_for(self, module: nn.Module, *, scale: float = 1.0) -> Optimizer | None:
+        """Return an optimizer like the caller's first over a copy's parameters; None where that cannot be made."""
+        if not self.optimizers:
+            return None
+        own = self.optimizers[0]
+        if not type(own).__module__.startswith("torch.optim."):
+            return None  # what an own class does in its step is the caller's
+        twin = {id(a): b for a, b in zip(self.module.parameters(), module.parameters(), strict=True)}
+        groups = []
+        for group in own.param_groups:
+            options = {key: value for key, value in group.items() if key not in ("params", "initial_lr")}
+            options["lr"] = float(group.get("initial_lr", group["lr"]) or group["lr"]) * scale
+            parameters = [twin[id(p)] for p in group["params"] if id(p) in twin]
+            if parameters:
+                groups.append({**options, "params": parameters})
+        try:
+            return type(own)(groups) if groups else None  # type: ignore[call-arg]
+        except Exception:
+            try:
+                return type(own)(groups, lr=groups[0]["lr"])  # type: ignore[call-arg]
+            except Exception:
+                return None
+
+    def steps(self, number: int, *, own: bool = False, lr: float = 1e-3, scale: float = 1.0) -> "Stepped":
+        """Train a copy for a few steps on the sample rows, with Adam or with an optimizer like the caller's."""
+        key = (number, own, lr, scale)
+        if key not in self._stepped:
+            self._stepped[key] = self._do_steps(number, own=own, lr=lr, scale=scale)
+        return self._stepped[key]
+
+    @cached_property
+    def _stepped(self) -> dict[Any, "Stepped"]:
+        return {}
+
+    def _do_steps(self, number: int, *, own: bool, lr: float, scale: float) -> "Stepped":
+        module = self.fresh(training=True)
+        optimizer: Optimizer | None
+        if own:
+            optimizer = self.optimizer_for(module, scale=scale)
+        else:
+            names = set(self.trained_names)
+            trained = [p for name, p in module.named_parameters() if name in names]
+            optimizer = torch.optim.Adam(trained, lr=lr) if trained else None
+        losses: list[float] = []
+        if optimizer is None:
+            return Stepped(module, losses)
+        update = updater(optimizer)
+        for i in range(number + 1):
+            batch = self.batch
+            seed_all(0)
+            loss = self._loss(module, batch)
+            losses.append(float(loss.detach()))
+            if i == number or not math.isfinite(losses[-1]) or not loss.requires_grad:
+                break
+            optimizer.zero_grad()
+            loss.backward()
+            update()
+        return Stepped(module, losses)
+
+    def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
+        own = copy_inputs(batch)
+        if self.step is not None:
+            answer = self.step(module, own.original())
+            loss = answer[0] if isinstance(answer, tuple) else answer
+        else:
+            loss = self.criterion(own.forward(module), own.targets)
+        assert isinstance(loss, Tensor)
+        return loss
+
+    def grads_of(self) -> dict[str, bool]:
+        """Return which parameters the loss hands a gradient."""
+        return {name: p.grad is not None for name, p in self.train_pass.module.named_parameters()}
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether a scheduler has marked the optimizer: its learning rate now is not that of the run."""
+        return any("initial_lr" in group for optimizer in self.optimizers for group in optimizer.param_groups)
+
+    @cached_property
+    def first_is_norm(self) -> bool:
+        """Whether the first layer that is called normalises."""
+        if not self.can_run:
+            return False
+        leaf = [part for _, part, *_ in self.eval_pass.trace.entered if not list(part.children())]
+        norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
+        return bool(leaf) and isinstance(leaf[0], norms)
+
+    @cached_property
+    def module_has_order(self) -> bool:
+        """Whether there is a layer that reads along positions."""
+        ordered = (nn.RNNBase, nn.MultiheadAttention, nn.modules.conv._ConvNd, nn.TransformerEncoderLayer)
+        return any(isinstance(part, ordered) for part in self.module.modules())
+
+    @cached_property
+    def is_classification(self) -> bool:
+        """Whether the loss is one of classes."""
+        names = {call.name for call in self.train_pass.loss_calls} if self.has_loss else set()
+        return bool(names & {"cross_entropy", "nll_loss", *BINARY, "multi_margin_loss"})
+
+    @cached_property
+    def ends_in_sigmoid(self) -> bool:
+        """Whether the outputs are probabilities already."""
+        origins = [self.eval_pass.trace.origin(x) for x in leaves(self.eval_pass.outputs)]
+        return any(call is not None and call.name.startswith(("sigmoid", "softmax")) for call in origins)
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether a loss can be computed on a copy."""
+        return self.can_run and (self.criterion is not None or self.step is not None or self.has_own_pass)
+
+
+@dataclass
+class Stepped:
+    """A copy after a few steps, and the losses before each and after the last."""
+
+    module: nn.Module
+    losses: list[float]
+
+
+def copy_inputs(batch: Batch) -> Batch:
+    """Return a batch whose tensors are its own: a module may write into its input."""
+    return Batch(map_leaves(batch.inputs, _own), map_leaves(batch.targets, _own), batch.weights, batch.indices,
+                 map_leaves(batch.raw, _own), batch.target_key)  # fmt: skip
+
+
+def _own(x: Tensor) -> Tensor:
+    return x.detach().clone().requires_grad_(x.requires_grad and x.is_leaf)
+
+
+def map_leaves(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a nested value with each tensor changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: map_leaves(item, change) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(map_leaves(item, change) for item in value)) if not hasattr(value, "data") else value
+    if isinstance(value, list | tuple):
+        return type(value)(map_leaves(item, change) for item in value)
+    return value
+
+
+def batch_axis(x: Tensor, n: int) -> int | None:
+    """Return which axis of a tensor counts the rows: the first of size n, of the first two."""
+    return next((axis for axis in range(min(x.ndim, 2)) if x.shape[axis] == n), None)
+
+
+def take(batch: Batch, n: int, numbers: Sequence[int]) -> Batch | None:
+    """Return some rows of a batch of n, or None where a part of it has no axis of rows."""
+    index = torch.tensor(list(numbers))
+    is_whole = True
+
+    def pick(x: Tensor) -> Tensor:
+        nonlocal is_whole
+        axis = batch_axis(x, n)
+        if axis is None:
+            is_whole = is_whole and not x.ndim
+            return x
+        return x.index_select(axis, index.to(x.device))
+
+    parts = [map_leaves(value, pick) for value in (batch.inputs, batch.targets, batch.raw)]
+    packed = [x for x in _objects((batch.inputs, batch.raw)) if isinstance(x, torch.nn.utils.rnn.PackedSequence)]
+    if not is_whole or packed:
+        return None
+    return Batch(parts[0], parts[1], raw=parts[2], target_key=batch.target_key)
+
+
+def mix_rows(batch: Batch, others: Batch, n: int, kept: Sequence[int]) -> Batch:
+    """Return a batch with some rows kept and all others replaced."""
+    places = torch.zeros(n, dtype=torch.bool)
+    places[list(kept)] = True
+    replacements = iter(leaves(others.inputs))
+
+    def change(x: Tensor) -> Tensor:
+        other = next(replacements)
+        axis = batch_axis(x, n)
+        if axis is None or other.shape != x.shape:
+            return x
+        shape = [1] * x.ndim
+        shape[axis] = n
+        return torch.where(places.view(shape).to(x.device), x, other)
+
+    return Batch(map_leaves(batch.inputs, change), batch.targets, target_key=batch.target_key)
+
+
+def rows_of(output: Tensor, n: int) -> Tensor | None:
+    """Return an output as one row of numbers a sample, or None where its rows are not told."""
+    axis = batch_axis(output, n)
+    if axis == 1:
+        output = output.transpose(0, 1)
+    elif axis is None:
+        if not output.ndim or output.shape[0] % n:
+            return None
+        output = output.reshape(n, -1, *output.shape[1:])
+    return output.detach().reshape(n, -1).double()
+
+
+def _cut_given(batch: Batch, sizes: set[int]) -> tuple[Batch, Batch | None]:
+    """Cut a batch that was seen in a loop into two, of a size that no other dimension has."""
+    n = len(batch)
+    for size in (size for size in _SIZES if 2 * size <= n and size not in sizes):
+        first, second = take(batch, n, range(size)), take(batch, n, range(size, 2 * size))
+        if first is not None and second is not None:
+            return first, second
+    return batch, None
+
+
+def _objects(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from _objects(item)
+    elif isinstance(value, list | tuple) and not isinstance(value, torch.nn.utils.rnn.PackedSequence):
+        for item in value:
+            yield from _objects(item)
+    else:
+        yield value
+
+
+def differs(a: Any, b: Any, *, tolerance: float = 1e-4) -> bool:
+    """Whether two nested outputs differ beyond rounding, relative to their spread."""
+    for x, y in zip(leaves(a), leaves(b), strict=False):
+        if x.shape != y.shape:
+            return True
+        x, y = x.detach().double(), y.detach().double()
+        scale = float(x.abs().max().clamp(min=1e-12)) if x.numel() else 1.0
+        if x.numel() and not bool(torch.isfinite(x - y).all()):
+            continue
+        if x.numel() and float((x - y).abs().max()) > tolerance * scale:
+            return True
+    return False

@@ -1,0 +1,526 @@
+"""Watch a hand-written loop: the order of its calls, the modes, the learning rate, and what is kept of the weights."""
+
+import gc
+import logging
+import sys
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from luthier.checks.look import chosen_rules, look
+from luthier.checks.rule import error, warning
+from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
+from luthier.checks.subject import LOSSES, Passed, Subject, map_leaves
+from luthier.checks.tracing import Call, Trace, leaves
+from luthier.core.batch import Batch
+from luthier.core.finding import Finding
+
+_log = logging.getLogger("luthier")
+_HELD = 16  # batches whose inputs are kept alive, to tell them apart
+_WITHOUT_CRITERION = (
+    "criterion", "check-optimizer-settings", "check-dropout", "check-eval-random", "check-batch-mixing", "check-layout",
+    "check-shared-layer", "check-freeze-ineffective", "check-state-carried", "check-optimizer-coverage",
+)  # fmt: skip
+_CLOSE_STEPS = 200  # looked at call by call; after them, only what costs nothing
+_MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
+
+
+def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None) -> "Watch":
+    """Watch a hand-written training loop; use it as a context manager around the loop.
+
+    What is seen is in `.findings` afterwards, and is logged as it is seen. Nothing that is computed changes; the first
+    200 steps are looked at call by call, on the CPU at some 10 microseconds a call of torch.
+
+    Args:
+        module: What the loop trains.
+        optimizer: What it steps; one or several.
+
+    >>> from torch import nn, optim
+    >>> import torch
+    >>> net = nn.Linear(4, 1)
+    >>> optimizer = optim.SGD(net.parameters(), 0.1)
+    >>> x = torch.randn(64, 4)
+    >>> with watch(net, optimizer) as seen:
+    ...     for _ in range(10):
+    ...         ((net(x) - x.sum(1, keepdim=True)) ** 2).mean().backward()
+    ...         optimizer.step()
+    >>> [finding.code for finding in seen.findings]
+    ['check-zero-grad']
+    """
+    found = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
+    return Watch(module, found)
+
+
+@dataclass
+class _Forward:
+    """One call of the module in the loop."""
+
+    training: bool
+    has_grad: bool
+    step: int
+    inputs: tuple[int, ...]
+    is_moded: bool
+    held: Any = None  # the inputs, so that no later tensor gets their number
+    used: bool = False
+
+
+class Watch:
+    """What `watch` returns.
+
+    Attributes:
+        findings: What has been seen, in order.
+    """
+
+    def __init__(self, module: nn.Module, optimizers: list[Optimizer]) -> None:
+        self.module, self.optimizers = module, optimizers
+        self.findings: list[Finding] = []
+        self.steps = 0
+        self.learning_rates: list[float] = []
+        self._handles: list[Any] = []
+        self._mode = _Listener(self)
+        self._forwards: list[_Forward] = []
+        self._runs: list[list[_Forward]] = []  # of forwards that no backward came back to, between two that one did
+        self._backwards: list[tuple[float | None, bool]] = []  # since the last step: loss over its call's, new inputs
+        self._micro: list[bool] = []
+        self._stale = self._fresh = self._emptied = self._clips_late = self._clips = 0
+        self._after_step = self._is_stale = False
+        self._kept: list[tuple[Any, int, int]] = []
+        self._was_training: bool | None = None
+        self._first: tuple[Any, Any] | None = None
+        self._looked = False
+        self._train_lost = 0
+        self._data_seen: set[int] = set()
+
+    def __enter__(self) -> "Watch":
+        module = self.module
+        self._handles = [  # by functions: a copy of the module copies methods, and what they belong to
+            module.register_forward_pre_hook(lambda *given: self._before(*given), with_kwargs=True),
+            module.register_forward_hook(lambda *given: self._after(*given), with_kwargs=True),
+            module.register_state_dict_post_hook(lambda *given: self._saved(*given)),
+            module.register_load_state_dict_pre_hook(lambda *given: self._loading(*given)),
+        ]
+        watched = [
+            p
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for p in group["params"]
+            if p.requires_grad
+        ]
+        watched = watched or [p for p in module.parameters() if p.requires_grad]
+        some = {id(p): p for p in (watched[:1] + watched[len(watched) // 2 :][:1] + watched[-1:])}
+        self._handles += [p.register_hook(self._gradient_for(p)) for p in some.values()]
+        for optimizer in self.optimizers:
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step_of))
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self._mode.__exit__(*problem)  # type: ignore[no-untyped-call]
+        for handle in self._handles:
+            handle.remove()
+        self._end_run()
+        self._judge()
+        self._mode.forget()
+
+    def say(self, finding: Finding) -> None:
+        """Keep a finding, once a code."""
+        if finding.code not in {item.code for item in self.findings}:
+            self.findings.append(finding)
+            _log.warning("%s", finding)
+
+    # What happens in the loop
+
+    def _before(self, part: nn.Module, args: Any, kwargs: Any) -> None:
+        if self._mode.is_off:
+            return
+        tensors = leaves((args, kwargs))
+        moded = any(m.training for m in part.modules() if isinstance(m, _MODED))
+        numbers = tuple(map(id, tensors))
+        self._forwards.append(_Forward(part.training, torch.is_grad_enabled(), self.steps, numbers, moded, tensors))
+        if len(self._forwards) > _HELD:
+            self._forwards[-_HELD - 1].held = None
+        self._mode.inside += 1
+        if self._first is None and torch.is_grad_enabled() and part.training:
+            own = [x.detach().clone() for x in tensors]
+            self._first = (Batch(kwargs if kwargs and not args else tuple(args), None), own)
+
+    def _after(self, part: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
+        if self._mode.is_off:
+            return
+        self._mode.inside -= 1
+        forward = self._forwards[-1]
+        if not self._looked and self._mode.root is None:
+            self._mode.root = (args, kwargs, outputs)
+        for x in leaves(outputs):
+            if x.requires_grad and not x.is_leaf:
+
+                def reached(_: Tensor, forward: _Forward = forward) -> None:
+                    forward.used = True
+
+                x.register_hook(reached)
+
+    def _gradient_for(self, parameter: Tensor) -> Any:
+        def arriving(_: Tensor) -> None:
+            if self.steps > _CLOSE_STEPS or self._mode.is_off:
+                return
+            gradient = parameter.grad
+            is_left = gradient is not None and not gradient.is_sparse and bool((gradient != 0).any())
+            if self._after_step or not is_left:  # what is cleared later is no matter
+                self._is_stale = is_left
+            self._after_step = False
+
+        return arriving
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._mode.is_off:
+            return
+        if not self._looked:
+            self._look()
+        if self.steps <= _CLOSE_STEPS and self._backwards and len(args) < 2 and not kwargs:
+            gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+            if all(g is None or (not g.is_sparse and not bool((g != 0).any())) for g in gradients):
+                self._emptied += 1
+        if self.steps and self.steps <= _CLOSE_STEPS and not self._after_step:
+            self._stale += self._is_stale
+            self._fresh += not self._is_stale
+        self._end_run()
+        training = self.module.training
+        if self._was_training and not training and any(isinstance(m, _MODED) for m in self.module.modules()):
+            self._train_lost += 1
+        elif training:
+            self._was_training = True
+        if len(self._backwards) > 1 and self.steps <= _CLOSE_STEPS:
+            self._micro.append(
+                all(ratio is not None and abs(ratio - 1) < 0.01 for ratio, _ in self._backwards)
+                and all(is_new for _, is_new in self._backwards)
+            )
+        elif self._backwards:
+            self._micro.append(False)
+        self.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
+
+    def _after_step_of(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._mode.is_off:
+            return
+        self.steps += 1
+        self._after_step = True
+        self._backwards = []
+        self._forwards = []
+        self._data_seen = set()
+        if self.steps > _CLOSE_STEPS:
+            self._mode.is_far = True
+
+    def heard_backward(self, loss: Tensor, call: Call | None) -> None:
+        """Take note of a backward pass."""
+        ratio = None
+        if call is not None and isinstance(call.output, Tensor) and call.output.numel() == 1 and self.steps <= 50:
+            inner = float(call.output.detach())
+            target = call.argument(1, "target")
+            varied = isinstance(target, Tensor) and len(target.unique()) > 1
+            ratio = (
+                float(loss.detach()) / inner
+                if inner and varied and call.kwargs.get("reduction", "mean") == "mean"
+                else None
+            )
+        inputs = set(self._forwards[-1].inputs) if self._forwards else set()
+        self._backwards.append((ratio, not inputs & self._data_seen))
+        self._data_seen |= inputs
+
+    def heard_clip(self) -> None:
+        """Take note of a clipping of gradients."""
+        self._clips += 1
+        self._clips_late += not self._backwards
+
+    def _saved(self, part: nn.Module, state: Any, prefix: str, metadata: Any) -> None:
+        if prefix or self._mode.is_off:
+            return
+        named = dict(self.module.named_parameters())
+        tensors = [(name, x) for name, x in state.items() if isinstance(x, Tensor) and name in named]
+        for name, x in tensors[:3]:
+            if x is not named[name]:
+                self._kept.append((weakref.ref(x), x.data_ptr(), self.steps))
+
+    def _loading(self, part: nn.Module, state: Any, *rest: Any) -> None:
+        if self._mode.is_off:
+            return
+        own = {name: p.data_ptr() for name, p in self.module.named_parameters()}
+        shared = [
+            name for name, x in state.items() if isinstance(x, Tensor) and x.numel() and x.data_ptr() == own.get(name)
+        ]
+        if shared and self.steps:
+            self.say(
+                _aliased(
+                    f"what is loaded shares its memory with the module itself ({shared[0]}): loading it changes nothing"
+                )
+            )
+
+    def _end_run(self) -> None:
+        """Cut the forwards since the last step into runs that no gradient came back to."""
+        run: list[_Forward] = []
+        for i, forward in enumerate(self._forwards):
+            if forward.used:
+                self._keep_run(run, self._forwards[i])
+                run = []
+            else:
+                run.append(forward)
+        self._keep_run(run, None)
+
+    def _keep_run(self, run: list[_Forward], following: _Forward | None) -> None:
+        if not run or not any(forward.training and forward.is_moded for forward in run):
+            return
+        same = len({forward.inputs for forward in run}) == 1 and len(run) > 1
+        conditions = following is not None and len(run) == 1 and bool(set(run[0].inputs) & set(following.inputs))
+        if not same and not conditions:
+            self._runs.append(run)
+
+    def _look(self) -> None:
+        """Run the rules over the first training step: what was called, on a copy of the module as it is now."""
+        self._looked = True
+        if self._first is None or self._mode.root is None:
+            return
+        batch, own = self._first
+        inputs = iter(own)
+        call = next((c for c in self._mode.trace.calls if c.name in LOSSES and not c.is_inside), None)
+        criterion: Any = None
+        targets: Any = None
+        outputs = self._mode.root[2]
+        if call is not None and isinstance(outputs, Tensor):
+            x = call.argument(0, "input")
+            targets = call.argument(1, "target")
+            if x is outputs and isinstance(targets, Tensor):
+                function, kwargs = call.function, {k: v for k, v in call.kwargs.items() if k not in ("input", "target")}
+
+                def again(o: Tensor, t: Tensor, rest: Any = call.args[2:]) -> Any:
+                    return function(o, t, *rest, **kwargs)
+
+                criterion = again
+        self._mode.is_off = True
+        try:
+            sample = Batch(map_leaves(batch.inputs, lambda _: next(inputs)), targets)
+            subject = Subject(self.module, criterion=criterion, optimizer=self.optimizers, batch=sample)
+            if criterion is None:
+                passed = Passed(self.module, self._mode.trace, outputs, self._mode.loss, sample)
+                subject.__dict__["train_pass"] = passed
+                rules = chosen_rules(_WITHOUT_CRITERION)
+                subject.has_own_pass = True
+            else:
+                rules = chosen_rules(ignore=["data"])
+            for finding in look(subject, rules):
+                if finding.severity != "note":
+                    self.say(finding)
+        except Exception as problem:
+            _log.debug("the first step could not be looked at: %s: %s", type(problem).__name__, problem)
+        finally:
+            self._mode.is_off = False
+            self._mode.trace = Trace()
+
+    # What it comes to
+
+    def _judge(self) -> None:
+        total = self.steps
+        if self._stale >= 3 and self._stale > 4 * self._fresh:
+            self.say(
+                error(
+                    "check-zero-grad",
+                    f"in {self._stale} of {self._stale + self._fresh} steps the gradient of the step before was "
+                    "still there when the next one came: they add up",
+                    fix="optimizer.zero_grad() before each backward, or after each step",
+                )
+            )
+        if self._emptied >= 3 and self._emptied > 0.5 * total:
+            self.say(
+                error(
+                    "check-zero-grad",
+                    f"in {self._emptied} of {total} steps the gradients were gone when the optimizer stepped: "
+                    "zero_grad came after backward",
+                    fix="zero_grad, then backward, then step",
+                )
+            )
+        rare = len(self._runs) <= max(1, 0.34 * total)
+        if self._runs and rare and total >= 2:
+            run = max(self._runs, key=len)
+            self.say(
+                error(
+                    "check-eval-mode",
+                    f"after step {run[0].step} the module is called {len(run)} times for its answers alone, in "
+                    "training mode: dropout drops and batch norm looks at the batch",
+                    fix="module.eval() before evaluation, module.train() after it",
+                )
+            )
+        if self._train_lost >= 2:
+            self.say(
+                error(
+                    "check-train-mode",
+                    f"{self._train_lost} of {total} steps are done in eval mode, after others in training mode: "
+                    "dropout is off and batch norm stands still",
+                    fix="module.train() after evaluation, or at the start of each epoch",
+                )
+            )
+        if self._clips >= 2 and self._clips_late == self._clips:
+            self.say(
+                error(
+                    "check-clip-order",
+                    f"gradients are clipped {self._clips} times, each time when there are none of this step yet or "
+                    "no more: before backward, or after step",
+                    fix="backward, then clip_grad_norm_, then step",
+                )
+            )
+        if len(self._micro) >= 3 and sum(self._micro) > 0.6 * len(self._micro):
+            self.say(
+                warning(
+                    "check-accumulation",
+                    "several backward passes make one step, each of a mean loss: the gradient is their sum, so "
+                    "many times too large",
+                    fix="(loss / number of micro-batches).backward()",
+                )
+            )
+        self._judge_schedule()
+        gone = [
+            (x, step)
+            for ref, pointer, step in self._kept
+            if (x := ref()) is not None and step < total and x.data_ptr() == pointer
+        ]
+        own = {p.data_ptr() for p in self.module.parameters()}
+        alive = [step for x, step in gone if x.data_ptr() in own]
+        if alive:
+            self.say(
+                _aliased(
+                    f"what state_dict() gave after step {alive[0]} is still kept, and has changed with every step since"
+                )
+            )
+
+    def _judge_schedule(self) -> None:
+        rates, total = self.learning_rates, self.steps
+        if total < 10 or len(self.optimizers) != 1:
+            return
+        peak = max(rates)
+        at = rates.index(peak)
+        low = next((i for i in range(at, total) if rates[i] < 1e-3 * peak), None)
+        code = "check-scheduler-units"
+        if peak > 0 and low is not None and low < 0.5 * total and max(rates[low:]) < 0.1 * peak:
+            self.say(
+                error(
+                    code,
+                    f"the learning rate is below a thousandth of its peak ({peak:g}) after {low} of {total} steps",
+                    fix="step the scheduler as often as it was made for: by epoch, or by batch",
+                )
+            )
+            return
+        for scheduler in _schedulers(self.optimizers[0]):
+            done = int(getattr(scheduler, "last_epoch", 0))
+            length = next(
+                (
+                    getattr(scheduler, name)
+                    for name in ("total_steps", "T_max", "total_iters")
+                    if getattr(scheduler, name, None)
+                ),
+                None,
+            )
+            name = type(scheduler).__name__
+            if done == 0:
+                self.say(
+                    warning(
+                        code,
+                        f"{name} was made and never stepped in {total} steps",
+                        fix="scheduler.step() after each epoch, or each batch",
+                    )
+                )
+            elif length and done < 0.3 * length and total > 0.6 * length and total > 2 * done:
+                self.say(
+                    error(
+                        code,
+                        f"{name} is made for {length} calls and got {done} in {total} steps: the learning rate "
+                        f"goes through {done / length:.0%} of its course",
+                        fix="call scheduler.step() after each batch",
+                    )
+                )
+            elif length and name == "CosineAnnealingLR" and done > 2 * length and done > 0.8 * total:
+                self.say(
+                    error(
+                        code,
+                        f"{name} is made for {length} calls and got {done}: the learning rate goes down and up again",
+                        fix="call scheduler.step() after each epoch, or give it T_max in batches",
+                    )
+                )
+
+
+def _aliased(what: str) -> Finding:
+    return error("check-snapshot", what, fix="copy.deepcopy(module.state_dict()), or clone each tensor")
+
+
+def _schedulers(optimizer: Optimizer) -> list[Any]:
+    found = []
+    for owner in gc.get_referrers(optimizer):
+        if isinstance(owner, LRScheduler):
+            found.append(owner)
+        elif isinstance(owner, dict) and owner.get("optimizer") is optimizer:
+            found += [item for item in gc.get_referrers(owner) if isinstance(item, LRScheduler)]
+    return list({id(item): item for item in found}.values())
+
+
+class _Listener(torch.overrides.TorchFunctionMode):
+    """Hear the calls of torch that tell what a loop does: losses, backward, clipping."""
+
+    def __init__(self, owner: Watch) -> None:
+        super().__init__()
+        self.owner = owner
+        self.trace = Trace()
+        self.is_off = self.is_far = False
+        self.inside = 0
+        self.root: Any = None
+        self.loss: Any = None
+        self.last_loss: Call | None = None
+        self.in_clip = False
+
+    def forget(self) -> None:
+        """Let go of what was kept."""
+        self.trace, self.root, self.loss, self.last_loss = Trace(), None, None, None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.is_off or self.is_far:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        owner = self.owner
+        if name == "backward" and args and isinstance(args[0], Tensor):
+            self.loss = args[0] if self.loss is None else self.loss
+            owner.heard_backward(args[0], self.last_loss)
+            self.last_loss = None
+            return func(*args, **kwargs)
+        clipping = _is_clip(sys._getframe(1))
+        if clipping and not self.in_clip:
+            owner.heard_clip()
+        self.in_clip = clipping
+        if owner._looked and name not in LOSSES and name not in PAIRWISE:
+            return func(*args, **kwargs)
+        answer = func(*args, **kwargs)
+        call = Call(name, args, kwargs, answer, "forward" if self.inside else "", bool(self.inside), "", func)
+        if name in LOSSES and not self.inside:
+            self.last_loss = call
+        if not owner._looked:
+            self.trace.keep(call)
+        elif name in PAIRWISE and not self.inside and (shapes := broadcast_pair(call)) is not None and owner.steps < 50:
+            owner.say(
+                error(
+                    "check-metric",
+                    f"{name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every target",
+                    fix="bring both to one shape first",
+                )
+            )
+        return answer
+
+
+def _is_clip(frame: Any) -> bool:
+    for _ in range(4):
+        if frame is None:
+            return False
+        if frame.f_code.co_filename.endswith("clip_grad.py"):
+            return True
+        frame = frame.f_back
+    return False

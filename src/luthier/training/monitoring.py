@@ -1,0 +1,49 @@
+"""The monitors of `luthier.checks` in a run: once an epoch, each thing said once, in the record with its epoch."""
+
+import logging
+from dataclasses import asdict
+from typing import Any
+
+from torch import nn
+
+from luthier.checks.monitors import Monitors
+from luthier.training.callbacks import Callback
+
+_log = logging.getLogger("luthier")
+
+
+class Monitoring(Callback):
+    """Say what goes wrong in training: dead units, spikes, stalls, overfitting, one class for all."""
+
+    def __init__(self, ignore: tuple[str, ...] = ()) -> None:
+        self.ignore = ignore
+        self.monitors = Monitors()
+
+    def on_start(self, run: Any) -> None:
+        """Watch the module that is validated."""
+        self.monitors.attach(run.evaluated)
+
+    def on_epoch_start(self, run: Any) -> None:
+        """Add what was found before the first step to the record; by now there is a checkpoint to go with it."""
+        run.note_findings()
+
+    def on_epoch_end(self, run: Any) -> None:
+        """Judge the epoch. What goes wrong in the looking stops no run."""
+        said = {row["code"] for row in run.record if row["event"] == "finding"}
+        is_classes = isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+        try:
+            found = self.monitors.judge(run.module, run.record.epochs, is_classes=is_classes)
+        except Exception as error:
+            _log.debug("the epoch could not be judged: %s: %s", type(error).__name__, error)
+            return
+        for finding in found:
+            if finding.code not in said and finding.code not in self.ignore and "dynamics" not in self.ignore:
+                said.add(finding.code)
+                run.findings.append(finding)
+                run.note({"event": "finding", "epoch": run.epoch, **asdict(finding)})
+                level = logging.WARNING if finding.severity == "warning" else logging.INFO
+                _log.log(level, "epoch %s: %s", run.epoch + 1, finding)
+
+    def on_end(self, run: Any) -> None:
+        """Let go of the module."""
+        self.monitors.detach()

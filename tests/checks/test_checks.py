@@ -1,0 +1,404 @@
+"""Planted mistakes are found, sound programs are left alone, and looking leaves no trace."""
+
+import copy
+import logging
+import random
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn, optim
+from torch.utils.data import DataLoader, TensorDataset
+
+import luthier
+from luthier.checks.rule import RULES
+from luthier.cli.main import _run
+from luthier.core.settings import CheckSettings
+from luthier.errors import CheckError, SettingError
+from tests.checks.field import FIELD
+from tests.checks.pairs import CE, PAIRS, Items, adam, blobs, cnn, drop_net, mlp, pictures
+from tests.checks.program import Pair, Parts, Sound
+from tests.checks.sound import SOUND
+
+PAGES = Path(luthier.__file__).parent / "pages"
+CODES: dict[str, set[str]] = {
+    "L01": {"double-softmax"}, "L02": {"nll-input"}, "L03": {"double-sigmoid"}, "L05": {"shape-broadcast"},
+    "L06": {"output-range"}, "L07": {"kl-input"}, "L08": {"softmax-axis"}, "L09": {"padding-in-loss"},
+    "L10": {"class-weights"}, "L11": {"loss-for-classes", "target-range"}, "L12": {"loss-sum"}, "G01": {"no-gradient"},
+    "G02": {"frozen"}, "G03": {"optimizer-coverage", "optimizer-strangers"}, "G04": {"unregistered"},
+    "G05": {"unused", "input-unused"}, "G06": {"no-gradient"}, "G07": {"unregistered"}, "G08": {"freeze-ineffective"},
+    "G09": {"shared-layer"}, "G10": {"layer-in-forward"}, "A01": {"batch-mixing"}, "A02": {"batch-mixing"},
+    "A03": {"layout"}, "A04": {"linear-network"}, "A05": {"future-leak"}, "A06": {"mask", "input-unused"},
+    "A07": {"constant-output", "unused"}, "A08": {"dropout"}, "A09": {"eval-random"}, "A10": {"batch-norm"},
+    "A11": {"input-changed"}, "A12": {"state-carried"}, "N01": {"constant-init"}, "N02": {"init-scale"},
+    "N03": {"vanishing"}, "N04": {"dead-units"}, "N05": {"not-finite"}, "D01": {"input-scale"}, "D02": {"input-scale"},
+    "D03": {"data-not-finite"}, "D04": {"overflow"}, "D05": {"label-leak"}, "D06": {"split-overlap"},
+    "D07": {"labels-misaligned"}, "D08": {"not-shuffled"}, "D09": {"imbalance"}, "D10": {"valid-random"},
+    "D11": {"valid-shift"}, "D12": {"split-classes"}, "D13": {"duplicates"}, "D15": {"repeated-draws"},
+    "D16": {"target-cast"}, "D17": {"data-changed"}, "O01": {"learning-rate"}, "O02": {"learning-rate"},
+    "O03": {"weight-decay"}, "O04": {"loss-sign"}, "O05": {"optimizer-settings"}, "O06": {"zero-grad"},
+    "O07": {"scheduler-units"}, "O08": {"accumulation"}, "O09": {"clip-order"}, "E01": {"eval-mode"},
+    "E02": {"train-mode"}, "E03": {"metric-average"}, "E04": {"metric"}, "E05": {"checkpoint-incomplete"},
+    "E06": {"snapshot"},
+}  # fmt: skip
+
+
+def findings_of(parts: Parts, **more: Any) -> list[luthier.Finding]:
+    if parts.loop is not None:
+        with luthier.watch(parts.module, parts.optimizer) as seen:
+            parts.loop()
+        return seen.findings
+    return luthier.check(
+        parts.module, parts.train, parts.valid, criterion=parts.criterion, optimizer=parts.optimizer, step=parts.step,
+        **parts.extra, **more,
+    )  # fmt: skip
+
+
+def loud(parts: Parts) -> list[luthier.Finding]:
+    return [finding for finding in findings_of(parts) if finding.severity != "note"]
+
+
+@pytest.fixture(autouse=True)
+def quiet(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("luthier").setLevel(logging.ERROR)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pair", [*PAIRS, *FIELD], ids=str)
+def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair: Pair) -> None:
+    found = [finding.code.removeprefix("check-") for finding in loud(pair.make(True, 0))]
+    assert found
+    assert found[0] in CODES[pair.bug], found
+    assert [str(finding) for finding in loud(pair.make(False, 0))] == []
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("program", SOUND, ids=str)
+def test_a_sound_program_is_left_alone(program: Sound) -> None:
+    assert [str(finding) for finding in loud(program.make(0))] == []
+
+
+def test_the_corpus_has_every_class_of_the_catalogue() -> None:
+    assert {pair.bug for pair in PAIRS} == set(CODES)
+
+
+PAGED = sorted(PAGES.glob("check-*.md"))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("page", PAGED, ids=lambda page: page.stem)
+def test_the_broken_example_of_a_page_is_found_and_the_mended_one_is_not(page: Path, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    assert len(blocks) in (0, 2)
+    for i, block in enumerate(blocks):
+        space: dict[str, Any] = {"__name__": "page"}
+        (tmp_path / f"{i}.py").write_text(block)  # from a file, so that the source can be read
+        exec(compile(block, str(tmp_path / f"{i}.py"), "exec"), space)
+        found = [finding.code for finding in space["found"] if finding.severity != "note"]
+        assert found[:1] == ([page.stem] if i == 0 else []), (i, found)
+
+
+def test_every_rule_has_a_page_and_a_summary() -> None:
+    for rule in RULES:
+        assert (PAGES / f"{rule.code}.md").exists(), rule.code
+        assert rule.summary
+    assert luthier.explain("check-dropout").startswith("# check-dropout")
+    with pytest.raises(SettingError, match="check-dropout"):
+        luthier.explain("check-droput")
+
+
+# No trace
+
+
+class Noisy(Items):
+    def __getitem__(self, i: int) -> Any:
+        return self.x[i] + 0.1 * torch.randn(10), self.y[i]
+
+
+def programs() -> list[Parts]:
+    torch.manual_seed(0)
+    net, conv = drop_net(), cnn()
+    x, y = blobs()
+    images = pictures()
+    generator = torch.Generator().manual_seed(7)
+    loader = DataLoader(Noisy(x, y), batch_size=16, shuffle=True, generator=generator)
+    raising = nn.Sequential(nn.Linear(7, 4))  # which takes no row of the data
+    return [
+        Parts(net, (x, y), (x[:50], y[:50]), CE, adam(net)),
+        Parts(net, loader, (x, y), CE, optim.SGD(net.parameters(), 0.1, momentum=0.9)),
+        Parts(conv, DataLoader(TensorDataset(*images), batch_size=8, shuffle=True), None, CE, adam(conv)),
+        Parts(raising, (x, y), None, CE, adam(raising)),
+        Parts(net, (x, y), None, lambda o, t: 1 / 0, adam(net)),
+    ]
+
+
+def fingerprint(parts: Parts) -> list[Any]:
+    found: list[Any] = [value.clone() for value in parts.module.state_dict().values()]
+    found += [part.training for part in parts.module.modules()]
+    found += [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in parts.module.modules()]
+    found += [parameter.grad for parameter in parts.module.parameters()]
+    found += [parameter.requires_grad for parameter in parts.module.parameters()]
+    assert isinstance(parts.optimizer, optim.Optimizer)
+    found += [str(parts.optimizer.state_dict()), torch.get_rng_state(), random.getstate(), str(np.random.get_state())]
+    if isinstance(parts.train, DataLoader):
+        found.append(None if parts.train.generator is None else parts.train.generator.get_state())
+        found.append(parts.train.dataset.x.clone() if isinstance(parts.train.dataset, Items) else None)
+    else:
+        found += [value.clone() for value in parts.train]
+    return found
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_looking_leaves_no_trace(number: int) -> None:
+    parts = programs()[number]
+    before = fingerprint(parts)
+    findings_of(parts)
+    for a, b in zip(before, fingerprint(parts), strict=True):
+        assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_run_is_the_same_with_and_without_checks(number: int) -> None:
+    ends = []
+    for check in (True, False):
+        parts = programs()[number]
+        torch.manual_seed(3)
+        luthier.fit(
+            parts.module, parts.train, parts.valid, criterion=parts.criterion, optimizer=parts.optimizer, epochs=3,
+            check=check,
+        )  # fmt: skip
+        ends.append((parts.module.state_dict(), torch.get_rng_state()))
+    for name, value in ends[0][0].items():
+        assert torch.equal(value, ends[1][0][name]), name
+    assert torch.equal(ends[0][1], ends[1][1])
+
+
+def test_an_optimizer_of_ones_own_is_not_stepped() -> None:
+    steps = []
+
+    class Counting(optim.SGD):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            steps.append(1)
+
+    net = mlp(10, 8, 4)
+    luthier.check(net, blobs(), criterion=CE, optimizer=Counting(net.parameters(), 0.1))
+    assert steps == []
+
+
+def test_a_module_that_cannot_be_copied_is_looked_at_by_its_structure() -> None:
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(10, 8), nn.ReLU(), nn.Dropout(0.95), nn.Linear(8, 4))
+
+        def forward(self, x: Tensor) -> Any:
+            return self.body(x)
+
+        def __deepcopy__(self, memo: Any) -> Any:
+            raise RuntimeError("there is one of me")
+
+    net = Stubborn()
+    found = luthier.check(net, blobs(), criterion=CE, optimizer=adam(net.body[0]))
+    assert {"check-dropout", "check-optimizer-coverage", "check-partly"} <= {finding.code for finding in found}
+
+
+# In a run
+
+
+def double_softmax() -> nn.Module:
+    torch.manual_seed(0)
+    return mlp(10, 16, 4, tail=(nn.Softmax(1),))
+
+
+def test_an_error_stops_a_run_unless_it_is_left_out(tmp_path: Path) -> None:
+    with pytest.raises(CheckError, match="check-double-softmax"):
+        luthier.fit(double_softmax(), blobs(), criterion=CE, optimizer="Adam", epochs=1)
+    for check in (False, CheckSettings(ignore=("check-double-softmax",)), CheckSettings(select=("data",))):
+        done = luthier.fit(double_softmax(), blobs(), criterion=CE, optimizer="Adam", epochs=1, check=check)
+        assert done.is_done
+    net = double_softmax()
+    net.luthier_ignore = ["check-double-softmax"]  # type: ignore[assignment]
+    assert luthier.fit(net, blobs(), criterion=CE, optimizer="Adam", epochs=1).is_done
+    with pytest.raises(SettingError, match="check-dropout"):
+        luthier.check(net, ignore=["dropout"])
+
+
+def test_a_warning_is_in_the_record_and_in_the_result(tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(10, 16), nn.ReLU(), nn.Dropout(0.95), nn.Linear(16, 4))
+    done = luthier.fit(net, blobs(), criterion=CE, optimizer="Adam", epochs=2, run=tmp_path / "run", seed=0)
+    assert [finding.code for finding in done.findings] == ["check-dropout"]
+    rows = [row for row in luthier.read_record(tmp_path / "run" / "record.jsonl") if row["event"] == "finding"]
+    assert [(row["code"], row["where"]) for row in rows] == [("check-dropout", "2")]
+
+
+def watched(net: nn.Module, data: Any, valid: Any, **more: Any) -> Counter[str]:
+    settings: dict[str, Any] = {
+        "criterion": CE,
+        "optimizer": "SGD",
+        "seed": 0,
+        "check": CheckSettings(select=("dynamics",)),
+    } | more
+    done = luthier.fit(net, data, valid, **settings)
+    return Counter(row["code"] for row in done.record if row["event"] == "finding")
+
+
+def test_the_monitors_speak_once() -> None:
+    torch.manual_seed(0)
+    x, y = blobs(600)
+    noise = torch.randint(0, 4, (600,))
+    data, valid = (x[:40], noise[:40]), (x[40:140], noise[40:140])
+    assert watched(mlp(10, 128, 4), data, valid, lr=0.3, epochs=60)["check-overfitting"] == 1
+    stuck = mlp(10, 16, 4)
+    assert watched(stuck, (x, y), (x[:99], y[:99]), lr=1e-9, epochs=8) == {"check-stall": 1}
+    dead = mlp(10, 16, 4)
+    with torch.no_grad():
+        dead[0].bias.fill_(-50.0)  # type: ignore[operator]
+    found = watched(dead, (x, y), (x[:99], y[:99]), lr=0.01, epochs=4)
+    assert found["check-dead-units"] == 1
+    assert found["check-collapse"] == 1
+    assert found["check-updates"] == 1
+    assert watched(mlp(10, 32, 4), (x, y), (x[:99], y[:99]), lr=0.05, epochs=8) == {}
+
+    class Mixing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp(10, 16, 4)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.body(x - x.mean(0) * 3)
+
+    shifted = (x + torch.linspace(0, 3, 600)[:, None], y)
+    assert watched(Mixing(), shifted, shifted, lr=0.05, epochs=2)["check-valid-batch-size"] == 1
+
+    def spiking(loss: Tensor, calls: list[int]) -> Tensor:
+        calls.append(1)
+        return loss * (50 if len(calls) > 4 * 19 else 1)
+
+    calls: list[int] = []
+    spiked = watched(mlp(10, 16, 4), (x, y), None, lr=0.01, epochs=5, criterion=lambda o, t: spiking(CE(o, t), calls))
+    assert spiked["check-loss-spike"] == 1
+
+
+# The command
+
+
+PROGRAM = """
+import torch
+from torch import nn
+
+def build():
+    torch.manual_seed(0)
+    x = torch.randn(200, 8)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Dropout(0.9), nn.Linear(16, 3){tail})
+    data = (x, x[:, :3].argmax(1))
+    return {answer}
+
+def broken():
+    raise ValueError("no data today")
+"""
+AS_DICT = (
+    "{'module': net, 'train': data, 'criterion': nn.CrossEntropyLoss(), "
+    "'optimizer': torch.optim.Adam(net.parameters())}"
+)
+AS_TUPLE = "net, data, nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters())"
+
+
+@pytest.mark.parametrize("answer", [AS_DICT, AS_TUPLE])
+def test_a_program_is_checked_from_the_shell(
+    answer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(PROGRAM.format(tail=", nn.Softmax(1)", answer=answer))
+    Path("sound.py").write_text(PROGRAM.format(tail="", answer=answer))
+    assert _run(["check", "mine.py:build"]) == 1
+    out = capsys.readouterr().out
+    assert "check-double-softmax" in out
+    assert "1 error, 1 warning" in out
+    assert _run(["check", "mine.py:build", "--ignore", "check-double-softmax"]) == 0
+    assert _run(["check", "mine.py:build", "--select", "optimizer"]) == 0
+    assert _run(["check", "sound.py:build", "--json"]) == 0
+    assert '"code": "check-dropout"' in capsys.readouterr().out
+    for wrong in ("mine.py:nothing", "gone.py:build", "mine.py:broken"):
+        assert _run(["check", wrong]) == 2
+        assert "setting-no-program" in capsys.readouterr().err
+    assert _run(["explain", "check-dropout"]) == 0
+    assert "# check-dropout" in capsys.readouterr().out
+    assert _run(["explain", "nothing"]) == 2
+
+
+def test_data_and_runs_are_checked_from_the_shell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    lot = random.Random(0)
+    rows = [(lot.gauss(0, 1), lot.gauss(0, 1)) for _ in range(300)]
+    Path("d.csv").write_text("a,b,y\n" + "".join(f"{a},{b},{'yes' if a + b > 0 else 'no'}\n" for a, b in rows))
+    assert _run(["check", "d.csv", "--target", "y"]) == 0
+    assert "0 errors" in capsys.readouterr().out
+    assert (
+        _run(["train", "d.csv", "--target", "y", "--epochs", "2", "--ignore", "check-dropout", "--run", "r", "-q"]) == 0
+    )
+    assert 'ignore = ["check-dropout"]' in Path("r/run.toml").read_text()
+    assert _run(["check", "r"]) == 0
+    assert _run(["train", "r/run.toml", "--run", "again", "-q"]) == 0
+
+
+# Watching
+
+
+def test_watching_changes_nothing() -> None:
+    ends = []
+    for is_watched in (True, False):
+        torch.manual_seed(0)
+        x, y = blobs()
+        net = drop_net()
+        optimizer = adam(net)
+
+        def loop(net: nn.Module = net, optimizer: Any = optimizer, x: Tensor = x, y: Tensor = y) -> None:
+            for _ in range(20):
+                optimizer.zero_grad()
+                CE(net(x), y).backward()
+                optimizer.step()
+
+        if is_watched:
+            with luthier.watch(net, optimizer) as seen:
+                loop()
+            assert seen.findings == []
+            assert not any(part._forward_hooks for part in net.modules())
+        else:
+            loop()
+        ends.append(copy.deepcopy(net.state_dict()))
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+
+
+def test_watching_sees_what_the_loop_computes() -> None:
+    x, y = blobs()
+    net = mlp(10, 16, 4)
+    optimizer = adam(net)
+    with luthier.watch(net, optimizer) as seen:
+        for _ in range(5):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x).softmax(1), y).backward()
+            optimizer.step()
+    assert [finding.code for finding in seen.findings] == ["check-double-softmax"]
+
+
+def test_the_libraries_architectures_are_sound() -> None:
+    torch.manual_seed(0)
+    for encoder in (
+        nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2, enable_nested_tensor=False),
+        nn.Sequential(nn.Conv1d(12, 8, 3, padding=1), nn.InstanceNorm1d(8), nn.PReLU(), nn.Conv1d(8, 12, 3, padding=1)),
+        nn.Sequential(nn.Linear(16, 32), nn.LayerNorm(32), nn.SiLU(), nn.Linear(32, 16)),
+        nn.Sequential(
+            nn.Conv1d(12, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.Mish(), nn.ConvTranspose1d(16, 12, 3, padding=1)
+        ),
+    ):
+        net = nn.Sequential(encoder, nn.Flatten(), nn.Linear(12 * 16, 3))
+        x = torch.randn(300, 12, 16)
+        y = (x.mean(1)[:, :3]).argmax(1)
+        found = luthier.check(net, (x[:200], y[:200]), (x[200:], y[200:]), criterion=CE, optimizer=adam(net))
+        assert [str(finding) for finding in found if finding.severity == "error"] == []

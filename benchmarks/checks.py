@@ -26,6 +26,7 @@ from tests.checks.pairs import PAIRS
 from tests.checks.program import Parts
 from tests.checks.sound import SOUND
 from tests.checks.test_checks import CODES
+from tests.checks.zoo import ZOO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -108,7 +109,7 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
                 for pair in [*PAIRS, *FIELD]
                 for broken in (True, False)
             ]
-            programs += [(program.name, "", program.make(seed), False) for program in SOUND]
+            programs += [(program.name, "", program.make(seed), False) for program in [*SOUND, *ZOO]]
             for name, bug, parts, broken in programs:
                 start = time.perf_counter()
                 loud = [finding for finding in findings_of(parts, way) if finding.severity != "note"]

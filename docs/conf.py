@@ -1,10 +1,11 @@
 """The documentation site. Its option tables are made here from the settings, so that they cannot go stale."""
 
+import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
 
 from luthier.core.recipe import Recipe
-from luthier.core.settings import DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
 from luthier.core.version import VERSION
 
 project = "Luthier"
@@ -32,7 +33,26 @@ def _table(cls: type) -> str:
     return "\n".join(lines) + "\n"
 
 
+shutil.copytree(  # the pages that `luthier explain` prints
+    Path(__file__).parents[1] / "src" / "luthier" / "pages", Path(__file__).parent / "errors", dirs_exist_ok=True
+)
 _made = Path(__file__).parent / "_made"
 _made.mkdir(exist_ok=True)
-for _name, _cls in (("data", DataSettings), ("network", NetworkSettings), ("recipe", Recipe)):
+for _name, _cls in (("data", DataSettings), ("network", NetworkSettings), ("recipe", Recipe), ("check", CheckSettings)):
     (_made / f"{_name}.md").write_text(_table(_cls))
+
+
+def _rules() -> str:
+    import luthier.checks.look  # noqa: F401  (registers the rules)
+    from luthier.checks.rule import RULES
+
+    lines = ["| code | looks at | |", "| --- | --- | --- |"]
+    seen: set[str] = set()
+    for rule in sorted(RULES, key=lambda rule: (rule.group, rule.code)):
+        if rule.code not in seen:
+            seen.add(rule.code)
+            lines.append(f"| [{rule.code}](errors/{rule.code}.md) | {rule.group} | {rule.summary} |")
+    return "\n".join(lines) + "\n"
+
+
+(_made / "rules.md").write_text(_rules())

@@ -23,6 +23,7 @@ from tests.checks.field import FIELD
 from tests.checks.pairs import CE, PAIRS, Items, adam, blobs, cnn, drop_net, mlp, pictures
 from tests.checks.program import Pair, Parts, Sound
 from tests.checks.sound import SOUND
+from tests.checks.zoo import ZOO
 
 PAGES = Path(luthier.__file__).parent / "pages"
 CODES: dict[str, set[str]] = {
@@ -77,7 +78,7 @@ def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("program", SOUND, ids=str)
+@pytest.mark.parametrize("program", [*SOUND, *ZOO], ids=str)
 def test_a_sound_program_is_left_alone(program: Sound) -> None:
     assert [str(finding) for finding in loud(program.make(0))] == []
 

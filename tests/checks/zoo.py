@@ -121,6 +121,28 @@ def stepped(net: nn.Module, data: Split, step: Callable[[Any, Any], Tensor], opt
     return Parts(net, train, valid, optimizer=optimizer or adam(net), step=step)
 
 
+class Texts(Dataset[Tensor]):
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.ids[i]
+
+
+def unlabelled(net: nn.Module, data: Split, step: Callable[[Any, Any], Tensor]) -> Parts:
+    (train,), (valid,) = data
+    return Parts(
+        net,
+        DataLoader(Texts(train), batch_size=32, shuffle=True),
+        DataLoader(Texts(valid), batch_size=32),
+        optimizer=adam(net),
+        step=step,
+    )
+
+
 def accuracy(net: nn.Module, valid: tuple[Tensor, ...]) -> float:
     *inputs, y = valid
     net.eval()
@@ -155,6 +177,19 @@ class Mlp(nn.Module):
         x = F.relu(self.fc1(x))
         x = self.drop(F.relu(self.fc2(x)))
         return self.head(x)
+
+
+class Cnn(nn.Module):
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 12, 3, padding=1)
+        self.conv2 = nn.Conv2d(12, 24, 3, padding=1)
+        self.fc = nn.Linear(24, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
+        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        return self.fc(x.mean((2, 3)))
 
 
 # Convolutions and transformers over images
@@ -210,7 +245,7 @@ def resnet_cosine_loop() -> Parts:
     train, valid = images()
     net = ResNet()
     optimizer = optim.SGD(net.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
-    epochs = 4
+    epochs = 3
     scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs)
 
     def loop() -> None:
@@ -496,12 +531,11 @@ def decoder_tied_large_vocab() -> Parts:
 
 @sound("decoder-shift-in-step")
 def decoder_shift_in_step() -> Parts:
-    def step(module: nn.Module, batch: Any) -> Tensor:
-        ids = batch[0]
+    def step(module: nn.Module, ids: Any) -> Tensor:
         logits = module(ids[:, :-1])
         return F.cross_entropy(logits.reshape(-1, logits.shape[-1]), ids[:, 1:].reshape(-1))
 
-    return stepped(Decoder(tie=False), sentences(), step)
+    return unlabelled(Decoder(tie=False), sentences(), step)
 
 
 class Encoder(nn.Module):
@@ -577,11 +611,11 @@ def bert_mlm_fixed_masks() -> Parts:
 
 @sound("bert-mlm-dynamic-masks")
 def bert_mlm_dynamic_masks() -> Parts:
-    def step(module: nn.Module, batch: Any) -> Tensor:
-        inputs, labels = masked(batch[0])
+    def step(module: nn.Module, ids: Any) -> Tensor:
+        inputs, labels = masked(ids)
         return F.cross_entropy(module(inputs).transpose(1, 2), labels, ignore_index=-100)
 
-    return stepped(Bert(), sentences(), step)
+    return unlabelled(Bert(), sentences(), step)
 
 
 # Plain networks
@@ -734,8 +768,7 @@ def denoising_autoencoder_noise_in_step() -> Parts:
         clean = batch[0]
         return F.mse_loss(module(clean + 0.3 * torch.randn_like(clean)), clean)
 
-    (x, _), (v, _) = blobs()
-    return stepped(Autoencoder(), ((x,), (v,)), step)
+    return stepped(Autoencoder(), blobs(), step)
 
 
 class Vae(nn.Module):
@@ -764,8 +797,7 @@ def vae_sum_elbo() -> Parts:
         recon, mu, logvar = module(batch[0])
         return vae_loss(recon, batch[0], mu, logvar)
 
-    (x, _), (v, _) = blobs()
-    return stepped(Vae(), ((x,), (v,)), step)
+    return stepped(Vae(), blobs(), step)
 
 
 class Generator(nn.Module):
@@ -967,8 +999,7 @@ def simclr() -> Parts:
         x = batch[0]
         return nt_xent(module(augmented(x)), module(augmented(x)))
 
-    (x, _), (v, _) = blobs()
-    return stepped(SimClr(), ((x,), (v,)), step)
+    return stepped(SimClr(), blobs(), step)
 
 
 class Clip(nn.Module):
@@ -1151,13 +1182,9 @@ def aux_head() -> Parts:
 class FineTuned(nn.Module):
     """A pretrained trunk, frozen and kept in evaluation mode, under a new head."""
 
-    def __init__(self, trunk: BatchNormMlp, classes: int = 3) -> None:
+    def __init__(self, trunk: nn.Module, classes: int = 3) -> None:
         super().__init__()
-        self.trunk = trunk
-        self.trunk.head = nn.Linear(1, 1)
-        del self.trunk.head
-        self.trunk.requires_grad_(False)
-        self.trunk.eval()
+        self.trunk = trunk.requires_grad_(False).eval()
         self.head = nn.Linear(32, classes)
 
     def train(self, mode: bool = True) -> "FineTuned":
@@ -1166,36 +1193,34 @@ class FineTuned(nn.Module):
         return self
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.trunk.body(x))
+        return self.head(self.trunk(x))
 
 
 @sound("fine-tune-frozen-trunk")
 def fine_tune_frozen_trunk() -> Parts:
-    trunk = BatchNormMlp(classes=6)
-    pretrain(trunk, blobs(k=6))
-    net = FineTuned(trunk)
+    source = BatchNormMlp(classes=6)
+    pretrain(source, blobs(k=6))
+    net = FineTuned(source.body)
     return parts(net, blobs(k=3), CE, optim.Adam(net.head.parameters(), lr=1e-2))
 
 
 class LinearProbe(nn.Module):
-    def __init__(self, backbone: Mlp, classes: int = 3) -> None:
+    def __init__(self, backbone: nn.Module, classes: int = 3) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.requires_grad_(False)
         self.probe = nn.Linear(32, classes)
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
-            features = F.relu(self.backbone.fc2(F.relu(self.backbone.fc1(x))))
+            features = self.backbone(x)
         return self.probe(features)
 
 
 @sound("linear-probe")
 def linear_probe() -> Parts:
-    backbone = Mlp(out=6)
-    pretrain(backbone, blobs(k=6))
-    backbone.head = nn.Identity()  # type: ignore[assignment]
-    backbone.requires_grad_(False)
-    net = LinearProbe(backbone)
+    source = Mlp(out=6)
+    pretrain(source, blobs(k=6))
+    net = LinearProbe(nn.Sequential(source.fc1, nn.ReLU(), source.fc2, nn.ReLU()))
     return parts(net, blobs(k=3), CE, optim.Adam(net.probe.parameters(), lr=1e-2))
 
 
@@ -1359,11 +1384,24 @@ def byol_target_loop() -> Parts:
 # Losses that look wrong
 
 
+class ScalarNet(nn.Module):
+    def __init__(self, d: int = 8, hidden: int = 32) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d, hidden)
+        self.fc2 = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.relu(self.fc1(x))).squeeze(-1)
+
+
+def counts(base: float) -> Split:
+    x = torch.randn(520, 8)
+    return split(x, torch.poisson(torch.exp(base + 0.6 * torch.tanh(x @ torch.randn(8) / 2))))
+
+
 @sound("poisson-regression")
 def poisson_regression() -> Parts:
-    x = torch.randn(520, 8)
-    rate = torch.exp(0.5 + 0.6 * torch.tanh(x @ torch.randn(8)))
-    return parts(LogisticRegression(8), split(x, torch.poisson(rate)), nn.PoissonNLLLoss(log_input=True))
+    return parts(ScalarNet(), counts(0.5), nn.PoissonNLLLoss(log_input=True))
 
 
 class QuantileNet(nn.Module):
@@ -1388,9 +1426,8 @@ def quantile_regression() -> Parts:
 
 @sound("quantile-regression-on-counts")
 def quantile_regression_on_counts() -> Parts:
-    x = torch.randn(520, 8)
-    y = torch.poisson(torch.exp(1.0 + 0.6 * torch.tanh(x @ torch.randn(8))))
-    return parts(QuantileNet(), split(x, y.unsqueeze(1)), pinball)
+    (x, y), (v, w) = counts(1.0)
+    return parts(QuantileNet(), ((x, y.unsqueeze(1)), (v, w.unsqueeze(1))), pinball)
 
 
 class Coral(nn.Module):
@@ -1667,8 +1704,7 @@ def diffusion_step() -> Parts:
         noise = torch.randn_like(x)
         return F.mse_loss(module(noised(x, t, noise), t), noise)
 
-    (x, _), (v, _) = blobs(d=4, k=3, spread=0.3)
-    return stepped(Denoiser(), ((x,), (v,)), step)
+    return stepped(Denoiser(), blobs(d=4, k=3, spread=0.3), step)
 
 
 class Ddpm(nn.Module):
@@ -1693,8 +1729,7 @@ def diffusion_loss_in_forward() -> Parts:
     def step(module: nn.Module, batch: Any) -> Tensor:
         return module(batch[0])
 
-    (x, _), (v, _) = blobs(d=4, k=3, spread=0.3)
-    return stepped(Ddpm(), ((x,), (v,)), step)
+    return stepped(Ddpm(), blobs(d=4, k=3, spread=0.3), step)
 
 
 class SelfConditioned(nn.Module):
@@ -1773,3 +1808,722 @@ class StochasticDepthNet(nn.Module):
 @sound("stochastic-depth")
 def stochastic_depth() -> Parts:
     return parts(StochasticDepthNet(), blobs())
+
+
+# Loops
+
+
+@sound("gradient-accumulation-loop")
+def gradient_accumulation_loop() -> Parts:
+    train, valid = blobs()
+    net = Mlp()
+    optimizer = adam(net, 3e-3)
+    accumulate = 4
+
+    def loop() -> None:
+        for _ in range(6):
+            net.train()
+            optimizer.zero_grad()
+            for i, (x, y) in enumerate(batches(*train, size=16)):
+                loss = F.cross_entropy(net(x), y) / accumulate
+                loss.backward()
+                if (i + 1) % accumulate == 0:
+                    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                    optimizer.step()
+                    optimizer.zero_grad()
+            accuracy(net, valid)
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+@sound("token-weighted-accumulation-loop")
+def token_weighted_accumulation_loop() -> Parts:
+    """Sums over tokens, divided by how many tokens the whole step has."""
+    (train,), (valid,) = sentences()
+    net = Decoder(tie=False)
+    optimizer = optim.AdamW(net.parameters(), lr=1e-3)
+
+    def loop() -> None:
+        for _ in range(2):
+            net.train()
+            for (rows,) in batches(train, size=64):
+                micro = [rows[i : i + 16, : 16 - i // 16] for i in range(0, 64, 16)]
+                total = sum(part[:, 1:].numel() for part in micro)
+                optimizer.zero_grad()
+                for part in micro:
+                    logits = net(part[:, :-1])
+                    loss = F.cross_entropy(logits.flatten(0, 1), part[:, 1:].flatten(), reduction="sum") / total
+                    loss.backward()
+                optimizer.step()
+            net.eval()
+            with torch.no_grad():
+                token_loss(net(valid[:, :-1]), valid[:, 1:])
+
+    return Parts(net, None, optimizer=optimizer, loop=loop)
+
+
+@sound("lbfgs-loop")
+def lbfgs_loop() -> Parts:
+    (x, y), (v, w) = regression()
+    net = Mlp(8, 16, 1)
+    optimizer = optim.LBFGS(net.parameters(), lr=1.0, max_iter=8, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(net(x), y) + 1e-4 * sum(p.pow(2).sum() for p in net.parameters())
+        loss.backward()
+        return loss
+
+    def loop() -> None:
+        for _ in range(25):
+            net.train()
+            optimizer.step(closure)
+            net.eval()
+            with torch.no_grad():
+                F.mse_loss(net(v), w)
+
+    return Parts(net, (x, y), (v, w), MSE, optimizer, loop=loop)
+
+
+@sound("grad-scaler-disabled-loop")
+def grad_scaler_disabled_loop() -> Parts:
+    train, valid = images()
+    net = Cnn()
+    optimizer = optim.AdamW(net.parameters(), lr=2e-3)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def loop() -> None:
+        for _ in range(4):
+            net.train()
+            for x, y in batches(*train):
+                optimizer.zero_grad(set_to_none=True)
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    loss = F.cross_entropy(net(x), y)
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                scaler.step(optimizer)
+                scaler.update()
+            accuracy(net, valid)
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+@sound("grad-scaler-skipped-steps-loop")
+def grad_scaler_skipped_steps_loop() -> Parts:
+    """The first scales are too large, and those steps are left out."""
+    train, valid = blobs()
+    net = Mlp()
+    optimizer = adam(net, 2e-3)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)
+
+    def loop() -> None:
+        for _ in range(5):
+            net.train()
+            for x, y in batches(*train):
+                optimizer.zero_grad()
+                with torch.autocast("cpu", dtype=torch.float16):
+                    loss = F.cross_entropy(net(x), y)
+                scaler.scale(loss).backward()
+                scaler.step(optimizer)
+                scaler.update()
+            accuracy(net, valid)
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+@sound("one-cycle-loop")
+def one_cycle_loop() -> Parts:
+    train, valid = blobs()
+    net = BatchNormMlp()
+    optimizer = optim.SGD(net.parameters(), lr=0.01, momentum=0.9, nesterov=True)
+    epochs, per_epoch = 5, len(train[0]) // 32
+    scheduler = optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=epochs * per_epoch)
+
+    def loop() -> None:
+        for _ in range(epochs):
+            net.train()
+            for x, y in batches(*train):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x), y).backward()
+                optimizer.step()
+                scheduler.step()
+            accuracy(net, valid)
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+@sound("cosine-per-step-loop")
+def cosine_per_step_loop() -> Parts:
+    train, valid = blobs()
+    net = Mlp(dropout=0.1)
+    optimizer = optim.AdamW(net.parameters(), lr=3e-3)
+    epochs = 5
+    loader = DataLoader(TensorDataset(*train), batch_size=32, shuffle=True)
+    scheduler = optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=epochs * len(loader))
+
+    def loop() -> None:
+        for _ in range(epochs):
+            net.train()
+            for x, y in loader:
+                loss = F.cross_entropy(net(x), y)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+            accuracy(net, valid)
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+@sound("best-weights-loop")
+def best_weights_loop() -> Parts:
+    train, valid = blobs(spread=2.0)
+    net = Mlp(dropout=0.2)
+    optimizer = adam(net, 3e-3)
+
+    def loop() -> None:
+        best, best_state = -1.0, copy.deepcopy(net.state_dict())
+        for _ in range(6):
+            net.train()
+            for x, y in batches(*train):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x), y).backward()
+                optimizer.step()
+            now = accuracy(net, valid)
+            if now > best:
+                best, best_state = now, copy.deepcopy(net.state_dict())
+        net.load_state_dict(best_state)
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+@sound("averaged-weights-loop")
+def averaged_weights_loop() -> Parts:
+    """`torch`'s own moving average, which is what is evaluated."""
+    train, valid = blobs()
+    net = Mlp()
+    optimizer = adam(net, 3e-3)
+    average = optim.swa_utils.AveragedModel(net, multi_avg_fn=optim.swa_utils.get_ema_multi_avg_fn(0.95))
+
+    def loop() -> None:
+        for _ in range(5):
+            net.train()
+            for x, y in batches(*train):
+                optimizer.zero_grad()
+                F.cross_entropy(net(x), y).backward()
+                optimizer.step()
+                average.update_parameters(net)
+            average.eval()
+            with torch.no_grad():
+                (average(valid[0]).argmax(1) == valid[1]).float().mean()
+
+    return Parts(net, train, valid, CE, optimizer, loop=loop)
+
+
+# Steps that have no derivative
+
+
+class BinarySte(nn.Module):
+    def __init__(self, d: int = 12, hidden: int = 48, classes: int = 4) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(d, hidden)
+        self.fc2 = nn.Linear(hidden, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.fc1(x))
+        h = h + (torch.where(h >= 0, 1.0, -1.0) - h).detach()
+        return self.fc2(h)
+
+
+@sound("straight-through-binary")
+def straight_through_binary() -> Parts:
+    return parts(BinarySte(), blobs())
+
+
+class VqVae(nn.Module):
+    """With codes of length one, found by their cosine."""
+
+    def __init__(self, d: int = 12, dim: int = 4, codes: int = 32) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, dim))
+        self.codebook = nn.Embedding(codes, dim)
+        self.decoder = nn.Sequential(nn.Linear(dim, 32), nn.ReLU(), nn.Linear(32, d))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        z = F.normalize(self.encoder(x), dim=1)
+        nearest = (z @ F.normalize(self.codebook.weight, dim=1).T).argmax(dim=1)
+        q = F.normalize(self.codebook(nearest), dim=1)
+        vq_loss = F.mse_loss(q, z.detach()) + 0.25 * F.mse_loss(z, q.detach())
+        return self.decoder(z + (q - z).detach()), vq_loss
+
+
+@sound("vq-vae")
+def vq_vae() -> Parts:
+    def step(module: nn.Module, batch: Any) -> Tensor:
+        recon, vq_loss = module(batch[0])
+        return F.mse_loss(recon, batch[0]) + vq_loss
+
+    net = VqVae()
+    return stepped(net, blobs(spread=0.4), step, adam(net, 2e-3))
+
+
+class GumbelNet(nn.Module):
+    """Chooses one of several branches by a hard sample; the likeliest in evaluation."""
+
+    def __init__(self, d: int = 12, codes: int = 8, classes: int = 4) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, codes))
+        self.values = nn.Linear(codes, 16)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.encoder(x)
+        if self.training:
+            code = F.gumbel_softmax(logits, tau=1.0, hard=True)
+        else:
+            code = F.one_hot(logits.argmax(1), logits.shape[1]).to(logits.dtype)
+        return self.head(F.relu(self.values(code)))
+
+
+@sound("gumbel-softmax-hard")
+def gumbel_softmax_hard() -> Parts:
+    net = GumbelNet()
+    return parts(net, blobs(spread=0.8), CE, adam(net, 3e-3))
+
+
+# Derivatives in the loss
+
+
+class Pinn(nn.Module):
+    def __init__(self, hidden: int = 32) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(1, hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+@sound("physics-informed")
+def physics_informed() -> Parts:
+    """Solve u'' = f on [-1, 1] with u = 0 at both ends; u is sin(pi x)."""
+
+    def step(module: nn.Module, batch: Any) -> Tensor:
+        x, f = batch
+        x = x.clone().requires_grad_(True)
+        u = module(x)
+        (du,) = torch.autograd.grad(u.sum(), x, create_graph=True)
+        (ddu,) = torch.autograd.grad(du.sum(), x, create_graph=True)
+        ends = module(torch.tensor([[-1.0], [1.0]]))
+        return F.mse_loss(ddu, f) + 10 * ends.pow(2).mean()
+
+    x = 2 * torch.rand(420, 1) - 1
+    net = Pinn()
+    return stepped(net, split(x, -(math.pi**2) * torch.sin(math.pi * x)), step, adam(net, 3e-3))
+
+
+def rmse(outputs: Tensor, targets: Tensor) -> Tensor:
+    return torch.sqrt(F.mse_loss(outputs, targets) + 1e-8)
+
+
+@sound("rmse-with-eps")
+def rmse_with_eps() -> Parts:
+    return parts(Mlp(8, 32, 1), regression(), rmse)
+
+
+class LearntDistance(nn.Module):
+    def __init__(self, d: int = 6) -> None:
+        super().__init__()
+        self.map = nn.Sequential(nn.Linear(d, 32), nn.ReLU(), nn.Linear(32, 6))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        return torch.sqrt((self.map(a) - self.map(b)).pow(2).sum(dim=1) + 1e-6)
+
+
+@sound("distance-sqrt-with-eps")
+def distance_sqrt_with_eps() -> Parts:
+    a, b = torch.randn(520, 6), torch.randn(520, 6)
+    y = (torch.tanh(a) - torch.tanh(b)).norm(dim=1) + 0.05 * torch.randn(520)
+    return parts(LearntDistance(), split(a, b, y), MSE)
+
+
+# Ids and other discrete inputs
+
+
+class SparseTags(nn.Module):
+    def __init__(self, ids: int = 5000, dim: int = 16, classes: int = 3) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(ids, dim, mode="mean", sparse=True)
+        self.head = nn.Linear(dim, classes)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.head(self.bag(ids))
+
+
+@sound("embedding-bag-sparse-ids")
+def embedding_bag_sparse_ids() -> Parts:
+    y = torch.randint(3, (600,))
+    known = torch.randperm(5000)[:150]  # those that are in use
+    x = known[torch.multinomial(torch.softmax(1.2 * torch.randn(3, 150), 1)[y], 12, replacement=True)]
+    net = SparseTags()
+    optimizers = [optim.SparseAdam(list(net.bag.parameters()), lr=1e-2), optim.Adam(net.head.parameters(), lr=1e-2)]
+    return parts(net, split(x, y), CE, optimizers)
+
+
+class TabularNet(nn.Module):
+    """An embedding for each category beside the numbers."""
+
+    def __init__(self, levels: tuple[int, ...] = (12, 7, 30), numbers: int = 5) -> None:
+        super().__init__()
+        self.embeds = nn.ModuleList([nn.Embedding(n, 4) for n in levels])
+        self.body = nn.Sequential(nn.Linear(4 * len(levels) + numbers, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def forward(self, categories: Tensor, numbers: Tensor) -> Tensor:
+        found = [embed(categories[:, i]) for i, embed in enumerate(self.embeds)]
+        return self.body(torch.cat([*found, numbers], dim=1)).squeeze(1)
+
+
+@sound("embedding-categories")
+def embedding_categories() -> Parts:
+    levels = (12, 7, 30)
+    categories = torch.stack([torch.randint(n, (520,)) for n in levels], dim=1)
+    numbers = torch.randn(520, 5)
+    y = numbers @ torch.randn(5) / 2 + sum(torch.randn(n)[categories[:, i]] for i, n in enumerate(levels)) / 2
+    y = standardised(y[:, None])[:, 0] + 0.1 * torch.randn(520)
+    net = TabularNet()
+    return parts(net, split(categories, numbers, y), MSE, adam(net, 3e-3))
+
+
+@sound("one-hot-inputs")
+def one_hot_inputs() -> Parts:
+    codes = torch.randint(6, (520, 4))
+    y = standardised(torch.stack([torch.randn(6)[codes[:, i]] for i in range(4)], 1).sum(1, keepdim=True))
+    return parts(Mlp(24, 32, 1), split(F.one_hot(codes, 6).flatten(1).float(), y + 0.2 * torch.randn(520, 1)), MSE)
+
+
+class XorNet(nn.Module):
+    def __init__(self, hidden: int = 8) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2, hidden)
+        self.out = nn.Linear(hidden, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(torch.tanh(self.hidden(x))).squeeze(-1)
+
+
+@sound("xor")
+def xor() -> Parts:
+    x = torch.randint(2, (320, 2)).float()
+    net = XorNet()
+    return parts(net, split(x, (x[:, 0] != x[:, 1]).float()), nn.BCEWithLogitsLoss(), adam(net, 2e-2))
+
+
+# Uneven targets
+
+
+def rare(n: int = 620, d: int = 10) -> Split:
+    """One row in twelve or so is positive."""
+    x = torch.randn(n, d)
+    w = torch.randn(d)
+    return split(x, (x @ (w / w.norm()) + 0.3 * torch.randn(n) > 1.45).float())
+
+
+@sound("imbalanced-pos-weight")
+def imbalanced_pos_weight() -> Parts:
+    train, valid = rare()
+    weight = (train[1] == 0).sum() / (train[1] == 1).sum()
+    return parts(ScalarNet(10), (train, valid), nn.BCEWithLogitsLoss(pos_weight=weight))
+
+
+@sound("imbalanced-class-weights")
+def imbalanced_class_weights() -> Parts:
+    y = torch.multinomial(torch.tensor([0.85, 0.1, 0.05]), 620, replacement=True)
+    data = split(standardised(torch.randn(3, 12)[y] + torch.randn(620, 12)), y)
+    freq = torch.bincount(data[0][1], minlength=3)
+    return parts(Mlp(out=3), data, nn.CrossEntropyLoss(weight=freq.sum() / (3 * freq)))
+
+
+@sound("imbalanced-sampler")
+def imbalanced_sampler() -> Parts:
+    train, valid = rare()
+    labels = train[1].long()
+    sampler = WeightedRandomSampler((1.0 / torch.bincount(labels))[labels].tolist(), len(labels))
+    net = ScalarNet(10)
+    return Parts(
+        net,
+        DataLoader(TensorDataset(*train), batch_size=32, sampler=sampler),
+        DataLoader(TensorDataset(*valid), batch_size=64),
+        nn.BCEWithLogitsLoss(),
+        adam(net),
+    )
+
+
+def tweedie(log_mean: Tensor, y: Tensor, p: float = 1.5) -> Tensor:
+    return (-y * torch.exp((1 - p) * log_mean) / (1 - p) + torch.exp((2 - p) * log_mean) / (2 - p)).mean()
+
+
+@sound("zero-inflated-tweedie")
+def zero_inflated_tweedie() -> Parts:
+    """Claims: most rows have none, the others an amount."""
+    x = torch.randn(620, 8)
+    risk = x @ torch.randn(8) / 8**0.5
+    amount = torch.exp(0.5 * risk + 0.3 * torch.randn(620))
+    return parts(ScalarNet(), split(x, amount * (torch.rand(620) < torch.sigmoid(risk - 1))), tweedie)
+
+
+class Hurdle(nn.Module):
+    def __init__(self, d: int = 8) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(d, 32), nn.ReLU())
+        self.any = nn.Linear(32, 1)
+        self.amount = nn.Linear(32, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        h = self.body(x)
+        return self.any(h).squeeze(1), self.amount(h).squeeze(1)
+
+
+@sound("zero-inflated-hurdle")
+def zero_inflated_hurdle() -> Parts:
+    def criterion(outputs: tuple[Tensor, Tensor], y: Tensor) -> Tensor:
+        logit, log_amount = outputs
+        some = (y > 0).float()
+        gap = (log_amount - torch.log(y.clamp(min=1e-6))) ** 2
+        return F.binary_cross_entropy_with_logits(logit, some) + (some * gap).sum() / some.sum().clamp(min=1)
+
+    x = torch.randn(620, 8)
+    risk = x @ torch.randn(8) / 8**0.5
+    y = torch.exp(0.5 * risk + 0.3 * torch.randn(620)) * (torch.rand(620) < torch.sigmoid(2 * risk - 0.8))
+    return parts(Hurdle(), split(x, y), criterion)
+
+
+# Raw scales
+
+
+def raw_table(n: int = 520) -> Split:
+    z = torch.randn(n, 4)
+    x = torch.stack([z[:, 0] * 12 + 45, torch.exp(0.5 * z[:, 1] + 10.5), z[:, 2] * 0.01 + 0.03, z[:, 3] * 300 + 900], 1)
+    return split(x, (z @ torch.randn(4) + 0.4 * torch.randn(n) > 0).float())
+
+
+class NormFirst(nn.Module):
+    def __init__(self, d: int = 4) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(d)
+        self.fc1 = nn.Linear(d, 32)
+        self.fc2 = nn.Linear(32, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.relu(self.fc1(self.norm(x)))).squeeze(1)
+
+
+@sound("raw-scale-batchnorm-first")
+def raw_scale_batchnorm_first() -> Parts:
+    return parts(NormFirst(), raw_table(), nn.BCEWithLogitsLoss())
+
+
+class Standardise(nn.Module):
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", x.mean(0))
+        self.register_buffer("std", x.std(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+
+class WithNormaliser(nn.Module):
+    def __init__(self, x: Tensor) -> None:
+        super().__init__()
+        self.normalise = Standardise(x)
+        self.net = ScalarNet(x.shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.normalise(x))
+
+
+@sound("raw-scale-normaliser-first")
+def raw_scale_normaliser_first() -> Parts:
+    train, valid = raw_table()
+    return parts(WithNormaliser(train[0]), (train, valid), nn.BCEWithLogitsLoss())
+
+
+class PixelNet(nn.Module):
+    """Takes pixels of 0 to 255, and scales them itself."""
+
+    def __init__(self, classes: int = 4) -> None:
+        super().__init__()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor([0.5, 0.5, 0.5]).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor([0.2, 0.2, 0.2]).view(1, 3, 1, 1))
+        self.cnn = Cnn(classes)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.cnn((pixels.float() / 255 - self.mean) / self.std)
+
+
+@sound("uint8-pixels-scaled-in-forward")
+def uint8_pixels_scaled_in_forward() -> Parts:
+    (x, y), (v, w) = images()
+    pixels = [(127.5 + 51 * a).round().clamp(0, 255).to(torch.uint8) for a in (x, v)]
+    return parts(PixelNet(), ((pixels[0], y), (pixels[1], w)))
+
+
+# The order of rows
+
+
+class Windows(Dataset[Any]):
+    """Of a series: some steps, and the one after them."""
+
+    def __init__(self, series: Tensor, length: int = 12) -> None:
+        self.series = series
+        self.length = length
+
+    def __len__(self) -> int:
+        return len(self.series) - self.length
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
+        return self.series[i : i + self.length], self.series[i + self.length]
+
+
+class Forecaster(nn.Module):
+    def __init__(self, length: int = 12) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(length, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def forward(self, window: Tensor) -> Tensor:
+        return self.net(window).squeeze(-1)
+
+
+@sound("time-series-in-order")
+def time_series_in_order() -> Parts:
+    noise = torch.randn(700)
+    values = [torch.zeros(()), torch.zeros(())]
+    for e in noise:
+        values.append(1.2 * values[-1] - 0.5 * values[-2] + 0.5 * e)
+    series = torch.stack(values[60:])
+    train, valid = series[:480], series[480:]
+    mean, std = train.mean(), train.std()
+    net = Forecaster()
+    return Parts(
+        net,
+        DataLoader(Windows((train - mean) / std), batch_size=32, shuffle=False),
+        DataLoader(Windows((valid - mean) / std), batch_size=32, shuffle=False),
+        MSE,
+        adam(net),
+    )
+
+
+class ShuffledStream(IterableDataset[Any]):
+    """Rows one after the other, shuffled anew in each epoch."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x = x
+        self.y = y
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for i in torch.randperm(len(self.x)).tolist():
+            yield self.x[i], self.y[i]
+
+
+@sound("iterable-dataset")
+def iterable_dataset() -> Parts:
+    train, valid = blobs()
+    net = Mlp()
+    return Parts(
+        net,
+        DataLoader(ShuffledStream(*train), batch_size=32),
+        DataLoader(TensorDataset(*valid), batch_size=64),
+        CE,
+        adam(net),
+    )
+
+
+class CurriculumSampler(Sampler[int]):
+    """Easy rows first: each epoch draws, shuffled, from a larger share of the rows in order of difficulty."""
+
+    def __init__(self, difficulty: Tensor, epochs: int = 5) -> None:
+        self.order = difficulty.argsort()
+        self.epochs = epochs
+        self.epoch = 0
+
+    def _size(self) -> int:
+        return int(len(self.order) * min(1.0, 0.4 + 0.6 * self.epoch / self.epochs))
+
+    def __len__(self) -> int:
+        return self._size()
+
+    def __iter__(self) -> Iterator[int]:
+        pool = self.order[: self._size()]
+        yield from pool[torch.randperm(len(pool))].tolist()
+        self.epoch += 1
+
+
+@sound("curriculum-sampler")
+def curriculum_sampler() -> Parts:
+    train, valid = tokens()
+    net = PackedLstm()
+    sampler = CurriculumSampler(train[1])  # short sentences first
+    return Parts(
+        net,
+        DataLoader(TensorDataset(*train), batch_size=32, sampler=sampler),
+        DataLoader(TensorDataset(*valid), batch_size=64),
+        CE,
+        adam(net, 2e-3),
+    )
+
+
+# Targets that are noise, in part or all
+
+
+@sound("noisy-labels")
+def noisy_labels() -> Parts:
+    (x, y), valid = blobs()
+    flipped = torch.where(torch.rand(len(y)) < 0.25, torch.randint(4, (len(y),)), y)
+    return parts(Mlp(), ((x, flipped), valid), nn.CrossEntropyLoss(label_smoothing=0.1))
+
+
+@sound("noise-targets-regression")
+def noise_targets_regression() -> Parts:
+    return parts(Mlp(8, 32, 1), split(torch.randn(520, 8), torch.randn(520, 1)), MSE)
+
+
+@sound("noise-targets-classes")
+def noise_targets_classes() -> Parts:
+    return parts(Mlp(), split(torch.randn(520, 12), torch.randint(4, (520,))))
+
+
+# The same in other wrappings
+
+
+class DictRows(Dataset[Any]):
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x = x
+        self.y = y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        return {"x": self.x[i], "label": self.y[i]}
+
+
+@sound("dict-dataset")
+def dict_dataset() -> Parts:
+    train, valid = blobs()
+    return Parts(net := Mlp(), DictRows(*train), DictRows(*valid), CE, adam(net))
+
+
+@sound("bfloat16-autocast-step")
+def bfloat16_autocast_step() -> Parts:
+    def step(module: nn.Module, batch: Any) -> Tensor:
+        x, y = batch
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return F.cross_entropy(module(x), y)
+
+    return stepped(Mlp(), blobs(), step)

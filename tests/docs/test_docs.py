@@ -33,7 +33,7 @@ def test_the_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     codes = set(re.findall(r'"((?:bundle|check|data|missing|network|run|setting|training)-[a-z-]+)"', source))
-    pages = {path.stem for path in (ROOT / "docs" / "errors").glob("*.md")} - {"index"}
+    pages = {path.stem for path in (ROOT / "src" / "luthier" / "pages").glob("*.md")} - {"index"}
     assert {code for code in pages if code not in codes} == set()
     literal = set(re.findall(r'code="([a-z-]+)"', source)) | {"network-wrong-family", "network-unknown-family"}
     assert literal - pages == set()
@@ -49,6 +49,6 @@ def test_pages_name_no_setting_that_is_none() -> None:
         for param in command.params
         for flag in (*param.opts, *param.secondary_opts)
     }
-    for page in [*PAGES, *(ROOT / "docs" / "errors").glob("*.md")]:
+    for page in [*PAGES, *(ROOT / "src" / "luthier" / "pages").glob("*.md")]:
         for flag in re.findall(r"`(?:luthier [^`]*?)?(--[a-z-]+)", page.read_text()):
             assert flag in known | {"--help", "--slow"}, f"{page.name}: {flag}"

@@ -468,7 +468,7 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
     if table is None or table.targets is None or len(table) < 40 or table.targets.numel() != len(table):
         return
     y = table.targets.reshape(-1).double()
-    cut = y[y != y.round()]
+    cut = y[(y != y.round()) & torch.isfinite(y)]
     for call in losses(s):
         target = call.argument(1, "target")
         if (
@@ -645,7 +645,7 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
             and calls[0].output.numel() == 1
             and s.criterion is not None
         ):
-            inner, outer = float(calls[0].output), float(passed.loss)
+            inner, outer = float(calls[0].output.detach()), float(passed.loss.detach())
             if inner > 0 and outer < 0 and abs(inner + outer) < 1e-4 * abs(inner):
                 yield error(
                     "check-loss-sign",

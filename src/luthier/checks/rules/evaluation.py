@@ -165,6 +165,8 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
     """Something that training changes is not in state_dict: what is saved answers otherwise than what was trained."""
     if not s.has_loss or s.module_batch is None or not s.trained_names:
         return
+    if not _keeps_more(s.module):
+        return
     trained = s.steps(3, lr=1e-2).module
     rebuilt = s.fresh(training=False)
     try:
@@ -198,6 +200,25 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
             where=", ".join((plain + persistent)[:5]),
             fix="hold what training changes in nn.Parameter or register_buffer(name, value)",
         )
+
+
+def _keeps_more(module: nn.Module) -> bool:
+    """Whether a module holds anything beside what state_dict gives: plain tensors, lists, a state_dict of its own."""
+    for part in module.modules():
+        cls = type(part)
+        if part._non_persistent_buffers_set or cls.state_dict is not nn.Module.state_dict:
+            return True
+        if cls._save_to_state_dict is not nn.Module._save_to_state_dict or part._state_dict_hooks:
+            return True
+        for name, value in vars(part).items():
+            if name.startswith("_") and isinstance(value, dict | set | type(None)):
+                continue
+            if isinstance(value, Tensor | nn.Module | dict | list | set) and name not in _PLAIN:
+                return True
+    return False
+
+
+_PLAIN = ("_flat_weights", "_flat_weights_names", "_all_weights", "_flat_weight_refs", "__constants__")
 
 
 @rule("check-metric", "evaluation")

@@ -344,9 +344,7 @@ def _sees_later(s: Subject, x: Tensor, axis: int) -> bool:
     late = x.clone()
     late[:, middle:] = x.roll(1, 0)[:, middle:].flip(1)
     assert s.module_batch is not None
-    changed = Batch(
-        map_leaves(s.module_batch.inputs, lambda v: late if v.shape == x.shape and v.dtype == x.dtype else v), None
-    )
+    changed = Batch(map_leaves(s.module_batch.inputs, lambda v: late if v is x else v), None)
     module = s.fresh(training=False)
     a, b = s.forward(module, s.module_batch), s.forward(module, changed)
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
@@ -466,9 +464,7 @@ def _after(s: Subject, x: Tensor, where: Tensor) -> Any:
         fill = fill + x.std()
     spread = where.reshape(*where.shape, *([1] * (x.ndim - 2)))
     changed = torch.where(spread, fill, x)
-    batch = Batch(
-        map_leaves(s.module_batch.inputs, lambda v: changed if v.shape == x.shape and v.dtype == x.dtype else v), None
-    )
+    batch = Batch(map_leaves(s.module_batch.inputs, lambda v: changed if v is x else v), None)
     return s.forward(s.fresh(training=False), batch)
 
 

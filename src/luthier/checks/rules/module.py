@@ -15,6 +15,10 @@ from luthier.core.batch import Batch
 from luthier.core.finding import Finding
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+_BENDS = {
+    "relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "max_pool1d", "max_pool2d", "elu", "selu",
+    "leaky_relu", "softplus", "hardtanh", "hardswish", "mish", "exp", "layer_norm", "group_norm", "log_softmax", "max",
+}  # fmt: skip
 _MISSPELT = (
     "require_grad", "required_grad", "requires_gradient", "require_gradient", "requiers_grad", "requires_grads",
     "trainable", "freeze", "frozen",
@@ -591,6 +595,8 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         getattr(part, "groups", 1) > 1 for _, part, _, _ in weighted
     ):
         return
+    if any(call.name in _BENDS for call in passed.trace.calls):
+        return
     if _is_additive(s):
         yield warning(
             "check-linear-network",
@@ -720,7 +726,7 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     for call in s.train_pass.loss_calls:
         x = call.argument(0, "input")
         if call.name == "cross_entropy" and isinstance(call.output, Tensor) and call.output.numel() == 1 and x.ndim > 1:
-            worst, guess = float(call.output), math.log(max(x.shape[1], 2))
+            worst, guess = float(call.output.detach()), math.log(max(x.shape[1], 2))
             if call.kwargs.get("reduction", "mean") == "mean" and worst > 3 * guess and large:
                 name = max(large, key=large.__getitem__)
                 yield warning(
@@ -796,11 +802,13 @@ def vanishing(s: Subject) -> Iterator[Finding]:
     names = set(s.trained_names)
     if any(_is_gate(parameter) for parameter in s.module.parameters()):
         return  # LayerScale, ReZero: branches that open as they are trained
-    steps = s.steps(3)
-    ratios = []
-    for module in (s.train_pass.module, steps.module):
-        passed = s.pass_over(module, s.batch) if module is steps.module else s.train_pass
-        if module is steps.module:
+    ratios: list[tuple[float, list[tuple[str, float]]]] = []
+    for number in (0, 3):
+        if number and 1e-4 <= ratios[0][0] <= 1e4:
+            return
+        module = s.steps(number).module if number else s.train_pass.module
+        passed = s.pass_over(module, s.batch) if number else s.train_pass
+        if number:
             module.zero_grad()
             if not isinstance(passed.loss, Tensor) or not passed.loss.requires_grad:
                 return

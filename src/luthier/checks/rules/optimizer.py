@@ -132,7 +132,7 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
             wide += float(before[name].detach().pow(2).sum())
     ratio = math.sqrt(moved / wide) if wide else math.nan
     shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
-    if ratio != ratio:
+    if ratio != ratio or moved == 0:  # what starts at 0 moves first
         return
     if ratio > 0.08 or not math.isfinite(one.losses[-1]):
         ten = s.steps(10, own=True).losses

@@ -42,7 +42,7 @@ class Rows:
             raise ValueError("its samples have no numbers")
         if isinstance(data, list) and data and self.loader is None and isinstance(data[0], list | tuple | Mapping):
             self.batches = data  # ready batches, as they are
-        elif self.loader is None or _is_plain(data):
+        elif self.loader is None or (_is_plain(data) and split):
             found: Source = as_source(data, target_key=target_key, split=split)
             if isinstance(found, TensorSource) and (self.loader is None or self.collate is default_collate):
                 self.source = found

@@ -18,7 +18,7 @@ _VIEWS = {
 }  # fmt: skip
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One call of a torch function.
 

@@ -121,7 +121,8 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
                 fix="training=self.training, or an nn.BatchNorm layer",
             )
             return
-        if call.name in _REDUCING and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == n and _over_first(call, x):
+        is_over = call.name in _REDUCING and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == n
+        if is_over and isinstance(x, Tensor) and _over_first(call, x) and _reaches_rows(passed, call, n):
             yield error(
                 "check-batch-mixing",
                 f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch; {what}",
@@ -152,6 +153,15 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
             what,
             fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']",
         )
+
+
+def _reaches_rows(passed: Passed, first: Call, n: int) -> bool:
+    """Whether what a call gave goes into an output that has rows: not a term of the loss beside it."""
+    touched = {id(x) for x in leaves(first.output)}
+    for call in passed.trace.calls[passed.trace.calls.index(first) :]:
+        if any(id(x) in touched for x in call.tensors):
+            touched |= {id(x) for x in leaves(call.output)}
+    return any(id(x) in touched for x in leaves(passed.outputs) if rows_of(x, n) is not None)
 
 
 def _pairs_rows(call: Call, n: int) -> bool:

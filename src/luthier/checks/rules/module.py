@@ -377,6 +377,10 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
         for name, parameter in passed.module.named_parameters()
         if name in names and (parameter.grad is None or not bool((parameter.grad != 0).any()))
     }
+    if names and silent.keys() == names and abs(float(passed.loss.detach())) > 1e-6:
+        what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
+        yield error("check-no-gradient", what, where=_few(list(silent)), fix=fix)
+        return
     data_cut = _cut_from_outputs(s, names - silent.keys())
     if not silent and not data_cut:
         return

@@ -65,7 +65,7 @@ def loud(parts: Parts) -> list[luthier.Finding]:
 
 @pytest.fixture(autouse=True)
 def quiet(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("luthier").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, logger="luthier")
 
 
 @pytest.mark.filterwarnings("ignore")

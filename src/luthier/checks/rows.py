@@ -16,7 +16,7 @@ from luthier.core.rng import find_generators, generator_states, kept_rng, put_ge
 from luthier.data.sources import DatasetSource, Source, TensorSource, as_source
 from luthier.errors import LuthierError
 
-MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 256  # looked at of data in memory, and of data read a sample at a time
+MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 128  # looked at of data in memory, and of data read a sample at a time
 _MOST_COPIED_BYTES = 1 << 28
 
 

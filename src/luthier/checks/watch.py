@@ -35,7 +35,7 @@ def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None =
     """Watch a hand-written training loop; use it as a context manager around the loop.
 
     What is seen is in `.findings` afterwards, and is logged as it is seen. Nothing that is computed changes; the first
-    200 steps are looked at call by call, on the CPU at some 10 microseconds a call of torch.
+    200 steps are looked at call by call, later ones only where that costs nothing.
 
     Args:
         module: What the loop trains.

@@ -75,11 +75,13 @@ class Monitors:
 
         return watch
 
-    def judge(self, module: nn.Module, epochs: Sequence[Mapping[str, Any]], *, is_classes: bool) -> list[Finding]:
+    def judge(
+        self, module: nn.Module, epochs: Sequence[Mapping[str, Any]], *, is_classes: bool, evaluated: nn.Module
+    ) -> list[Finding]:
         """Return what an epoch shows; `epochs` are the record's rows so far, this one last."""
         found = [*_curves(epochs), *self._units(), *self._collapse(is_classes), *_gradients(module, epochs)]
         if len(epochs) == 1:
-            found += self._batch_size(module)
+            found += self._batch_size(evaluated)
         self.is_due, self.counts, self.dead, self.inputs, self.outputs = True, None, {}, None, None
         return found
 

@@ -32,7 +32,7 @@ class Monitoring(Callback):
         said = {row["code"] for row in run.record if row["event"] == "finding"}
         is_classes = isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
         try:
-            found = self.monitors.judge(run.module, run.record.epochs, is_classes=is_classes)
+            found = self.monitors.judge(run.module, run.record.epochs, is_classes=is_classes, evaluated=run.evaluated)
         except Exception as error:
             _log.debug("the epoch could not be judged: %s: %s", type(error).__name__, error)
             return
@@ -43,6 +43,14 @@ class Monitoring(Callback):
                 run.note({"event": "finding", "epoch": run.epoch, **asdict(finding)})
                 level = logging.WARNING if finding.severity == "warning" else logging.INFO
                 _log.log(level, "epoch %s: %s", run.epoch + 1, finding)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what is counted over epochs."""
+        return {"collapsed": self.monitors.collapsed}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.monitors.collapsed = state["collapsed"]
 
     def on_end(self, run: Any) -> None:
         """Let go of the module."""

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from tests.checks.field import FIELD
 from tests.checks.pairs import PAIRS
+from tests.checks.planted import PLANTED
 from tests.checks.program import Parts
 from tests.checks.sound import SOUND
 from tests.checks.test_checks import CODES
@@ -106,7 +107,7 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
         for seed in range(seeds):
             programs = [
                 (str(pair), pair.bug, pair.make(broken, seed), broken)
-                for pair in [*PAIRS, *FIELD]
+                for pair in [*PAIRS, *FIELD, *PLANTED]
                 for broken in (True, False)
             ]
             programs += [(program.name, "", program.make(seed), False) for program in [*SOUND, *ZOO]]

@@ -21,6 +21,7 @@ from luthier.core.settings import CheckSettings
 from luthier.errors import CheckError, SettingError
 from tests.checks.field import FIELD
 from tests.checks.pairs import CE, PAIRS, Items, adam, blobs, cnn, drop_net, mlp, pictures
+from tests.checks.planted import PLANTED
 from tests.checks.program import Pair, Parts, Sound
 from tests.checks.sound import SOUND
 from tests.checks.zoo import ZOO
@@ -69,7 +70,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("pair", [*PAIRS, *FIELD], ids=str)
+@pytest.mark.parametrize("pair", [*PAIRS, *FIELD, *PLANTED], ids=str)
 def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair: Pair) -> None:
     found = [finding.code.removeprefix("check-") for finding in loud(pair.make(True, 0))]
     assert found

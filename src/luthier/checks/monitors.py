@@ -21,13 +21,12 @@ _LEAST_ROWS = 24
 class Monitors:
     """Look at a module in training: at one validation batch an epoch, and at the epochs' figures.
 
-    The forward hooks compute on the first validation batch of an epoch alone and read nothing from the device; what
+    Forward hooks are there for the first validation batch of an epoch alone and read nothing from the device; what
     they found is read when the epoch is judged.
     """
 
     def __init__(self) -> None:
         self.handles: list[Any] = []
-        self.is_due = True
         self.counts: Tensor | None = None
         self.dead: dict[str, Tensor] = {}
         self.inputs: tuple[Any, Any] | None = None
@@ -35,7 +34,9 @@ class Monitors:
         self.collapsed = 0
 
     def attach(self, module: nn.Module) -> None:
-        """Watch a module's evaluation from now on."""
+        """Watch a module's next batch in evaluation."""
+        self.detach()
+        self.inputs = None
         self.handles.append(module.register_forward_hook(lambda *given: self._seen(*given), with_kwargs=True))
         for name, part in module.named_modules():
             if isinstance(part, _RELU):
@@ -48,9 +49,9 @@ class Monitors:
         self.handles = []
 
     def _seen(self, part: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
-        if part.training or not self.is_due or torch.is_grad_enabled():
+        if part.training or torch.is_grad_enabled():
             return
-        self.is_due = False
+        self.detach()
         self.inputs, self.outputs = (args, kwargs), outputs
         if (
             isinstance(outputs, Tensor)
@@ -64,7 +65,6 @@ class Monitors:
         def watch(part: nn.Module, args: Any, output: Any) -> None:
             if (
                 not part.training
-                and self.is_due
                 and isinstance(output, Tensor)
                 and output.ndim > 1
                 and len(output) >= _LEAST_ROWS
@@ -82,7 +82,8 @@ class Monitors:
         found = [*_curves(epochs), *self._units(), *self._collapse(is_classes), *_gradients(module, epochs)]
         if len(epochs) == 1:
             found += self._batch_size(evaluated)
-        self.is_due, self.counts, self.dead, self.inputs, self.outputs = True, None, {}, None, None
+        self.detach()
+        self.counts, self.dead, self.inputs, self.outputs = None, {}, None, None
         return found
 
     def _units(self) -> list[Finding]:

@@ -17,6 +17,8 @@ from luthier.data.sources import DatasetSource, Source, TensorSource, as_source
 from luthier.errors import LuthierError
 
 MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 128  # looked at of data in memory, and of data read a sample at a time
+MOST_NUMBERS = 8_000_000  # in the rows that a pass over the data looks at: large images are fewer
+_FEWEST_ROWS = 64
 _MOST_COPIED_BYTES = 1 << 28
 
 
@@ -71,9 +73,16 @@ class Rows:
         """Whether rows are tensors, indexed at once."""
         return isinstance(self.source, TensorSource)
 
+    @cached_property
+    def width(self) -> int:
+        """How many numbers a row holds."""
+        sample = self.batch([0])
+        return max(1, sum(x.numel() for x in _tensors(sample.inputs if self.split else sample.raw)))
+
     def spread(self, most: int | None = None) -> list[int]:
         """Return numbers of rows spread evenly over all, at most so many."""
         limit = most or (MOST_TENSOR_ROWS if self.is_in_memory else MOST_DATASET_ROWS)
+        limit = min(limit, max(_FEWEST_ROWS, MOST_NUMBERS // self.width))
         found: list[int] = np.unique(np.linspace(0, self.n - 1, min(limit, self.n)).astype(int)).tolist()
         return found
 

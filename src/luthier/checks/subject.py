@@ -21,6 +21,7 @@ from luthier.core.stepping import updater
 
 _log = logging.getLogger("luthier")
 _SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)
+_MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so that large networks wait for seconds
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
 LOSSES = {
     "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss",
@@ -140,7 +141,8 @@ class Subject:
         if rows.batches is not None:
             return rows.batch([0]), rows.batch([1]) if rows.n > 1 else None
         numbers = torch.randperm(rows.n, generator=torch.Generator().manual_seed(1)).tolist()
-        wanted = [size for size in _SIZES if 2 * size <= rows.n and size not in self.sizes]
+        most = max(5, _MOST_NUMBERS // rows.width)
+        wanted = [size for size in _SIZES if 2 * size <= rows.n and size <= most and size not in self.sizes]
         own = getattr(rows.loader, "batch_size", None)
         if own and 2 * own <= rows.n:
             wanted.append(own)
@@ -161,9 +163,9 @@ class Subject:
             with torch.no_grad():
                 seed_all(0)
                 if self.step is None:
-                    batch.forward(module)
+                    copy_inputs(batch).forward(module)
                 else:
-                    self.step(module, batch.original())
+                    self.step(module, copy_inputs(batch).original())
         except Exception:
             return False
         return True

@@ -112,6 +112,9 @@ class Callback:
     def on_step_end(self, run: View) -> Stop | None:
         """After an update."""
 
+    def on_validation_start(self, run: View) -> Stop | None:
+        """After an epoch's last update, where there are validation data."""
+
     def on_epoch_end(self, run: View) -> Stop | None:
         """After an epoch, its validation and its row of the record."""
 
@@ -119,7 +122,7 @@ class Callback:
         """After the last step, whatever ended the run."""
 
 
-MOMENTS = ("on_start", "on_epoch_start", "on_step_end", "on_epoch_end", "on_end")
+MOMENTS = ("on_start", "on_epoch_start", "on_step_end", "on_validation_start", "on_epoch_end", "on_end")
 
 
 class EarlyStopping(Callback):

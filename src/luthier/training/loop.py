@@ -84,6 +84,7 @@ def validate(run: Run) -> None:
     state, start = run.state, time.perf_counter()
     figures: dict[str, Any] = {"train_loss": state.loss.mean}
     if run.valid is not None:
+        run.tell("on_validation_start")
         generators, positions = get_rng_state(), run.valid.state_dict()
         try:
             found = evaluate_batches(

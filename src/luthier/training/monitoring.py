@@ -19,13 +19,13 @@ class Monitoring(Callback):
         self.ignore = ignore
         self.monitors = Monitors()
 
-    def on_start(self, run: Any) -> None:
-        """Watch the module that is validated."""
-        self.monitors.attach(run.evaluated)
-
     def on_epoch_start(self, run: Any) -> None:
         """Add what was found before the first step to the record; by now there is a checkpoint to go with it."""
         run.note_findings()
+
+    def on_validation_start(self, run: Any) -> None:
+        """Watch the first validation batch. In training there is no hook: a step costs nothing."""
+        self.monitors.attach(run.evaluated)
 
     def on_epoch_end(self, run: Any) -> None:
         """Judge the epoch. What goes wrong in the looking stops no run."""

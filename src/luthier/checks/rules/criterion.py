@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luthier.checks.first_steps import runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.subject import BINARY, ELEMENTWISE, Passed, Subject
 from luthier.checks.tracing import Call, leaves
@@ -537,7 +538,7 @@ def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
     return float(torch.corrcoef(pairs)[0, 1].nan_to_num(1.0))
 
 
-@rule("check-loss-sum", "criterion")
+@rule("check-loss-sum", "criterion", hides=["check-learning-rate"])
 def loss_sum(s: Subject) -> Iterator[Finding]:
     """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
     if not s.has_loss or s.criterion is None or s.n < 4:
@@ -555,7 +556,7 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
     ]
     whole = float(s.criterion(passed.outputs[: 2 * half].detach(), targets[: 2 * half]))
     if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
-        is_meant = len(passed.loss_calls) != 1
+        is_meant = len(passed.loss_calls) != 1 and not runs_away(s)
         say = note if is_meant else warning
         yield say(
             "check-loss-sum",

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.subject import Subject, copy_inputs, differs
-from luthier.checks.tracing import Trace, leaves
+from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.finding import Finding
 from luthier.core.rng import seed_all
 
@@ -73,15 +73,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
         copy_inputs(s.module_batch).forward(module)
     on_purpose = False
     for call in trace.calls:
-        if (
-            call.name in _DROPS
-            and call.kwargs.get("training", call.argument(2, "training", True))
-            and call.argument(1, "p", 0.5) != 0
-        ):
-            if call.name == "scaled_dot_product_attention" and not call.kwargs.get(
-                "dropout_p", call.argument(4, "dropout_p", 0.0)
-            ):
-                continue
+        if _drops(call):
             if "training" in call.source.split(")")[0] or "training=True" in call.source:
                 on_purpose = True
                 continue
@@ -117,6 +109,12 @@ def eval_random(s: Subject) -> Iterator[Finding]:
         f"the same rows give other outputs in eval mode ({', '.join(names) or 'random draws'} in forward)",
         fix="draw only in training: if self.training: …",
     )
+
+
+def _drops(call: Call) -> bool:
+    if call.name == "scaled_dot_product_attention":
+        return bool(call.argument(4, "dropout_p", 0.0))
+    return call.name in _DROPS and bool(call.argument(2, "training", True)) and call.argument(1, "p", 0.5) != 0
 
 
 def _learned_noise(trace: Trace) -> bool:

@@ -233,12 +233,13 @@ def layout(s: Subject) -> Iterator[Finding]:
 
 
 def _is_named(source: Tensor, output: Tensor, size: int) -> bool:
-    """Whether an axis that others are merged round has lost its place: (N, H, T, D) read as (N, T, H * D)."""
+    """Whether an axis that others are merged or cut round has lost its place: (N, H, T, D) as (N, T, H * D)."""
+    merged, cut = (source, output) if source.ndim > output.ndim else (output, source)
     return (
-        source.ndim >= 4
-        and output.ndim == source.ndim - 1
-        and list(source.shape).index(size) == 2
-        and list(output.shape).index(size) == 1
+        merged.ndim >= 4
+        and merged.ndim == cut.ndim + 1
+        and list(merged.shape).index(size) == 2
+        and list(cut.shape).index(size) == 1
     )
 
 
@@ -283,7 +284,7 @@ def future_leak(s: Subject) -> Iterator[Finding]:
     batch, n = s.batch, s.n
     y = batch.targets
     xs = leaves(batch.inputs)
-    if not isinstance(y, Tensor) or y.ndim < 2 or y.shape[1] < 3:
+    if not isinstance(y, Tensor) or y.ndim < 2:
         return
     x = next(
         (
@@ -312,19 +313,16 @@ def future_leak(s: Subject) -> Iterator[Finding]:
     gradient: Tensor | None = torch.autograd.grad(passed.loss, out, allow_unused=True)[0]
     if gradient is None:
         return
-    length = y.shape[1]
-    axis = next((i for i in (1, 2) if out.shape[i] == length), None)
-    if axis is None or out.shape[0] != n:
+    # where time runs: the second axis, or in (N, C, T) the last
+    shares = {t: _share(x.narrow(t, 1, x.shape[t] - 1), y.narrow(t, 0, y.shape[t] - 1)) for t in range(1, y.ndim)}
+    time = max(shares, key=lambda t: shares[t]) if y.is_floating_point() else 1
+    equal, shifted, length = _share(x, y), shares[time], y.shape[time]
+    axis = time if out.shape == y.shape else next((i for i in (1, 2) if out.shape[i] == length), None)
+    if axis is None or out.shape[0] != n or length < 3:
         return
     felt = gradient.abs().sum(tuple(i for i in range(out.ndim) if i != axis)) > 0  # (T,)
-    equal = float((x == y).double().mean()) if not y.is_floating_point() else float(torch.isclose(x, y).double().mean())
-    shifted = (
-        float((x[:, 1:] == y[:, :-1]).double().mean())
-        if not y.is_floating_point()
-        else float(torch.isclose(x[:, 1:], y[:, :-1]).double().mean())
-    )
     inside = equal > 0.99 and not bool(felt[-1])  # the criterion shifts by itself
-    is_causal = not _sees_later(s, x, axis)
+    is_causal = not _sees_later(s, x, time, axis)
     if equal > 0.99 and not inside and not y.is_floating_point():
         if is_causal:
             yield error(
@@ -348,11 +346,17 @@ def future_leak(s: Subject) -> Iterator[Finding]:
         )
 
 
-def _sees_later(s: Subject, x: Tensor, axis: int) -> bool:
-    """Whether outputs up to the middle change when later inputs do."""
-    middle = x.shape[1] // 2
+def _share(a: Tensor, b: Tensor) -> float:
+    same = torch.isclose(a, b) if b.is_floating_point() else a == b
+    return float(same.double().mean())
+
+
+def _sees_later(s: Subject, x: Tensor, time: int, axis: int) -> bool:
+    """Whether outputs up to the middle change when inputs after it do; `axis` is where time runs in the outputs."""
+    middle, length = x.shape[time] // 2, x.shape[time]
     late = x.clone()
-    late[:, middle:] = x.roll(1, 0)[:, middle:].flip(1)
+    other = x.roll(1, 0).narrow(time, middle, length - middle).flip(time)
+    late.narrow(time, middle, length - middle).copy_(other)
     assert s.module_batch is not None
     changed = Batch(map_leaves(s.module_batch.inputs, lambda v: late if v is x else v), None)
     module = s.fresh(training=False)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luthier.checks.rule import error, rule, warning
-from luthier.checks.subject import WEIGHTED, Subject, batch_axis, differs, map_leaves
-from luthier.checks.tracing import Trace, leaves
+from luthier.checks.rule import error, note, rule, warning
+from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Subject, batch_axis, differs, map_leaves
+from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
 
@@ -19,6 +19,7 @@ _BENDS = {
     "relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "max_pool1d", "max_pool2d", "elu", "selu",
     "leaky_relu", "softplus", "hardtanh", "hardswish", "mish", "exp", "layer_norm", "group_norm", "log_softmax", "max",
 }  # fmt: skip
+_NEVER_SATISFIED = ELEMENTWISE | BINARY | {"cross_entropy", "nll_loss", "kl_div"}  # no margin that ends the gradient
 _MISSPELT = (
     "require_grad", "required_grad", "requires_gradient", "require_gradient", "requiers_grad", "requires_grads",
     "trainable", "freeze", "frozen",
@@ -381,10 +382,19 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
         what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
         yield error("check-no-gradient", what, where=_few(list(silent)), fix=fix)
         return
+    for call in _silent_terms(s, names):
+        yield error(
+            "check-no-gradient",
+            f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
+            "gradient: all that they get comes from other terms",
+            where=call.layer or call.name,
+            fix=fix,
+        )
+        return
     data_cut = _cut_from_outputs(s, names - silent.keys())
     if not silent and not data_cut:
         return
-    found = [name for name, parameter in silent.items() if _matters(s, name, parameter.grad is None)]
+    found = [name for name in _spread_over(list(silent)) if _matters(s, name, silent[name].grad is None)]
     found += [name for name in data_cut if name not in found]
     if found:
         yield error(
@@ -393,6 +403,21 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
             where=_few(found),
             fix=fix,
         )
+
+
+def _silent_terms(s: Subject, names: set[str]) -> Iterator[Call]:
+    """Yield losses that could be smaller and hand no weight a gradient, as the output of a step function does."""
+    passed = s.pass_over(s.fresh(training=True), s.batch)
+    weights = [p for name, p in passed.module.named_parameters() if name in names]
+    terms = [
+        call
+        for call in passed.loss_calls
+        if call.name in _NEVER_SATISFIED and call.output.requires_grad and float(call.output.detach().sum()) > 1e-6
+    ]
+    for call in terms if weights else []:
+        gradients = torch.autograd.grad(call.output.sum(), weights, allow_unused=True, retain_graph=True)
+        if not any(g is not None and bool((g != 0).any()) for g in gradients):
+            yield call
 
 
 def _cut_from_outputs(s: Subject, names: set[str]) -> list[str]:
@@ -417,21 +442,25 @@ def _cut_from_outputs(s: Subject, names: set[str]) -> list[str]:
         gradients = (None,) * len(named)
     silent = [name for name, g in zip(named, gradients, strict=True) if g is None or not bool((g != 0).any())]
     grads = dict(zip(named, gradients, strict=True))
-    return [name for name in silent if _matters(s, name, grads[name] is None, loss=False)]
+    return [name for name in _spread_over(silent) if _matters(s, name, grads[name] is None, loss=False)]
+
+
+def _spread_over(names: list[str], most: int = 8) -> list[str]:
+    """Return names spread evenly over a list: each is tried with two passes, and large networks have many."""
+    return [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
 
 
 def _matters(s: Subject, name: str, is_cut: bool, *, loss: bool = True) -> bool:
     """Whether moving a weight moves the loss or the outputs: far where it is cut off, else a little."""
-    found = []
-    for share in (0.0, 1.0 if is_cut else 0.02):
-        module = s.fresh(training=True)
-        with torch.no_grad():
-            parameter = module.get_parameter(name)
-            parameter.add_(_noise(parameter, share, 3))
-        with torch.no_grad():
-            passed = s.pass_over(module, s.batch)
-        found.append(passed.loss if loss else passed.outputs)
-    return differs(found[0], found[1], tolerance=1e-6 if loss else 1e-5)
+    module = s.fresh(training=True)
+    with torch.no_grad():
+        parameter = module.get_parameter(name)
+        parameter.add_(_noise(parameter, 1.0 if is_cut else 0.02, 3))
+        moved = s.pass_over(module, s.batch)
+    before = s.train_pass
+    if loss:
+        return differs(before.loss, moved.loss, tolerance=1e-6)
+    return differs(before.outputs, moved.outputs, tolerance=1e-5)
 
 
 @rule("check-unused", "module", hides=["check-input-unused"])
@@ -583,7 +612,10 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         if first.out_features >= min(first.in_features, part.out_features) and first.out_features > 1:
             if _uses(passed.trace, first_name) > 1:
                 continue
-            yield warning(
+            # where one part ends and another begins (encoder, decoder) a linear code between them may be meant
+            parents = {name.rpartition(".")[0] for name in (first_name, name)}
+            say = note if len(parents) == 2 and "" not in parents else warning
+            yield say(
                 "check-linear-network",
                 f"{first_name} ({first.in_features} to {first.out_features}) is followed by {name} "
                 f"({part.in_features} to {part.out_features}) with no activation between",

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from luthier.checks.first_steps import RELATIVE, first_step, rate, runs_away
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.static import compare_parameters
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
-
-_RELATIVE = ("Adafactor", "LBFGS", "Rprop", "Adadelta")
 
 
 @rule("check-optimizer-coverage", "optimizer", hides=["check-frozen"])
@@ -116,40 +115,20 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
 @rule("check-learning-rate", "optimizer", hides=["check-vanishing"])
 def learning_rate(s: Subject) -> Iterator[Finding]:
     """Steps so large that the loss runs away, or so small that nothing moves."""
-    if not s.has_loss or len(s.optimizers) != 1 or type(s.optimizers[0]).__name__ in _RELATIVE:
+    ratio = first_step(s)
+    if ratio is None:
         return
-    lr = max(float(group.get("initial_lr", group["lr"]) or group["lr"]) for group in s.optimizers[0].param_groups)
-    if lr == 0:
-        return
-    one = s.steps(1, own=True)
-    if len(one.losses) < 2:
-        return
-    before = dict(s.fresh(training=True).named_parameters())
-    moved = wide = 0.0
-    for name, p in one.module.named_parameters():
-        if p.ndim > 1 and float(before[name].detach().norm()) > 0:
-            moved += float((p.detach() - before[name].detach()).pow(2).sum())
-            wide += float(before[name].detach().pow(2).sum())
-    ratio = math.sqrt(moved / wide) if wide else math.nan
+    lr = rate(s)
     shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
-    if ratio != ratio or moved == 0:  # what starts at 0 moves first
+    ten = runs_away(s)
+    if ten:
+        yield warning(
+            "check-learning-rate",
+            f"{shown}, and the loss goes from {ten[0]:.3g} to {ten[-1]:.3g} in {len(ten) - 1} steps on one batch",
+            where="lr",
+            fix=f"try lr={_smaller(lr)}",
+        )
         return
-    if ratio > 0.08 or not math.isfinite(one.losses[-1]):
-        ten = s.steps(10, own=True).losses
-        # a step that only kicks and comes back is none to speak of: what stays high is
-        tail = ten[-3:]
-        if (
-            any(not math.isfinite(value) for value in ten)
-            or (len(ten) > 6 and min(tail) > 3 * max(abs(ten[0]), 1e-3))
-            or (ratio > 1 and min(tail) > 1.0 * abs(ten[0]))
-        ):
-            yield warning(
-                "check-learning-rate",
-                f"{shown}, and the loss goes from {ten[0]:.3g} to {ten[-1]:.3g} in {len(ten) - 1} steps on one batch",
-                where="lr",
-                fix=f"try lr={_smaller(lr)}",
-            )
-            return
     if ratio < 1e-6 and not s.has_schedule:
         yield warning(
             "check-learning-rate",
@@ -181,7 +160,7 @@ def _gains_nothing(s: Subject) -> bool:
 @rule("check-loss-sign", "optimizer")
 def wrong_way(s: Subject) -> Iterator[Finding]:
     """Small steps with the caller's optimizer make the loss larger."""
-    if not s.has_loss or len(s.optimizers) != 1 or s.step is not None or type(s.optimizers[0]).__name__ in _RELATIVE:
+    if not s.has_loss or len(s.optimizers) != 1 or s.step is not None or type(s.optimizers[0]).__name__ in RELATIVE:
         return
     loss = s.train_pass.loss
     if not isinstance(loss, Tensor) or not loss.requires_grad:

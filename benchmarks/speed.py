@@ -1,111 +1,109 @@
-"""Cost of a step: `luthier.fit` beside the loop a tutorial writes and the loop an expert writes, interleaved.
+"""Cost of training: Luthier beside the tutorial's loop and the expert's loop, in interleaved processes.
 
-    python -m benchmarks.speed [--repeats 5] [--threads 1]
+    python -m benchmarks.speed [--repeats 5] [--threads 1] [--works mlp,cnn,lstm,linear] [--out FILE]
 
-Each repeat runs the three one after the other in one process, after a warm-up; CPU seconds (user and system) and wall
-seconds of training with validation each epoch. The table gives medians and, repeat by repeat, the ratio to the
-tutorial's loop. `fit` runs with its defaults: checks on, record in memory, no run folder, nothing printed.
+Each repeat starts one process a loop, in shuffled order. A process imports, makes the data, trains on a small part of
+them (so that what is imported late is not charged), then trains once more and is timed: CPU seconds (user and system),
+wall seconds, and the growth of its peak memory. Validation each epoch is in the figure. Luthier runs with its defaults:
+checks, monitors, a bar, a run's folder with record and checkpoints.
 """
 
 import argparse
+import contextlib
+import json
+import os
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
-
-import luthier
-
-Data = tuple[Tensor, Tensor]
+from benchmarks.loops import LOOPS, WORKS, shuffled, work
 
 
-def mlp() -> nn.Module:
-    return nn.Sequential(nn.Linear(32, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
+def timed(name: str, loop: str, threads: int) -> dict[str, float]:
+    """Train in this process; return what it cost."""
+    import torch
 
-
-def table(n: int, width: int, classes: int) -> Data:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(n, width, generator=generator), torch.randint(0, classes, (n,), generator=generator)
-
-
-def tutorial(net: nn.Module, train: Data, valid: Data, batch_size: int, epochs: int) -> None:
-    loader = DataLoader(TensorDataset(*train), batch_size=batch_size, shuffle=True)
-    valid_loader = DataLoader(TensorDataset(*valid), batch_size=batch_size)
-    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters())
-    for _ in range(epochs):
-        net.train()
-        total = 0.0
-        for x, y in loader:
-            optimizer.zero_grad()
-            loss = criterion(net(x), y)
-            loss.backward()
-            optimizer.step()
-            total += loss.item()
-        net.eval()
-        with torch.no_grad():
-            for x, y in valid_loader:
-                criterion(net(x), y).item()
-
-
-def expert(net: nn.Module, train: Data, valid: Data, batch_size: int, epochs: int) -> None:
-    criterion, optimizer = nn.CrossEntropyLoss(), torch.optim.Adam(net.parameters(), fused=True)
-    for _ in range(epochs):
-        net.train()
-        order = torch.randperm(len(train[0]))
-        x, y = train[0][order], train[1][order]
-        for a, b in zip(x.split(batch_size), y.split(batch_size), strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            criterion(net(a), b).backward()
-            optimizer.step()
-        net.eval()
-        with torch.inference_mode():
-            for a, b in zip(valid[0].split(batch_size), valid[1].split(batch_size), strict=True):
-                criterion(net(a), b)
-
-
-def ours(net: nn.Module, train: Data, valid: Data, batch_size: int, epochs: int) -> None:
-    luthier.fit(
-        net, train, valid, criterion="cross-entropy", optimizer="Adam", epochs=epochs, batch_size=batch_size, seed=0
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    todo = work(name)
+    if loop not in LOOPS:
+        raise SystemExit(f"there is no loop {loop!r}")
+    run = LOOPS[loop]
+    few = 20 * todo.batch_size
+    part = replace(
+        todo, train=(todo.train[0][:few], todo.train[1][:few]), valid=(todo.valid[0][:few], todo.valid[1][:few])
     )
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(nowhere),
+    ):
+        run(part, part.make(), 1)
+        net = todo.make()
+        memory = peak_mb()
+        start, clock = time.process_time(), time.perf_counter()
+        run(todo, net, todo.epochs)
+        cpu, wall = time.process_time() - start, time.perf_counter() - clock
+    return {"cpu": cpu, "wall": wall, "peak_mb": peak_mb(), "grown_mb": peak_mb() - memory}
 
 
-LOOPS: dict[str, Callable[[nn.Module, Data, Data, int, int], None]] = {
-    "tutorial": tutorial,
-    "luthier.fit": ours,
-    "expert": expert,
-}
-WORK: dict[str, tuple[Callable[[], nn.Module], Data, Data, int, int]] = {
-    "MLP 32-128-128-10, 100,000 rows, batch 256": (mlp, table(100_000, 32, 10), table(10_000, 32, 10), 256, 2),
-    "Linear 16-4, 16,000 rows, batch 8": (lambda: nn.Linear(16, 4), table(16_000, 16, 4), table(1_000, 16, 4), 8, 2),
-}
+def peak_mb() -> float:
+    """Return the most memory that this process has held. (`ru_maxrss` also counts that of the process it came from.)"""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    print(f"torch {torch.__version__}, {arguments.threads} thread(s), {arguments.repeats} repeats")
-    for name, (make, train, valid, batch_size, epochs) in WORK.items():
-        cpu: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-        wall: dict[str, list[float]] = {loop: [] for loop in LOOPS}
-        for repeat in range(arguments.repeats + 1):
-            for loop, run in LOOPS.items():
-                start, clock = time.process_time(), time.perf_counter()
-                run(make(), train, valid, batch_size, 1 if repeat == 0 else epochs)
-                if repeat:
-                    cpu[loop].append(time.process_time() - start)
-                    wall[loop].append(time.perf_counter() - clock)
-        print(f"\n{name}\n{'':14}{'CPU s':>8}{'wall s':>8}  ratio of CPU to the tutorial's: median [min, max]")
-        for loop in LOOPS:
-            ratios = [a / b for a, b in zip(cpu[loop], cpu["tutorial"], strict=True)]
-            print(
-                f"{loop:14}{statistics.median(cpu[loop]):8.2f}{statistics.median(wall[loop]):8.2f}"
-                f"  {statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]"
-            )
+    parser.add_argument("--works", default=",".join(WORKS))
+    parser.add_argument("--loops", default=",".join(LOOPS))
+    parser.add_argument("--out", help="where the raw numbers go")
+    parser.add_argument("--one", nargs=2, metavar=("WORK", "LOOP"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        print(json.dumps(timed(given.one[0], given.one[1], given.threads)))
+        return
+    names = dict.fromkeys(given.loops.split(","), sys.executable)
+    raw: list[dict[str, Any]] = []
+    environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
+    for name in given.works.split(","):
+        for repeat in range(given.repeats):
+            for loop in shuffled(list(names), repeat):
+                command = [names[loop], "-m", "benchmarks.speed", "--one", name, loop, "--threads", str(given.threads)]
+                done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+                if done.returncode:
+                    print(f"{loop} failed on {name}: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+                    continue
+                raw.append({"work": name, "loop": loop, "repeat": repeat, **json.loads(done.stdout.splitlines()[-1])})
+        show(name, [row for row in raw if row["work"] == name])
+    if given.out:
+        Path(given.out).write_text(json.dumps(raw, indent=1))
+
+
+def show(name: str, rows: list[dict[str, Any]]) -> None:
+    """Print the table of a work: medians, and the ratio to the tutorial's loop repeat by repeat."""
+    base = {row["repeat"]: row for row in rows if row["loop"] == "tutorial"}
+    print(
+        f"\n{work(name).name}\n\n| loop | CPU s | wall s | CPU to the tutorial's [least, most] | peak MB |\n"
+        "|---|---|---|---|---|"
+    )
+    for loop in sorted({row["loop"] for row in rows}, key=lambda loop: statistics.median(_of(rows, loop, "cpu"))):
+        ratios = [
+            row["cpu"] / base[row["repeat"]]["cpu"] for row in rows if row["loop"] == loop and row["repeat"] in base
+        ]
+        shown = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else ""
+        cpu, wall, peak = (statistics.median(_of(rows, loop, key)) for key in ("cpu", "wall", "peak_mb"))
+        print(f"| {loop} | {cpu:.2f} | {wall:.2f} | {shown} | {peak:.0f} |", flush=True)
+
+
+def _of(rows: list[dict[str, Any]], loop: str, key: str) -> list[float]:
+    return [row[key] for row in rows if row["loop"] == loop]
 
 
 if __name__ == "__main__":

@@ -117,7 +117,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
                     continue
                 seen.add((finding.code, finding.where))
                 found.append((order.get(finding.code, 0), finding))
-                hidden.update(item.hides)
+                hidden.update(code for code in item.hides if code != finding.code)
     kept = [(rank, finding) for rank, finding in found if finding.code not in hidden]
     notes = [Finding(code="check-partly", severity="note", what=text) for text in subject.notes]
     return [finding for _, finding in sorted(kept, key=lambda pair: (_RANK[pair[1].severity], pair[0]))] + notes

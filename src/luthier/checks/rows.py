@@ -17,8 +17,8 @@ from luthier.data.sources import DatasetSource, Source, TensorSource, as_source
 from luthier.errors import LuthierError
 
 MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 128  # looked at of data in memory, and of data read a sample at a time
-MOST_NUMBERS = 8_000_000  # in the rows that a pass over the data looks at: large images are fewer
-_FEWEST_ROWS = 64
+MOST_NUMBERS = 1_000_000  # in the rows that a pass over the data looks at: large images are fewer
+_FEWEST_ROWS = 128
 _MOST_COPIED_BYTES = 1 << 28
 
 
@@ -177,10 +177,12 @@ class Table:
     @cached_property
     def hashes(self) -> Tensor:
         """A number for each row's inputs, equal for equal rows (rounded to 5 digits), shape `(N,)`, int64."""
-        rounded = (self.features * 1e5).round().nan_to_num(7.0).clamp(-9e15, 9e15).long()
+        width = self.features.shape[1]
         generator = torch.Generator().manual_seed(0)
-        factors = torch.randint(-(2**62), 2**62, (rounded.shape[1],), generator=generator) | 1
-        return (rounded * factors).sum(dim=1)
+        factors = torch.randint(-(2**62), 2**62, (width,), generator=generator) | 1
+        parts = self.features.split(max(1, (1 << 18) // max(width, 1)))
+        rounded = ((part * 1e5).round().nan_to_num(7.0).clamp(-9e15, 9e15).long() for part in parts)
+        return torch.cat([(part * factors).sum(dim=1) for part in rounded])
 
 
 def _flat(parts: list[Any]) -> Tensor | None:

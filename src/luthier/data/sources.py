@@ -33,6 +33,9 @@ class Source(Protocol):
         ...
 
 
+_GATHERED_BYTES = 1 << 16
+
+
 class TensorSource:
     """Tensors in memory, indexed a batch at a time: no DataLoader, no collate."""
 
@@ -55,19 +58,52 @@ class TensorSource:
         return self.targets.shape[0]
 
     def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield one batch for each tensor of sample numbers, in order; nothing is drawn."""
-        for indices in chunks:
-            yield self.batch(indices)
+        """Yield one batch for each tensor of sample numbers, in order; nothing is drawn.
+
+        Small batches are gathered several at a time: on rows of a few numbers the call costs more than the copy.
+        """
+        at_once = max(1, _GATHERED_BYTES // max(1, self.row_bytes * len(chunks[0]))) if chunks else 1
+        for first in range(0, len(chunks), at_once):
+            group = chunks[first : first + at_once]
+            if len(group) == 1:
+                yield self.batch(group[0])
+                continue
+            sizes = [len(indices) for indices in group]
+            yield from self._split(self.batch(torch.cat(list(group))), sizes)
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """Bytes of a sample."""
+        values = [*(self.inputs.values() if isinstance(self.inputs, dict) else self.inputs), self.targets]
+        return sum(value[0].numel() * value.element_size() for value in values)
+
+    @cached_property
+    def lowest_target(self) -> int | None:
+        """The smallest of targets that are integers."""
+        y = self.targets
+        return None if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool else int(y.min())
+
+    @staticmethod
+    def _split(whole: Batch, sizes: list[int]) -> Iterator[Batch]:
+        targets, indices = whole.targets.split(sizes), whole.indices.split(sizes)  # type: ignore[union-attr]
+        weights = [None] * len(sizes) if whole.weights is None else whole.weights.split(sizes)
+        names = list(whole.inputs) if isinstance(whole.inputs, dict) else None
+        values = list(whole.inputs.values()) if isinstance(whole.inputs, dict) else whole.inputs
+        columns = zip(*(value.split(sizes) for value in values), strict=True)
+        for row, y, w, numbers in zip(columns, targets, weights, indices, strict=True):
+            inputs: Any = row if names is None else dict(zip(names, row, strict=True))
+            yield Batch(inputs, y, w, numbers, None, whole.target_key, whole.lowest_target)
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the samples at `indices`, shape `(N,)`, int64."""
         inputs: Any = (
-            {name: value[indices] for name, value in self.inputs.items()}
+            {name: _take(value, indices) for name, value in self.inputs.items()}
             if isinstance(self.inputs, dict)
-            else tuple(value[indices] for value in self.inputs)
+            else tuple([_take(value, indices) for value in self.inputs])
         )
-        weights = None if self.weights is None else self.weights[indices]
-        return Batch(inputs, self.targets[indices], weights, indices, target_key=self.target_key)
+        weights = None if self.weights is None else _take(self.weights, indices)
+        targets = _take(self.targets, indices)
+        return Batch(inputs, targets, weights, indices, None, self.target_key, self.lowest_target)
 
     def _check_lengths(self) -> None:
         named = self.inputs.items() if isinstance(self.inputs, dict) else enumerate(self.inputs)
@@ -81,6 +117,12 @@ class TensorSource:
                 )
         if not n:
             raise DataError("the data holds no sample", hint="give at least one", code="data-no-samples")
+
+
+def _take(value: Tensor, indices: Tensor) -> Tensor:
+    if value.device == indices.device and value.is_contiguous():
+        return value.index_select(0, indices)  # half the cost of value[indices], and the same
+    return value[indices]
 
 
 class DatasetSource:

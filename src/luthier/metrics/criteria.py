@@ -79,11 +79,19 @@ class Measured:
     is_sum: bool = False
 
 
-def measure(criterion: Criterion, outputs: Any, targets: Any, weights: Tensor | None, num_samples: int) -> Measured:
+def measure(
+    criterion: Criterion,
+    outputs: Any,
+    targets: Any,
+    weights: Tensor | None,
+    num_samples: int,
+    lowest_target: int | None = None,
+) -> Measured:
     """Call `criterion` and say what its mean is over.
 
     Known for torch.nn: cross-entropy and NLL divide by the unmasked targets, or by their class weights' sum; the
-    others by rows. Any other callable is taken as a mean over rows.
+    others by rows. Any other callable is taken as a mean over rows. Where no target lies below `lowest_target`, and
+    the ignored one does, nothing is to be counted.
 
     Raises:
         TrainingError: the criterion's answer is no tensor of one element.
@@ -98,12 +106,15 @@ def measure(criterion: Criterion, outputs: Any, targets: Any, weights: Tensor | 
             hint="reduce it over the batch: reduction='mean', or .mean()",
             code="training-loss-shape",
         )
-    return Measured(loss, _count(criterion, targets, num_samples), getattr(criterion, "reduction", None) == "sum")
+    count = _count(criterion, targets, num_samples, lowest_target)
+    return Measured(loss, count, getattr(criterion, "reduction", None) == "sum")
 
 
-def _count(criterion: Criterion, targets: Any, num_samples: int) -> Tensor | float:
+def _count(criterion: Criterion, targets: Any, num_samples: int, lowest_target: int | None) -> Tensor | float:
     if not isinstance(criterion, _CLASS_INDEX) or not isinstance(targets, Tensor) or targets.is_floating_point():
         return num_samples
+    if lowest_target is not None and criterion.ignore_index < lowest_target and criterion.weight is None:
+        return targets.numel()
     kept = targets != criterion.ignore_index
     if criterion.weight is None:
         return kept.sum()

@@ -108,7 +108,7 @@ def evaluate_batches(
                     continue
                 outputs = batch.forward(module)
                 if criterion is not None:
-                    mean.add(measure(criterion, outputs, batch.targets, batch.weights, len(batch)))
+                    mean.add(measure(criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target))
             for metric in metrics:
                 metric.update(outputs, batch.targets)
     figures = {} if criterion is None and step is None else {"loss": mean.mean}

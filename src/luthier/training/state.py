@@ -17,7 +17,7 @@ from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
-from luthier.core.stepping import updater
+from luthier.core.stepping import clearer, updater
 from luthier.data.feeds import Feed
 from luthier.errors import CheckError, LuthierError, TrainingError
 from luthier.metrics.criteria import Criterion
@@ -92,7 +92,7 @@ class Run:
     is_whole: bool = True
 
     def __post_init__(self) -> None:
-        self.do_update = updater(self.optimizer)
+        self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer)
         # Only what a callback defines itself is called.
         self._listeners = {
             moment: [

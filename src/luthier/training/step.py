@@ -22,7 +22,7 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
     done = 0
     for batch in batches:
         if done == 0:
-            run.optimizer.zero_grad(set_to_none=True)
+            run.clear_gradients()
         backward(run, batch.to(run.device))
         done += 1
     if done:
@@ -68,7 +68,7 @@ def forward(run: Run, batch: Batch) -> Measured:
         outputs = batch.forward(run.module)
         if run.check and run.state.global_step == 0:
             run.find(check_shapes(run.criterion, outputs, batch.targets))
-        return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch))
+        return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target)
 
 
 def update(run: Run) -> None:

@@ -633,6 +633,51 @@ def padding_of(inputs: list[Tensor], n: int, length: int) -> Tensor | None:
     return None
 
 
+def answers_to(s: Subject, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return outputs that say the targets, that say one thing always, and that say another thing each time."""
+    n = len(y)
+    if out.ndim >= 2 and out.shape[1] > 1 and not y.is_floating_point() and y.ndim == out.ndim - 1:
+        k = out.shape[1]
+        hot = torch.nn.functional.one_hot(y.clamp(0, k - 1), k).movedim(-1, 1).float()
+        wrong = torch.nn.functional.one_hot((y.clamp(0, k - 1) + 1) % k, k).movedim(-1, 1).float()
+        first = torch.zeros_like(hot)
+        first[:, 0] = 1
+        return hot * 10 - 2, first * 10 - 2, wrong * 10 - 2
+    shape = (n, *out.shape[1:])
+    values = y.float().reshape(shape) if y.numel() == n * out[0].numel() else y.float().expand(shape)
+    if set(y.unique().tolist()) <= {0, 1} and s.is_classification:
+        is_probability = bool((out >= 0).all()) and bool((out <= 1).all()) and s.ends_in_sigmoid
+        scale, shift = (0.9, 0.05) if is_probability else (12.0, -6.0)
+        return values * scale + shift, torch.full_like(values, shift), (1 - values) * scale + shift
+    return values, torch.full_like(values, float(values.mean())), values.flip(0)
+
+
+def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
+    """Return an own criterion's loss of right and of wrong answers, where the right ones have more."""
+    out, y = s.eval_outputs if s.can_run else None, s.batch.targets if s.can_run else None
+    if s.step is not None or s.criterion is None or not isinstance(out, Tensor) or not isinstance(y, Tensor):
+        return None
+    if type(s.criterion).__module__.startswith("torch.nn") or not out.is_floating_point() or len(y) < 4:
+        return None
+    if out.shape[:1] != y.shape[:1] or float(y.float().std()) == 0:
+        return None
+    is_binary = set(y.unique().tolist()) <= {0, 1}
+    if not y.is_floating_point() and out.shape != y.shape:  # what an own criterion makes of the classes is its own
+        return None
+    if is_binary and (out.shape != y.shape or float(out.min()) >= 0):  # distances, where a small one may say yes
+        return None
+    hot = y.float() * 12 - 6 if is_binary else None
+    try:
+        right, constant, wrong = answers_to(s, out, y)
+        right, wrong = (right, wrong) if hot is None or s.ends_in_sigmoid else (hot, -hot)
+        losses = [float(s.criterion(given, y)) for given in (right, constant, wrong)]
+    except Exception:
+        return None
+    if not all(map(math.isfinite, losses)) or losses[0] <= losses[2] + 1e-3 * max(1.0, abs(losses[2])):
+        return None
+    return (losses[0], losses[2]) if losses[0] >= losses[1] - 1e-6 else None
+
+
 @rule("check-loss-sign", "criterion", is_cheap=True)
 def loss_sign(s: Subject) -> Iterator[Finding]:
     """The loss is turned round, or the optimizer climbs: each step makes it worse."""
@@ -654,6 +699,15 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
                     fix=fix,
                 )
                 return
+    turned = _is_better_when_wrong(s)
+    if turned is not None:
+        yield error(
+            "check-loss-sign",
+            f"the loss of the right answers is {turned[0]:.4g}, and of wrong ones {turned[1]:.4g}: training makes them "
+            "wrong",
+            fix="minimise: -log_prob, 1 - dice, 1 - similarity",
+        )
+        return
     climbing = [group for optimizer in s.optimizers for group in optimizer.param_groups if group.get("maximize")]
     calls = losses(s)
     if climbing and len(s.optimizers) == 1 and calls and s.step is None:

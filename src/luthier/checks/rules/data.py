@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import random
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -9,15 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler, WeightedRandomSampler
+from torch.utils.data import SequentialSampler, WeightedRandomSampler, default_collate
 
+from luthier.checks.copies import Projected, share_of_near, stand_in
 from luthier.checks.rows import Rows, Table
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, WEIGHTED, Subject
 from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
-from luthier.core.rng import find_generators, generator_states, get_rng_state, kept_rng, put_generators_back, seed_all
+from luthier.core.rng import (
+    GENERATORS,
+    find_generators,
+    generator_states,
+    get_rng_state,
+    kept_rng,
+    put_generators_back,
+    seed_all,
+)
+from luthier.data.sources import TensorSource
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, -1e6, 1e6, -32768.0, 32767.0)
@@ -86,6 +97,11 @@ def _sentinels(s: Subject) -> Iterator[Finding]:
     if table is None or len(table) < 32 or s.first_is_norm:
         return
     parts = [("input column", x) for x in table.inputs if x.ndim == 2 and x.is_floating_point()]
+    parts += [  # (N, T, C): a channel at any time
+        ("input channel", x.reshape(-1, x.shape[-1])[:20_000])
+        for x in table.inputs
+        if x.ndim == 3 and x.is_floating_point()
+    ]
     if table.targets is not None and table.targets.is_floating_point():
         parts.append(("target", table.targets.reshape(len(table), -1)))
     for what, x in parts:
@@ -103,7 +119,7 @@ def _sentinels(s: Subject) -> Iterator[Finding]:
                         "check-data-not-finite",
                         f"{count} of {len(column)} rows have {value:g} in {what} {i}, "
                         f"{gap / max(spread, 1e-9):.0f} spreads away from all others: a mark for missing?",
-                        where=_numbers(hit.nonzero().reshape(-1).tolist(), table),
+                        where="" if what == "input channel" else _numbers(hit.nonzero().reshape(-1).tolist(), table),
                         fix="read it as missing, then fill it or leave it out",
                     )
                     return
@@ -158,6 +174,14 @@ def input_scale(s: Subject) -> Iterator[Finding]:
                 where=name,
                 fix=fix,
             )
+        elif 0 < large < 0.05 and float(mean.abs().min()) > 20 * large and flat.shape[0] >= 32:
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} spread {large:.2g} at most round {float(mean[0]):.3g}: "
+                "scaled twice?",
+                where=name,
+                fix="scale once, with the training data's mean and spread",
+            )
         elif 0 < top < 0.02:
             yield warning(
                 "check-input-scale",
@@ -197,32 +221,45 @@ def overflow(s: Subject) -> Iterator[Finding]:
     """Images that have wrapped round at 255: dark where they should be brightest."""
     table = _table(s)
     for x in [] if table is None else table.inputs:
-        if x.ndim not in (3, 4) or min(x.shape[-2:]) < 8:
-            continue
-        v = x[:128].double()
-        low, high = float(v.min()), float(v.max())
-        if high <= low:
-            continue
-        v = (v - low) / (high - low) * 255
-        middle = float(((v > 32) & (v < 223)).double().mean())
-        plain, circular = 0.0, 0.0
-        for axis in (-1, -2):
-            step = v.diff(dim=axis).abs()
-            plain += float(step.mean())
-            circular += float(torch.minimum(step, 256 - step).mean())
-        if middle > 0.3 and circular < 0.8 * plain and _jumps(v) > 0.02:
-            yield error(
-                "check-overflow",
-                f"neighbouring pixels jump between black and white: the images are {1 - circular / plain:.0%} "
-                "smoother when 255 and 0 are neighbours",
-                where="the inputs",
-                fix="turn uint8 into a float before arithmetic, or clip",
-            )
-            return
+        for signal, axes, what in _signals(x):
+            low, high = float(signal.min()), float(signal.max())
+            if high <= low:
+                continue
+            v = (signal - low) / (high - low) * 255
+            plain, circular = 0.0, 0.0
+            for axis in axes:
+                step = v.diff(dim=axis).abs()
+                plain += float(step.mean())
+                circular += float(torch.minimum(step, 256 - step).mean())
+            # a wrapped range is filled: values in the middle, and jumps over nearly all of it
+            middle = float(((v > 32) & (v < 223)).double().mean())
+            if middle > (0.3 if len(axes) > 1 else 0.2) and circular < 0.8 * plain and _jumps(v, axes[0]) > 0.02:
+                yield error(
+                    "check-overflow",
+                    f"neighbouring {what} jump from one end of the range to the other: the inputs are "
+                    f"{1 - circular / plain:.0%} smoother when its ends are neighbours",
+                    where="the inputs",
+                    fix="turn integers into floats before arithmetic, or clip",
+                )
+                return
 
 
-def _jumps(v: Tensor) -> float:
-    step = v.diff(dim=-1).abs()
+def _signals(x: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...], str]]:
+    """Yield what runs along places, a channel at a time, with its axes."""
+    x = x[:128].double()
+    if x.ndim == 4 and min(x.shape[-2:]) >= 8:
+        for i in range(min(x.shape[1], 4)):
+            yield x[:, i], (-1, -2), "pixels"
+    elif x.ndim == 3 and min(x.shape[-2:]) >= 8 and abs(x.shape[1] - x.shape[2]) <= max(x.shape[1:]) // 2:
+        yield x, (-1, -2), "pixels"
+    elif x.ndim == 3 and max(x.shape[1:]) >= 16:
+        series = x if x.shape[2] >= x.shape[1] else x.transpose(1, 2)  # (N, C, T)
+        for i in range(min(series.shape[1], 4)):
+            yield series[:, i], (-1,), "steps"
+
+
+def _jumps(v: Tensor, axis: int = -1) -> float:
+    step = v.diff(dim=axis).abs()
     far, half = float((step > 192).double().mean()), float(((step > 96) & (step <= 160)).double().mean())
     return far if far > 1.5 * half else 0.0
 
@@ -278,28 +315,29 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     both = _both(s)
     if both is None or s.rows is None:
         return
-    train, valid = both
-    whole = train
-    if s.rows.is_in_memory and s.rows.n > len(train) and s.rows.n <= 200_000:
-        batch = s.rows.batch(list(range(s.rows.n)))
-        whole = Table(list(range(s.rows.n)), leaves(batch.inputs), None)
-    known = whole.hashes
-    hit = torch.isin(valid.hashes, known)
+    table, held = both
+    middle, scale = table.features.nan_to_num().mean(0), table.features.nan_to_num().std(0).nan_to_num()
+    scale = torch.where(scale > 0, scale, 1.0)
+    source = s.rows.source if s.rows.is_in_memory else None
+    whole = table.inputs
+    if isinstance(source, TensorSource):  # all rows, where they are, and not only those looked at
+        whole = list(source.inputs.values() if isinstance(source.inputs, dict) else source.inputs)
+    train, valid = Projected(whole, middle, scale), Projected(held.inputs, middle, scale)
+    hit, doubled = stand_in(valid, train)
     share = float(hit.double().mean())
-    _, counts = known.unique(return_counts=True)
-    doubled = float((counts[counts > 1].sum() / counts.sum()) if len(counts) else 0.0)
     fix = "split before augmenting or copying, and drop duplicates first; keep the rows of one source in one part"
-    if share > 0.01 and share > 3 * doubled and int(hit.sum()) >= 2:
+    is_ids = all(not x.is_floating_point() for x in table.inputs)  # a few numbers from small ranges meet by chance
+    if share > (0.1 if is_ids else 0.01) and share > 3 * doubled and int(hit.sum()) >= 2:
         yield warning(
             "check-split-overlap",
             f"{share:.0%} of the validation rows looked at stand in the training data ({doubled:.0%} of its own "
             "rows stand there twice)",
-            where=_numbers(hit.nonzero().reshape(-1).tolist(), valid) + " of valid",
+            where=_numbers(hit.nonzero().reshape(-1).tolist(), held) + " of valid",
             fix=fix,
         )
         return
-    near = _near(whole, valid)
-    if near is not None and near > 0.05:
+    near = 0.0 if _is_coarse(table) else share_of_near(valid, train)
+    if near > 0.05:
         yield warning(
             "check-split-overlap",
             f"{near:.0%} of the validation rows have a near copy in the training data, far closer than rows lie to "
@@ -309,26 +347,26 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
         )
 
 
-def _near(train: Table, valid: Table) -> float | None:
+def _is_coarse(train: Table) -> bool:
+    """Whether rows are near each other by nature: few, of few columns, or of few values in most columns."""
     if not all(x.is_floating_point() for x in train.inputs) or len(train) < 20 or train.features.shape[1] < 3:
-        return None
-    a, b = train.features.nan_to_num()[:8000], valid.features.nan_to_num()[:500]
-    columns = range(0, a.shape[1], max(1, a.shape[1] // 32))
-    if sum(len(a[:500, i].unique()) > 32 for i in columns) < len(columns) / 2:
-        return None  # few values in each column: rows are near each other by nature
-    std = a.std(0).clamp(min=1e-9)
-    generator = torch.Generator().manual_seed(0)
-    a, b = a / std, b / std
-    if a.shape[1] > 64:
-        projection = torch.randn(a.shape[1], 64, generator=generator, dtype=torch.float64) / 8
-        a, b = a @ projection, b @ projection
-    nearest = torch.cdist(b, a).amin(1)
-    some = a[torch.randperm(len(a), generator=generator)[:500]]
-    usual = torch.cdist(some, a).kthvalue(min(8, len(a)), dim=1).values.median()
-    return float((nearest < 0.1 * usual).double().mean())
+        return True
+    x = train.features.nan_to_num()[:500]
+    columns = range(0, x.shape[1], max(1, x.shape[1] // 32))
+    return sum(len(x[:, i].unique()) > 32 for i in columns) < len(columns) / 2
 
 
-@rule("check-duplicates", "data", hides=["check-split-classes", "check-label-leak", "check-constant-output"])
+@rule(
+    "check-duplicates",
+    "data",
+    hides=[
+        "check-split-classes",
+        "check-label-leak",
+        "check-constant-output",
+        "check-labels-misaligned",
+        "check-valid-shift",
+    ],
+)
 def duplicates(s: Subject) -> Iterator[Finding]:
     """Most training rows are copies of others: the dataset returns the same items again."""
     table = _table(s)
@@ -454,17 +492,12 @@ def _probe(x: Tensor, y: Tensor, seed: int = 0) -> float | None:
 def not_shuffled(s: Subject) -> Iterator[Finding]:
     """The training loader goes through sorted classes in order: each batch is nearly of one class."""
     loader = None if s.rows is None else s.rows.loader
-    if (
-        loader is None
-        or s.rows is None
-        or not isinstance(loader.sampler, SequentialSampler)
-        or not loader.batch_size
-        or loader.batch_sampler is None
-    ):
+    batches_of = None if loader is None else loader.batch_sampler
+    if s.rows is None or type(batches_of) is not torch.utils.data.BatchSampler:
         return
-    if type(loader.batch_sampler) is not torch.utils.data.BatchSampler:
+    if not isinstance(batches_of.sampler, SequentialSampler):
         return
-    size, n = loader.batch_size, s.rows.n
+    size, n = batches_of.batch_size, s.rows.n
     y = _targets_in_order(s.rows)
     if y is None or len(y) < 40:
         return
@@ -569,7 +602,7 @@ def imbalance(s: Subject) -> Iterator[Finding]:
         return
     counts = torch.bincount(y - y.min())
     share = float(counts.max() / counts.sum())
-    if share > 0.9:
+    if share > 0.89:
         yield warning(
             "check-imbalance",
             f"{share:.0%} of the training rows are of one class: always saying it is right that often",
@@ -586,16 +619,26 @@ def valid_random(s: Subject) -> Iterator[Finding]:
         return
     numbers = rows.spread(8)
     try:
-        first, second = (rows.items(numbers, seed) for seed in (0, 1))
+        first, second, again = (_collated(rows, numbers, seed) for seed in (0, 1, 0))
     except Exception:
         return
-    if _tree_differs(first, second) and not _tree_differs(first, rows.items(numbers, 0)):
+    if _tree_differs(first, second) and not _tree_differs(first, again):
         yield warning(
             "check-valid-random",
             "reading the same validation samples twice gives two results: the figure of each epoch is over other data",
             where="valid",
             fix="a dataset without random transforms for validation",
         )
+
+
+def _collated(rows: Rows, numbers: list[int], seed: int) -> Any:
+    """Return samples as the loader's collation makes a batch of them, drawn with a seed."""
+    items = _kept(rows.items(numbers, seed))
+    if rows.collate is default_collate:
+        return items
+    with kept_rng():
+        seed_all(seed)
+        return _kept(rows.collate(items))
 
 
 def _tree_differs(a: Any, b: Any) -> bool:
@@ -620,11 +663,11 @@ def data_changed(s: Subject) -> Iterator[Finding]:
             continue
         try:
             first = _kept(rows.items(rows.spread(4), 0))
+            rows.items(rows.spread(4), 1)  # what this writes over stays
             second = rows.items(rows.spread(4), 0)
         except Exception:
             continue
-        own = find_generators(rows.read_from)
-        if _tree_differs(first, second) and not own:
+        if _tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
             yield error(
                 "check-data-changed",
                 f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
@@ -633,6 +676,16 @@ def data_changed(s: Subject) -> Iterator[Finding]:
                 fix="copy before changing: x = self.x[i].clone(), and no operations in place",
             )
             return
+
+
+def _closed_over(dataset: Any) -> list[Any]:
+    """Return the generators that functions of a dataset hold, as a closure or a global: these move at each reading."""
+    found: list[Any] = []
+    for value in list(vars(dataset).values()) if hasattr(dataset, "__dict__") else []:
+        if inspect.isfunction(value):
+            held = inspect.getclosurevars(value)
+            found += [x for x in (*held.nonlocals.values(), *held.globals.values()) if isinstance(x, GENERATORS)]
+    return found
 
 
 def _kept(value: Any) -> Any:
@@ -675,8 +728,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
                 fix="seed once before training, never in __getitem__",
             )
             return
-    fixed = _same_noise(rows)
-    if fixed:
+    if _same_noise(rows) or _seeds_alike(rows):
         yield error(
             "check-repeated-draws",
             "samples are drawn anew with one fixed seed at each reading: all get the same noise",
@@ -684,6 +736,21 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
             fix="make the generator once, in __init__ or the worker, and keep it",
         )
         return
+    table = rows.table
+    for x in [] if table is None or table.targets is None else table.inputs:
+        y = table.targets if table is not None else None
+        if y is None or x.shape != y.shape or not x.is_floating_point() or len(x) < 16:
+            continue
+        noise = (x - y).reshape(len(x), -1).double()  # (N, D)
+        if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
+            yield error(
+                "check-repeated-draws",
+                f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
+                "was drawn once",
+                where="train",
+                fix="draw anew in __getitem__",
+            )
+            return
     own = find_generators(rows.read_from)
     workers = 0 if rows.loader is None else rows.loader.num_workers
     if own and workers > 1 and rows.loader is not None and rows.loader.worker_init_fn is None:
@@ -721,6 +788,44 @@ def _same_noise(rows: Rows) -> bool:
     return bool(_FIXED_SEED.search(_getitem_source(rows.dataset)))
 
 
+def _seeds_alike(rows: Rows) -> bool:
+    """Whether reading two samples makes a generator with the same seed for each."""
+    seeds: list[list[Any]] = []
+
+    def hears(make: Any) -> Any:
+        def made(*args: Any, **kwargs: Any) -> Any:
+            seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
+            return make(*args, **kwargs)
+
+        return made
+
+    class Generator(torch.Generator):
+        def manual_seed(self, seed: int) -> Any:
+            seeds[-1].append(("manual_seed", seed))
+            return super().manual_seed(seed)
+
+    kind: Any = torch.Generator
+    places = [(np.random, "default_rng"), (np.random, "RandomState"), (random, "Random")]
+    kept = [getattr(place, name) for place, name in places]
+    numbers = rows.spread(3)
+    try:
+        for (place, name), make in zip(places, kept, strict=True):
+            setattr(place, name, hears(make))
+        setattr(torch, "Generator", Generator)  # noqa: B010  (a type, to mypy)
+        with kept_rng():
+            for number in numbers:
+                seeds.append([])
+                rows.read_from[number]
+    except Exception:
+        return False
+    finally:
+        for (place, name), make in zip(places, kept, strict=True):
+            setattr(place, name, make)
+        setattr(torch, "Generator", kind)  # noqa: B010
+    given = [[seed for seed in found if "()" not in seed] for found in seeds]
+    return len(numbers) > 1 and bool(given[0]) and all(found == given[0] for found in given)
+
+
 def _getitem_source(dataset: Any) -> str:
     for _ in range(4):
         if type(dataset).__module__.startswith("torch.") and hasattr(dataset, "dataset"):
@@ -736,6 +841,15 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
     """Validation inputs on another scale than training inputs: prepared in another way."""
     both = _both(s)
     if both is None or len(both[0]) < 20 or len(both[1]) < 20:
+        return
+    if (found := _other_numbering(*both)) is not None:
+        yield warning(
+            "check-valid-shift",
+            f"{found[0]:.0%} of the tokens in valid are others than in train, of {found[1]}, and as frequent under "
+            "other numbers: a vocabulary built anew?",
+            where="valid",
+            fix="build the vocabulary from the training data, and use it for both",
+        )
         return
     start = 0
     for x, v in zip(both[0].inputs, both[1].inputs, strict=False):
@@ -789,6 +903,24 @@ def _is_trend(x: Tensor, n: int) -> bool:
     quarter = max(len(flat) // 4, 1)
     drift = (flat[:quarter].mean(0) - flat[-quarter:].mean(0)).abs() / flat.std(0).clamp(min=1e-9)
     return float((drift > 0.5).double().mean()) > 0.5
+
+
+def _other_numbering(train: Table, valid: Table) -> tuple[float, int] | None:
+    """Return the share of tokens that are others in valid, and of how many, where sequences hold numbers of words."""
+    for x, v in zip(train.inputs, valid.inputs, strict=False):
+        if x.is_floating_point() or x.ndim != 2 or x.shape[1] < 5 or x.dtype == torch.bool or v.ndim != 2:
+            continue
+        size = int(max(x.max(), v.max())) + 1
+        if int(min(x.min(), v.min())) < 0 or not 8 <= size <= min(50_000, x.numel() // 4, v.numel() // 4):
+            continue
+        p, q = (torch.bincount(ids.reshape(-1).long(), minlength=size).double() / ids.numel() for ids in (x, v))
+        noise = 0.4 * float((p * (1 - p) * (1 / x.numel() + 1 / v.numel())).sqrt().sum())
+        distance = float((p - q).abs().sum() / 2)
+        # renumbered: as frequent words as before, under other numbers
+        alike = float((p.sort().values - q.sort().values).abs().sum() / 2)
+        if distance > 0.15 and distance > 5 * noise and alike < 0.5 * distance:
+            return distance, size
+    return None
 
 
 @rule("check-split-classes", "data", hides=["check-valid-shift"])
@@ -848,11 +980,27 @@ def target_cast(s: Subject) -> Iterator[Finding]:
     if table is None or table.targets is None or len(table) < 30:
         return
     y = table.targets
-    if not y.is_floating_point() or not any(call.name in ELEMENTWISE for call in losses(s)):
+    fix = "look for .long(), .int() or astype(int) on the way to the targets"
+    calls = losses(s)
+    if len(calls) == 1 and s.step is None and bool((y == y.reshape(-1)[0]).all()) and y.reshape(-1)[0] == 0:
+        yield error("check-target-cast", f"all {len(table)} targets looked at are 0", where="train", fix=fix)
+        return
+    if not any(call.name in ELEMENTWISE for call in calls):
+        return
+    if not y.is_floating_point():
+        values, counts = y.reshape(-1).unique(return_counts=True)
+        share, mode = float(counts.max() / counts.sum()), int(values[counts.argmax()])
+        if y.dtype != torch.bool and share > 0.5 and mode == 0 and int(values.min()) < 0 < int(values.max()) < 5:
+            yield warning(
+                "check-target-cast",
+                f"{share:.0%} of the targets are 0, and all are whole numbers from {int(values.min())} to "
+                f"{int(values.max())}: standardised, then cut?",
+                where="train",
+                fix=fix,
+            )
         return
     valid = None if s.valid_rows is None or s.valid_rows.table is None else s.valid_rows.table.targets
     is_whole = bool((y == y.round()).all())
-    fix = "look for .long(), .int() or astype(int) on the way to the targets"
     if isinstance(valid, Tensor) and valid.is_floating_point() and len(valid) >= 10:
         other = bool((valid == valid.round()).all())
         if is_whole != other and len(y.unique()) != len(y):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.checks.rule import error, note, rule, warning
-from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
+from luthier.checks.rules.criterion import PAIRWISE, answers_to, broadcast_pair
 from luthier.checks.subject import Subject, copy_inputs, differs
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.finding import Finding
@@ -165,6 +165,17 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
         return
     if not _keeps_more(s.module):
         return
+    for place, key, x in _drawn_tensors(s.module):
+        if _moves_outputs(s, place, key):
+            name = f"{place}.{key}" if place else key
+            yield warning(
+                "check-checkpoint-incomplete",
+                f"{name} {tuple(x.shape)} looks drawn, the outputs hang on it, and state_dict does not hold it: a "
+                "module made anew draws others",
+                where=name,
+                fix=f"self.register_buffer({key!r}, …)",
+            )
+            return
     trained = s.steps(3, lr=1e-2).module
     rebuilt = s.fresh(training=False)
     try:
@@ -200,6 +211,31 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
         )
 
 
+def _drawn_tensors(module: nn.Module) -> list[tuple[str, str, Tensor]]:
+    """Return plain tensors that look like random numbers: all different, and unlike their neighbours."""
+    found = []
+    for place, part in module.named_modules():
+        for key, x in vars(part).items():
+            if not isinstance(x, Tensor) or isinstance(x, nn.Parameter) or not x.is_floating_point() or x.requires_grad:
+                continue
+            flat = x.detach().double()
+            if x.ndim != 2 or min(x.shape) < 3 or x.numel() < 32 or len(flat.unique()) < 0.99 * x.numel():
+                continue
+            flat = (flat - flat.mean()) / flat.std().clamp(min=1e-12)
+            along = [float((a * b).mean().abs()) for a, b in ((flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1]))]
+            if max(along) < 4 / x.numel() ** 0.5:
+                found.append((place, key, x))
+    return found
+
+
+def _moves_outputs(s: Subject, place: str, key: str) -> bool:
+    assert s.module_batch is not None
+    module = s.fresh(training=False)
+    part = module.get_submodule(place)
+    setattr(part, key, getattr(part, key).flip(0) * 1.5)
+    return differs(s.eval_outputs, s.forward(module, s.module_batch), tolerance=1e-3)
+
+
 def _keeps_more(module: nn.Module) -> bool:
     """Whether a module holds anything beside what state_dict gives: plain tensors, lists, a state_dict of its own."""
     for part in module.modules():
@@ -231,7 +267,10 @@ def metric(s: Subject) -> Iterator[Finding]:
     out = s.eval_outputs
     if not isinstance(out, Tensor) or out.shape[0] != s.n:
         return
-    perfect, constant, bad = _answers(s, out, y)
+    perfect, constant, bad = answers_to(s, out, y)
+    is_binary = set(y.unique().tolist()) <= {0, 1} and s.is_classification and out.shape[1:].numel() == y[0].numel()
+    is_logit = is_binary and not s.ends_in_sigmoid
+    unsure = perfect / 6 * 0.6 + 0.25 if is_logit else None  # logits .85 and -.35: on both sides of 0, not of .5
     for item in s.metrics:
         name = getattr(item, "__name__", type(item).__name__)
         trace = Trace()
@@ -276,6 +315,8 @@ def metric(s: Subject) -> Iterator[Finding]:
             or "f1" in name.lower()
             or (all(0 <= v <= 1.0 + 1e-6 for v in (best, worst, same)) and best > worst)
         )
+        if is_share and is_logit and unsure is not None:
+            best = min(best, _number(item, unsure, y) or 0.0)
         if is_share and s.is_classification and best < 0.99:
             yield error(
                 "check-metric",
@@ -284,27 +325,6 @@ def metric(s: Subject) -> Iterator[Finding]:
                 fix="compare decisions with targets: argmax over the classes, or logits > 0",
             )
             return
-
-
-def _answers(s: Subject, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return outputs that say the targets, that say one thing always, and that say another thing each time."""
-    n = len(y)
-    if out.ndim >= 2 and out.shape[1] > 1 and not y.is_floating_point() and y.ndim == out.ndim - 1:
-        k = out.shape[1]
-        hot = torch.nn.functional.one_hot(y.clamp(0, k - 1), k).movedim(-1, 1).float()
-        wrong = torch.nn.functional.one_hot((y.clamp(0, k - 1) + 1) % k, k).movedim(-1, 1).float()
-        first = torch.zeros_like(hot)
-        first[:, 0] = 1
-        return hot * 10 - 2, first * 10 - 2, wrong * 10 - 2
-    shape = (n, *out.shape[1:])
-    values = y.float().reshape(shape) if y.numel() == n * out[0].numel() else y.float().expand(shape)
-    if set(y.unique().tolist()) <= {0, 1} and s.is_classification:
-        is_probability = bool((out >= 0).all()) and bool((out <= 1).all()) and s.ends_in_sigmoid
-        scale, shift = (0.9, 0.05) if is_probability else (12.0, -6.0)
-        if not is_probability:
-            scale, shift = 0.6 * 2, -0.6 + 0.25  # logits .85 and -.35: on both sides of 0, not of .5
-        return values * scale + shift, torch.full_like(values, shift), (1 - values) * scale + shift
-    return values, torch.full_like(values, float(values.mean())), values.flip(0)
 
 
 def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:
@@ -329,7 +349,14 @@ def evaluate(s: Subject) -> Iterator[Finding]:
     module.train()
     before = {name: value.clone() for name, value in module.state_dict().items()}
     modes: list[bool] = []
-    handle = module.register_forward_pre_hook(lambda part, args: modes.append(part.training))
+    drawn: list[bool] = []  # dropout that is on in a module in evaluation is meant
+
+    def seen(part: nn.Module, args: Any) -> None:
+        modes.append(part.training)
+        drops = (m for m in part.modules() if isinstance(m, nn.modules.dropout._DropoutNd))
+        drawn.append(not part.training and any(m.training for m in drops))
+
+    handle = module.register_forward_pre_hook(seen)
     figures = []
     matters = [
         type(part).__name__
@@ -337,7 +364,8 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         if isinstance(part, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)
     ]
     after_modes = []
-    for size in (n, 1 if not matters else 7, 16):
+    sizes = (n, 1 if not matters else 7, 16)
+    for size in sizes:
         seed_all(0)
         trace = Trace()
         with trace:
@@ -388,7 +416,24 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         )
         return
     spread = max(figures) - min(figures)
-    if spread > 1e-4 * max(abs(figure) for figure in figures) + 1e-6:
+    batches = [-(-n // size) for size in sizes]
+    if (
+        not any(drawn)
+        and all(
+            abs(figure * count - figures[0]) < 0.02 * abs(figures[0]) + 1e-9
+            for figure, count in zip(figures[1:], batches[1:], strict=True)
+        )
+        and abs(figures[0]) > 1e-6
+    ):
+        yield error(
+            "check-metric",
+            f"evaluate gives {figures[0]:.6g} over {n} rows in one batch and {figures[1]:.6g} in {batches[1]}: a sum "
+            "over rows, divided by the number of batches",
+            where="evaluate",
+            fix="divide by the number of rows",
+        )
+        return
+    if not any(drawn) and spread > 1e-4 * max(abs(figure) for figure in figures) + 1e-6:
         yield error(
             "check-metric-average",
             f"evaluate gives {figures[0]:.6g} in one batch, {figures[1]:.6g} and {figures[2]:.6g} in small ones: a "

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.checks.rule import error, note, rule, warning
-from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Subject, batch_axis, differs, map_leaves
+from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject, batch_axis, differs, map_leaves
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
@@ -376,13 +376,14 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
     silent = {
         name: parameter
         for name, parameter in passed.module.named_parameters()
-        if name in names and (parameter.grad is None or not bool((parameter.grad != 0).any()))
+        if name in names and not _has_any(parameter.grad)
     }
     if names and silent.keys() == names and abs(float(passed.loss.detach())) > 1e-6:
         what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
         yield error("check-no-gradient", what, where=_few(list(silent)), fix=fix)
         return
-    for call in _silent_terms(s, names):
+    again = s.pass_over(s.fresh(training=True), s.batch)  # whose graph is still there
+    for call in _silent_terms(again, names):
         yield error(
             "check-no-gradient",
             f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
@@ -391,7 +392,7 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
             fix=fix,
         )
         return
-    data_cut = _cut_from_outputs(s, names - silent.keys())
+    data_cut = _cut_from_outputs(s, again, names - silent.keys())
     if not silent and not data_cut:
         return
     found = [name for name in _spread_over(list(silent)) if _matters(s, name, silent[name].grad is None)]
@@ -405,26 +406,34 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
         )
 
 
-def _silent_terms(s: Subject, names: set[str]) -> Iterator[Call]:
+def _has_any(gradient: Tensor | None) -> bool:
+    """Whether there is a gradient, and not only zeros."""
+    if gradient is None:
+        return False
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return bool((values != 0).any())
+
+
+def _silent_terms(passed: Passed, names: set[str]) -> Iterator[Call]:
     """Yield losses that could be smaller and hand no weight a gradient, as the output of a step function does."""
-    passed = s.pass_over(s.fresh(training=True), s.batch)
     weights = [p for name, p in passed.module.named_parameters() if name in names]
     terms = [
         call
         for call in passed.loss_calls
         if call.name in _NEVER_SATISFIED and call.output.requires_grad and float(call.output.detach().sum()) > 1e-6
     ]
+    if len(terms) < 2 and terms and terms[0].output is passed.loss:
+        return  # the whole loss, which is looked at already
     for call in terms if weights else []:
         gradients = torch.autograd.grad(call.output.sum(), weights, allow_unused=True, retain_graph=True)
-        if not any(g is not None and bool((g != 0).any()) for g in gradients):
+        if not any(map(_has_any, gradients)):
             yield call
 
 
-def _cut_from_outputs(s: Subject, names: set[str]) -> list[str]:
+def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
     """Return weights whose gradient comes from another term only: the outputs hang on them, and hand none back."""
     if s.step is not None or not names:
         return []
-    passed = s.pass_over(s.fresh(training=True), s.batch)
     outputs = [x for x in leaves(passed.outputs) if x.is_floating_point()]
     if not outputs:
         return []
@@ -440,7 +449,7 @@ def _cut_from_outputs(s: Subject, names: set[str]) -> list[str]:
         gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
     else:
         gradients = (None,) * len(named)
-    silent = [name for name, g in zip(named, gradients, strict=True) if g is None or not bool((g != 0).any())]
+    silent = [name for name, g in zip(named, gradients, strict=True) if not _has_any(g)]
     grads = dict(zip(named, gradients, strict=True))
     return [name for name in _spread_over(silent) if _matters(s, name, grads[name] is None, loss=False)]
 
@@ -702,6 +711,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
     layers = {
         f"{name}.weight" if name else "weight" for name, part in s.module.named_modules() if isinstance(part, WEIGHTED)
     }
+    layers |= _multiplied(s, set(equal))
     same = [name for name in equal if name in layers and _is_one_value(s.module.get_parameter(name))]
     if same:
         value = float(s.module.get_parameter(same[0]).reshape(-1)[0])
@@ -723,6 +733,15 @@ def constant_init(s: Subject) -> Iterator[Finding]:
             where=_few(still),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
         )
+
+
+def _multiplied(s: Subject, names: set[str]) -> set[str]:
+    """Return which parameters are matrices that something is multiplied by."""
+    twins = {id(p): name for name, p in s.train_pass.module.named_parameters() if name in names and p.ndim == 2}
+    calls = (
+        call for call in s.train_pass.trace.calls if call.name in ("matmul", "__matmul__", "mm", "linear", "einsum")
+    )
+    return {twins[id(x)] for call in calls for x in call.tensors if id(x) in twins and min(x.shape) > 2}
 
 
 def _is_one_value(p: Tensor) -> bool:
@@ -751,11 +770,44 @@ def gain(part: nn.Module) -> float | None:
     return float(weight.detach().double().std()) * math.sqrt(weight[0].numel())
 
 
+def _is_lost(s: Subject) -> bool:
+    """Whether the rows differ ten thousand times less where the last layer gets them than where the first does."""
+    spreads = [
+        float(args[0].detach().float().std(0).mean())
+        for _, part, args, _ in s.train_pass.trace.entered
+        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)
+        and args
+        and isinstance(args[0], Tensor)
+        and len(args[0]) > 1
+    ]
+    return len(spreads) > 1 and spreads[-1] < 1e-4 * spreads[0]
+
+
+def _tied_gains(s: Subject) -> dict[str, float]:
+    """Return the gains of embeddings that outputs are multiplied by."""
+    tables = {
+        part.weight.data_ptr(): (name, part.weight)
+        for name, part in s.train_pass.module.named_modules()
+        if isinstance(part, nn.Embedding)
+    }
+    found = {}
+    for call in s.train_pass.trace.calls if tables else []:
+        if call.name in ("matmul", "__matmul__", "mm", "linear"):
+            for x in call.tensors:
+                name, weight = tables.get(x.data_ptr(), ("", None))
+                if weight is not None and x.numel() == weight.numel():
+                    found[name] = float(weight.detach().double().std()) * math.sqrt(weight.shape[1])
+    return found
+
+
 @rule("check-init-scale", "module", hides=["check-vanishing", "check-learning-rate", "check-dead-units"])
 def init_scale(s: Subject) -> Iterator[Finding]:
     """Weights drawn far too large or too small: the first loss is far above a guess, or nothing gets through."""
     gains = {name: found for name, part in s.module.named_modules() if (found := gain(part)) is not None}
-    if not s.has_loss or not gains:
+    if not s.has_loss:
+        return
+    gains |= _tied_gains(s)
+    if not gains:
         return
     fix = "torch's own initialisation, or std = sqrt(2 / fan_in) before a ReLU"
     large = {name: value for name, value in gains.items() if value > 4}
@@ -794,6 +846,9 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     results = [(name, gains[name]) for name, part, *_ in s.train_pass.trace.entered if name in gains]
     normed = any(isinstance(part, _NORMS) for part in s.module.modules())
     tiny = [name for name, value in results[:-1] if 0 < value < 0.02]
+    inner = [value for _, value in results]
+    if not tiny and len(inner) > 3 and 0 < math.prod(inner) ** (1 / len(inner)) < 0.15 and _is_lost(s):
+        tiny = [name for name, value in results[:-1] if value < 0.2]
     if tiny and not normed:
         yield warning(
             "check-init-scale",

@@ -75,8 +75,23 @@ def settings(s: Subject) -> Iterator[Finding]:
 
 @rule("check-weight-decay", "optimizer", hides=["check-learning-rate"])
 def weight_decay(s: Subject) -> Iterator[Finding]:
-    """Weight decay that outweighs what is learnt."""
-    if not s.has_loss or len(s.optimizers) != 1:
+    """Weight decay, or a penalty in the loss, that outweighs what is learnt."""
+    if not s.has_loss:
+        return
+    pairs = [(p, p.grad) for p in s.train_pass.module.parameters() if p.ndim > 1 and p.grad is not None]
+    if pairs and not any(grad.is_sparse for _, grad in pairs):
+        along = sum(float((p.detach() * grad).sum()) for p, grad in pairs)
+        size = math.sqrt(sum(float(p.detach().pow(2).sum()) for p, _ in pairs))
+        slope = math.sqrt(sum(float(grad.pow(2).sum()) for _, grad in pairs))
+        if sum(p.numel() for p, _ in pairs) > 100 and along > 0.95 * size * slope > 0:
+            yield warning(
+                "check-weight-decay",
+                f"{along / (size * slope):.0%} of the loss's gradient points from the weights to 0: a penalty on them "
+                "is nearly all of it",
+                fix="a thousandth of it or less, or the optimizer's weight_decay",
+            )
+            return
+    if len(s.optimizers) != 1:
         return
     optimizer = s.optimizers[0]
     twin = {id(a): b for a, b in zip(s.module.parameters(), s.train_pass.module.parameters(), strict=True)}
@@ -88,12 +103,21 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
             group.get("decoupled_weight_decay")
         )
         pairs = [
-            (p, twin[id(p)].grad)
+            (p, grad)
             for p in group["params"]
-            if id(p) in twin and twin[id(p)].grad is not None and p.ndim > 1
+            if id(p) in twin and (grad := twin[id(p)].grad) is not None and p.ndim > 1
         ]
         w = math.sqrt(sum(float(p.detach().pow(2).sum()) for p, _ in pairs))
-        g = math.sqrt(sum(float(grad.pow(2).sum()) for _, grad in pairs if grad is not None))
+        g = math.sqrt(sum(float(grad.pow(2).sum()) for _, grad in pairs))
+        if decoupled and lr * decay > 3e-3 and decay <= 0.05:  # a usual decay: it is the rate that is wrong
+            yield warning(
+                "check-learning-rate",
+                f"lr={lr:g} with {type(optimizer).__name__} moves every weight by as much in each first step, and its "
+                f"weight decay takes {lr * decay:.2%} of every weight at each step",
+                where="lr",
+                fix="1e-4 to 1e-2 is usual",
+            )
+            return
         if decoupled and lr * decay > 3e-3:
             yield warning(
                 "check-weight-decay",
@@ -102,7 +126,7 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
                 fix="weight_decay=0.01 is usual for AdamW",
             )
             return
-        if not decoupled and w > 0 and decay * w > 3 * max(g, 1e-12) and decay >= 0.05:
+        if not decoupled and w > 0 and decay * w > (3 if decay < 0.3 else 0.5) * max(g, 1e-12) and decay >= 0.05:
             yield warning(
                 "check-weight-decay",
                 f"weight decay {decay:g} pulls {decay * w / max(g, 1e-12):.0f} times as hard as the gradient "

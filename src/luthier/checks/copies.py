@@ -1,0 +1,82 @@
+"""Rows that stand twice: candidates by a projection to one number, confirmed number by number."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_NUMBERS_AT_ONCE = 1 << 18
+_EPSILON = 2e-5  # of the projection's spread: some ten times the rounding of float32
+_MOST_CANDIDATES = 16
+_MOST_ROWS = 4_000
+
+
+class Projected:
+    """Rows projected to `k` numbers each, their columns brought to one scale.
+
+    Attributes:
+        inputs: Tensors, each `(N, …)`; nothing of them is copied.
+        middle: What is taken off each column, `(D,)`.
+        scale: What each column is divided by, `(D,)`.
+    """
+
+    def __init__(self, inputs: Sequence[Tensor], middle: Tensor, scale: Tensor) -> None:
+        self.inputs = [x.detach() for x in inputs]
+        self.middle, self.scale = middle, scale
+
+    def __len__(self) -> int:
+        return len(self.inputs[0])
+
+    def rows(self, numbers: Tensor) -> Tensor:
+        """Return the rows of these numbers, scaled, shape `(n, D)`, float64."""
+        x = torch.cat([x[numbers].reshape(len(numbers), -1).double() for x in self.inputs], dim=1)
+        return (x.nan_to_num() - self.middle) / self.scale
+
+    def onto(self, k: int, most: int | None = None) -> Tensor:
+        """Return `k` numbers for each row (evenly chosen ones, where there are more than `most`), `(N, k)`."""
+        n = len(self)
+        numbers = torch.arange(n) if most is None or n <= most else torch.linspace(0, n - 1, most).long()
+        generator = torch.Generator().manual_seed(0)
+        directions = torch.randn(len(self.scale), k, generator=generator, dtype=torch.float64) / len(self.scale) ** 0.5
+        at_once = max(1, _NUMBERS_AT_ONCE // len(self.scale))
+        return torch.cat([self.rows(part) @ directions for part in numbers.split(at_once)])
+
+    def equal(self, a: Tensor, other: "Projected", b: Tensor) -> Tensor:
+        """Return which rows of numbers `a` are those of numbers `b` of the other, shape `(n,)`, bool."""
+        if not len(a):
+            return torch.zeros(0, dtype=torch.bool)
+        at_once = max(1, _NUMBERS_AT_ONCE // len(self.scale))
+        pairs = zip(a.split(at_once), b.split(at_once), strict=True)
+        found = [((self.rows(i) - other.rows(j)).abs() <= 1e-5).all(dim=1) for i, j in pairs]
+        return torch.cat(found)
+
+
+def stand_in(valid: Projected, train: Projected) -> tuple[Tensor, float]:
+    """Return which rows of one split stand in the other, `(N,)`, and the share of the other's rows that stand twice."""
+    known, order = train.onto(1)[:, 0].sort()
+    asked = valid.onto(1)[:, 0]
+    margin = _EPSILON * float(known.std().nan_to_num()) + 1e-12
+    low, high = torch.searchsorted(known, asked - margin), torch.searchsorted(known, asked + margin, right=True)
+    hit = torch.zeros(len(asked), dtype=torch.bool)
+    for i in range(_MOST_CANDIDATES):
+        rows = ((low + i < high) & ~hit).nonzero()[:, 0]
+        if not len(rows):
+            break
+        hit[rows] = valid.equal(rows, train, order[low[rows] + i])
+    places = torch.linspace(0, len(known) - 1, min(len(known), _MOST_ROWS)).long()
+    doubled = torch.zeros(len(places), dtype=torch.bool)
+    for step in (-1, 1):
+        beside = (places + step).clamp(0, len(known) - 1)
+        close = ((known[beside] - known[places]).abs() <= 2 * margin) & (beside != places)
+        rows = close.nonzero()[:, 0]
+        doubled[rows] |= train.equal(order[places[rows]], train, order[beside[rows]])
+    return hit, float(doubled.double().mean())
+
+
+def share_of_near(valid: Projected, train: Projected) -> float:
+    """Return the share of rows that lie ten times closer to a row of the other split than its rows to each other."""
+    a, b = train.onto(64, 4_000), valid.onto(64, 250)
+    nearest = torch.cdist(b, a).amin(1)
+    some = a[torch.randperm(len(a), generator=torch.Generator().manual_seed(0))[:100]]
+    usual = torch.cdist(some, a).topk(min(8, len(a)), dim=1, largest=False).values[:, -1].median()
+    return float((nearest < 0.1 * usual).double().mean())

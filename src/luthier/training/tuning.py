@@ -1,0 +1,71 @@
+"""What makes a run faster and changes only its rounding: chosen by a fixed rule, never by a timing.
+
+The figures behind each rule are in docs/decisions/speed.md.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from luthier.core.batch import num_rows
+from luthier.core.recipe import Recipe
+from luthier.data.sources import TensorSource, as_source
+from luthier.training.settings import is_loader
+
+_FUSED = ("Adam", "AdamW", "Adagrad")
+_NUMBERS_AT_ONCE = 1 << 18  # inputs of an evaluation batch: more of them leave the cache, fewer cost calls
+_MOST_ROWS = 1024
+
+
+def tuned(recipe: Recipe, module: nn.Module, train: Any, *, optimizer: Any = None) -> Recipe:
+    """Return the recipe with what is left open in it filled in for speed.
+
+    Fused updates for Adam, AdamW, Adagrad and SGD with momentum; channels_last for networks of two-dimensional
+    convolutions; evaluation batches of up to 1,024 rows. What the recipe says already stays.
+
+    Args:
+        recipe: As the caller gave it.
+        module: What is trained.
+        train: The training data, as `fit` takes it.
+        optimizer: As `fit` takes it; the updates of an instance or of an own class stay as they are.
+    """
+    chosen: dict[str, Any] = {}
+    name: Any = optimizer or recipe.optimizer
+    if isinstance(name, type) and name in vars(torch.optim).values():
+        name = name.__name__
+    if recipe.optimizer_flavour == "default" and isinstance(name, str):
+        chosen["optimizer_flavour"] = flavour(name, recipe.momentum, module)
+    if recipe.memory_format == "contiguous" and has_convolutions(module):
+        chosen["memory_format"] = "channels_last"
+    if recipe.eval_batch_size is None and (rows := _rows_at_once(train)) is not None:
+        chosen["eval_batch_size"] = max(rows, recipe.batch_size or 1)
+    return recipe.updated(**chosen)
+
+
+def flavour(optimizer: str, momentum: float | None, module: nn.Module | None = None) -> str:
+    """Return how an optimizer of torch.optim, by its name, is updated fastest."""
+    name = next((known for known in (*_FUSED, "SGD") if known.lower() == optimizer.lower()), None)
+    plain = module is None or all(
+        parameter.is_floating_point() and not getattr(part, "sparse", False)
+        for part in module.modules()
+        for parameter in part.parameters(recurse=False)
+    )
+    return "fused" if plain and (name in _FUSED or (name == "SGD" and momentum)) else "default"
+
+
+def has_convolutions(module: nn.Module) -> bool:
+    """Whether there is a convolution over images."""
+    return any(isinstance(part, nn.Conv2d) for part in module.modules())
+
+
+def _rows_at_once(train: Any) -> int | None:
+    if is_loader(train):
+        return None
+    source = as_source(train, split=True)
+    if not isinstance(source, TensorSource):
+        return None
+    values = source.inputs.values() if isinstance(source.inputs, dict) else source.inputs
+    width = sum(value.numel() for value in values) // max(1, num_rows(source.targets) or 1)
+    rows: int = 1 << max(0, (_NUMBERS_AT_ONCE // max(width, 1)).bit_length() - 1)
+    return min(rows, _MOST_ROWS)

@@ -1,0 +1,72 @@
+"""`tune=True` changes rounding alone, by a rule that looks at no clock; small batches are gathered exactly."""
+
+import torch
+from torch import nn
+
+import luthier
+from luthier.core.recipe import Recipe
+from luthier.data.sources import TensorSource
+from luthier.training.tuning import tuned
+
+
+def table(n: int = 200, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(n, d, generator=generator)
+    return x, (x[:, 0] > 0).long()
+
+
+def test_what_is_tuned_follows_from_the_network_the_data_and_the_optimizer() -> None:
+    x, y = table()
+    net = nn.Linear(8, 2)
+    assert tuned(Recipe(optimizer="Adam"), net, (x, y)).optimizer_flavour == "fused"
+    assert tuned(Recipe(optimizer="SGD", momentum=0.9), net, (x, y)).optimizer_flavour == "fused"
+    assert tuned(Recipe(optimizer="SGD"), net, (x, y)).optimizer_flavour == "default"
+    own = torch.optim.Adam(net.parameters())
+    assert tuned(Recipe(), net, (x, y), optimizer=own).optimizer_flavour == "default"
+    assert tuned(Recipe(optimizer="Adam", optimizer_flavour="single"), net, (x, y)).optimizer_flavour == "single"
+    assert tuned(Recipe(optimizer="Adam"), net, (x, y)).eval_batch_size == 1024
+    assert tuned(Recipe(optimizer="Adam", eval_batch_size=7), net, (x, y)).eval_batch_size == 7
+    assert tuned(Recipe(optimizer="Adam"), nn.Conv2d(1, 2, 3), (x, y)).memory_format == "channels_last"
+    assert tuned(Recipe(optimizer="Adam"), net, (x, y)).memory_format == "contiguous"
+
+
+def test_a_tuned_run_is_the_plain_run_but_for_rounding_and_the_same_each_time() -> None:
+    x, y = table()
+    results = []
+    for tune in (False, True, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+        luthier.fit(
+            net, (x, y), (x[:50] + 0.1, y[:50]), criterion="cross-entropy", optimizer="Adam", lr=1e-3, epochs=2,
+            batch_size=16, seed=0, tune=tune, check=False,
+        )  # fmt: skip
+        results.append(torch.cat([p.detach().reshape(-1) for p in net.parameters()]))
+    assert torch.allclose(results[0], results[1], atol=1e-5)
+    assert torch.equal(results[1], results[2])
+
+
+def test_batches_gathered_at_once_are_those_gathered_one_by_one() -> None:
+    x, y = table(333)
+    chunks = torch.randperm(333, generator=torch.Generator().manual_seed(1)).split(8)
+    for source in (TensorSource((x, y.float()), y), TensorSource({"a": x}, y, weights=x[:, 0])):
+        for batch, chunk in zip(source.batches(chunks, 0, 0), chunks, strict=True):
+            one = source.batch(chunk)
+            assert batch.indices is not None
+            assert torch.equal(batch.indices, chunk)
+            assert torch.equal(batch.targets, one.targets)
+            values = [given.values() if isinstance(given, dict) else given for given in (batch.inputs, one.inputs)]
+            assert all(torch.equal(a, b) for a, b in zip(*values, strict=True))
+            assert (batch.weights is None) == (one.weights is None)
+
+
+def test_a_loss_is_a_mean_over_targets_that_are_not_ignored() -> None:
+    x, y = table()
+    y = torch.where(torch.arange(200) % 5 == 0, -100, y)
+    net = nn.Linear(8, 2)
+    with torch.no_grad():
+        wanted = float(nn.CrossEntropyLoss()(net(x), y))
+    result = luthier.fit(
+        net, (x, y), criterion="cross-entropy", optimizer="SGD", lr=0.0, epochs=1, seed=0, batch_size=16, check=False
+    )
+    assert abs(result.record.epochs[0]["train_loss"] - wanted) < 1e-5
+    assert TensorSource((x,), y).lowest_target == -100

@@ -283,20 +283,22 @@ schemas = st.builds(
     columns=st.lists(columns, max_size=4, unique_by=lambda column: column.name), image=st.none() | images,
     label_delimiter=st.none() | names, label_column=st.none() | names, num_rows=st.integers(0, 10**9),
 )  # fmt: skip
-blueprints = st.builds(Blueprint, family=names, arguments=st.dictionaries(names, plain_values, max_size=4))
+families = names.filter(lambda name: ":" not in name)  # with one, it is a file and its class
+blueprints = st.builds(Blueprint, family=families, arguments=st.dictionaries(names, plain_values, max_size=4))
 maybe = st.none()
+words = texts.filter(lambda text: text != "none")  # which stands for None in a file
 recipes = st.builds(
     Recipe,
-    criterion=maybe | texts, criterion_args=st.dictionaries(names, plain_values, max_size=3),
-    class_weights=maybe | st.just("balanced") | numbers, label_smoothing=st.floats(0, 0.99), optimizer=maybe | texts,
+    criterion=maybe | words, criterion_args=st.dictionaries(names, plain_values, max_size=3),
+    class_weights=maybe | st.just("balanced") | numbers, label_smoothing=st.floats(0, 0.99), optimizer=maybe | words,
     lr=maybe | positive, nesterov=maybe | st.booleans(), betas=maybe | st.tuples(finite, finite),
-    optimizer_args=st.dictionaries(names, plain_values, max_size=3), scheduler=texts,
+    optimizer_args=st.dictionaries(names, plain_values, max_size=3), scheduler=words,
     scheduler_args=st.dictionaries(names, plain_values, max_size=3),
     scheduler_interval=st.sampled_from([None, "step", "epoch"]), warmup_steps=st.integers(0, 99),
     epochs=st.integers(1, 10**6), batch_size=maybe | st.integers(1, 10**6), shuffle=st.booleans(),
     max_time_s=maybe | positive, clip_norm=maybe | positive, ema=maybe | st.floats(0.1, 0.99),
-    augment=st.lists(st.sampled_from(["flip", "shift", "erase"]), max_size=3), monitor=texts,
-    min_delta=st.floats(0, 1e9), seed=maybe | st.integers(0, 2**63 - 1), device=maybe | texts,
+    augment=st.lists(st.sampled_from(["flip", "shift", "erase"]), max_size=3), monitor=words,
+    min_delta=st.floats(0, 1e9), seed=maybe | st.integers(0, 2**63 - 1), device=maybe | words,
     precision=st.sampled_from(["float32", "bf16", "fp16"]), checkpoint_every_s=positive,
     memory_format=st.sampled_from(["contiguous", "channels_last"]),
 )  # fmt: skip

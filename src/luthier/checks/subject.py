@@ -228,7 +228,7 @@ class Subject:
         """A pass in training mode, and its gradients."""
         passed = self.pass_over(self.fresh(training=True), self.batch)
         if isinstance(passed.loss, Tensor) and passed.loss.requires_grad and passed.loss.numel() == 1:
-            passed.loss.backward()
+            passed.loss.backward(retain_graph=True)  # rules ask what parts of the loss and the outputs hand back
         return passed
 
     @cached_property
@@ -250,10 +250,20 @@ class Subject:
         return len(self.batch)
 
     @cached_property
+    def eval_run(self) -> tuple[nn.Module, Batch, Any] | None:
+        """A copy in evaluation mode that ran once, the rows as it left them, and what it gave."""
+        if self.module_batch is None:
+            return None
+        module, batch = self.fresh(training=False), copy_inputs(self.module_batch)
+        seed_all(0)
+        with torch.no_grad():
+            outputs = batch.forward(module)
+        return module, batch, outputs
+
+    @property
     def eval_outputs(self) -> Any:
         """What the module gives in evaluation mode."""
-        batch = self.module_batch
-        return None if batch is None else self.forward(self.fresh(training=False), batch)
+        return None if self.eval_run is None else self.eval_run[2]
 
     @property
     def moved(self) -> set[int] | None:

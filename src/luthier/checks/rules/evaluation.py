@@ -25,10 +25,10 @@ _DROPS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "fe
 @rule("check-state-carried", "evaluation", hides=["check-eval-random", "check-batch-mixing"])
 def state_carried(s: Subject) -> Iterator[Finding]:
     """The same input gives another answer the second time: something of the first is kept in the module."""
-    if not s.can_run or s.module_batch is None:
+    if not s.can_run or s.module_batch is None or s.eval_run is None:
         return
-    module = s.fresh(training=False)
-    first, second = s.forward(module, s.module_batch), s.forward(module, s.module_batch)
+    module, _, first = s.eval_run
+    second = s.forward(module, s.module_batch)
     if not differs(first, second, tolerance=1e-9):  # the same operations on the same numbers: equal to the bit
         return
     resets = [
@@ -64,7 +64,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
     if not s.can_run or s.module_batch is None:
         return
     module = s.fresh(training=False)
-    first, second = s.forward(module, s.module_batch, seed=0), s.forward(module, s.module_batch, seed=1)
+    first, second = s.eval_outputs, s.forward(module, s.module_batch, seed=1)
     if not differs(first, second):
         return
     trace = Trace()
@@ -137,15 +137,18 @@ def input_changed(s: Subject) -> Iterator[Finding]:
     if not s.can_run or s.module_batch is None:
         return
     for training in (False, True):
-        batch = copy_inputs(s.module_batch)
-        before = [x.clone() for x in leaves(batch.inputs)]
-        seed_all(0)
-        with torch.no_grad():
-            batch.forward(s.fresh(training=training))
-        after = leaves(batch.inputs)
+        if training and s.step is None:
+            run = s.train_pass.batch
+        elif not training and s.eval_run is not None:
+            run = s.eval_run[1]
+        else:
+            run = copy_inputs(s.module_batch)
+            seed_all(0)
+            with torch.no_grad():
+                run.forward(s.fresh(training=training))
         changed = [
             i
-            for i, (a, b) in enumerate(zip(before, after, strict=True))
+            for i, (a, b) in enumerate(zip(leaves(s.module_batch.inputs), leaves(run.inputs), strict=True))
             if not bool((a == b).logical_or(a.isnan()).all())
         ]
         if changed:

@@ -88,12 +88,12 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
             return
     if s.others is None or s.step is not None:
         return
-    outputs = _own_rows(s, s.module_batch)
+    outputs = _own_rows(s.eval_outputs, n)
     if outputs is None:
         return
     kept = list(range(n // 3, n // 3 + max(1, n // 4)))
     other = Batch(s.others.inputs, None)
-    changed = _own_rows(s, mix_rows(s.module_batch, other, n, kept))
+    changed = _evaluated(s, mix_rows(s.module_batch, other, n, kept))
     if changed is None or changed.shape != outputs.shape or outputs.shape[1] == n:
         return
     moved = (changed[kept] - outputs[kept]).abs().amax(1) > 1e-4 * outputs.abs().max().clamp(min=1e-9)
@@ -132,7 +132,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
             return
     order = torch.randperm(n, generator=torch.Generator().manual_seed(5))
     permuted = take(Batch(s.module_batch.inputs, None), n, order.tolist())
-    again = None if permuted is None else _own_rows(s, permuted)
+    again = None if permuted is None else _evaluated(s, permuted)
     is_set = again is not None and again.shape == outputs.shape and not differs(again, outputs[order], tolerance=1e-3)
     on_purpose = any(
         call.name in _ON_PURPOSE and call.is_inside and _pairs_rows(call, n) for call in passed.trace.calls
@@ -181,9 +181,12 @@ def _over_first(call: Call, x: Tensor) -> bool:
     return any(isinstance(i, int) and i % x.ndim == 0 for i in found)
 
 
-def _own_rows(s: Subject, batch: Batch) -> Tensor | None:
-    outputs = s.forward(s.fresh(training=False), batch)
-    found = [rows for x in leaves(outputs) if x.is_floating_point() and (rows := rows_of(x, s.n)) is not None]
+def _evaluated(s: Subject, batch: Batch) -> Tensor | None:
+    return _own_rows(s.forward(s.fresh(training=False), batch), s.n)
+
+
+def _own_rows(outputs: Any, n: int) -> Tensor | None:
+    found = [rows for x in leaves(outputs) if x.is_floating_point() and (rows := rows_of(x, n)) is not None]
     return torch.cat(found, dim=1) if found else None
 
 

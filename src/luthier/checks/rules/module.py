@@ -382,8 +382,7 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
         what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
         yield error("check-no-gradient", what, where=_few(list(silent)), fix=fix)
         return
-    again = s.pass_over(s.fresh(training=True), s.batch)  # whose graph is still there
-    for call in _silent_terms(again, names):
+    for call in _silent_terms(passed, names):
         yield error(
             "check-no-gradient",
             f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
@@ -392,7 +391,7 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
             fix=fix,
         )
         return
-    data_cut = _cut_from_outputs(s, again, names - silent.keys())
+    data_cut = _cut_from_outputs(s, passed, names - silent.keys())
     if not silent and not data_cut:
         return
     found = [name for name in _spread_over(list(silent)) if _matters(s, name, silent[name].grad is None)]
@@ -446,7 +445,7 @@ def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
             if x.requires_grad
         )
         assert isinstance(total, Tensor)
-        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True)
+        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=True)
     else:
         gradients = (None,) * len(named)
     silent = [name for name, g in zip(named, gradients, strict=True) if not _has_any(g)]

@@ -1,6 +1,7 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -104,13 +105,13 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         if column.kind == "text":
             tokens.append(encode_texts(to_texts(cells), column))
             continue
-        if column.kind == "category":
-            categories[:, place] = _category_codes(cells, column)[0]
-            place += 1
-            continue
-        for values in _features(cells, column):
-            numbers[:, feature] = values
-            feature += 1
+        for values in encode_column(cells, column):
+            if column.kind == "category":
+                categories[:, place] = values
+                place += 1
+            else:
+                numbers[:, feature] = values
+                feature += 1
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}
     if tokens:
         longest = max(part.shape[1] for part in tokens)
@@ -119,6 +120,11 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
     if steps:
         found |= encode_series([cells for cells, _ in steps], [column for _, column in steps])
     return {name: found[name] for name in schema.blocks if name != "pixels"}
+
+
+def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
+    """Return what a number, yes/no, date or category column becomes: its features, or its codes alone, each `(N,)`."""
+    return [_category_codes(cells, column)[0]] if column.kind == "category" else [*_features(cells, column)]
 
 
 def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> tuple[CellReport, ...]:

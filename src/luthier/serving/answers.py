@@ -35,6 +35,14 @@ def values(outputs: Tensor, schema: Schema) -> NDArray[Any]:
     return chosen
 
 
+def row_values(outputs: NDArray[np.float32], schema: Schema) -> NDArray[Any]:
+    """Return what `values` does for one row's outputs, `(K,)`, without a tensor."""
+    if schema.task not in ("binary", "multiclass"):
+        return values(torch.from_numpy(outputs)[None], schema)
+    code = int(outputs[0] > 0) if schema.task == "binary" else int(outputs.argmax())
+    return np.array((schema.targets[0].classes[code],), dtype=object)
+
+
 def answer_frame(outputs: Tensor, schema: Schema) -> pl.DataFrame:
     """Return the answers as columns: `prediction` (`prediction_<target>` of several), `probability_<class>`."""
     answers = values(outputs, schema)

@@ -1,0 +1,135 @@
+"""One row of plain values to the network's inputs: what `encode_inputs` makes of a frame of one row, without the frame.
+
+Text, numbers, yes/no and None are read here as `cells` reads them; any cell whose reading is not as plain as that, and
+any date, goes by `encode` itself, one cell at a time.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from luthier.core.schema import Column, Schema
+from luthier.data.cells import MISSING, NO_WORDS, YES_WORDS
+from luthier.data.encode import MAX_ABS, encode_column
+from luthier.data.tables import table_from
+
+_PLAIN = (str, int, float, bool, type(None))
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # others that may be numbers are not decided here
+_SAFE = 2**53
+
+
+class RowEncoder:
+    """The inputs `numbers` and `categories` of a row by a Schema of numbers, categories, yes/no and dates."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.readers = [(column.name, column.kind == "category", _reader(column)) for column in schema.inputs]
+
+    def __call__(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[int]] | None:
+        """Return the numbers `(D,)` and codes `(K,)`; None where the row lacks a column or holds more than values."""
+        for value in row.values():
+            if type(value) not in _PLAIN:
+                return None
+        numbers: list[float] = []
+        codes: list[int] = []
+        for name, is_category, read in self.readers:
+            if name not in row:
+                return None
+            if is_category:
+                codes.append(read(row[name]))
+            else:
+                numbers += read(row[name])
+        return np.array(numbers, dtype=np.float32), codes
+
+
+def row_encoder(schema: Schema) -> RowEncoder | None:
+    """Return the encoder, or None where the Schema has other kinds of column."""
+    kinds = {column.kind for column in schema.inputs}
+    known = kinds <= {"number", "boolean", "category", "date"}
+    return RowEncoder(schema) if known and schema.image is None and schema.series is None else None
+
+
+def _reader(column: Column) -> Callable[[Any], Any]:
+    @lru_cache(maxsize=1024)
+    def by_frame(kind: type, value: Any) -> Any:
+        encoded = encode_column(table_from([{column.name: value}]).frame[column.name], column)
+        return int(encoded[0][0]) if column.kind == "category" else [float(values[0]) for values in encoded]
+
+    if column.kind == "category":
+        return _category(column, by_frame)
+    if column.kind == "date":
+        return lambda value: by_frame(type(value), value)
+    number = _number if column.kind == "number" else _yes_no
+    mean, std = column.means[0], column.stds[0]
+    knots: Sequence[float] = column.quantiles
+    ranks = np.linspace(-1, 1, len(knots))
+    has_missing = bool(column.missing)
+
+    def read(value: Any) -> list[float]:
+        found = number(value)
+        if found is None:
+            features: list[float] = by_frame(type(value), value)
+            return features
+        is_missing = found != found
+        features = [0.0 if is_missing else min(max((found - mean) / std, -MAX_ABS), MAX_ABS)]
+        if knots:
+            features.append(0.0 if is_missing else float(np.interp(found, knots, ranks)))
+        if has_missing:
+            features.append(float(is_missing))
+        return features
+
+    return read
+
+
+def _number(value: Any) -> float | None:
+    """Return the number in a cell, NaN where it is missing, and None where that is for `cells` to say."""
+    if value is None:
+        return math.nan
+    if type(value) is str:
+        text = value.strip()
+        if _NUMBER.fullmatch(text):
+            found = float(text)
+        else:
+            return math.nan if text.lower() in MISSING else None
+    elif type(value) is bool or (type(value) is int and abs(value) > _SAFE):
+        return None
+    else:
+        found = float(value)
+    return found if math.isfinite(found) else math.nan
+
+
+_WORDS = {**dict.fromkeys(NO_WORDS, 0.0), **dict.fromkeys(YES_WORDS, 1.0), **dict.fromkeys(MISSING, math.nan)}
+
+
+def _yes_no(value: Any) -> float | None:
+    if type(value) is str:
+        return _WORDS.get(value.strip().lower())
+    if value is None:
+        return math.nan
+    return float(value) if value in (0, 1) else None
+
+
+def _category(column: Column, by_frame: Callable[[type, Any], Any]) -> Callable[[Any], int]:
+    codes = {text: code for code, text in enumerate(column.categories, start=1)}
+    missing = codes.get("", 0)
+    words = frozenset(MISSING)
+
+    def read(value: Any) -> int:
+        if type(value) is str:
+            text = value.strip()
+            code = codes.get(text)
+            if code is not None and text:
+                return code
+            return missing if text.lower() in words else 0
+        if value is None:
+            return missing
+        if type(value) is int:
+            return codes.get(str(value), 0)
+        found: int = by_frame(type(value), value)
+        return found
+
+    return read

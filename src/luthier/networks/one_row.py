@@ -1,0 +1,101 @@
+"""The MLP's answer to one row, in NumPy: a call of torch costs more than the arithmetic of a row."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from luthier.networks.families.mlp import MLP
+
+Row = NDArray[np.float32]
+_TWO_PI = np.float32(2 * np.pi)
+
+
+class RowForward:
+    """What an `MLP` in evaluation mode gives for one row, `(D,)` and K codes to `(num_outputs,)`, to rounding.
+
+    It reads the module's own memory, so it follows training and `load_state_dict`. Where parts, parameters or hooks
+    of the module were changed since, or it left the CPU, a call returns None: ask the module itself.
+    """
+
+    def __init__(self, module: MLP) -> None:
+        self._parts = [
+            (owner, name, value)
+            for part in module.modules()
+            for owner in (part._modules, part._parameters, part._buffers)
+            for name, value in owner.items()
+        ]
+        self._hooks = [hooks for part in module.modules() for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        tensors = [value for _, _, value in self._parts if isinstance(value, torch.Tensor)]
+        self._tensors = [(value, value.data_ptr()) for value in tensors]
+        self._tables = [_array(part.weight) for part in module.embeddings]  # type: ignore[arg-type]
+        waves = module.waves
+        self._waves = None if waves is None else tuple(map(_array, (waves.frequencies, waves.weight, waves.bias)))
+        self._layers = [_layer(part) for part in [*module.hidden, module.head] if not isinstance(part, nn.Dropout)]
+
+    def __call__(self, numbers: Row, codes: Sequence[int]) -> Row | None:
+        """Return the outputs, or None where the module is no longer what it was."""
+        for owner, name, value in self._parts:
+            if owner.get(name) is not value:
+                return None
+        for value, place in self._tensors:
+            if value.data_ptr() != place:
+                return None
+        if any(self._hooks):
+            return None
+        parts = [numbers]
+        if self._waves is not None:
+            frequencies, weight, bias = self._waves
+            angles = _TWO_PI * frequencies * numbers[:, None]  # (D, waves)
+            waves = np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
+            parts.append(np.maximum(np.matmul(waves[:, None], weight)[:, 0] + bias, 0).ravel())
+        parts += [table[code] for table, code in zip(self._tables, codes, strict=True)]
+        row = np.concatenate(parts)
+        for layer in self._layers:
+            row = layer(row)
+        return row
+
+
+def row_forward(module: nn.Module) -> RowForward | None:
+    """Return the function, or None for a module that is no such network, not in float32, or not on the CPU."""
+    tensors = [*module.parameters(), *module.buffers()]
+    plain = all(
+        type(part) in (MLP, nn.ModuleList, nn.Sequential, nn.Embedding, nn.Linear, nn.BatchNorm1d, nn.Dropout)
+        or type(part).__name__ == "NumberEmbedding"
+        or type(part) in _ACTIVATIONS
+        for part in module.modules()
+    )
+    if type(module) is not MLP or not plain or any(tensor.device.type != "cpu" for tensor in tensors):
+        return None
+    if any(tensor.dtype != torch.float32 for tensor in tensors if tensor.is_floating_point()):
+        return None
+    return RowForward(module)
+
+
+def _array(tensor: torch.Tensor) -> NDArray[Any]:
+    return tensor.detach().numpy()
+
+
+_ACTIVATIONS: dict[type[nn.Module], Callable[[Row], Row]] = {
+    nn.ReLU: lambda x: np.maximum(x, 0, out=x),
+    nn.Tanh: np.tanh,
+    nn.Sigmoid: lambda x: 1 / (1 + np.exp(-x)),
+    nn.SiLU: lambda x: x / (1 + np.exp(-x)),
+    nn.LeakyReLU: lambda x: np.where(x > 0, x, np.float32(0.01) * x),
+}
+
+
+def _layer(part: nn.Module) -> Callable[[Row], Row]:
+    if isinstance(part, nn.Linear):
+        weight, bias = _array(part.weight), None if part.bias is None else _array(part.bias)
+        return (lambda x: weight @ x) if bias is None else (lambda x: weight @ x + bias)
+    if isinstance(part, nn.BatchNorm1d):
+        assert part.running_mean is not None
+        assert part.running_var is not None
+        mean, variance, scale, shift = map(_array, (part.running_mean, part.running_var, part.weight, part.bias))
+        eps = np.float32(part.eps)
+        return lambda x: (x - mean) / np.sqrt(variance + eps) * scale + shift
+    return _ACTIVATIONS[type(part)]

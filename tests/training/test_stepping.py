@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import luthier
-from luthier.core.stepping import updater
+from luthier.core.stepping import backward, updater
 from luthier.training.optimizers import optimizer_class, optimizer_names
 from tests.problems import mlp, same_weights, table
 
@@ -37,6 +37,92 @@ def test_both_ways_give_equal_weights_and_state(name: str) -> None:
     for one, two in zip(ours[1].state.values(), theirs[1].state.values(), strict=True):
         for key, value in one.items():
             assert torch.equal(torch.as_tensor(value), torch.as_tensor(two[key])), key
+
+
+FUSED = [
+    ("SGD", {"momentum": 0.9, "nesterov": True, "weight_decay": 0.1}), ("Adam", {"weight_decay": 0.1}),
+    ("AdamW", {}), ("AdamW", {"amsgrad": True}), ("Adam", {"maximize": True}), ("SGD", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "arguments"), FUSED)
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_kernel_called_at_once_follows_whatever_changes_between_updates(
+    name: str, arguments: dict[str, Any], fused: bool
+) -> None:
+    results = []
+    for plain in (True, False):
+        torch.manual_seed(0)
+        net, (x, y) = mlp(), table()
+        parameters = list(net.parameters())
+        made: Any = optimizer_class(name)
+        optimizer = made(parameters[:2], lr=0.1, fused=fused, **arguments)
+        if name == "SGD" and not arguments and fused:
+            optimizer.param_groups[0]["fused"] = False
+        update = updater(optimizer) if plain else optimizer.step
+        for i in range(14):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            if i == 2:
+                optimizer.param_groups[0]["lr"] = 0.05
+            elif i == 4:
+                parameters[0].grad = None
+            elif i == 6:
+                optimizer.add_param_group({"params": parameters[2:], "lr": 0.02})
+            elif i == 8:
+                optimizer.load_state_dict(optimizer.state_dict())
+            elif i == 10:
+                optimizer.param_groups[0]["weight_decay"] = 0.3
+            elif i == 12:
+                optimizer.param_groups[0]["maximize"] = not optimizer.param_groups[0]["maximize"]
+            update()
+        results.append((net, optimizer))
+    same_weights(results[0][0], results[1][0])
+    for one, two in zip(results[0][1].state.values(), results[1][1].state.values(), strict=True):
+        assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(two[key])) for key in two)
+
+
+def test_the_kernels_are_called_at_once_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, arguments in (("SGD", {}), ("SGD", {"momentum": 0.9, "fused": True}), ("Adam", {"fused": True})):
+        net, (x, y) = mlp(), table()
+        made: Any = optimizer_class(name)
+        optimizer = made(net.parameters(), lr=0.1, **arguments)
+        update = updater(optimizer)
+        for _ in range(2):
+            nn.functional.cross_entropy(net(x), y).backward()
+            update()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(optimizer), "_init_group", None)  # which `step` cannot do without
+            update()
+
+
+def test_backward_gives_the_gradients_of_loss_backward() -> None:
+    x, y = table()
+    wraps: list[Any] = [lambda loss: loss, lambda loss: loss.double(), lambda loss: loss[None].sum() * 0.5]
+    for wrap in wraps:
+        ours, theirs = mlp().eval(), mlp().eval()  # no dropout
+        theirs.load_state_dict(ours.state_dict())
+        for _ in range(2):  # gradients add up
+            backward(wrap(nn.functional.cross_entropy(ours(x), y)))
+            wrap(nn.functional.cross_entropy(theirs(x), y)).backward()
+        for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert one.grad is not None
+            assert two.grad is not None
+            assert torch.equal(one.grad, two.grad)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        backward(torch.zeros(()))
+    with pytest.raises(RuntimeError, match="scalar outputs"):
+        backward(torch.zeros(2, requires_grad=True))
+    calls: list[Any] = []
+
+    class Seen(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(function)
+            return function(*args, **(kwargs or {}))
+
+    with Seen():
+        backward(nn.functional.cross_entropy(mlp()(x), y))
+    assert torch.Tensor.backward in calls
 
 
 def test_hooks_are_called_whenever_they_were_registered() -> None:

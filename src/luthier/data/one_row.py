@@ -55,14 +55,14 @@ def row_encoder(schema: Schema) -> RowEncoder | None:
 
 def _reader(column: Column) -> Callable[[Any], Any]:
     @lru_cache(maxsize=1024)
-    def by_frame(kind: type, value: Any) -> Any:
+    def by_frame(kind: str, value: Any) -> Any:
         encoded = encode_column(table_from([{column.name: value}]).frame[column.name], column)
         return int(encoded[0][0]) if column.kind == "category" else [float(values[0]) for values in encoded]
 
     if column.kind == "category":
         return _category(column, by_frame)
     if column.kind == "date":
-        return lambda value: by_frame(type(value), value)
+        return lambda value: by_frame(type(value).__name__, value)
     number = _number if column.kind == "number" else _yes_no
     mean, std = column.means[0], column.stds[0]
     knots: Sequence[float] = column.quantiles
@@ -72,7 +72,7 @@ def _reader(column: Column) -> Callable[[Any], Any]:
     def read(value: Any) -> list[float]:
         found = number(value)
         if found is None:
-            features: list[float] = by_frame(type(value), value)
+            features: list[float] = by_frame(type(value).__name__, value)
             return features
         is_missing = found != found
         features = [0.0 if is_missing else min(max((found - mean) / std, -MAX_ABS), MAX_ABS)]
@@ -113,7 +113,7 @@ def _yes_no(value: Any) -> float | None:
     return float(value) if value in (0, 1) else None
 
 
-def _category(column: Column, by_frame: Callable[[type, Any], Any]) -> Callable[[Any], int]:
+def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[Any], int]:
     codes = {text: code for code, text in enumerate(column.categories, start=1)}
     missing = codes.get("", 0)
     words = frozenset(MISSING)
@@ -129,7 +129,7 @@ def _category(column: Column, by_frame: Callable[[type, Any], Any]) -> Callable[
             return missing
         if type(value) is int:
             return codes.get(str(value), 0)
-        found: int = by_frame(type(value), value)
+        found: int = by_frame(type(value).__name__, value)
         return found
 
     return read

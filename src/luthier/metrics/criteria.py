@@ -64,7 +64,7 @@ def make_criterion(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     return criterion
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made each step
 class Measured:
     """A loss and the number it is a mean over.
 

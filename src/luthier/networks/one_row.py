@@ -10,7 +10,7 @@ from torch import nn
 
 from luthier.networks.families.mlp import MLP
 
-Row = NDArray[np.float32]
+Row = NDArray[Any]  # float32, of one dimension
 _TWO_PI = np.float32(2 * np.pi)
 
 

@@ -9,6 +9,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
 from luthier.core.machine import autocast
+from luthier.core.stepping import backward as do_backward
 from luthier.metrics.criteria import Measured, measure
 from luthier.metrics.evaluation import run_step
 from luthier.training.state import Run
@@ -37,7 +38,7 @@ def backward(run: Run, batch: Batch) -> None:
     if len(parts) == 1:
         measured = forward(run, batch)
         run.state.loss.add(measured)
-        _scaled(run, measured.loss / run.recipe.accumulate if run.recipe.accumulate > 1 else measured.loss).backward()
+        do_backward(_scaled(run, measured.loss / run.recipe.accumulate if run.recipe.accumulate > 1 else measured.loss))
         return
     # Each part's count must be known before its gradient is taken, so a part is weighted by its count here and the
     # whole by their sum after: k micro-batches give the gradient of one big batch, whatever their sizes.
@@ -47,7 +48,7 @@ def backward(run: Run, batch: Batch) -> None:
     for part in parts:
         measured = forward(run, part)
         weighted = measured.loss if measured.is_sum else measured.loss * measured.count
-        _scaled(run, weighted).backward()
+        do_backward(_scaled(run, weighted))
         losses.append(weighted.detach())
         total, is_sum = total + measured.count, measured.is_sum
     loss = torch.stack(losses).sum()
@@ -61,14 +62,20 @@ def backward(run: Run, batch: Batch) -> None:
 
 def forward(run: Run, batch: Batch) -> Measured:
     """Return the loss of a batch and the number it is a mean over."""
+    if run.recipe.precision == "float32":
+        return _measured(run, batch)
     with autocast(run.device, run.recipe.precision):
-        if run.step is not None:
-            return run_step(run.step, run.module, batch)
-        assert run.criterion is not None
-        outputs = batch.forward(run.module)
-        if run.check and run.state.global_step == 0:
-            run.find(check_shapes(run.criterion, outputs, batch.targets))
-        return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target)
+        return _measured(run, batch)
+
+
+def _measured(run: Run, batch: Batch) -> Measured:
+    if run.step is not None:
+        return run_step(run.step, run.module, batch)
+    assert run.criterion is not None
+    outputs = batch.forward(run.module)
+    if run.check and run.state.global_step == 0:
+        run.find(check_shapes(run.criterion, outputs, batch.targets))
+    return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target)
 
 
 def update(run: Run) -> None:

@@ -1,11 +1,12 @@
-"""Cost of training: Luthier beside the tutorial's loop and the expert's loop, in interleaved processes.
+"""Cost of training: Luthier, the tutorial's loop, the expert's loop and other libraries, in interleaved processes.
 
-    python -m benchmarks.speed [--repeats 5] [--threads 1] [--works mlp,cnn,lstm,linear] [--out FILE]
+    python -m benchmarks.speed [--repeats 5] [--threads 1] [--works mlp,cnn,lstm,linear] [--peers PYTHON] [--out FILE]
 
 Each repeat starts one process a loop, in shuffled order. A process imports, makes the data, trains on a small part of
 them (so that what is imported late is not charged), then trains once more and is timed: CPU seconds (user and system),
 wall seconds, and the growth of its peak memory. Validation each epoch is in the figure. Luthier runs with its defaults:
-checks, monitors, a bar, a run's folder with record and checkpoints.
+checks, monitors, a bar, a run's folder with record and checkpoints. `--peers` names the Python of an environment with
+lightning, keras, fastai, skorch, pytorch-ignite, accelerate and scikit-learn, which are then measured too.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.loops import LOOPS, WORKS, shuffled, work
+from benchmarks.peers import PEERS
 
 
 def timed(name: str, loop: str, threads: int) -> dict[str, float]:
@@ -30,9 +32,7 @@ def timed(name: str, loop: str, threads: int) -> dict[str, float]:
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     todo = work(name)
-    if loop not in LOOPS:
-        raise SystemExit(f"there is no loop {loop!r}")
-    run = LOOPS[loop]
+    run = {**LOOPS, **PEERS}[loop]
     few = 20 * todo.batch_size
     part = replace(
         todo, train=(todo.train[0][:few], todo.train[1][:few]), valid=(todo.valid[0][:few], todo.valid[1][:few])
@@ -63,6 +63,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--works", default=",".join(WORKS))
     parser.add_argument("--loops", default=",".join(LOOPS))
+    parser.add_argument("--peers", help="Python of an environment with the other libraries")
     parser.add_argument("--out", help="where the raw numbers go")
     parser.add_argument("--one", nargs=2, metavar=("WORK", "LOOP"), help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -70,6 +71,7 @@ def main() -> None:
         print(json.dumps(timed(given.one[0], given.one[1], given.threads)))
         return
     names = dict.fromkeys(given.loops.split(","), sys.executable)
+    names |= dict.fromkeys(PEERS, given.peers) if given.peers else {}
     raw: list[dict[str, Any]] = []
     environment = {**os.environ, "OMP_NUM_THREADS": str(given.threads)}
     for name in given.works.split(","):

@@ -19,6 +19,9 @@ MISSING = (
 )  # fmt: skip
 """Words that stand for no value, in any case, with spaces around them. Infinite numbers count as missing too."""
 
+_LONGEST_MISSING = max(map(len, MISSING))
+_BLOCK = 1 << 15
+
 NO_WORDS, YES_WORDS = ("no", "false", "f", "n", "0"), ("yes", "true", "t", "y", "1")
 """The words of a yes/no column, pair by pair, in any case."""
 
@@ -64,8 +67,10 @@ def to_numbers(series: pl.Series) -> tuple[Floats, Mask, Mask]:
     else:
         unparseable = series.is_not_null().to_numpy()
         raw = np.full(len(series), np.nan)
-    values = np.where(np.isfinite(raw), raw, np.nan)
-    return values, np.isnan(values) & ~unparseable, unparseable
+    finite = np.isfinite(raw)
+    if finite.all():
+        return raw, unparseable, unparseable
+    return np.where(finite, raw, np.nan), ~finite & ~unparseable, unparseable
 
 
 def count_infinite(series: pl.Series) -> int:
@@ -198,13 +203,15 @@ def cell_hashes(series: pl.Series) -> Hashes:
 
     Missing: 0. A finite number, also one written as text: the bits of its float64 (-0.0 as 0.0), mixed. A date in
     ISO form, also as text: the bits of its seconds since 1970, with the lowest bit turned over, mixed twice.
-    A list: blake2b of its values as little-endian float64, NaN where missing. Otherwise: blake2b (8 bytes,
+    A list: blake2b of its values as little-endian float64, NaN where missing; of its cells' hashes where one is no
+    number. Otherwise: blake2b (8 bytes,
     little-endian) of the UTF-8 of the text of `to_texts`, `True` and `TRUE` as `true`.
     """
     if isinstance(series.dtype, pl.List):
         return _list_hashes(series)
     numbers, missing, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
-    hashes = mix((np.nan_to_num(numbers) + 0.0).view(np.uint64))
+    some = bool(missing.any() or other.any())
+    hashes = mix(((np.nan_to_num(numbers) if some else numbers) + 0.0).view(np.uint64))
     hashes[missing] = 0
     if not other.any():
         return hashes
@@ -224,11 +231,11 @@ def cell_hashes(series: pl.Series) -> Hashes:
 
 def _list_hashes(series: pl.Series) -> Hashes:
     hashes = np.zeros(len(series), dtype=np.uint64)
-    numeric = isinstance(series.dtype, pl.List) and series.dtype.inner.is_numeric()
     for i, cells in enumerate(series):
         if cells is None:
             continue
-        values = to_numbers(cells)[0] if numeric else cell_hashes(cells)
+        numbers, _, other = to_numbers(cells)  # lists of numbers are alike in a text file and in a typed one
+        values = cell_hashes(cells) if other.any() else numbers
         hashes[i] = int.from_bytes(blake2b(values.tobytes(), digest_size=8).digest(), "little")
     return hashes
 
@@ -238,10 +245,15 @@ def mix(hashes: Hashes) -> Hashes:
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17.
     """
-    z = hashes + np.uint64(0x9E3779B97F4A7C15)
-    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return np.asarray(z ^ (z >> np.uint64(31)), dtype=np.uint64)
+    mixed = np.asarray(hashes + np.uint64(0x9E3779B97F4A7C15))
+    for start in range(0, mixed.size, _BLOCK):  # in place, and in pieces that stay in the cache
+        z = mixed[start : start + _BLOCK] if mixed.ndim else mixed
+        z ^= z >> np.uint64(30)
+        z *= np.uint64(0xBF58476D1CE4E5B9)
+        z ^= z >> np.uint64(27)
+        z *= np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return mixed
 
 
 def hash_name(name: str) -> np.uint64:
@@ -278,9 +290,15 @@ def _hash_text(text: str) -> int:
 
 
 def _is_missing_word(stripped: pl.Series) -> Mask:
-    lowered = stripped.str.to_lowercase()
-    return np.asarray((lowered.is_in(MISSING) | stripped.is_null()).fill_null(True).to_numpy(), dtype=np.bool_)
+    maybe = (stripped.str.len_bytes() <= _LONGEST_MISSING).fill_null(True)
+    found = np.array(maybe.to_numpy(), dtype=np.bool_)
+    if found.any():
+        short = stripped.filter(maybe)
+        found[found] = (short.str.to_lowercase().is_in(MISSING) | short.is_null()).fill_null(True).to_numpy()
+    return found
 
 
 def _to_float(series: pl.Series) -> Floats:
-    return np.array(series.cast(pl.Float64).fill_null(float("nan")).to_numpy(), dtype=np.float64)
+    """Return numbers, float64, NaN for null: for reading alone, as the memory may be the series' own."""
+    numbers = series.cast(pl.Float64)
+    return np.asarray((numbers.fill_null(float("nan")) if numbers.null_count() else numbers).to_numpy())

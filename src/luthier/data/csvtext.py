@@ -3,7 +3,7 @@
 import codecs
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import charset_normalizer
 import polars as pl
@@ -11,6 +11,7 @@ import polars as pl
 from luthier.errors import DataError
 
 _ONE_COLUMN = "\x1f"  # ASCII's unit separator: the delimiter of a file that has none
+_PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
@@ -174,8 +175,16 @@ def _last_record_end(text: bytes) -> int:
     return end + 1
 
 
-def parse_rows(text: bytes, names: Sequence[str], delimiter: str, name: str, *, rows_before: int = 0) -> pl.DataFrame:
-    """Parse whole records into columns of text; a cell without a value is null.
+def parse_rows(
+    text: bytes,
+    names: Sequence[str],
+    delimiter: str,
+    name: str,
+    *,
+    rows_before: int = 0,
+    types: Mapping[str, pl.DataType] | None = None,
+) -> pl.DataFrame:
+    """Parse whole records into columns of text, or of the types given; a cell without a value is null.
 
     Args:
         text: Records in UTF-8, without the header.
@@ -183,13 +192,14 @@ def parse_rows(text: bytes, names: Sequence[str], delimiter: str, name: str, *, 
         delimiter: One character.
         name: The file's, for messages.
         rows_before: Rows of the file before these, for messages.
+        types: Columns of numbers. Where a cell is no number of its column's type, all columns come back as text.
 
     Raises:
         DataError: a row with more or fewer cells than there are names, or a quote that is never closed.
     """
     if len(names) > 1 and text[-2:-1] in (b"\n", b"\r"):
         text = text.rstrip(b"\r\n")
-    schema = dict.fromkeys(names, pl.String())
+    schema: dict[str, pl.DataType] = dict.fromkeys(names, pl.String()) | dict(types or {})
     if not text:
         return pl.DataFrame(schema=schema)
     try:
@@ -197,6 +207,8 @@ def parse_rows(text: bytes, names: Sequence[str], delimiter: str, name: str, *, 
             text, separator=delimiter, has_header=False, schema=schema, infer_schema=False, null_values=[""], glob=False
         )
     except pl.exceptions.PolarsError:
+        if types:
+            return parse_rows(text, names, delimiter, name, rows_before=rows_before)
         frame = None
     if frame is None:
         return _parse_slowly(text, names, delimiter, name, rows_before)
@@ -204,12 +216,28 @@ def parse_rows(text: bytes, names: Sequence[str], delimiter: str, name: str, *, 
     if len(names) > 1 and frame.to_series(-1).null_count():
         found = text.count(delimiter.encode())
         if b'"' in text:
-            found -= int(
-                frame.select(pl.sum_horizontal(pl.all().str.count_matches(delimiter, literal=True).sum())).item()
-            )
+            texts = frame.select(pl.selectors.string())
+            counts = texts.select(pl.all().str.count_matches(delimiter, literal=True).sum())
+            found -= sum(int(count) for count in counts.row(0)) if texts.width else 0
         if found != frame.height * (len(names) - 1):
             return _parse_slowly(text, names, delimiter, name, rows_before)
     return frame
+
+
+def number_types(frame: pl.DataFrame, texts: Collection[str]) -> dict[str, pl.DataType]:
+    """Return which columns of text hold plain numbers alone, and their type: whole numbers, or numbers.
+
+    Plain is what a number written again looks like: no spaces, no plus sign, no zeros in front, no words for missing.
+    Columns named in `texts` are passed over.
+    """
+    found: dict[str, pl.DataType] = {}
+    for series in frame:
+        if series.name in texts or series.dtype != pl.String or series.null_count() == len(series):
+            continue
+        if bool(series[:64].str.contains(_PLAIN_NUMBER).all()) and bool(series.str.contains(_PLAIN_NUMBER).all()):
+            is_whole = not bool(series.str.contains(r"[.eE]|\d{16}").any())
+            found[series.name] = pl.Int64() if is_whole else pl.Float64()
+    return found
 
 
 def _parse_slowly(text: bytes, names: Sequence[str], delimiter: str, name: str, rows_before: int) -> pl.DataFrame:

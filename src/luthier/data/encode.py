@@ -1,5 +1,6 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,8 @@ from luthier.data.series import encode_series, first_values, is_lists, series_ce
 from luthier.data.text import encode_texts
 from luthier.errors import DataError
 
+_BLOCK = 1 << 14
+_WORKERS = 2
 MAX_ABS = 4.0
 """Standardised numbers stop here, so that one wild cell does not rule the network."""
 
@@ -91,27 +94,35 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         DataError: input columns that are not in the frame, all of them named.
     """
     series = _input_series(frame, schema, where)
-    numbers = np.zeros((frame.height, len(feature_names(schema))), dtype=np.float32)
-    categories = np.zeros((frame.height, len(input_sizes(schema).category_sizes)), dtype=np.int64)
-    feature = place = 0
+    numbers = np.empty((frame.height, len(feature_names(schema))), dtype=np.float32)
+    categories = np.empty((frame.height, len(input_sizes(schema).category_sizes)), dtype=np.int64)
+    place = 0
+    measured: list[tuple[Column, Floats]] = []
     tokens: list[NDArray[np.int64]] = []
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
         if column.kind == "series":
             steps.append((cells, column))
-            continue
-        if column.kind == "image":
-            continue
-        if column.kind == "text":
+        elif column.kind == "text":
             tokens.append(encode_texts(to_texts(cells), column))
-            continue
-        for values in encode_column(cells, column):
-            if column.kind == "category":
-                categories[:, place] = values
-                place += 1
-            else:
-                numbers[:, feature] = values
-                feature += 1
+        elif column.kind == "category":
+            categories[:, place] = _category_codes(cells, column)[0]
+            place += 1
+        elif column.kind != "image":
+            measured.append((column, _values(cells, column)[0]))
+
+    def fill(start: int) -> None:
+        """Write all features of some rows, whose memory then stays in the cache."""
+        block = numbers[start : start + _BLOCK]
+        features = (f for column, values in measured for f in _features(values[start : start + _BLOCK], column))
+        for place, feature in enumerate(features):
+            block[:, place] = feature
+
+    if frame.height <= _BLOCK:
+        fill(0)
+    else:
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            list(pool.map(fill, range(0, frame.height, _BLOCK)))
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}
     if tokens:
         longest = max(part.shape[1] for part in tokens)
@@ -124,7 +135,9 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
 
 def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
     """Return what a number, yes/no, date or category column becomes: its features, or its codes alone, each `(N,)`."""
-    return [_category_codes(cells, column)[0]] if column.kind == "category" else [*_features(cells, column)]
+    if column.kind == "category":
+        return [_category_codes(cells, column)[0]]
+    return [*_features(_values(cells, column)[0], column)]
 
 
 def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> tuple[CellReport, ...]:
@@ -197,17 +210,19 @@ def boolean_values(cells: pl.Series) -> Floats:
     return numbers
 
 
-def _features(cells: pl.Series, column: Column) -> list[Floats]:
-    values = _values(cells, column)[0]
+def _features(values: Floats, column: Column) -> list[Floats]:
     missing = np.isnan(values)
+    some = bool(missing.any())
     features: list[Floats] = []
     parts = date_parts(values, column.parts) if column.kind == "date" else [values]
     for part, mean, std in zip(parts, column.means, column.stds, strict=True):
         with np.errstate(over="ignore"):  # x - mean may leave float64's range, and is clipped
-            features.append(np.where(missing, 0.0, np.clip((part - mean) / std, -MAX_ABS, MAX_ABS)))
+            features.append(np.clip((part - mean) / std, -MAX_ABS, MAX_ABS))
     if column.quantiles:
         knots = np.linspace(-1, 1, len(column.quantiles))
-        features.append(np.where(missing, 0.0, np.interp(values, column.quantiles, knots)))
+        features.append(np.interp(values, column.quantiles, knots))
+    if some:
+        features = [np.where(missing, 0.0, feature) for feature in features]
     if column.missing:
         features.append(missing.astype(np.float64))
     return features

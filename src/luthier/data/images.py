@@ -131,6 +131,9 @@ def image_columns(frame: pl.DataFrame) -> list[str]:
     for name, kind in frame.schema.items():
         if kind != pl.String:
             continue
+        some = to_texts(frame[name].drop_nulls()[:1000]).drop_nulls().str.to_lowercase()
+        if not some.str.extract(r"(\.[a-z0-9]+)$").is_in(IMAGE_SUFFIXES).any():
+            continue
         cells = to_texts(frame[name]).drop_nulls()
         suffix = cells.str.to_lowercase().str.extract(r"(\.[a-z0-9]+)$")
         if len(cells) and (suffix.is_in(IMAGE_SUFFIXES).mean() or 0) > 0.95:  # type: ignore[operator]  # a number

@@ -123,8 +123,17 @@ class _Cells:
         self.numbers, self.gone, self.unparseable = to_numbers(self.series)
         self.num_missing = int(self.gone.sum())
         self.num_present = len(rows) - self.num_missing
-        read = pl.Series(self.numbers[~self.gone]) if not self.unparseable.any() else self._present_texts()
-        self.num_distinct = read.n_unique()
+        if self.unparseable.any():
+            self.num_distinct = self._present_texts().n_unique()
+        else:
+            self.num_distinct = _count_distinct(self.sorted)
+
+    @cached_property
+    def sorted(self) -> Floats:
+        """The numbers that there are, in order."""
+        return np.sort(
+            self.numbers[~np.isnan(self.numbers)] if self.gone.any() or self.unparseable.any() else self.numbers
+        )
 
     @cached_property
     def texts(self) -> pl.Series:
@@ -219,9 +228,9 @@ class _Cells:
         )
 
     def _number(self, why: str = "") -> Column:
-        present = self.numbers[~np.isnan(self.numbers)]
-        distinct = len(np.unique(present))
-        why = why or f"{distinct} different numbers from {present.min():g} to {present.max():g}"
+        present = self.sorted
+        distinct = _count_distinct(present)
+        why = why or f"{distinct} different numbers from {present[0]:g} to {present[-1]:g}"
         odd = np.flatnonzero(self.unparseable)
         if len(odd):
             why += f"; {len(odd)} of {self.num_present} values are no numbers and count as missing, {self._at(odd[0])}"
@@ -229,8 +238,8 @@ class _Cells:
             why += f"; {infinite} infinite, which count as missing"
         knots: Floats = np.empty(0)
         if distinct >= 20:
-            knots = np.unique(np.quantile(present, np.linspace(0, 1, NUM_KNOTS), method="inverted_cdf"))
-        mean, std = mean_and_std(present)
+            knots = np.unique(quantiles(present, NUM_KNOTS))
+        mean, std = mean_and_std(self.numbers)
         return Column(
             name=self.name,
             kind="number",
@@ -243,8 +252,8 @@ class _Cells:
 
     def _key(self) -> Column | None:
         """Numbers that only count the rows are left out."""
-        present = self.numbers[~np.isnan(self.numbers)]
-        if len(np.unique(present)) < self.num_present or (present != np.floor(present)).any():
+        present = self.sorted
+        if _count_distinct(present) < self.num_present or (present != np.floor(present)).any():
             return None
         words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower())
         named = bool(words) and (words[-1] in _KEY_WORDS or words[0] in ("unnamed", "id"))
@@ -331,14 +340,36 @@ class _Cells:
         )
 
 
+def _count_distinct(ordered: Floats) -> int:
+    return int(len(ordered) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
+
+
+def quantiles(ordered: Floats, count: int) -> Floats:
+    """Return `count` quantiles, evenly spaced from the least to the most, of numbers in order: values among them.
+
+    As `numpy.quantile(ordered, …, method="inverted_cdf")`, which sorts again: Hyndman and Fan 1996, "Sample Quantiles
+    in Statistical Packages", definition 1.
+
+    >>> quantiles(np.array([1.0, 2.0, 3.0, 10.0]), 3).tolist()
+    [1.0, 2.0, 10.0]
+    """
+    places = np.ceil(np.linspace(0, 1, count) * len(ordered) - 1).astype(np.int64)
+    chosen: Floats = ordered[places.clip(0, len(ordered) - 1)]
+    return chosen
+
+
 def mean_and_std(values: Floats) -> tuple[float, float]:
     """Return the mean and population standard deviation of what is not NaN; the latter is 1 where it would be 0."""
-    values = values[~np.isnan(values)]
+    gone = np.isnan(values)
+    values = values[~gone] if gone.any() else values
     if not len(values):
         return 0.0, 1.0
-    scale = float(np.abs(values).max()) or 1.0
-    scale = scale if scale > 1e100 or scale < 1e-100 else 1.0  # squares leave float64's range only out there
-    mean, std = float((values / scale).mean()), float((values / scale).std())
+    scale = float(max(values.max(), -values.min())) or 1.0
+    if scale > 1e100 or scale < 1e-100:  # squares leave float64's range only out there
+        values = values / scale
+    else:
+        scale = 1.0
+    mean, std = float(values.mean()), float(values.std())
     if std <= 1e-13 * abs(mean):  # rounding of equal values
         return mean * scale, 1.0
     return mean * scale, std * scale

@@ -4,7 +4,7 @@ import codecs
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,7 +13,15 @@ from typing import Any
 import polars as pl
 
 from luthier.core.names import did_you_mean
-from luthier.data.csvtext import find_delimiter, find_encoding, name_columns, parse_rows, split_header, whole_records
+from luthier.data.csvtext import (
+    find_delimiter,
+    find_encoding,
+    name_columns,
+    number_types,
+    parse_rows,
+    split_header,
+    whole_records,
+)
 from luthier.data.frames import plain_frame, records_frame, typed_pandas
 from luthier.errors import DataError
 
@@ -77,8 +85,11 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: Path, options: ReadOptions = ReadOptions()) -> Table:
-    """Read a CSV, TSV or Parquet file; text may be gzipped. Cells of text files stay text.
+def read_table(path: Path, options: ReadOptions = ReadOptions(), *, texts: Collection[str] | None = None) -> Table:
+    """Read a CSV, TSV or Parquet file; text may be gzipped.
+
+    Cells of text files stay text, unless `texts` names the columns that have to: then other columns whose every cell
+    is a plain number are read as numbers, several times as fast.
 
     Delimiter and encoding are found out where `options` leave them open. A column without a name is called by its
     position (`column 3`), a name that comes twice is numbered (`name (2)`); notes say so. Blank lines are no rows,
@@ -93,8 +104,13 @@ def read_table(path: Path, options: ReadOptions = ReadOptions()) -> Table:
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _damaged_parquet(path, error) from error
         return Table(_with_rows(frame, path.name), path.name, notes)
-    pieces, notes = _text_pieces(path, options)
-    frame = pl.concat(list(pieces), rechunk=True)
+    typed = None if texts is None else _Types(texts)
+    while True:
+        pieces, notes = _text_pieces(path, options, typed)
+        found = list(pieces)
+        if typed is None or not typed.narrow(found):
+            break  # else some later cell is no such number: read again
+    frame = pl.concat(found, rechunk=True)
     return Table(_with_rows(frame, path.name), path.name, notes)
 
 
@@ -103,15 +119,18 @@ def iter_tables(
     options: ReadOptions = ReadOptions(),
     *,
     rows: int = 65536,
+    texts: Collection[str] | None = None,
 ) -> Iterator[Table]:
     """Yield the cells of `read_table` in pieces of at most `rows` rows, in order, without holding the file.
 
-    The first piece carries the notes. A text file is read twice (once for its encoding).
+    The first piece carries the notes. A text file is read twice (once for its encoding). With `texts`, a column may
+    be of numbers in one piece and of text in another.
 
     Raises:
         DataError: as `read_table`; an error in a later row is raised when its piece is reached.
     """
-    pieces, notes = _parquet_pieces(path, rows) if _is_parquet(path) else _text_pieces(path, options)
+    typed = None if texts is None else _Types(texts)
+    pieces, notes = _parquet_pieces(path, rows) if _is_parquet(path) else _text_pieces(path, options, typed)
     seen = 0
     for piece in pieces:
         for frame in piece.iter_slices(rows):
@@ -245,7 +264,29 @@ class _TextFile:
             ) from error
 
 
-def _text_pieces(path: Path, options: ReadOptions) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+class _Types:
+    """Which columns are read as numbers: those whose cells in the first block of the file are."""
+
+    def __init__(self, texts: Collection[str]) -> None:
+        self.texts = texts
+        self.types: dict[str, pl.DataType] | None = None
+
+    def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
+        """Take back what the frames do not agree on; return whether there was any."""
+        types = self.types or {}
+        failed = [frame for frame in frames if any(frame.schema[name] == pl.String for name in types)]
+        seen = [number_types(frame, self.texts) for frame in failed]
+        self.types = {
+            name: pl.Float64() if any(found.get(name) == pl.Float64 for found in seen) else kind
+            for name, kind in types.items()
+            if all(name in found or not frame[name].count() for found, frame in zip(seen, failed, strict=True))
+        }
+        return bool(failed)
+
+
+def _text_pieces(
+    path: Path, options: ReadOptions, typed: _Types | None = None
+) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
     source = _TextFile(path, options)
     records = whole_records(source.blocks())
     header, rest = split_header(next(records, b""), path.name)
@@ -254,9 +295,17 @@ def _text_pieces(path: Path, options: ReadOptions) -> tuple[Iterator[pl.DataFram
     def parsed() -> Iterator[pl.DataFrame]:
         done = 0
         for block in chain([rest], records):
-            frame = parse_rows(block, names, source.delimiter, path.name, rows_before=done)
+            types = None if typed is None else typed.types
+            frame = parse_rows(block, names, source.delimiter, path.name, rows_before=done, types=types)
+            if typed is not None and typed.types is None and frame.height:
+                typed.types = number_types(frame, typed.texts)
+                if typed.types:
+                    frame = frame.with_columns(frame[name].cast(kind) for name, kind in typed.types.items())
             done += frame.height
-            yield frame
+            if frame.height:
+                yield frame
+        if not done:
+            yield parse_rows(b"", names, source.delimiter, path.name)
 
     return parsed(), notes
 

@@ -12,7 +12,7 @@ from luthier.data.tables import read_table, table_from
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import prepare_folder, prepare_images, split_images
 from luthier.pipeline.parts import ONLY_TABLES, Prepared, refuse
-from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options
+from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options, text_columns
 
 
 def prepare(
@@ -37,7 +37,7 @@ def prepare(
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
-    table = read_table(path, read_options(settings))
+    table = read_table(path, read_options(settings), texts=text_columns(settings))
     return prepare_table(settings, table, schema, augment=augment, root=path.parent)
 
 

@@ -33,6 +33,12 @@ def read_options(settings: DataSettings) -> ReadOptions:
     return ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
 
 
+def text_columns(settings: DataSettings) -> set[str]:
+    """Return the columns of a text file whose cells are wanted as they are written: classes, groups, kinds said."""
+    aside = (settings.group, settings.time, settings.series, settings.order)
+    return {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
+
+
 def prepare_table(
     settings: DataSettings, table: Table, schema: Schema | None, *, augment: tuple[str, ...] = (), root: Path = Path()
 ) -> Prepared:
@@ -91,7 +97,7 @@ def prepare_table(
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
-            other = read_table(Path(file), read_options(settings))
+            other = read_table(Path(file), read_options(settings), texts=text_columns(settings))
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
             frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
             rows[part] = _with_target(frames[part], settings, notes)[1]

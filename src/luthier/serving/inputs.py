@@ -81,7 +81,12 @@ def pieces(
         tables = iter([read_table(path, options or ReadOptions())])  # whole: the steps of a series may be anywhere
     elif path is not None:
         tables, root = (
-            iter_tables(path, options or ReadOptions(), rows=ROWS if schema.image is None else IMAGES),
+            iter_tables(
+                path,
+                options or ReadOptions(),
+                rows=ROWS if schema.image is None else IMAGES,
+                texts={*target_names(schema), *(c.name for c in schema.columns if c.kind not in ("number", "boolean"))},
+            ),
             path.parent,
         )
     elif hasattr(source, "shape") and not hasattr(source, "columns"):

@@ -36,7 +36,7 @@ SETTINGS = {
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
-    "arrays delimiter encoding image_size skip_unreadable image_means image_stds weights start",
+    "arrays delimiter encoding image_size decoder skip_unreadable image_means image_stds weights start",
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {

@@ -1,11 +1,14 @@
+import sys
 import threading
 import warnings
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from luthier.core.schema import Decoder
 from luthier.data.images import (
     choose_input,
     decode,
@@ -15,7 +18,9 @@ from luthier.data.images import (
     pixel_hashes,
     read_image_folder,
 )
-from luthier.errors import DataError
+from luthier.errors import DataError, MissingPackageError
+
+DECODERS: tuple[Decoder, ...] = get_args(Decoder)
 
 
 def save(path: Path, pixels: np.ndarray | Image.Image, **options: object) -> Path:
@@ -208,6 +213,59 @@ def test_threads_leave_the_warning_filters_as_found(tmp_path: Path) -> None:
         decode_all(paths, channels=1, height=8, width=8, workers=8)
     assert warnings.filters == before
     assert threading.active_count() == running
+
+
+# --- another decoder ----------------------------------------------------------------------------------------------
+
+
+def smooth(height: int, width: int, channels: int = 3) -> np.ndarray:
+    rows, columns = np.mgrid[0:height, 0:width]
+    waves = [127 + 120 * np.sin(rows / (9 + c) + columns / (13 - c)) for c in range(channels)]
+    return np.stack(waves, axis=2).squeeze().astype(np.uint8)
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 24), (64, 32), (160, 121), (200, 300)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_simplejpeg_reads_nearly_what_pillow_reads(tmp_path: Path, height: int, width: int, channels: int) -> None:
+    path = save(tmp_path / "a.jpg", smooth(height, width, channels), quality=92)
+    ours = decode(path, channels=channels, height=24, width=24, decoder="simplejpeg").astype(int)
+    theirs = decode(path, channels=channels, height=24, width=24).astype(int)
+    assert ours.shape == theirs.shape
+    assert abs(ours - theirs).mean() < 4
+
+
+def test_what_is_no_plain_jpeg_is_left_to_pillow(tmp_path: Path) -> None:
+    picture = Image.fromarray(smooth(60, 40))
+    turned = picture.getexif()
+    turned[0x0112] = 6
+    paths = [
+        save(tmp_path / "a.png", picture),
+        save(tmp_path / "b.jpg", picture, exif=turned),
+        save(tmp_path / "c.jpg", picture.convert("CMYK")),
+    ]
+    for path in paths:
+        ours = decode(path, channels=3, height=16, width=16, decoder="simplejpeg")
+        assert (ours == decode(path, channels=3, height=16, width=16)).all(), path
+    straight = picture.getexif()
+    straight[0x0112] = 1
+    path = save(tmp_path / "d.jpg", picture, exif=straight)
+    assert decode(path, channels=3, height=16, width=16, decoder="simplejpeg").shape == (3, 16, 16)
+
+
+def test_a_cut_jpeg_is_an_error_by_either_decoder(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.jpg", noise(80, 80, 3))
+    path.write_bytes(path.read_bytes()[:900])
+    for decoder in DECODERS:
+        with pytest.raises(DataError, match="cannot be read") as error:
+            decode(path, channels=3, height=16, width=16, decoder=decoder)
+        assert code_of(error) == "data-image-unreadable"
+
+
+def test_a_decoder_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    path = save(tmp_path / "a.jpg", noise(8, 8, 3))
+    with pytest.raises(MissingPackageError, match="simplejpeg"):
+        decode_all([path], channels=3, height=8, width=8, decoder="simplejpeg")
 
 
 # --- hashes and statistics --------------------------------------------------------------------------------------------

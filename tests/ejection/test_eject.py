@@ -203,6 +203,18 @@ def image_folders(place: Path) -> tuple[Path, dict[str, Any]]:
     }
 
 
+def jpegs_by_another_decoder(place: Path) -> tuple[Path, dict[str, Any]]:
+    g = np.random.default_rng(4)
+    for i in range(60):
+        folder = place / "all" / ("cat", "dog")[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        image = Image.fromarray(g.integers(0, 200, (44, 40, 3)).astype(np.uint8) + np.uint8(40 * (i % 2)))
+        exif = image.getexif()
+        exif[0x0112] = 6 if i == 7 else 1  # one lies on its side
+        image.save(folder / f"{i}.jpg", exif=exif)
+    return place / "all", {"decoder": "simplejpeg", "image_size": 16}
+
+
 def image_folder_of_three(place: Path) -> tuple[Path, dict[str, Any]]:
     g = draw()
     for i in range(36):
@@ -258,7 +270,8 @@ def folders_of_parts(place: Path) -> tuple[Path, dict[str, Any]]:
 CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     plain, two_numbers, yes_no_columns, labels_in_a_cell, weighted_rows, class_weights, typed_parquet,
     arrays_of_numbers, irregular_text, gzipped, from_a_bundle, text_beside_others, text_alone, grey_images,
-    float_images, images_with_opacity, image_folders, image_folder_of_three, *map(series_in, SHAPES),
+    float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
+    *map(series_in, SHAPES),
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, folders_of_parts,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]

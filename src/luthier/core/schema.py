@@ -10,6 +10,7 @@ ColumnKind = Literal[
     "number", "boolean", "category", "date", "text", "series", "image", "identifier", "constant", "ignored"
 ]
 INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text", "series", "image")
+Decoder = Literal["pillow", "simplejpeg"]
 COLUMN_KINDS: tuple[ColumnKind, ...] = (*INPUT_KINDS, "identifier", "constant", "ignored")
 
 
@@ -77,7 +78,10 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInput:
-    """How an image becomes the network's input: `channels` x `height` x `width`, then (pixel / 255 - mean) / std."""
+    """How an image becomes the network's input: `channels` x `height` x `width`, then (pixel / 255 - mean) / std.
+
+    `decoder` reads the files, in training and wherever the model is used: another one gives other pixels.
+    """
 
     channels: int
     height: int
@@ -85,7 +89,7 @@ class ImageInput:
     means: tuple[float, ...]
     stds: tuple[float, ...]
     value_scale: float = 255.0
-    decoder: Literal["pillow"] = "pillow"
+    decoder: Decoder = "pillow"
 
     def __post_init__(self) -> None:
         check_types(self, where="the image input")

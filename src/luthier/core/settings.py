@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from luthier.core.names import did_you_mean
 from luthier.core.plain import check_types
-from luthier.core.schema import COLUMN_KINDS, ColumnKind, Task
+from luthier.core.schema import COLUMN_KINDS, ColumnKind, Decoder, Task
 from luthier.errors import SettingError
 
 Effort = Literal["quick", "normal", "thorough"]
@@ -46,6 +46,9 @@ class DataSettings:
     delimiter: str | None = _setting(None, "What separates a CSV's columns, where it is not found by itself")
     encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
+    decoder: Decoder = _setting(
+        "pillow", "What reads image files; simplejpeg is faster for JPEG and gives slightly other pixels"
+    )
     skip_unreadable: bool = _setting(False, "Leave out images that cannot be read")
     image_means: tuple[float, ...] | None = _setting(
         None, "Means of the channels, of pixels in [0, 1], that a pretrained network was trained with"

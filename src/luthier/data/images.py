@@ -1,6 +1,7 @@
-"""Images from files: found, decoded, resized. One decoder decides: Pillow."""
+"""Images from files: found, decoded, resized. One decoder decides, Pillow by default."""
 
 import hashlib
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,14 +17,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from luthier.core.names import did_you_mean
-from luthier.core.schema import ImageInput
+from luthier.core.schema import Decoder, ImageInput
 from luthier.data.cells import to_texts
-from luthier.errors import DataError
+from luthier.errors import DataError, MissingPackageError
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
 _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
+_FOUR_COLOURS = ("CMYK", "YCCK")
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
 _NUM_HEADERS = 500
 _SPAN = 32  # images a task: small ones decode in less time than a task costs
@@ -216,24 +218,28 @@ def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, 
     return (1 if is_grey else 3), max(1, round(height * scale)), max(1, round(width * scale))
 
 
-def decode(path: Path, *, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+def decode(path: Path, *, channels: int, height: int, width: int, decoder: Decoder = "pillow") -> NDArray[np.uint8]:
     """Read one image as uint8 of shape `(channels, height, width)`; of several frames the first.
 
     It is turned as its EXIF orientation says, laid on white where it is transparent, 16-bit grey is divided by 257,
-    and resized, whatever its proportions, with Pillow's bilinear filter, which averages over what it shrinks.
+    and resized, whatever its proportions, with Pillow's bilinear filter, which averages over what it shrinks. A JPEG
+    comes out of its codec at the least of its scales (1/1, 1/2, 1/4, 1/8) that is no smaller than wanted.
 
     Args:
         path: The file.
         channels: 1 for grey, 3 for red, green and blue.
         height: In pixels.
         width: In pixels.
+        decoder: `simplejpeg` reads plain JPEGs by libjpeg-turbo, and leaves all others to Pillow.
 
     Raises:
+        MissingPackageError: simplejpeg is asked for and not installed.
         DataError: the file is missing, empty, cut short or no image, holds numbers of unknown scale (floats), or is
             larger than `PIL.Image.MAX_IMAGE_PIXELS`.
     """
+    codec = None if decoder == "pillow" else _simplejpeg()
     with _quiet_pillow():
-        return _decode(path, channels, height, width)
+        return _decode(path, channels, height, width, codec)
 
 
 def decode_all(
@@ -242,6 +248,7 @@ def decode_all(
     channels: int,
     height: int,
     width: int,
+    decoder: Decoder = "pillow",
     on_error: Literal["raise", "keep"] = "raise",
     workers: int = 2,
 ) -> tuple[NDArray[np.uint8], list[tuple[int, DataError]]]:
@@ -256,12 +263,13 @@ def decode_all(
             first is named.
     """
     pixels = np.zeros((len(paths), channels, height, width), dtype=np.uint8)
+    codec = None if decoder == "pillow" else _simplejpeg()
 
     def read(start: int) -> list[tuple[int, DataError]]:
         errors: list[tuple[int, DataError]] = []
         for i in range(start, min(start + _SPAN, len(paths))):
             try:
-                pixels[i] = _decode(paths[i], channels, height, width)
+                pixels[i] = _decode(paths[i], channels, height, width, codec)
             except DataError as error:
                 errors.append((i, error))
         return errors
@@ -290,6 +298,7 @@ def decode_column(
         channels=image.channels,
         height=image.height,
         width=image.width,
+        decoder=image.decoder,
         on_error=on_error,
     )
     pixels = np.empty((len(paths), image.channels, image.height, image.width), dtype=np.uint8)
@@ -312,10 +321,13 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _decode(path: Path, channels: int, height: int, width: int) -> NDArray[np.uint8]:
+def _decode(path: Path, channels: int, height: int, width: int, codec: Any) -> NDArray[np.uint8]:
     try:
-        with Image.open(path) as opened:
-            opened.draft(None, (2 * max(height, width),) * 2)  # a large JPEG comes out of its codec smaller, and sooner
+        content = path.read_bytes()
+        if codec is not None and (found := _plain_jpeg(content, channels, height, width, codec)) is not None:
+            return found
+        with Image.open(io.BytesIO(content)) as opened:
+            opened.draft(None, (max(height, width),) * 2)  # a large JPEG comes out of its codec smaller, and sooner
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 image = _eight_bits(image)
@@ -329,6 +341,38 @@ def _decode(path: Path, channels: int, height: int, width: int) -> NDArray[np.ui
     except Exception as error:  # broken files raise anything: struct.error, zlib.error, IndexError, …
         raise _unreadable(path, error) from error
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _plain_jpeg(content: bytes, channels: int, height: int, width: int, codec: Any) -> NDArray[np.uint8] | None:
+    """Return a JPEG as `_decode` does; None for what is no JPEG, lies on its side, has four colours, or is damaged."""
+    if not content.startswith(b"\xff\xd8\xff"):
+        return None
+    if b"Exif\0" in content[:65536] and Image.open(io.BytesIO(content)).getexif().get(_ORIENTATION, 1) != 1:
+        return None
+    colours = "GRAY" if channels == 1 else "RGB"
+    try:
+        if codec.decode_jpeg_header(content)[2] in _FOUR_COLOURS:
+            return None
+        pixels = codec.decode_jpeg(content, colours, min_height=height, min_width=width)
+    except ValueError:
+        return None
+    if pixels.shape[:2] != (height, width):
+        image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+        pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, channels)
+    plain: NDArray[np.uint8] = pixels.transpose(2, 0, 1)
+    return plain
+
+
+def _simplejpeg() -> Any:
+    try:
+        import simplejpeg
+    except ImportError as error:
+        raise MissingPackageError(
+            "images are to be read by the package simplejpeg, which is not installed",
+            hint="pip install 'luthier[jpeg]'; what was trained with it needs it: another decoder gives other pixels",
+            code="missing-package",
+        ) from error
+    return simplejpeg
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

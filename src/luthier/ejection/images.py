@@ -69,7 +69,13 @@ def write_images(data: ImageData) -> str:
     constants += draws_constant(data.recipe)
     return script(
         f"Read the {'image files' if data.paths else 'arrays'} as the run did, with statistics that lie beside.",
-        [*imports, "import numpy as np", "import torch", *(["from PIL import Image, ImageOps"] if data.paths else [])],
+        [
+            *imports,
+            "import numpy as np",
+            *jpeg_import(data.image),
+            "import torch",
+            *(["from PIL import Image, ImageOps"] if data.paths else []),
+        ],
         constants,
         [*(_folder(data) if data.paths else _arrays(data)), *image_functions(data.image, data.recipe)],
     )
@@ -95,6 +101,11 @@ def normalise(pixels):
 '''
 
 
+def jpeg_import(image: ImageInput | None) -> list[str]:
+    """Return the import of the decoder, where it is not Pillow."""
+    return ["import simplejpeg"] if image is not None and image.decoder == "simplejpeg" else []
+
+
 def decode_function(image: ImageInput) -> str:
     """Return the function that reads one image file."""
     size = f"({image.width}, {image.height})"
@@ -102,11 +113,28 @@ def decode_function(image: ImageInput) -> str:
             image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
 """
     pixels = "np.asarray(image)[None]" if image.channels == 1 else "np.asarray(image).transpose(2, 0, 1)"
+    jpeg = ""
+    if image.decoder == "simplejpeg":
+        colours = literal("GRAY" if image.channels == 1 else "RGB")
+        jpeg = f"""    content = path.read_bytes()
+    with Image.open(path) as opened:
+        turned = opened.getexif().get(0x0112, 1) != 1
+    is_jpeg = content.startswith(b"\\xff\\xd8\\xff")
+    if is_jpeg and not turned and simplejpeg.decode_jpeg_header(content)[2] not in ("CMYK", "YCCK"):
+        try:
+            pixels = simplejpeg.decode_jpeg(content, {colours}, min_height={image.height}, min_width={image.width})
+            if pixels.shape[:2] != ({image.height}, {image.width}):
+                image = Image.fromarray(pixels{"[..., 0]" if image.channels == 1 else ""})
+                pixels = np.asarray(image.resize({size}, Image.Resampling.BILINEAR))
+            return pixels.reshape({image.height}, {image.width}, {image.channels}).transpose(2, 0, 1)
+        except ValueError:
+            pass  # four colours, or damaged: Pillow reads it, or says what is wrong
+"""
     return f'''
 def decode(path):
     """Return one image as uint8 (C, H, W): turned as its EXIF says, on white, resized."""
-    with Image.open(path) as opened:
-        opened.draft(None, {literal((2 * max(image.height, image.width),) * 2)})
+{jpeg}    with Image.open(path) as opened:
+        opened.draft(None, {literal((max(image.height, image.width),) * 2)})
         image = ImageOps.exif_transpose(opened)
 {grey}        if image.has_transparency_data:
             image = image.convert("RGBA")

@@ -13,7 +13,7 @@ from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
 from luthier.data.encode import MAX_ABS, boolean_values, text_columns
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
-from luthier.ejection.images import decode_function, draws_constant, image_functions
+from luthier.ejection.images import decode_function, draws_constant, image_functions, jpeg_import
 from luthier.ejection.text import block, indented, literal, script
 
 
@@ -154,6 +154,7 @@ def write_tables(data: TableData, reading: str) -> str:
             "",
             "import numpy as np",
             "import polars as pl",
+            *jpeg_import(data.schema.image),
             "import torch",
             *(["from PIL import Image, ImageOps"] if data.image else []),
             *(["from tokenizers import Tokenizer"] if text_columns(data.schema) else []),

@@ -57,6 +57,7 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
     notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
     frames = {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in folders.items()}
     split = split_images(settings, frames["train"], ["class"], file_hashes(train.paths))
+    decoder = settings.decoder if schema is None or schema.image is None else schema.image.decoder
     if schema is not None and schema.image is not None:
         channels, height, width = schema.image.channels, schema.image.height, schema.image.width
     else:
@@ -71,6 +72,7 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
             channels=channels,
             height=height,
             width=width,
+            decoder=decoder,
             on_error="keep" if settings.skip_unreadable else "raise",
         )
         notes += [f"left out: {error.message}" for _, error in errors]
@@ -123,7 +125,10 @@ def read_column(
         if settings.image_size is not None:
             height = width = settings.image_size
         nothing = (0.0,) * channels
-        image = ImageInput(channels=channels, height=height, width=width, means=nothing, stds=(1.0,) * channels)
+        image = ImageInput(
+            channels=channels, height=height, width=width, means=nothing, stds=(1.0,) * channels,
+            decoder=settings.decoder,
+        )  # fmt: skip
     on_error: Literal["keep", "raise"] = "keep" if settings.skip_unreadable else "raise"
     pixels: dict[str, NDArray[Any]] = {}
     bad: dict[str, NDArray[np.int64]] = {}
@@ -205,6 +210,7 @@ def prepare_images(
             means=tuple(means),
             stds=tuple(stds),
             value_scale=255.0 if pixels["train"].dtype == np.uint8 else 1.0,
+            decoder=settings.decoder,
         )
         image = with_own_scale(image, settings)
         schema = Schema(task=task, targets=targets, image=image, num_rows=len(split.train))

@@ -73,7 +73,7 @@ def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], s
         return prepare_number_arrays(
             named, settings, {p: make(a.x).hstack(frames[p]) for p, a in arrays.items()}, notes, schema
         )
-    refuse(settings, (*ONLY_TABLES, "image_size", "skip_unreadable"), "arrays of images")
+    refuse(settings, (*ONLY_TABLES, "image_size", "decoder", "skip_unreadable"), "arrays of images")
     scale = None if schema is None or schema.image is None else schema.image.value_scale
     pixels = {part: as_pixels(found.x, value_scale=scale) for part, found in arrays.items()}
     split = split_images(settings, frames["train"], names, pixel_hashes(pixels["train"]))

@@ -71,7 +71,11 @@ def prepare_table(
     exclude = {*names, *aside}
     image_column = _image_column(frame, settings, exclude)
     if image_column is None:
-        refuse(settings, ("image_size", "skip_unreadable", "image_means", "image_stds"), "a table without images")
+        refuse(
+            settings,
+            ("image_size", "decoder", "skip_unreadable", "image_means", "image_stds"),
+            "a table without images",
+        )
     everything = np.arange(frame.height, dtype=np.int64)
     task, targets = read_targets(frame, names, everything, task=settings.task, label_delimiter=settings.labels)
     rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)

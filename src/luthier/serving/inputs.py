@@ -198,7 +198,7 @@ def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bo
     for start in range(0, len(paths), IMAGES):
         some = paths[start : start + IMAGES]
         pixels, errors = decode_all(
-            some, channels=image.channels, height=image.height, width=image.width,
+            some, channels=image.channels, height=image.height, width=image.width, decoder=image.decoder,
             on_error="raise" if with_targets else "keep",
         )  # fmt: skip
         base = path if path.is_dir() else path.parent

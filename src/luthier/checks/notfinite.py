@@ -86,7 +86,9 @@ class Tracer(TorchFunctionMode):
         for part in self.names:
             self.handles.append(part.register_forward_pre_hook(self._enter, with_kwargs=True))
             self.handles.append(part.register_forward_hook(self._leave, always_call=True))
-        is_compiled = any(type(part).__name__ == "OptimizedModule" for part in self.names)
+        is_compiled = any(
+            type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None for part in self.names
+        )
         try:
             with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(), self:
                 yield self

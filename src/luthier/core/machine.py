@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
 from luthier.core.names import did_you_mean
 from luthier.errors import SettingError
@@ -56,6 +57,19 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
         )
     dtype = torch.bfloat16 if precision == "bf16" else torch.float16
     return torch.autocast(device.type, dtype=dtype)
+
+
+def compile_in_place(module: nn.Module) -> None:
+    """Let calls of `module` go by `torch.compile`, with no name of its parts changed.
+
+    A kernel is made for each shape, so that a resumed run has those of the run before. `Module.compile` does not do
+    it: classes of torch.nn, as Sequential, are passed over by the compiler at the top.
+    """
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return module._call_impl(*args, **kwargs)
+
+    module._compiled_call_impl = torch.compile(call, dynamic=False)
 
 
 def machine() -> dict[str, Any]:

@@ -116,6 +116,11 @@ class Recipe:
     device: str | None = _setting(None, "cpu, cuda, cuda:1, mps, …: what torch has", "machine")
     precision: Precision = _setting("float32", "Autocast to bf16 or fp16 where the device has it", "machine")
     memory_format: MemoryFormat = _setting("contiguous", "Layout of images and convolution weights", "machine")
+    compile: bool = _setting(
+        False,
+        "Compile the network (torch.compile): for GPUs and many small operations; its start takes a minute",
+        "machine",
+    )
     threads: int | None = _setting(None, "CPU threads; the bits depend on it", "machine")
 
     checkpoint_every_s: float | None = _setting(60.0, "Seconds between checkpoints of a run", "checkpoints")
@@ -224,6 +229,7 @@ class RecipeFields(TypedDict, total=False):
     min_delta: float
     precision: Precision
     memory_format: MemoryFormat
+    compile: bool
     threads: int | None
     checkpoint_every_s: float | None
     checkpoint_every_steps: int | None

@@ -106,6 +106,12 @@ def write_loop(loop: Loop, story: Story) -> str:
             hint="train it on the CPU: --device cpu",
             code="run-cannot-eject",
         )
+    if recipe.compile:
+        raise RunError(
+            "the run was trained by a compiled network, and an ejected project compiles none",
+            hint="train it without compile",
+            code="run-cannot-eject",
+        )
     has_monitor_metric = recipe.monitor not in ("valid_loss", "train_loss") and loop.has_valid
     functions = [
         _batches(loop),

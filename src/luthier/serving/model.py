@@ -29,7 +29,7 @@ from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
 from luthier.serving.answers import answer_frame, probabilities, row_values, values
 from luthier.serving.inputs import Piece, pieces
-from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle
+from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle, without_wrapper
 
 _ROWS = 1024  # that the network sees at a time; an answer depends on it by rounding alone
 
@@ -211,7 +211,7 @@ class Model:
         """
         bundle = Bundle(
             weights=module_weights(self.module),
-            module_name=type(self.module).__name__,
+            module_name=type(without_wrapper(self.module)).__name__,
             task=self.task,
             blueprint=self.blueprint,
             schema=self.schema,

@@ -44,11 +44,18 @@ class Bundle:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+def without_wrapper(module: nn.Module) -> nn.Module:
+    """Return the module that `torch.compile(module)` wraps, or the module itself: names are those of the user's own."""
+    wrapped = getattr(module, "_orig_mod", None) if type(module).__name__ == "OptimizedModule" else None
+    return wrapped if isinstance(wrapped, nn.Module) else module
+
+
 def module_weights(module: nn.Module, *, copy: bool = True) -> dict[str, Any]:
     """Return a copy of the module's `state_dict`, and under `buffers` of the buffers that a state dict leaves out.
 
     Tied weights stay one tensor. With `copy=False` they are the module's own tensors, for a use at once.
     """
+    module = without_wrapper(module)
     copies: dict[tuple[Any, ...], Tensor] = {}
 
     def copied(value: Any) -> Any:
@@ -73,6 +80,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any], *, where: str) -
     Raises:
         BundleError: names or shapes differ; the first few are said.
     """
+    module = without_wrapper(module)
     own = module.state_dict()
     given = weights["state"]
     wrong = [f"{name} is missing" for name in own if name not in given]

@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from luthier.checks.look import chosen_rules, look
 from luthier.checks.subject import Subject
+from luthier.core.machine import compile_in_place
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
@@ -118,6 +119,7 @@ def fit(
     live, generators = None, get_rng_state()
     modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+    compiled = module._compiled_call_impl
     try:
         live = make_run(
             module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
@@ -132,6 +134,7 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+        module._compiled_call_impl = compiled
         if chosen.freeze:
             for part, mode in modes:
                 part.training = mode
@@ -235,6 +238,8 @@ def make_run(
         )  # fmt: skip
         rules = [rule for rule in chosen_rules(checks.select, checks.ignore) if rule.is_cheap]
         run.find(look(subject, rules))
+    if recipe.compile:
+        compile_in_place(module)
     run.arguments = arguments_of(run)
     return run
 

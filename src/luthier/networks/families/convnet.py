@@ -7,14 +7,20 @@ import torch
 from torch import Tensor, nn
 
 
-def stage(channels_in: int, channels: int, depth: int) -> nn.Sequential:
-    """Return `depth` 3x3 convolutions with batch norm and ReLU, then a 2x2 max-pool."""
+def stage(channels_in: int, channels: int, depth: int, pool_first: bool) -> nn.Sequential:
+    """Return `depth` 3x3 convolutions with batch norm and ReLU, and a 2x2 max-pool: the last, or after the first one.
+
+    Pooling first leaves a quarter of the pixels to all that follows, as in Keller Jordan's airbench (2024).
+    """
     layers: list[nn.Module] = []
     for i in range(depth):
         layers.append(nn.Conv2d(channels_in if i == 0 else channels, channels, 3, padding=1, bias=False))
+        if pool_first and i == 0:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
         layers.append(nn.BatchNorm2d(channels))
         layers.append(nn.ReLU(inplace=True))
-    layers.append(nn.MaxPool2d(2, ceil_mode=True))
+    if not pool_first:
+        layers.append(nn.MaxPool2d(2, ceil_mode=True))
     return nn.Sequential(*layers)
 
 
@@ -27,6 +33,7 @@ class ConvNet(nn.Module):
         widths: Channels of the stem and of each stage after it.
         depth: Convolutions a stage.
         stem_stride: By how much the stem shrinks the image.
+        pool_first: Shrink a stage's image after its first convolution and not at its end.
         dropout: Share of pooled features dropped in training, in [0, 1).
     """
 
@@ -37,6 +44,7 @@ class ConvNet(nn.Module):
         widths: Sequence[int] = (32, 64, 128),
         depth: int = 1,
         stem_stride: int = 1,
+        pool_first: bool = False,
         dropout: float = 0.2,
     ) -> None:
         super().__init__()
@@ -46,7 +54,7 @@ class ConvNet(nn.Module):
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         )
-        self.stages = nn.Sequential(*(stage(a, b, depth) for a, b in pairwise(widths)))
+        self.stages = nn.Sequential(*(stage(a, b, depth, pool_first) for a, b in pairwise(widths)))
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(2 * widths[-1], num_outputs)
 

@@ -73,6 +73,23 @@ def stand_in(valid: Projected, train: Projected) -> tuple[Tensor, float]:
     return hit, float(doubled.double().mean())
 
 
+def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
+    """Return the share of windows `(N, T)` that are a window of the other split moved by one to `most` steps."""
+    length = valid.shape[1]
+    hit = torch.zeros(len(valid), dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    for k in range(1, min(most, length // 3) + 1):
+        w = torch.randn(length - k, generator=generator, dtype=torch.float64) / (length - k) ** 0.5
+        for mine, theirs in ((valid[:, k:], train[:, :-k]), (valid[:, :-k], train[:, k:])):
+            mine, theirs = mine.double(), theirs.double()
+            known, order = (theirs @ w).sort()
+            at = torch.searchsorted(known, mine @ w).clamp(max=len(known) - 1)
+            for beside in (at, (at - 1).clamp(min=0)):
+                same = ((mine - theirs[order[beside]]).abs() <= 1e-5).all(1)
+                hit |= same & (mine.std(1) > 1e-6) & (mine.diff(dim=1) != 0).double().mean(1).gt(0.5)
+    return float(hit.double().mean())
+
+
 def share_of_near(valid: Projected, train: Projected) -> float:
     """Return the share of rows that lie ten times closer to a row of the other split than its rows to each other."""
     a, b = train.onto(64, 4_000), valid.onto(64, 250)

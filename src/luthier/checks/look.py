@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from luthier.checks.rule import GROUPS, RULES, WATCHED, Rule
+from luthier.checks.rules import augmentation as _augmentation
 from luthier.checks.rules import criterion as _criterion
 from luthier.checks.rules import data as _data
 from luthier.checks.rules import evaluation as _evaluation
@@ -21,7 +22,15 @@ from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError
 
 _log = logging.getLogger("luthier")
-_ALL = (_criterion, _data, _evaluation, _mixing, _module, _optimizer)  # each registers its rules when imported
+_ALL = (
+    _augmentation,
+    _criterion,
+    _data,
+    _evaluation,
+    _mixing,
+    _module,
+    _optimizer,
+)  # each registers its rules when imported
 _RANK = {"error": 0, "warning": 1, "note": 2}
 MARK = "luthier_ignore"
 

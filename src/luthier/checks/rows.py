@@ -46,8 +46,8 @@ class Rows:
             self.batches = data  # ready batches, as they are
         elif self.loader is None or (_is_plain(data) and split):
             found: Source = as_source(data, target_key=target_key, split=split)
-            if isinstance(found, TensorSource) and (self.loader is None or self.collate is default_collate):
-                self.source = found
+            if isinstance(found, TensorSource):
+                self.source = found if self.loader is None or self.collate is default_collate else None
             elif isinstance(found, DatasetSource):
                 self.dataset = found.dataset
             elif hasattr(found, "batches"):
@@ -124,13 +124,16 @@ class Rows:
                     _flat([_tensors(part.inputs)[i] for part in parts]) for i in range(len(_tensors(parts[0].inputs)))
                 ]
                 return Table(numbers, [x for x in inputs if x is not None], _flat([part.targets for part in parts]))
-            if self.source is not None:
+            if self.source is not None or self.collate is not default_collate:
                 batch = self.batch(numbers)
             else:
                 batch = split_batch(default_collate(self.items(numbers)), self.target_key)
         except (LuthierError, RuntimeError, TypeError, ValueError, IndexError, KeyError):
             return None
-        return Table(numbers, _tensors(batch.inputs), batch.targets if isinstance(batch.targets, Tensor) else None)
+        given = _tensors(batch.inputs)
+        if self.source is None and any(not x.ndim or len(x) != len(numbers) for x in given):
+            return None  # a collation that lays rows end to end
+        return Table(numbers, given, batch.targets if isinstance(batch.targets, Tensor) else None)
 
 
 class Table:

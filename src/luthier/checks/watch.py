@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from luthier.checks.look import chosen_rules, look
 from luthier.checks.rule import error, warning
@@ -27,6 +28,7 @@ _WITHOUT_CRITERION = (
     "criterion", "check-optimizer-settings", "check-dropout", "check-eval-random", "check-batch-mixing", "check-layout",
     "check-shared-layer", "check-freeze-ineffective", "check-state-carried", "check-optimizer-coverage",
 )  # fmt: skip
+_BY_EPOCH = ("ExponentialLR", "StepLR", "MultiStepLR")
 _CLOSE_STEPS = 200  # looked at call by call; after them, only what costs nothing
 _MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -58,6 +60,25 @@ def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None =
 
 
 @dataclass
+class _Gradients:
+    """What becomes of the gradients of one optimizer's parameters between its steps."""
+
+    after_step: bool = False
+    is_stale: bool = False
+    stale: int = 0
+    fresh: int = 0
+
+
+@dataclass
+class _Backward:
+    """One backward pass: its loss over that of the call before it, whether its inputs are new, and what was counted."""
+
+    ratio: float | None
+    is_new: bool
+    count: int | None
+
+
+@dataclass
 class _Forward:
     """One call of the module in the loop."""
 
@@ -86,10 +107,13 @@ class Watch:
         self._mode = _Listener(self)
         self._forwards: list[_Forward] = []
         self._runs: list[list[_Forward]] = []  # of forwards that no backward came back to, between two that one did
-        self._backwards: list[tuple[float | None, bool]] = []  # since the last step: loss over its call's, new inputs
+        self._backwards: list[_Backward] = []  # since the last step
         self._micro: list[bool] = []
-        self._stale = self._fresh = self._emptied = self._clips_late = self._clips = 0
-        self._after_step = self._is_stale = False
+        self._uneven: list[float] = []
+        self._emptied = self._clips_late = self._clips = 0
+        self._gradients = {id(optimizer): _Gradients() for optimizer in optimizers}
+        self._reloaded_at: int | None = None
+        self._strangers: set[int] = set()
         self._kept: list[tuple[Any, int, int]] = []
         self._was_training: bool | None = None
         self._first: tuple[Any, Any] | None = None
@@ -108,16 +132,12 @@ class Watch:
             module.register_state_dict_post_hook(lambda *given: self._saved(*given)),
             module.register_load_state_dict_pre_hook(lambda *given: self._loading(*given)),
         ]
-        watched = [
-            p
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for p in group["params"]
-            if p.requires_grad
-        ]
-        watched = watched or [p for p in module.parameters() if p.requires_grad]
-        some = {id(p): p for p in (watched[:1] + watched[len(watched) // 2 :][:1] + watched[-1:])}
-        self._handles += [p.register_hook(self._gradient_for(p)) for p in some.values()]
+        for optimizer in self.optimizers:
+            watched = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+            some = {id(p): p for p in (watched[:1] + watched[len(watched) // 2 :][:1] + watched[-1:])}
+            marks = self._gradients[id(optimizer)]
+            self._handles += [p.register_hook(self._gradient_for(p, marks)) for p in some.values()]
+        self._handles.append(register_optimizer_step_pre_hook(lambda *given: self._any_step(given[0])))
         for optimizer in self.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(self._before_step))
             self._handles.append(optimizer.register_step_post_hook(self._after_step_of))
@@ -175,15 +195,15 @@ class Watch:
 
                 x.register_hook(reached)
 
-    def _gradient_for(self, parameter: Tensor) -> Any:
+    def _gradient_for(self, parameter: Tensor, marks: _Gradients) -> Any:
         def arriving(_: Tensor) -> None:
             if self.steps > _CLOSE_STEPS or self._mode.is_off:
                 return
             gradient = parameter.grad
             is_left = gradient is not None and not gradient.is_sparse and bool((gradient != 0).any())
-            if self._after_step or not is_left:  # what is cleared later is no matter
-                self._is_stale = is_left
-            self._after_step = False
+            if marks.after_step or not is_left:  # what is cleared later is no matter
+                marks.is_stale = is_left
+            marks.after_step = False
 
         return arriving
 
@@ -196,9 +216,10 @@ class Watch:
             gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
             if all(g is None or (not g.is_sparse and not bool((g != 0).any())) for g in gradients):
                 self._emptied += 1
-        if self.steps and self.steps <= _CLOSE_STEPS and not self._after_step:
-            self._stale += self._is_stale
-            self._fresh += not self._is_stale
+        marks = self._gradients.setdefault(id(optimizer), _Gradients())
+        if self.steps and self.steps <= _CLOSE_STEPS and not marks.after_step:
+            marks.stale += marks.is_stale
+            marks.fresh += not marks.is_stale
         if self.steps in (2, 40):
             self._schedulers = _schedulers(optimizer) or self._schedulers
         if self._clipped is not None and self.steps <= _CLOSE_STEPS:
@@ -212,10 +233,13 @@ class Watch:
         elif training:
             self._was_training = True
         if len(self._backwards) > 1 and self.steps <= _CLOSE_STEPS:
-            self._micro.append(
-                all(ratio is not None and abs(ratio - 1) < 0.01 for ratio, _ in self._backwards)
-                and all(is_new for _, is_new in self._backwards)
-            )
+            is_new = all(found.is_new for found in self._backwards)
+            ratios = [found.ratio for found in self._backwards if found.ratio is not None]
+            is_whole = len(ratios) == len(self._backwards)
+            self._micro.append(is_new and is_whole and all(abs(ratio - 1) < 0.01 for ratio in ratios))
+            counts = [found.count for found in self._backwards if found.count]
+            if is_whole and is_new and len(counts) == len(ratios) and max(ratios) - min(ratios) < 0.01 * max(ratios):
+                self._uneven.append(max(counts) / min(counts))
         elif self._backwards:
             self._micro.append(False)
         self.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
@@ -224,7 +248,7 @@ class Watch:
         if self._mode.is_off:
             return
         self.steps += 1
-        self._after_step = True
+        self._gradients.setdefault(id(optimizer), _Gradients()).after_step = True
         self._backwards = []
         self._forwards = []
         self._data_seen = set()
@@ -233,7 +257,7 @@ class Watch:
 
     def heard_backward(self, loss: Tensor, call: Call | None) -> None:
         """Take note of a backward pass."""
-        ratio = None
+        ratio = count = None
         if call is not None and isinstance(call.output, Tensor) and call.output.numel() == 1 and self.steps <= 50:
             inner = float(call.output.detach())
             target = call.argument(1, "target")
@@ -243,8 +267,10 @@ class Watch:
                 if inner and varied and call.kwargs.get("reduction", "mean") == "mean"
                 else None
             )
+            if isinstance(target, Tensor) and call.name in ("cross_entropy", "nll_loss"):
+                count = int((target != call.kwargs.get("ignore_index", -100)).sum())
         inputs = set(self._forwards[-1].inputs) if self._forwards else set()
-        self._backwards.append((ratio, not inputs & self._data_seen))
+        self._backwards.append(_Backward(ratio, not inputs & self._data_seen, count))
         self._data_seen |= inputs
 
     def heard_clip(self, most: float | None) -> None:
@@ -271,9 +297,30 @@ class Watch:
             if x is not named[name]:
                 self._kept.append((weakref.ref(x), x.data_ptr(), self.steps))
 
+    def _any_step(self, optimizer: Optimizer) -> None:
+        """Look at a step of an optimizer that `watch` was not given: one made anew after the weights were loaded?"""
+        known = {id(own) for own in self.optimizers} | self._strangers
+        if self._mode.is_off or id(optimizer) in known or self._reloaded_at is None:
+            return
+        self._strangers.add(id(optimizer))
+        own = {id(p) for p in self.module.parameters()}
+        mine = [p for group in optimizer.param_groups for p in group["params"] if id(p) in own]
+        had = any(before.state.get(p) for before in self.optimizers for p in mine)
+        if had and not any(optimizer.state.get(p) for p in mine) and self._reloaded_at >= 5:
+            self.say(
+                error(
+                    "check-checkpoint-incomplete",
+                    f"after step {self._reloaded_at} the weights are loaded, and a new {type(optimizer).__name__} "
+                    "goes on with them from nothing: the state of the one before is lost",
+                    where=type(optimizer).__name__,
+                    fix="save optimizer.state_dict() (and the scheduler's) with the weights, and load it",
+                )
+            )
+
     def _loading(self, part: nn.Module, state: Any, *rest: Any) -> None:
         if self._mode.is_off:
             return
+        self._reloaded_at = self.steps
         own = {name: p.data_ptr() for name, p in self.module.named_parameters()}
         shared = [
             name for name, x in state.items() if isinstance(x, Tensor) and x.numel() and x.data_ptr() == own.get(name)
@@ -349,15 +396,16 @@ class Watch:
 
     def _judge(self) -> None:
         total = self.steps
-        if self._stale >= 3 and self._stale > 4 * self._fresh:
-            self.say(
-                error(
-                    "check-zero-grad",
-                    f"in {self._stale} of {self._stale + self._fresh} steps the gradient of the step before was "
-                    "still there when the next one came: they add up",
-                    fix="optimizer.zero_grad() before each backward, or after each step",
+        for marks in self._gradients.values():
+            if marks.stale >= 3 and marks.stale > 4 * marks.fresh:
+                self.say(
+                    error(
+                        "check-zero-grad",
+                        f"in {marks.stale} of {marks.stale + marks.fresh} steps the gradient of the step before was "
+                        "still there when the next one came: they add up",
+                        fix="optimizer.zero_grad() before each backward, or after each step; of every optimizer",
+                    )
                 )
-            )
         if self._emptied >= 3 and self._emptied > 0.5 * total:
             self.say(
                 error(
@@ -414,6 +462,17 @@ class Watch:
                     fix="(loss / number of micro-batches).backward()",
                 )
             )
+        uneven = sum(ratio > 1.5 for ratio in self._uneven)
+        if uneven >= 3 and uneven > 0.6 * len(self._uneven):
+            self.say(
+                warning(
+                    "check-accumulation",
+                    f"in {uneven} of {len(self._uneven)} steps the micro-batches' mean losses are averaged, and they "
+                    f"are means over up to {max(self._uneven):.1f} times as many targets: a target of a short one "
+                    "counts more",
+                    fix="sum the losses (reduction='sum'), and divide by the number of targets of all micro-batches",
+                )
+            )
         self._judge_schedule()
         gone = [
             (x, step)
@@ -446,8 +505,19 @@ class Watch:
                 )
             )
             return
+        early = next((i for i in range(at, min(total, _CLOSE_STEPS)) if rates[i] < 1e-2 * peak), None)
         for scheduler in _schedulers(self.optimizers[0]) or self._schedulers:
             done = int(getattr(scheduler, "last_epoch", 0))
+            if type(scheduler).__name__ in _BY_EPOCH and early is not None and done > 0.8 * total:
+                self.say(
+                    error(
+                        code,
+                        f"{type(scheduler).__name__} is stepped with each batch: the learning rate is below a "
+                        f"hundredth of its peak ({peak:g}) after {early} steps",
+                        fix="call scheduler.step() after each epoch",
+                    )
+                )
+                return
             length = next(
                 (
                     getattr(scheduler, name)

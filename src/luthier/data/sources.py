@@ -213,7 +213,7 @@ def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None,
     if _is_arrays(data):
         return _from_arrays(data, target_key)
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | np.ndarray):
-        if hasattr(data, "columns"):
+        if hasattr(data, "columns") and hasattr(data, "dtypes"):
             raise DataError(
                 "the data is one frame, so which of its columns is the target is not said",
                 hint="give a pair: (frame.drop(columns='y'), frame['y']), or use luthier.train(frame, target='y')",

@@ -146,15 +146,15 @@ def double_sigmoid(s: Subject) -> Iterator[Finding]:
             return
 
 
-def _stays_within(s: Subject, low: float, high: float) -> bool:
-    """Whether outputs keep to a range when the weights are made twenty times as large."""
+def _stays_within(s: Subject, low: float, high: float, factor: float = 20.0) -> bool:
+    """Whether outputs keep to a range when the weights are made twenty times as large, or turned round."""
     if s.module_batch is None:
         return False
     module = s.fresh(training=False)
     with torch.no_grad():
         for parameter in module.parameters():
             if parameter.ndim > 1:
-                parameter.mul_(20)
+                parameter.mul_(factor)
     found = [x for x in leaves(s.forward(module, s.module_batch)) if x.is_floating_point()]
     return bool(found) and all(bool((x >= low).all()) and bool((x <= high).all()) for x in found)
 
@@ -190,9 +190,11 @@ def shape_broadcast(s: Subject) -> Iterator[Finding]:
         return
     for call in s.train_pass.trace.calls:
         is_loss = call.name in ELEMENTWISE | BINARY | {"poisson_nll_loss", "soft_margin_loss"}
-        if not is_loss and (call.name not in PAIRWISE or call.is_inside):
+        if not is_loss and call.name not in PAIRWISE:
             continue
         shapes = broadcast_pair(call)
+        if shapes is not None and call.is_inside and not is_loss and {*shapes} != {(s.n,), (s.n, 1)}:
+            continue  # inside the module only rows against rows are known to be a mistake
         if shapes is not None:
             yield error(
                 "check-shape-broadcast",
@@ -320,6 +322,16 @@ def target_range(s: Subject) -> Iterator[Finding]:
                 f"{call.name} gets targets of {low:g} to {high:g}, and takes 0 to 1: the loss has no floor",
                 fix="code the classes as 0 and 1",
             )
+        elif call.name == "cross_entropy" and target.is_floating_point() and target.shape == _x.shape:
+            mass = target.sum(_class_axis(target))
+            share = float(((mass - 1).abs() > 0.05).double().mean())
+            if low < 0 or share > 0.05:
+                yield error(
+                    "check-target-range",
+                    f"cross_entropy gets targets whose rows sum to {float(mass.min()):g} to {float(mass.max()):g}, and "
+                    "takes class numbers or probabilities that sum to 1",
+                    fix="several labels a row take BCEWithLogitsLoss",
+                )
         elif call.name in ("hinge_embedding_loss", "soft_margin_loss") and {*target.unique().tolist()} == {0.0, 1.0}:
             yield error(
                 "check-target-range",
@@ -662,11 +674,13 @@ def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
     if out.shape[:1] != y.shape[:1] or float(y.float().std()) == 0:
         return None
     is_binary = set(y.unique().tolist()) <= {0, 1}
-    if not y.is_floating_point() and out.shape != y.shape:  # what an own criterion makes of the classes is its own
+    is_alike = out.shape == y.shape or (is_binary and y.ndim > 1 and [*out.shape] == [len(y), 1, *y.shape[1:]])
+    if not y.is_floating_point() and not is_alike:  # what an own criterion makes of the classes is its own
         return None
-    if is_binary and (out.shape != y.shape or float(out.min()) >= 0):  # distances, where a small one may say yes
+    is_positive = is_binary and float(out.min()) >= 0 and _stays_within(s, 0.0, math.inf, -1.0)
+    if is_binary and (not is_alike or is_positive):  # distances, where a small one may say yes
         return None
-    hot = y.float() * 12 - 6 if is_binary else None
+    hot = (y.float() * 12 - 6).reshape(out.shape) if is_binary else None
     try:
         right, constant, wrong = answers_to(s, out, y)
         right, wrong = (right, wrong) if hot is None or s.ends_in_sigmoid else (hot, -hot)

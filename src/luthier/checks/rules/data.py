@@ -1,10 +1,11 @@
 """A pass over the data: what stands in it, what stands in it twice, and how it is served."""
 
+import copy
 import inspect
 import math
 import random
-import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import SequentialSampler, WeightedRandomSampler, default_collate
 
-from luthier.checks.copies import Projected, share_of_near, stand_in
+from luthier.checks.copies import Projected, share_moved, share_of_near, stand_in
 from luthier.checks.rows import Rows, Table
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
@@ -233,7 +234,11 @@ def overflow(s: Subject) -> Iterator[Finding]:
                 circular += float(torch.minimum(step, 256 - step).mean())
             # a wrapped range is filled: values in the middle, and jumps over nearly all of it
             middle = float(((v > 32) & (v < 223)).double().mean())
-            if middle > (0.3 if len(axes) > 1 else 0.2) and circular < 0.8 * plain and _jumps(v, axes[0]) > 0.02:
+            is_filled = middle > (0.3 if len(axes) > 1 else 0.2) and circular < 0.8 * plain
+            # or small differences: near both ends, and not at the very ends as black and white are
+            ends = float(((v < 4) | (v > 251)).double().mean())
+            is_split = middle < 0.5 and ends < 0.5 and circular < 0.4 * plain
+            if (is_filled or is_split) and _jumps(v, axes[0]) > 0.02:
                 yield error(
                     "check-overflow",
                     f"neighbouring {what} jump from one end of the range to the other: the inputs are "
@@ -327,7 +332,8 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     share = float(hit.double().mean())
     fix = "split before augmenting or copying, and drop duplicates first; keep the rows of one source in one part"
     is_ids = all(not x.is_floating_point() for x in table.inputs)  # a few numbers from small ranges meet by chance
-    if share > (0.1 if is_ids else 0.01) and share > 3 * doubled and int(hit.sum()) >= 2:
+    by_chance = 0.0 if not is_ids and not _is_coarse(table) else 3 * doubled
+    if share > (0.1 if is_ids else 0.01) and share > by_chance and int(hit.sum()) >= 2:
         yield warning(
             "check-split-overlap",
             f"{share:.0%} of the validation rows looked at stand in the training data ({doubled:.0%} of its own "
@@ -336,6 +342,22 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
             fix=fix,
         )
         return
+    for x, v in zip(whole, held.inputs, strict=False):
+        if not x.is_floating_point() or x.ndim > 3 or min(x.shape[1:], default=0) < 1 or x[0].numel() > 4096:
+            continue
+        if len(x[:200].unique()) < max(64, x[:200].numel() // 50):  # few values meet by chance
+            continue
+        for a, b in _series_of(x[:20_000], v):
+            moved = share_moved(b, a)
+            if moved > 0.3:
+                yield warning(
+                    "check-split-overlap",
+                    f"{moved:.0%} of the validation windows are training windows moved by a few steps: they share "
+                    "nearly all their values",
+                    where="valid",
+                    fix="split by time before cutting windows, or leave a window's length between the parts",
+                )
+                return
     near = 0.0 if _is_coarse(table) else share_of_near(valid, train)
     if near > 0.05:
         yield warning(
@@ -345,6 +367,17 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
             where="valid",
             fix=fix,
         )
+
+
+def _series_of(x: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Return what may be windows over time, `(N, T)`, of both parts: rows, or the first channel of sequences."""
+    if x.ndim == 2:
+        found = [(x, v)]
+    elif x.ndim == 3:
+        found = [(x[:, :, 0], v[:, :, 0]), (x[:, 0], v[:, 0])]
+    else:
+        found = []
+    return [(a, b) for a, b in found if a.shape[1] == b.shape[1] >= 6]
 
 
 def _is_coarse(train: Table) -> bool:
@@ -493,7 +526,12 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
     """The training loader goes through sorted classes in order: each batch is nearly of one class."""
     loader = None if s.rows is None else s.rows.loader
     batches_of = None if loader is None else loader.batch_sampler
-    if s.rows is None or type(batches_of) is not torch.utils.data.BatchSampler:
+    if s.rows is None or batches_of is None:
+        return
+    if type(batches_of) is not torch.utils.data.BatchSampler or not type(batches_of.sampler).__module__.startswith(
+        "torch."
+    ):
+        yield from _own_batches(s.rows, batches_of)
         return
     if not isinstance(batches_of.sampler, SequentialSampler):
         return
@@ -538,6 +576,33 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
         )
 
 
+def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
+    """Look at the batches that a sampler of the caller's own makes, drawn from a copy."""
+    y = _targets_in_order(rows)
+    if y is None or y.is_floating_point() or len(y) < rows.n or len(y) < 40:
+        return
+    try:
+        with kept_rng():
+            seed_all(0)
+            batches = [torch.as_tensor(list(found)) for found in islice(iter(copy.deepcopy(sampler)), 40)]
+    except Exception:
+        return
+    batches = [numbers for numbers in batches if numbers.ndim == 1 and len(numbers) >= 8]
+    if len(batches) < 3 or any(int(numbers.max()) >= len(y) for numbers in batches):
+        return
+    mean = float(np.mean([_entropy(y[numbers]) for numbers in batches]))
+    drawn = torch.randint(len(y), (len(batches), len(batches[0])), generator=torch.Generator().manual_seed(0))
+    chance = float(np.mean([_entropy(y[numbers]) for numbers in drawn]))
+    if math.exp(mean) < 1.5 and math.exp(chance) > 1.25 * math.exp(mean):
+        yield error(
+            "check-not-shuffled",
+            f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
+            f"{math.exp(chance):.1f}",
+            where="train",
+            fix="draw the order of the samples, and not that of the batches alone",
+        )
+
+
 def _targets_in_order(rows: Rows) -> Tensor | None:
     if rows.is_in_memory:
         y = rows.source.targets if rows.source is not None else None
@@ -575,12 +640,19 @@ def imbalance(s: Subject) -> Iterator[Finding]:
     if table is None or s.rows is None or len(table) < 50:
         return
     y = table.classes
+    if y is None and table.targets is not None and table.targets.ndim > 2 and not table.targets.is_floating_point():
+        y = table.targets.reshape(-1).long()  # a class a pixel
+        y = y[y >= 0]
     loader = s.rows.loader
-    if y is None or (
-        loader is not None
-        and (
-            isinstance(loader.sampler, WeightedRandomSampler)
-            or type(loader.sampler).__module__.partition(".")[0] != "torch"
+    if (
+        y is None
+        or not len(y)
+        or (
+            loader is not None
+            and (
+                isinstance(loader.sampler, WeightedRandomSampler)
+                or type(loader.sampler).__module__.partition(".")[0] != "torch"
+            )
         )
     ):
         return
@@ -602,7 +674,7 @@ def imbalance(s: Subject) -> Iterator[Finding]:
         return
     counts = torch.bincount(y - y.min())
     share = float(counts.max() / counts.sum())
-    if share > 0.89:
+    if share > (0.89 if table.classes is not None else 0.95):
         yield warning(
             "check-imbalance",
             f"{share:.0%} of the training rows are of one class: always saying it is right that often",
@@ -622,7 +694,7 @@ def valid_random(s: Subject) -> Iterator[Finding]:
         first, second, again = (_collated(rows, numbers, seed) for seed in (0, 1, 0))
     except Exception:
         return
-    if _tree_differs(first, second) and not _tree_differs(first, again):
+    if tree_differs(first, second) and not tree_differs(first, again):
         yield warning(
             "check-valid-random",
             "reading the same validation samples twice gives two results: the figure of each epoch is over other data",
@@ -633,23 +705,24 @@ def valid_random(s: Subject) -> Iterator[Finding]:
 
 def _collated(rows: Rows, numbers: list[int], seed: int) -> Any:
     """Return samples as the loader's collation makes a batch of them, drawn with a seed."""
-    items = _kept(rows.items(numbers, seed))
+    items = kept(rows.items(numbers, seed))
     if rows.collate is default_collate:
         return items
     with kept_rng():
         seed_all(seed)
-        return _kept(rows.collate(items))
+        return kept(rows.collate(items))
 
 
-def _tree_differs(a: Any, b: Any) -> bool:
+def tree_differs(a: Any, b: Any) -> bool:
+    """Whether two samples, or lists of them, are not the same."""
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
     if isinstance(a, dict) and isinstance(b, dict):
-        return any(_tree_differs(a[key], b.get(key)) for key in a)
+        return any(tree_differs(a[key], b.get(key)) for key in a)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) != len(b) or any(_tree_differs(x, y) for x, y in zip(a, b, strict=True))
+        return len(a) != len(b) or any(tree_differs(x, y) for x, y in zip(a, b, strict=True))
     if isinstance(a, int | float | str | bool | np.generic):
         return bool(a != b and a == a)
     return False
@@ -662,12 +735,12 @@ def data_changed(s: Subject) -> Iterator[Finding]:
         if rows is None or rows.dataset is None:
             continue
         try:
-            first = _kept(rows.items(rows.spread(4), 0))
+            first = kept(rows.items(rows.spread(4), 0))
             rows.items(rows.spread(4), 1)  # what this writes over stays
             second = rows.items(rows.spread(4), 0)
         except Exception:
             continue
-        if _tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
+        if tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
             yield error(
                 "check-data-changed",
                 f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
@@ -688,15 +761,16 @@ def _closed_over(dataset: Any) -> list[Any]:
     return found
 
 
-def _kept(value: Any) -> Any:
+def kept(value: Any) -> Any:
+    """Return a copy of a sample's tensors and arrays."""
     if isinstance(value, Tensor):
         return value.clone()
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, dict):
-        return {key: _kept(item) for key, item in value.items()}
+        return {key: kept(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_kept(item) for item in value] if not hasattr(value, "_fields") else value
+        return [kept(item) for item in value] if not hasattr(value, "_fields") else value
     return value
 
 
@@ -728,7 +802,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
                 fix="seed once before training, never in __getitem__",
             )
             return
-    if _same_noise(rows) or _seeds_alike(rows):
+    if _seeds_alike(rows):
         yield error(
             "check-repeated-draws",
             "samples are drawn anew with one fixed seed at each reading: all get the same noise",
@@ -780,19 +854,20 @@ def _plain(state: Any) -> Any:
     return state
 
 
-_FIXED_SEED = re.compile(r"(manual_seed|default_rng|RandomState|random\.Random)\(\s*(\d+|self\.seed)\s*\)")
-
-
-def _same_noise(rows: Rows) -> bool:
-    """Whether a reading makes a generator of its own with a seed that is always the same."""
-    return bool(_FIXED_SEED.search(_getitem_source(rows.dataset)))
-
-
 def _seeds_alike(rows: Rows) -> bool:
     """Whether reading two samples makes a generator with the same seed for each."""
     seeds: list[list[Any]] = []
 
     def hears(make: Any) -> Any:
+        if isinstance(make, type):  # stays a type: NumPy itself asks what is one
+
+            class Heard(make):  # type: ignore[misc]
+                def __init__(self, *args: Any, **kwargs: Any) -> None:
+                    seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
+                    super().__init__(*args, **kwargs)
+
+            return Heard
+
         def made(*args: Any, **kwargs: Any) -> Any:
             seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
             return make(*args, **kwargs)
@@ -824,16 +899,6 @@ def _seeds_alike(rows: Rows) -> bool:
         setattr(torch, "Generator", kind)  # noqa: B010
     given = [[seed for seed in found if "()" not in seed] for found in seeds]
     return len(numbers) > 1 and bool(given[0]) and all(found == given[0] for found in given)
-
-
-def _getitem_source(dataset: Any) -> str:
-    for _ in range(4):
-        if type(dataset).__module__.startswith("torch.") and hasattr(dataset, "dataset"):
-            dataset = dataset.dataset
-    try:
-        return inspect.getsource(type(dataset).__getitem__)
-    except (OSError, TypeError, AttributeError):
-        return ""
 
 
 @rule("check-valid-shift", "data", hides=["check-split-overlap"])
@@ -885,7 +950,35 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
                 fix="prepare both alike, with the training data's mean and spread",
             )
             return
+        if found_column := _lone_shift(x, v):
+            yield warning(
+                "check-valid-shift",
+                found_column,
+                where="valid",
+                fix="one unit and one preparation for both parts",
+            )
+            return
         start += 1
+
+
+def _lone_shift(x: Tensor, v: Tensor) -> str:
+    """Say which column of numbers is on another scale in valid, far beyond what its rows spread; or nothing."""
+    if x.ndim != 2 or not x.is_floating_point() or min(len(x), len(v)) < 50 or x.shape[1] > 512:
+        return ""
+    marks = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    a, b = torch.quantile(x.double().nan_to_num(), marks, dim=0), torch.quantile(v.double().nan_to_num(), marks, dim=0)
+    spread_a, spread_b = a[2] - a[0], b[2] - b[0]
+    for i in ((spread_a > 1e-9) & (spread_b > 1e-9)).nonzero()[:, 0].tolist():
+        ratio = float(torch.maximum(spread_a[i] / spread_b[i], spread_b[i] / spread_a[i]))
+        away = float((a[1, i] - b[1, i]).abs() / torch.maximum(spread_a[i], spread_b[i]))
+        values, counts = x[:, i].unique(return_counts=True)
+        is_filled = float(counts.max()) > 0.1 * len(x)  # with 0 after the end of a sequence, for one
+        if len(values) > 16 and not is_filled and (ratio > 4 or away > 2) and not _is_trend(x[:, i : i + 1], len(v)):
+            return (
+                f"input column {i} lies elsewhere in valid: the middle 80 % is {float(a[0, i]):.3g} to "
+                f"{float(a[2, i]):.3g} in train and {float(b[0, i]):.3g} to {float(b[2, i]):.3g} in valid"
+            )
+    return ""
 
 
 def _channels(x: Tensor) -> Tensor:
@@ -957,6 +1050,11 @@ def split_classes(s: Subject) -> Iterator[Finding]:
         p, q = (torch.bincount(y, minlength=size).double() / len(y) for y in (a, b))
         distance = float((p - q).abs().sum() / 2)
         noise = float((p * (1 - p) / len(b)).sqrt().sum() / 2)
+        table = both[0]
+        if distance > 0.3 and len(table) == len(a) and table.inputs:  # rows that were repeated on purpose count once
+            _, first = np.unique(table.hashes.numpy(), return_index=True)
+            once = torch.bincount(a[torch.from_numpy(first)], minlength=size).double()
+            distance = min(distance, float((once / once.sum() - q).abs().sum() / 2))
         if distance > 0.3 and distance > 5 * noise:
             yield warning(
                 "check-split-classes",
@@ -1027,7 +1125,11 @@ def target_cast(s: Subject) -> Iterator[Finding]:
             return
     values, counts = y.reshape(-1).unique(return_counts=True)
     share = float(counts.max() / counts.sum())
-    if is_whole and share > 0.6 and 1 < len(values) <= 4 and y[0].numel() == 1 and set(values.tolist()) != {0.0, 1.0}:
+    is_cut = (
+        share > 0.55 and float(values[counts.argmax()]) == 0 and -5 <= float(values.min()) < 0 < float(values.max())
+    )
+    is_few = share > 0.6 and 1 < len(values) <= 4 and set(values.tolist()) != {0.0, 1.0}
+    if is_whole and y[0].numel() == 1 and (is_few or (is_cut and float(values.max()) <= 5)):
         yield warning(
             "check-target-cast",
             f"{share:.0%} of the targets are {float(values[counts.argmax()]):g}, and all are whole numbers",

@@ -317,7 +317,13 @@ def future_leak(s: Subject) -> Iterator[Finding]:
     if gradient is None:
         return
     # where time runs: the second axis, or in (N, C, T) the last
-    shares = {t: _share(x.narrow(t, 1, x.shape[t] - 1), y.narrow(t, 0, y.shape[t] - 1)) for t in range(1, y.ndim)}
+    shares = {
+        t: _share(x.narrow(t, 1, x.shape[t] - 1), y.narrow(t, 0, y.shape[t] - 1))
+        for t in range(1, y.ndim)
+        if x.shape[t] > 2
+    }
+    if not shares:
+        return
     time = max(shares, key=lambda t: shares[t]) if y.is_floating_point() else 1
     equal, shifted, length = _share(x, y), shares[time], y.shape[time]
     axis = time if out.shape == y.shape else next((i for i in (1, 2) if out.shape[i] == length), None)
@@ -426,12 +432,14 @@ def mask(s: Subject) -> Iterator[Finding]:
     ]
     if not masks and not lengths:
         return
+    is_padding = places is not None or not masks
     if lengths and not masks:
         places = torch.arange(length) >= lengths[0][:, None]
     elif masks:
         flag = masks[0].bool()
         tail = (~flag).long().flip(1).cumprod(1).flip(1).bool()
         head = flag.long().flip(1).cumprod(1).flip(1).bool()
+        is_padding = is_padding or bool((tail == ~flag).all()) or bool((head == flag).all())
         by_flag = (
             ~flag
             if float((~flag).double().mean()) <= float(flag.double().mean()) or bool((tail == ~flag).all())
@@ -459,6 +467,8 @@ def mask(s: Subject) -> Iterator[Finding]:
     if out is not None and out.ndim >= 3 and out.shape[0] == n and out.shape[2] == length and keep is None:
         return
     changed = [_differs_at(a, b, keep) for b in moved]
+    if not is_padding and not all(changed):
+        return  # drawn positions, of which no shape says what True means: used is all that it can be
     if changed[0]:
         what = "and not with what stands in real positions" if not changed[1] else "as if no mask were there"
         yield error(

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,15 @@ def _few(names: list[str], most: int = 5) -> str:
 def unregistered(s: Subject) -> Iterator[Finding]:
     """Layers or weights in a plain list, dict or tensor, which parameters() does not see: not trained, not saved."""
     fix = "hold layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
+    made = _made_of_parameters(s.module)
+    if made:
+        yield error(
+            "check-unregistered",
+            f"{made[0]} is computed from a parameter that the module does not hold: no optimizer moves it",
+            where=_few(made),
+            fix="nn.Parameter(tensor.float()): change the type first, and wrap last",
+        )
+        return
     if not s.has_loss:
         return
     module = s.train_pass.module
@@ -56,6 +66,24 @@ def unregistered(s: Subject) -> Iterator[Finding]:
             where=_few(found),
             fix=fix,
         )
+
+
+def _made_of_parameters(module: nn.Module) -> list[str]:
+    """Return attributes that hold the result of an operation on a parameter of nobody: `nn.Parameter(x).float()`."""
+    own = {id(parameter) for parameter in module.parameters()}
+    found = []
+    for name, part in module.named_modules():
+        for key, value in vars(part).items():
+            node = value.grad_fn if isinstance(value, Tensor) else None
+            for _ in range(3):  # a conversion or two, and not what forward has computed
+                if node is None or len(node.next_functions) != 1:
+                    break
+                node = node.next_functions[0][0]
+                leaf = getattr(node, "variable", None)
+                if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
+                    found.append(f"{name}.{key}" if name else key)
+                    break
+    return found
 
 
 def _hidden(module: nn.Module) -> dict[str, Tensor]:
@@ -179,15 +207,37 @@ def shared_layer(s: Subject) -> Iterator[Finding]:
                 places.setdefault(id(child), []).append(key)
         for keys in places.values():
             if len(keys) > 1:
-                layer = type(part._modules[keys[0]]).__name__
+                kind = type(part._modules[keys[0]]).__name__
                 yield warning(
                     "check-shared-layer",
-                    f"one {layer} stands {len(keys)} times in the {type(part).__name__} (places {_few(keys)}), so "
+                    f"one {kind} stands {len(keys)} times in the {type(part).__name__} (places {_few(keys)}), so "
                     "those share their weights",
                     where=name,
                     fix="make each: [make_layer() for _ in range(n)]",
                 )
                 return
+    holders: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, part in s.module.named_modules():
+        for key, child in part._modules.items():
+            if child is not None and any(True for _ in child.parameters()):
+                holders.setdefault(id(child), []).append((f"{name}.{key}" if name else key, part))
+    for places_of in holders.values():
+        name, owner = places_of[0]
+        layer: nn.Module | None = owner._modules[name.rpartition(".")[2]]
+        if len(places_of) < 2 or len({type(part) for _, part in places_of}) > 1 or layer is None:
+            continue
+        is_default = any(
+            parameter.default is layer for parameter in inspect.signature(type(owner).__init__).parameters.values()
+        )
+        if is_default or isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            yield warning(
+                "check-shared-layer",
+                f"one {type(layer).__name__} is part of {len(places_of)} {type(owner).__name__}s, which so share its "
+                f"weights{': it is the default of an argument, made once' if is_default else ''}",
+                where=_few([place for place, _ in places_of]),
+                fix="make one for each, in __init__",
+            )
+            return
 
 
 @rule("check-frozen", "module")
@@ -298,6 +348,16 @@ def batch_norm(s: Subject) -> Iterator[Finding]:
             return
     loader = None if s.rows is None else s.rows.loader
     training = [name for name, part in norms if part.training]
+    if training and loader is not None and s.rows is not None and not loader.drop_last and loader.batch_size:
+        size = loader.batch_size
+        if size > 1 and s.rows.n > size and s.rows.n % size == 1 and _values_a_row(s, training) < 32:
+            yield warning(
+                "check-batch-norm",
+                f"the last batch of {s.rows.n} rows by {size} has one row, over which batch norm takes its statistics",
+                where=training[0],
+                fix="drop_last=True for training",
+            )
+            return
     if training and loader is not None and loader.batch_size == 1:
         yield warning(
             "check-batch-norm",
@@ -305,6 +365,18 @@ def batch_norm(s: Subject) -> Iterator[Finding]:
             where=training[0],
             fix="a larger batch_size, or GroupNorm or LayerNorm",
         )
+
+
+def _values_a_row(s: Subject, names: list[str]) -> float:
+    """Return the fewest values of one row and channel that a batch norm takes its statistics over."""
+    if not s.can_run:
+        return math.inf
+    seen = [
+        args[0].numel() / max(args[0].shape[0] * args[0].shape[1], 1)
+        for name, _, args, _ in s.eval_pass.trace.entered
+        if name in names and args and isinstance(args[0], Tensor) and args[0].ndim > 1
+    ]
+    return min(seen, default=math.inf)
 
 
 @rule(
@@ -504,6 +576,16 @@ def unused(s: Subject) -> Iterator[Finding]:
             fix="use their result, or take them out",
         )
         return
+    for name in silent_layers:
+        twin = _called_in_its_place(passed, name) if name not in called else None
+        if twin is not None:
+            yield warning(
+                "check-unused",
+                f"{twin} is called twice where {name}, which is like it, is never called",
+                where=name,
+                fix=f"call {name} the second time, or take it out",
+            )
+            return
     never = [name for name in silent_layers if name not in called and not _is_optional(s.module, name, called=False)]
     if never:
         yield warning(
@@ -512,6 +594,25 @@ def unused(s: Subject) -> Iterator[Finding]:
             where=_few(never),
             fix="call them in forward, or take them out",
         )
+
+
+def _called_in_its_place(passed: Passed, name: str) -> str | None:
+    """Return a layer beside `name`, of the same make, that runs several times where its owner runs once."""
+    owner, _, key = name.rpartition(".")
+    parent = passed.module.get_submodule(owner) if owner else passed.module
+    counts = Counter(entered for entered, *_ in passed.trace.entered)
+    if isinstance(parent, nn.Sequential | nn.ModuleList | nn.ModuleDict) or counts[owner] != 1:
+        return None
+    layer = parent._modules[key]
+    assert layer is not None
+    shapes = [p.shape for p in layer.parameters()]
+    for other, child in parent._modules.items():
+        path = f"{owner}.{other}" if owner else other
+        if child is None or other == key or type(child) is not type(layer) or counts[path] < 2:
+            continue
+        if shapes and [p.shape for p in child.parameters()] == shapes:
+            return path
+    return None
 
 
 def _is_used_elsewhere(passed: Any, names: list[str]) -> bool:
@@ -622,7 +723,10 @@ def linear_network(s: Subject) -> Iterator[Finding]:
                 continue
             # where one part ends and another begins (encoder, decoder) a linear code between them may be meant
             parents = {name.rpartition(".")[0] for name in (first_name, name)}
-            say = note if len(parents) == 2 and "" not in parents else warning
+            apart = len(parents) == 2 and not any(
+                parent and name.startswith(f"{parent}.") and first_name.startswith(f"{parent}.") for parent in parents
+            )
+            say = note if apart and (parents != {""}) and _ends_a_part(passed, first_name) else warning
             yield say(
                 "check-linear-network",
                 f"{first_name} ({first.in_features} to {first.out_features}) is followed by {name} "
@@ -639,7 +743,8 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         getattr(part, "groups", 1) > 1 for _, part, _, _ in weighted
     ):
         return
-    if any(call.name in _BENDS for call in passed.trace.calls):
+    taken_up = {id(x) for call in passed.trace.calls for x in call.tensors} | {id(x) for x in leaves(passed.outputs)}
+    if any(call.name in _BENDS and id(call.output) in taken_up for call in passed.trace.calls):
         return
     if _is_additive(s):
         yield warning(
@@ -648,6 +753,13 @@ def linear_network(s: Subject) -> Iterator[Finding]:
             where=", ".join(name for name, *_ in weighted[:4]),
             fix=fix,
         )
+
+
+def _ends_a_part(passed: Passed, name: str) -> bool:
+    """Whether a layer is the last of a part of the module: what the part gives is what the layer gives."""
+    owner, result = name.rpartition(".")[0], passed.trace.results.get(name)
+    given = passed.trace.results.get(owner) if owner else None
+    return given is not None and given is result
 
 
 def _uses(trace: Trace, name: str) -> int:
@@ -711,6 +823,12 @@ def constant_init(s: Subject) -> Iterator[Finding]:
         f"{name}.weight" if name else "weight" for name, part in s.module.named_modules() if isinstance(part, WEIGHTED)
     }
     layers |= _multiplied(s, set(equal))
+    layers |= {
+        f"{name}.{key}" if name else key
+        for name, part in s.module.named_modules()
+        if isinstance(part, nn.RNNBase | nn.RNNCellBase)
+        for key, _ in part.named_parameters(recurse=False)
+    }
     same = [name for name in equal if name in layers and _is_one_value(s.module.get_parameter(name))]
     if same:
         value = float(s.module.get_parameter(same[0]).reshape(-1)[0])
@@ -782,6 +900,24 @@ def _is_lost(s: Subject) -> bool:
     return len(spreads) > 1 and spreads[-1] < 1e-4 * spreads[0]
 
 
+def _own_gains(s: Subject) -> dict[str, float]:
+    """Return the gains of matrices that a module of the caller's own multiplies its input by: x @ w."""
+    own = {
+        id(p): (f"{name}.{key}" if name else key)
+        for name, part in s.train_pass.module.named_modules()
+        if not type(part).__module__.startswith("torch.")
+        for key, p in part.named_parameters(recurse=False)
+        if p.ndim == 2 and min(p.shape) > 2
+    }
+    found = {}
+    for call in s.train_pass.trace.calls if own else []:
+        w = call.args[1] if len(call.args) > 1 else None
+        if call.name in ("matmul", "__matmul__", "mm", "linear") and isinstance(w, Tensor) and id(w) in own:
+            fan_in = w.shape[1] if call.name == "linear" else w.shape[0]
+            found[own[id(w)]] = float(w.detach().double().std()) * math.sqrt(fan_in)
+    return found
+
+
 def _tied_gains(s: Subject) -> dict[str, float]:
     """Return the gains of embeddings that outputs are multiplied by."""
     tables = {
@@ -805,7 +941,7 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     gains = {name: found for name, part in s.module.named_modules() if (found := gain(part)) is not None}
     if not s.has_loss:
         return
-    gains |= _tied_gains(s)
+    gains |= _tied_gains(s) | _own_gains(s)
     if not gains:
         return
     fix = "torch's own initialisation, or std = sqrt(2 / fan_in) before a ReLU"
@@ -842,9 +978,12 @@ def init_scale(s: Subject) -> Iterator[Finding]:
                     fix=fix,
                 )
                 return
-    results = [(name, gains[name]) for name, part, *_ in s.train_pass.trace.entered if name in gains]
+    ends = {id(x) for x in leaves(s.train_pass.outputs)}
+    ends |= {id(call.tensors[0]) for call in s.train_pass.trace.calls if id(call.output) in ends and call.tensors}
+    heads = {name for name in gains if id(s.train_pass.trace.results.get(name)) in ends}  # small ones are usual
+    results = [(name, gains[name]) for name, *_ in s.train_pass.trace.entered if name in gains and name not in heads]
     normed = any(isinstance(part, _NORMS) for part in s.module.modules())
-    tiny = [name for name, value in results[:-1] if 0 < value < 0.02]
+    tiny = [name for name, value in (results if heads else results[:-1]) if 0 < value < 0.02]
     inner = [value for _, value in results]
     if not tiny and len(inner) > 3 and 0 < math.prod(inner) ** (1 / len(inner)) < 0.15 and _is_lost(s):
         tiny = [name for name, value in results[:-1] if value < 0.2]

@@ -149,11 +149,28 @@ def fit(work: Work, net: nn.Module, epochs: int, **more: Any) -> None:
         )  # fmt: skip
 
 
+def bare(work: Work, net: nn.Module, epochs: int) -> None:
+    """Train with nothing beside the loop: no checks, no bar, no folder."""
+    import luthier
+    from luthier.training.progress import Progress
+
+    luthier.fit(
+        net, work.train, work.valid, criterion="cross-entropy", optimizer=work.optimizer, epochs=epochs,
+        batch_size=work.batch_size, seed=0, check=False, callbacks=[Progress(quiet=True)], tune=True, **work.settings,
+    )  # fmt: skip
+
+
 def tune(work: Work, net: nn.Module, epochs: int) -> None:
     fit(work, net, epochs, tune=True)
 
 
-LOOPS: dict[str, Loop] = {"tutorial": tutorial, "expert": expert, "luthier fit": fit, "luthier tune": tune}
+LOOPS: dict[str, Loop] = {
+    "tutorial": tutorial,
+    "expert": expert,
+    "luthier fit": fit,
+    "luthier tune": tune,
+    "luthier bare": bare,
+}
 
 
 def shuffled(names: list[str], repeat: int) -> list[str]:

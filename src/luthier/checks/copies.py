@@ -74,19 +74,28 @@ def stand_in(valid: Projected, train: Projected) -> tuple[Tensor, float]:
 
 
 def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
-    """Return the share of windows `(N, T)` that are a window of the other split moved by one to `most` steps."""
+    """Return the share of windows `(N, T)` that are a window of the other split moved by one to `most` steps.
+
+    Three values in the middle of each training window are looked for in the validation windows at other places.
+    """
     length = valid.shape[1]
-    hit = torch.zeros(len(valid), dtype=torch.bool)
+    middle = length // 2 - 1
     generator = torch.Generator().manual_seed(0)
-    for k in range(1, min(most, length // 3) + 1):
-        w = torch.randn(length - k, generator=generator, dtype=torch.float64) / (length - k) ** 0.5
-        for mine, theirs in ((valid[:, k:], train[:, :-k]), (valid[:, :-k], train[:, k:])):
-            mine, theirs = mine.double(), theirs.double()
-            known, order = (theirs @ w).sort()
-            at = torch.searchsorted(known, mine @ w).clamp(max=len(known) - 1)
-            for beside in (at, (at - 1).clamp(min=0)):
-                same = ((mine - theirs[order[beside]]).abs() <= 1e-5).all(1)
-                hit |= same & (mine.std(1) > 1e-6) & (mine.diff(dim=1) != 0).double().mean(1).gt(0.5)
+    w = torch.randn(3, generator=generator, dtype=torch.float64)
+    known, order = (train[:, middle : middle + 3].double() @ w).sort()
+    hit = torch.zeros(len(valid), dtype=torch.bool)
+    reach = min(most, length // 3)
+    for k in (*range(-reach, 0), *range(1, reach + 1)):
+        start = middle + k
+        if start < 0 or start + 3 > length:
+            continue
+        at = torch.searchsorted(known, valid[:, start : start + 3].double() @ w).clamp(max=len(known) - 1)
+        for beside in (at, (at - 1).clamp(min=0)):
+            rows = ((known[beside] - valid[:, start : start + 3].double() @ w).abs() < 1e-4).nonzero()[:, 0]
+            mine, theirs = valid[rows].double(), train[order[beside[rows]]].double()
+            mine, theirs = (mine[:, k:], theirs[:, :-k]) if k > 0 else (mine[:, :k], theirs[:, -k:])
+            same = ((mine - theirs).abs() <= 1e-5).all(1) & (mine.diff(dim=1) != 0).double().mean(1).gt(0.5)
+            hit[rows] |= same
     return float(hit.double().mean())
 
 

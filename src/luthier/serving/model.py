@@ -1,12 +1,16 @@
-"""A trained module with what is known of its inputs and answers: raw data in, answers in the user's terms out."""
+"""A trained module with what is known of its inputs and answers: raw data in, answers in the user's terms out.
+
+What reads tables and images is imported where raw data is met, so that `fit` over tensors starts without it.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -17,9 +21,7 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng
 from luthier.core.schema import Schema, Task
-from luthier.data.one_row import RowEncoder, row_encoder
 from luthier.data.sources import to_tensor
-from luthier.data.tables import ReadOptions
 from luthier.errors import BundleError, DataError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import evaluate_batches, evaluating
@@ -27,9 +29,14 @@ from luthier.metrics.metrics import Confusion, Metric, as_metrics, decide, metri
 from luthier.networks.build import build
 from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
-from luthier.serving.answers import answer_frame, probabilities, row_values, values
-from luthier.serving.inputs import Piece, pieces
 from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle, without_wrapper
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from luthier.data.one_row import RowEncoder
+    from luthier.data.tables import ReadOptions
+    from luthier.serving.inputs import Piece
 
 _ROWS = 1024  # that the network sees at a time; an answer depends on it by rounding alone
 
@@ -93,7 +100,7 @@ class Model:
         parameter = next(self.module.parameters(), None)
         return torch.device("cpu") if parameter is None else parameter.device
 
-    def to(self, device: str | torch.device) -> "Model":
+    def to(self, device: str | torch.device) -> Model:
         """Move the module to a device; return the model."""
         self.module.to(find_device(device))
         return self
@@ -118,6 +125,8 @@ class Model:
         if self.schema is None:
             outputs = self._outputs(source)
             return decide(outputs, self.task) if self.task in ("multiclass", "multilabel") else outputs
+        from luthier.serving.answers import row_values, values
+
         if type(source) is dict and (lone := self._one_row(source)) is not None:
             return row_values(lone, self.schema)
         answers = [values(outputs, self.schema) for outputs, _ in self._answers(source, options, strict=True)]
@@ -138,6 +147,8 @@ class Model:
         if self.schema is None:
             outputs = self._outputs(source)
             return outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
+        from luthier.serving.answers import probabilities
+
         if type(source) is dict and (lone := self._one_row(source)) is not None:
             return probabilities(torch.from_numpy(lone)[None], self.schema).numpy()
         found: list[NDArray[Any]] = [
@@ -155,6 +166,10 @@ class Model:
         Raises:
             DataError: as `predict`.
         """
+        import polars as pl
+
+        from luthier.serving.answers import answer_frame
+
         schema = self._need_schema()
         for outputs, piece in self._answers(source, options, strict=False):
             frame = answer_frame(outputs, schema)
@@ -193,6 +208,8 @@ class Model:
                 evaluate_batches(self.module, batches, criterion=loss, metrics=as_metrics(metrics), device=self.device)
             )
             return found
+        from luthier.serving.inputs import pieces
+
         measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
         rows = 0
         for piece in pieces(source, self.schema, with_targets=True, options=options):
@@ -233,6 +250,8 @@ class Model:
         """Return the outputs for a dict of one row's values, `(K,)`, or None where it is more than that."""
         schema, module = self.schema, self.module
         if self._row is None or self._row[0] is not schema or self._row[1] is not module:
+            from luthier.data.one_row import row_encoder
+
             assert schema is not None
             self._row = (schema, module, row_encoder(schema), row_forward(module))
         _, _, encoder, forward = self._row
@@ -247,6 +266,8 @@ class Model:
         return outputs
 
     def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
+        from luthier.serving.inputs import pieces
+
         for piece in pieces(source, self._need_schema(), options=options):
             if strict and piece.errors:
                 raise next(iter(piece.errors.values()))

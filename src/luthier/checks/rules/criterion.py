@@ -581,16 +581,17 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
 @rule("check-padding-in-loss", "criterion")
 def padding_in_loss(s: Subject) -> Iterator[Finding]:
     """Padded positions count in the loss: the network learns to say the padding, and the figure looks good."""
-    if not s.has_loss or s.step is not None:
+    if not s.has_loss or s.module_batch is None:
         return
     passed, n = s.train_pass, s.n
     targets, outputs = passed.batch.targets, passed.outputs
-    if (
-        not isinstance(targets, Tensor)
-        or not isinstance(outputs, Tensor)
-        or targets.ndim < 2
-        or not outputs.is_floating_point()
-    ):
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        return
+    if s.step is not None:  # what it compares with is its own: the inputs alone tell where the padding is
+        targets = next(
+            (x for x in leaves(s.module_batch.inputs) if x.ndim > 1 and x.shape[:2] == outputs.shape[:2]), None
+        )
+    if not isinstance(targets, Tensor) or targets.ndim < 2:
         return
     if targets.shape[0] != n or outputs.ndim < 3 or outputs.shape[0] != n:
         return
@@ -598,8 +599,8 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     axis = next((axis for axis in (1, 2) if outputs.shape[axis] == length), None)
     if axis is None or length < 3:
         return
-    places = padding_of(leaves(passed.batch.inputs), n, length)
-    if places is None:
+    places = padding_of(leaves(s.module_batch.inputs), n, length)
+    if places is None and s.step is None:
         places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
     if places is None:
         return

@@ -965,15 +965,16 @@ def _lone_shift(x: Tensor, v: Tensor) -> str:
     """Say which column of numbers is on another scale in valid, far beyond what its rows spread; or nothing."""
     if x.ndim != 2 or not x.is_floating_point() or min(len(x), len(v)) < 50 or x.shape[1] > 512:
         return ""
-    marks = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    a, b = torch.quantile(x.double().nan_to_num(), marks, dim=0), torch.quantile(v.double().nan_to_num(), marks, dim=0)
-    spread_a, spread_b = a[2] - a[0], b[2] - b[0]
-    for i in ((spread_a > 1e-9) & (spread_b > 1e-9)).nonzero()[:, 0].tolist():
-        ratio = float(torch.maximum(spread_a[i] / spread_b[i], spread_b[i] / spread_a[i]))
-        away = float((a[1, i] - b[1, i]).abs() / torch.maximum(spread_a[i], spread_b[i]))
+    marks = torch.tensor([0.1, 0.5, 0.9])
+    a, b = (torch.quantile(part[:1000].float().nan_to_num(), marks, dim=0) for part in (x, v))
+    spread_a, spread_b = (a[2] - a[0]).clamp(min=1e-9), (b[2] - b[0]).clamp(min=1e-9)
+    ratio = torch.maximum(spread_a / spread_b, spread_b / spread_a)
+    away = (a[1] - b[1]).abs() / torch.maximum(spread_a, spread_b)
+    is_number = (spread_a > 1e-9) & (spread_b > 1e-9)
+    for i in (is_number & ((ratio > 4) | (away > 2))).nonzero()[:, 0].tolist():
         values, counts = x[:, i].unique(return_counts=True)
         is_filled = float(counts.max()) > 0.1 * len(x)  # with 0 after the end of a sequence, for one
-        if len(values) > 16 and not is_filled and (ratio > 4 or away > 2) and not _is_trend(x[:, i : i + 1], len(v)):
+        if len(values) > 16 and not is_filled and not _is_trend(x[:, i : i + 1], len(v)):
             return (
                 f"input column {i} lies elsewhere in valid: the middle 80 % is {float(a[0, i]):.3g} to "
                 f"{float(a[2, i]):.3g} in train and {float(b[0, i]):.3g} to {float(b[2, i]):.3g} in valid"

@@ -15,6 +15,9 @@ from luthier.checks.rules import evaluation as _evaluation
 from luthier.checks.rules import mixing as _mixing
 from luthier.checks.rules import module as _module
 from luthier.checks.rules import optimizer as _optimizer
+from luthier.checks.rules import reading as _reading
+from luthier.checks.rules import splits as _splits
+from luthier.checks.rules import start as _start
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 from luthier.core.names import did_you_mean
@@ -22,15 +25,11 @@ from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError
 
 _log = logging.getLogger("luthier")
-_ALL = (
-    _augmentation,
-    _criterion,
-    _data,
-    _evaluation,
-    _mixing,
-    _module,
-    _optimizer,
-)  # each registers its rules when imported
+_ORDER = (  # of what is said first: each registers its rules when imported
+    _criterion, _data, _splits, _reading, _augmentation, _evaluation, _mixing, _module, _start, _optimizer,
+)  # fmt: skip
+_PLACES = {part.__name__: i for i, part in enumerate(_ORDER)}
+RULES.sort(key=lambda item: _PLACES[item.look.__module__])
 _RANK = {"error": 0, "warning": 1, "note": 2}
 MARK = "luthier_ignore"
 

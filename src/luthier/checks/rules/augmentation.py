@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from luthier.checks.rows import Table
 from luthier.checks.rule import rule, warning
-from luthier.checks.rules.data import kept, tree_differs
+from luthier.checks.rules.reading import kept, tree_differs
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 

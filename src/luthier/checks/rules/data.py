@@ -1,52 +1,39 @@
-"""A pass over the data: what stands in it, what stands in it twice, and how it is served."""
+"""A pass over the data: what stands in it, what stands in it twice."""
 
-import copy
-import inspect
-import math
-import random
 from collections.abc import Iterator
-from itertools import islice
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import SequentialSampler, WeightedRandomSampler, default_collate
+from torch.utils.data import WeightedRandomSampler
 
-from luthier.checks.copies import Projected, share_moved, share_of_near, stand_in
 from luthier.checks.rows import Rows, Table
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, WEIGHTED, Subject
 from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
-from luthier.core.rng import (
-    GENERATORS,
-    find_generators,
-    generator_states,
-    get_rng_state,
-    kept_rng,
-    put_generators_back,
-    seed_all,
-)
-from luthier.data.sources import TensorSource
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+
+
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, -1e6, 1e6, -32768.0, 32767.0)
 
 
-def _table(s: Subject) -> Table | None:
+def table_of(s: Subject) -> Table | None:
+    """Return the training rows looked at."""
     return None if s.rows is None else s.rows.table
 
 
-def _both(s: Subject) -> tuple[Table, Table] | None:
-    train, valid = _table(s), None if s.valid_rows is None else s.valid_rows.table
+def both_tables(s: Subject) -> tuple[Table, Table] | None:
+    """Return the rows looked at in training and validation, where their inputs are alike in shape."""
+    train, valid = table_of(s), None if s.valid_rows is None else s.valid_rows.table
     if train is None or valid is None or not train.inputs or train.features.shape[1] != valid.features.shape[1]:
         return None
     return train, valid
 
 
-def _numbers(rows: list[int], table: Table) -> str:
+def row_numbers(rows: list[int], table: Table) -> str:
+    """Say which rows of the data these places of a table are."""
     shown = ", ".join(str(table.numbers[i]) for i in rows[:5])
     return f"row{'s' if len(rows) > 1 else ''} {shown}" + ("…" if len(rows) > 5 else "")
 
@@ -74,7 +61,7 @@ def not_finite(s: Subject) -> Iterator[Finding]:
                 yield say(
                     "check-data-not-finite",
                     f"{len(bad)} of {len(table)} rows looked at in {name} have NaN or infinite {what}",
-                    where=_numbers(bad, table),
+                    where=row_numbers(bad, table),
                     fix="fill or leave out those rows; mask them in the loss",
                 )
                 return
@@ -94,7 +81,7 @@ def _is_taken_care_of(s: Subject, rows: Rows, numbers: list[int]) -> bool:
 
 
 def _sentinels(s: Subject) -> Iterator[Finding]:
-    table = _table(s)
+    table = table_of(s)
     if table is None or len(table) < 32 or s.first_is_norm:
         return
     parts = [("input column", x) for x in table.inputs if x.ndim == 2 and x.is_floating_point()]
@@ -120,7 +107,7 @@ def _sentinels(s: Subject) -> Iterator[Finding]:
                         "check-data-not-finite",
                         f"{count} of {len(column)} rows have {value:g} in {what} {i}, "
                         f"{gap / max(spread, 1e-9):.0f} spreads away from all others: a mark for missing?",
-                        where="" if what == "input channel" else _numbers(hit.nonzero().reshape(-1).tolist(), table),
+                        where="" if what == "input channel" else row_numbers(hit.nonzero().reshape(-1).tolist(), table),
                         fix="read it as missing, then fill it or leave it out",
                     )
                     return
@@ -220,7 +207,7 @@ def _norm_follows(s: Subject, name: str) -> bool:
 @rule("check-overflow", "data")
 def overflow(s: Subject) -> Iterator[Finding]:
     """Images that have wrapped round at 255: dark where they should be brightest."""
-    table = _table(s)
+    table = table_of(s)
     for x in [] if table is None else table.inputs:
         for signal, axes, what in _signals(x):
             low, high = float(signal.min()), float(signal.max())
@@ -272,7 +259,7 @@ def _jumps(v: Tensor, axis: int = -1) -> float:
 @rule("check-label-leak", "data")
 def label_leak(s: Subject) -> Iterator[Finding]:
     """One column of the inputs is the target in other clothes."""
-    table = _table(s) if s.step is None else None  # what a step does with the targets is its own
+    table = table_of(s) if s.step is None else None  # what a step does with the targets is its own
     if table is None or table.targets is None or len(table) < 40 or not 3 <= table.features.shape[1] <= 4096:
         return
     if any(x.ndim > 2 for x in table.inputs) or table.targets.numel() != len(table):
@@ -314,81 +301,6 @@ def label_leak(s: Subject) -> Iterator[Finding]:
         )
 
 
-@rule("check-split-overlap", "data")
-def split_overlap(s: Subject) -> Iterator[Finding]:
-    """Rows of the validation data that stand in the training data too, or nearly so."""
-    both = _both(s)
-    if both is None or s.rows is None:
-        return
-    table, held = both
-    middle, scale = table.features.nan_to_num().mean(0), table.features.nan_to_num().std(0).nan_to_num()
-    scale = torch.where(scale > 0, scale, 1.0)
-    source = s.rows.source if s.rows.is_in_memory else None
-    whole = table.inputs
-    if isinstance(source, TensorSource):  # all rows, where they are, and not only those looked at
-        whole = list(source.inputs.values() if isinstance(source.inputs, dict) else source.inputs)
-    train, valid = Projected(whole, middle, scale), Projected(held.inputs, middle, scale)
-    hit, doubled = stand_in(valid, train)
-    share = float(hit.double().mean())
-    fix = "split before augmenting or copying, and drop duplicates first; keep the rows of one source in one part"
-    is_ids = all(not x.is_floating_point() for x in table.inputs)  # a few numbers from small ranges meet by chance
-    by_chance = 0.0 if not is_ids and not _is_coarse(table) else 3 * doubled
-    if share > (0.1 if is_ids else 0.01) and share > by_chance and int(hit.sum()) >= 2:
-        yield warning(
-            "check-split-overlap",
-            f"{share:.0%} of the validation rows looked at stand in the training data ({doubled:.0%} of its own "
-            "rows stand there twice)",
-            where=_numbers(hit.nonzero().reshape(-1).tolist(), held) + " of valid",
-            fix=fix,
-        )
-        return
-    for x, v in zip(whole, held.inputs, strict=False):
-        if not x.is_floating_point() or x.ndim > 3 or min(x.shape[1:], default=0) < 1 or x[0].numel() > 4096:
-            continue
-        if len(x[:200].unique()) < max(64, x[:200].numel() // 50):  # few values meet by chance
-            continue
-        for a, b in _series_of(x[:20_000], v):
-            moved = share_moved(b, a)
-            if moved > 0.3:
-                yield warning(
-                    "check-split-overlap",
-                    f"{moved:.0%} of the validation windows are training windows moved by a few steps: they share "
-                    "nearly all their values",
-                    where="valid",
-                    fix="split by time before cutting windows, or leave a window's length between the parts",
-                )
-                return
-    near = 0.0 if _is_coarse(table) else share_of_near(valid, train)
-    if near > 0.05:
-        yield warning(
-            "check-split-overlap",
-            f"{near:.0%} of the validation rows have a near copy in the training data, far closer than rows lie to "
-            "each other",
-            where="valid",
-            fix=fix,
-        )
-
-
-def _series_of(x: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return what may be windows over time, `(N, T)`, of both parts: rows, or the first channel of sequences."""
-    if x.ndim == 2:
-        found = [(x, v)]
-    elif x.ndim == 3:
-        found = [(x[:, :, 0], v[:, :, 0]), (x[:, 0], v[:, 0])]
-    else:
-        found = []
-    return [(a, b) for a, b in found if a.shape[1] == b.shape[1] >= 6]
-
-
-def _is_coarse(train: Table) -> bool:
-    """Whether rows are near each other by nature: few, of few columns, or of few values in most columns."""
-    if not all(x.is_floating_point() for x in train.inputs) or len(train) < 20 or train.features.shape[1] < 3:
-        return True
-    x = train.features.nan_to_num()[:500]
-    columns = range(0, x.shape[1], max(1, x.shape[1] // 32))
-    return sum(len(x[:, i].unique()) > 32 for i in columns) < len(columns) / 2
-
-
 @rule(
     "check-duplicates",
     "data",
@@ -402,7 +314,7 @@ def _is_coarse(train: Table) -> bool:
 )
 def duplicates(s: Subject) -> Iterator[Finding]:
     """Most training rows are copies of others: the dataset returns the same items again."""
-    table = _table(s)
+    table = table_of(s)
     if table is None or len(table) < 32 or not table.inputs:
         return
     unique = len(table.hashes.unique()) / len(table)
@@ -427,7 +339,7 @@ def duplicates(s: Subject) -> Iterator[Finding]:
 @rule("check-labels-misaligned", "data")
 def labels_misaligned(s: Subject) -> Iterator[Finding]:
     """Targets that have nothing to do with their inputs in train, and do when shifted, or in valid."""
-    table = _table(s) if s.step is None else None
+    table = table_of(s) if s.step is None else None
     if table is None or table.targets is None or len(table) < 60 or s.rows is None or not table.inputs:
         return
     if len(table) != s.rows.n:  # neighbours are to be neighbours
@@ -457,7 +369,7 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
             fix=fix,
         )
         return
-    both = _both(s)
+    both = both_tables(s)
     if both is None or both[1].targets is None or len(both[1]) < 50:
         return
     valid_y = _scored(both[1])
@@ -521,89 +433,8 @@ def _probe(x: Tensor, y: Tensor, seed: int = 0) -> float | None:
     return best
 
 
-@rule("check-not-shuffled", "data")
-def not_shuffled(s: Subject) -> Iterator[Finding]:
-    """The training loader goes through sorted classes in order: each batch is nearly of one class."""
-    loader = None if s.rows is None else s.rows.loader
-    batches_of = None if loader is None else loader.batch_sampler
-    if s.rows is None or batches_of is None:
-        return
-    if type(batches_of) is not torch.utils.data.BatchSampler or not type(batches_of.sampler).__module__.startswith(
-        "torch."
-    ):
-        yield from _own_batches(s.rows, batches_of)
-        return
-    if not isinstance(batches_of.sampler, SequentialSampler):
-        return
-    size, n = batches_of.batch_size, s.rows.n
-    y = _targets_in_order(s.rows)
-    if y is None or len(y) < 40:
-        return
-    size = max(size, 8)
-    batches = [y[i : i + size] for i in range(0, len(y) - size + 1, size)]
-    if len(batches) < 2:
-        return
-    fix = "DataLoader(…, shuffle=True) for training"
-    if not y.is_floating_point():
-        whole = _entropy(y)
-        mean = float(np.mean([_entropy(part) for part in batches]))
-        chance = float(
-            np.mean(
-                [
-                    _entropy(part[torch.randperm(len(part))])
-                    for part in y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))][
-                        : len(batches) * size
-                    ].split(size)
-                ]
-            )
-        )
-        if whole > 0.2 and mean < 0.5 * chance:
-            yield error(
-                "check-not-shuffled",
-                f"batches hold {math.exp(mean):.1f} classes on average where shuffled ones hold "
-                f"{math.exp(chance):.1f}, and the loader does not shuffle ({n} rows in order)",
-                where="train",
-                fix=fix,
-            )
-        return
-    steps = y.reshape(-1).double().diff()
-    if bool((steps >= 0).all()) or bool((steps <= 0).all()):
-        yield warning(
-            "check-not-shuffled",
-            f"the {len(y)} targets looked at are sorted, and the loader does not shuffle",
-            where="train",
-            fix=fix,
-        )
-
-
-def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
-    """Look at the batches that a sampler of the caller's own makes, drawn from a copy."""
-    y = _targets_in_order(rows)
-    if y is None or y.is_floating_point() or len(y) < rows.n or len(y) < 40:
-        return
-    try:
-        with kept_rng():
-            seed_all(0)
-            batches = [torch.as_tensor(list(found)) for found in islice(iter(copy.deepcopy(sampler)), 40)]
-    except Exception:
-        return
-    batches = [numbers for numbers in batches if numbers.ndim == 1 and len(numbers) >= 8]
-    if len(batches) < 3 or any(int(numbers.max()) >= len(y) for numbers in batches):
-        return
-    mean = float(np.mean([_entropy(y[numbers]) for numbers in batches]))
-    drawn = torch.randint(len(y), (len(batches), len(batches[0])), generator=torch.Generator().manual_seed(0))
-    chance = float(np.mean([_entropy(y[numbers]) for numbers in drawn]))
-    if math.exp(mean) < 1.5 and math.exp(chance) > 1.25 * math.exp(mean):
-        yield error(
-            "check-not-shuffled",
-            f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
-            f"{math.exp(chance):.1f}",
-            where="train",
-            fix="draw the order of the samples, and not that of the batches alone",
-        )
-
-
-def _targets_in_order(rows: Rows) -> Tensor | None:
+def targets_in_order(rows: Rows) -> Tensor | None:
+    """Return targets of one number a row, in the order of the data: all of them in memory, else the first 512."""
     if rows.is_in_memory:
         y = rows.source.targets if rows.source is not None else None
     elif rows.table is not None:
@@ -627,16 +458,10 @@ def _targets_in_order(rows: Rows) -> Tensor | None:
     return y
 
 
-def _entropy(y: Tensor) -> float:
-    share = torch.bincount(y - y.min()).double() / len(y)
-    share = share[share > 0]
-    return float(-(share * share.log()).sum())
-
-
 @rule("check-imbalance", "data")
 def imbalance(s: Subject) -> Iterator[Finding]:
     """Nearly all training rows are of one class, and nothing weighs the others up."""
-    table = _table(s)
+    table = table_of(s)
     if table is None or s.rows is None or len(table) < 50:
         return
     y = table.classes
@@ -683,306 +508,8 @@ def imbalance(s: Subject) -> Iterator[Finding]:
         )
 
 
-@rule("check-valid-random", "data")
-def valid_random(s: Subject) -> Iterator[Finding]:
-    """Validation samples are another at each reading: augmented, or drawn."""
-    rows = s.valid_rows
-    if rows is None or rows.dataset is None:
-        return
-    numbers = rows.spread(8)
-    try:
-        first, second, again = (_collated(rows, numbers, seed) for seed in (0, 1, 0))
-    except Exception:
-        return
-    if tree_differs(first, second) and not tree_differs(first, again):
-        yield warning(
-            "check-valid-random",
-            "reading the same validation samples twice gives two results: the figure of each epoch is over other data",
-            where="valid",
-            fix="a dataset without random transforms for validation",
-        )
-
-
-def _collated(rows: Rows, numbers: list[int], seed: int) -> Any:
-    """Return samples as the loader's collation makes a batch of them, drawn with a seed."""
-    items = kept(rows.items(numbers, seed))
-    if rows.collate is default_collate:
-        return items
-    with kept_rng():
-        seed_all(seed)
-        return kept(rows.collate(items))
-
-
-def tree_differs(a: Any, b: Any) -> bool:
-    """Whether two samples, or lists of them, are not the same."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
-        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
-    if isinstance(a, dict) and isinstance(b, dict):
-        return any(tree_differs(a[key], b.get(key)) for key in a)
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) != len(b) or any(tree_differs(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, int | float | str | bool | np.generic):
-        return bool(a != b and a == a)
-    return False
-
-
-@rule("check-data-changed", "data", hides=["check-valid-random", "check-repeated-draws", "check-duplicates"])
-def data_changed(s: Subject) -> Iterator[Finding]:
-    """Reading a sample changes it: the same number gives another sample the next time, with the same random numbers."""
-    for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
-        if rows is None or rows.dataset is None:
-            continue
-        try:
-            first = kept(rows.items(rows.spread(4), 0))
-            rows.items(rows.spread(4), 1)  # what this writes over stays
-            second = rows.items(rows.spread(4), 0)
-        except Exception:
-            continue
-        if tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
-            yield error(
-                "check-data-changed",
-                f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
-                "is stored",
-                where=name,
-                fix="copy before changing: x = self.x[i].clone(), and no operations in place",
-            )
-            return
-
-
-def _closed_over(dataset: Any) -> list[Any]:
-    """Return the generators that functions of a dataset hold, as a closure or a global: these move at each reading."""
-    found: list[Any] = []
-    for value in list(vars(dataset).values()) if hasattr(dataset, "__dict__") else []:
-        if inspect.isfunction(value):
-            held = inspect.getclosurevars(value)
-            found += [x for x in (*held.nonlocals.values(), *held.globals.values()) if isinstance(x, GENERATORS)]
-    return found
-
-
-def kept(value: Any) -> Any:
-    """Return a copy of a sample's tensors and arrays."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: kept(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [kept(item) for item in value] if not hasattr(value, "_fields") else value
-    return value
-
-
-@rule("check-repeated-draws", "data")
-def repeated_draws(s: Subject) -> Iterator[Finding]:
-    """A dataset that seeds its random numbers at each reading, or whose own generator every worker copies."""
-    rows = s.rows
-    if rows is None or rows.dataset is None:
-        return
-    with kept_rng():
-        ends = []
-        for seed in (11, 12):
-            seed_all(seed)
-            before = get_rng_state()
-            try:
-                rows.read_from[rows.spread(2)[0]]
-            except Exception:
-                return
-            ends.append((before, get_rng_state()))
-    for key, where in (("torch", "torch.manual_seed"), ("numpy", "np.random.seed"), ("python", "random.seed")):
-        starts = [_plain(before[key]) for before, _ in ends]
-        after = [_plain(state[key]) for _, state in ends]
-        if after[0] == after[1] and after[0] != starts[0] and starts[0] != starts[1]:
-            yield error(
-                "check-repeated-draws",
-                f"reading a sample seeds the global generator ({where}): every sample and epoch gets the same "
-                "random numbers",
-                where="train",
-                fix="seed once before training, never in __getitem__",
-            )
-            return
-    if _seeds_alike(rows):
-        yield error(
-            "check-repeated-draws",
-            "samples are drawn anew with one fixed seed at each reading: all get the same noise",
-            where="train",
-            fix="make the generator once, in __init__ or the worker, and keep it",
-        )
-        return
-    table = rows.table
-    for x in [] if table is None or table.targets is None else table.inputs:
-        y = table.targets if table is not None else None
-        if y is None or x.shape != y.shape or not x.is_floating_point() or len(x) < 16:
-            continue
-        noise = (x - y).reshape(len(x), -1).double()  # (N, D)
-        if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
-            yield error(
-                "check-repeated-draws",
-                f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
-                "was drawn once",
-                where="train",
-                fix="draw anew in __getitem__",
-            )
-            return
-    own = find_generators(rows.read_from)
-    workers = 0 if rows.loader is None else rows.loader.num_workers
-    if own and workers > 1 and rows.loader is not None and rows.loader.worker_init_fn is None:
-        states = generator_states(own)
-        with kept_rng():
-            rows.read_from[0]
-            moved = [path for path, state in generator_states(own).items() if _plain(state) != _plain(states[path])]
-        put_generators_back(own, states)
-        if moved:
-            yield warning(
-                "check-repeated-draws",
-                f"each of the {workers} workers has a copy of the dataset's own generator, and draws the same numbers",
-                where=moved[0],
-                fix="seed it in worker_init_fn from torch.initial_seed(), or draw from torch's global generator",
-            )
-
-
-def _plain(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.numpy().tobytes()
-    if isinstance(state, np.ndarray):
-        return state.tobytes()
-    if isinstance(state, tuple | list):
-        return tuple(_plain(item) for item in state)
-    if isinstance(state, dict):
-        return tuple((key, _plain(item)) for key, item in state.items())
-    return state
-
-
-def _seeds_alike(rows: Rows) -> bool:
-    """Whether reading two samples makes a generator with the same seed for each."""
-    seeds: list[list[Any]] = []
-
-    def hears(make: Any) -> Any:
-        if isinstance(make, type):  # stays a type: NumPy itself asks what is one
-
-            class Heard(make):  # type: ignore[misc]
-                def __init__(self, *args: Any, **kwargs: Any) -> None:
-                    seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
-                    super().__init__(*args, **kwargs)
-
-            return Heard
-
-        def made(*args: Any, **kwargs: Any) -> Any:
-            seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
-            return make(*args, **kwargs)
-
-        return made
-
-    class Generator(torch.Generator):
-        def manual_seed(self, seed: int) -> Any:
-            seeds[-1].append(("manual_seed", seed))
-            return super().manual_seed(seed)
-
-    kind: Any = torch.Generator
-    places = [(np.random, "default_rng"), (np.random, "RandomState"), (random, "Random")]
-    kept = [getattr(place, name) for place, name in places]
-    numbers = rows.spread(3)
-    try:
-        for (place, name), make in zip(places, kept, strict=True):
-            setattr(place, name, hears(make))
-        setattr(torch, "Generator", Generator)  # noqa: B010  (a type, to mypy)
-        with kept_rng():
-            for number in numbers:
-                seeds.append([])
-                rows.read_from[number]
-    except Exception:
-        return False
-    finally:
-        for (place, name), make in zip(places, kept, strict=True):
-            setattr(place, name, make)
-        setattr(torch, "Generator", kind)  # noqa: B010
-    given = [[seed for seed in found if "()" not in seed] for found in seeds]
-    return len(numbers) > 1 and bool(given[0]) and all(found == given[0] for found in given)
-
-
-@rule("check-valid-shift", "data", hides=["check-split-overlap"])
-def valid_shift(s: Subject) -> Iterator[Finding]:
-    """Validation inputs on another scale than training inputs: prepared in another way."""
-    both = _both(s)
-    if both is None or len(both[0]) < 20 or len(both[1]) < 20:
-        return
-    if (found := _other_numbering(*both)) is not None:
-        yield warning(
-            "check-valid-shift",
-            f"{found[0]:.0%} of the tokens in valid are others than in train, of {found[1]}, and as frequent under "
-            "other numbers: a vocabulary built anew?",
-            where="valid",
-            fix="build the vocabulary from the training data, and use it for both",
-        )
-        return
-    start = 0
-    for x, v in zip(both[0].inputs, both[1].inputs, strict=False):
-        if not x.is_floating_point() and x.dtype != torch.uint8:
-            continue
-        a, b = _channels(x), _channels(v)
-        if a.shape[1] != b.shape[1]:
-            continue
-        std_a, std_b = a.std(0).clamp(min=1e-9), b.std(0).clamp(min=1e-9)
-        use = (a.std(0) > 1e-6) | (b.std(0) > 1e-6)
-        if not bool(use.any()):
-            continue
-        shift = ((a.mean(0) - b.mean(0)).abs() / torch.maximum(std_a, std_b))[use]
-        ratio = (std_b / std_a)[use]
-        n = min(len(x), len(v))
-        noise = 6 / math.sqrt(n)
-        off = (shift > max(0.5, noise)) | (ratio > 1 + max(0.6, noise)) | (ratio < 1 / (1 + max(0.6, noise)))
-        share = float(off.double().mean())
-        if (
-            share > 0.6
-            and int(off.sum()) >= 1
-            and (len(off) > 2 or float(shift.max()) > 1 or float(ratio.max()) > 2 or float(ratio.min()) < 0.5)
-        ):
-            if _is_trend(both[0].inputs[start], n) and float(ratio.max()) < 3:
-                continue
-            i = int(off.nonzero()[0])
-            yield warning(
-                "check-valid-shift",
-                f"{share:.0%} of the input columns lie elsewhere in valid: mean {float(a.mean(0)[use][i]):.3g} and "
-                f"spread {float(std_a[use][i]):.3g} in train, {float(b.mean(0)[use][i]):.3g} and "
-                f"{float(std_b[use][i]):.3g} in valid",
-                where="valid",
-                fix="prepare both alike, with the training data's mean and spread",
-            )
-            return
-        if found_column := _lone_shift(x, v):
-            yield warning(
-                "check-valid-shift",
-                found_column,
-                where="valid",
-                fix="one unit and one preparation for both parts",
-            )
-            return
-        start += 1
-
-
-def _lone_shift(x: Tensor, v: Tensor) -> str:
-    """Say which column of numbers is on another scale in valid, far beyond what its rows spread; or nothing."""
-    if x.ndim != 2 or not x.is_floating_point() or min(len(x), len(v)) < 50 or x.shape[1] > 512:
-        return ""
-    marks = torch.tensor([0.1, 0.5, 0.9])
-    a, b = (torch.quantile(part[:1000].float().nan_to_num(), marks, dim=0) for part in (x, v))
-    spread_a, spread_b = (a[2] - a[0]).clamp(min=1e-9), (b[2] - b[0]).clamp(min=1e-9)
-    ratio = torch.maximum(spread_a / spread_b, spread_b / spread_a)
-    away = (a[1] - b[1]).abs() / torch.maximum(spread_a, spread_b)
-    is_number = (spread_a > 1e-9) & (spread_b > 1e-9)
-    for i in (is_number & ((ratio > 4) | (away > 2))).nonzero()[:, 0].tolist():
-        values, counts = x[:, i].unique(return_counts=True)
-        is_filled = float(counts.max()) > 0.1 * len(x)  # with 0 after the end of a sequence, for one
-        if len(values) > 16 and not is_filled and not _is_trend(x[:, i : i + 1], len(v)):
-            return (
-                f"input column {i} lies elsewhere in valid: the middle 80 % is {float(a[0, i]):.3g} to "
-                f"{float(a[2, i]):.3g} in train and {float(b[0, i]):.3g} to {float(b[2, i]):.3g} in valid"
-            )
-    return ""
-
-
-def _channels(x: Tensor) -> Tensor:
+def channels(x: Tensor) -> Tensor:
+    """Return inputs as columns, `(M, C)`: those of a table, or the channels of images and sequences."""
     x = x.double().nan_to_num()
     if x.ndim <= 2:
         return x.reshape(len(x), -1)
@@ -991,91 +518,18 @@ def _channels(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]) if x.shape[-1] <= 64 else x.reshape(len(x), -1)
 
 
-def _is_trend(x: Tensor, n: int) -> bool:
+def is_trend(x: Tensor, n: int) -> bool:
     """Whether the training rows drift as much within themselves as the validation rows are away: ordered in time."""
-    flat = _channels(x) if x.ndim <= 2 else x.double().reshape(len(x), -1)[:, :64]
+    flat = channels(x) if x.ndim <= 2 else x.double().reshape(len(x), -1)[:, :64]
     quarter = max(len(flat) // 4, 1)
     drift = (flat[:quarter].mean(0) - flat[-quarter:].mean(0)).abs() / flat.std(0).clamp(min=1e-9)
     return float((drift > 0.5).double().mean()) > 0.5
 
 
-def _other_numbering(train: Table, valid: Table) -> tuple[float, int] | None:
-    """Return the share of tokens that are others in valid, and of how many, where sequences hold numbers of words."""
-    for x, v in zip(train.inputs, valid.inputs, strict=False):
-        if x.is_floating_point() or x.ndim != 2 or x.shape[1] < 5 or x.dtype == torch.bool or v.ndim != 2:
-            continue
-        size = int(max(x.max(), v.max())) + 1
-        if int(min(x.min(), v.min())) < 0 or not 8 <= size <= min(50_000, x.numel() // 4, v.numel() // 4):
-            continue
-        p, q = (torch.bincount(ids.reshape(-1).long(), minlength=size).double() / ids.numel() for ids in (x, v))
-        noise = 0.4 * float((p * (1 - p) * (1 / x.numel() + 1 / v.numel())).sqrt().sum())
-        distance = float((p - q).abs().sum() / 2)
-        # renumbered: as frequent words as before, under other numbers
-        alike = float((p.sort().values - q.sort().values).abs().sum() / 2)
-        if distance > 0.15 and distance > 5 * noise and alike < 0.5 * distance:
-            return distance, size
-    return None
-
-
-@rule("check-split-classes", "data", hides=["check-valid-shift"])
-def split_classes(s: Subject) -> Iterator[Finding]:
-    """Validation rows of classes that training never sees, or of one class only."""
-    both = _both(s)
-    if both is None or both[1].targets is None or s.rows is None:
-        return
-    a, b = _all_classes(s.rows, both[0]), both[1].classes
-    if a is None or b is None or len(b) < 10:
-        return
-    known, seen = set(a.unique().tolist()), set(b.unique().tolist())
-    new = sorted(seen - known)
-    fix = "split by class: the same shares of each class in both parts (stratify=)"
-    if new:
-        share = float(torch.isin(b, torch.tensor(new)).double().mean())
-        yield warning(
-            "check-split-classes",
-            f"{share:.0%} of the validation rows are of {len(new)} classes that are not in the training data",
-            where=f"classes {new[:5]}",
-            fix=fix,
-        )
-    elif len(seen) == 1 and len(known) > 1 and float((a == next(iter(seen))).double().mean()) < 0.9:
-        yield warning(
-            "check-split-classes",
-            f"all {len(b)} validation rows looked at are of one class of {len(known)}",
-            where=f"class {next(iter(seen))}",
-            fix=fix,
-        )
-    else:
-        size = int(max(known | seen)) + 1
-        if min(known | seen) < 0 or size > 10_000 or len(b) < 40:
-            return
-        p, q = (torch.bincount(y, minlength=size).double() / len(y) for y in (a, b))
-        distance = float((p - q).abs().sum() / 2)
-        noise = float((p * (1 - p) / len(b)).sqrt().sum() / 2)
-        table = both[0]
-        if distance > 0.3 and len(table) == len(a) and table.inputs:  # rows that were repeated on purpose count once
-            _, first = np.unique(table.hashes.numpy(), return_index=True)
-            once = torch.bincount(a[torch.from_numpy(first)], minlength=size).double()
-            distance = min(distance, float((once / once.sum() - q).abs().sum() / 2))
-        if distance > 0.3 and distance > 5 * noise:
-            yield warning(
-                "check-split-classes",
-                f"the classes have other shares in valid: {distance:.0%} of the rows would have to change class",
-                where="valid",
-                fix=fix,
-            )
-
-
-def _all_classes(rows: Rows, table: Table) -> Tensor | None:
-    if table.classes is None:
-        return None
-    whole = _targets_in_order(rows) if rows.is_in_memory else table.classes
-    return table.classes if whole is None or whole.is_floating_point() else whole
-
-
 @rule("check-target-cast", "data", hides=["check-loss-for-classes", "check-labels-misaligned"])
 def target_cast(s: Subject) -> Iterator[Finding]:
     """Targets cut to whole numbers, or wrapped round, by a cast on one side."""
-    table = _table(s)
+    table = table_of(s)
     if table is None or table.targets is None or len(table) < 30:
         return
     y = table.targets
@@ -1115,7 +569,7 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         a, b = torch.quantile(y.reshape(-1).double()[:100_000], torch.tensor([0.05, 0.95], dtype=torch.float64))
         span = max(float(hi - lo), float(b - a), 1e-9)
         is_off = float((lo - a).abs()) > 0.5 * span or float((hi - b).abs()) > 0.5 * span
-        if is_off and not _is_trend(y.reshape(len(y), -1), len(valid)):
+        if is_off and not is_trend(y.reshape(len(y), -1), len(valid)):
             yield warning(
                 "check-target-cast",
                 f"the middle 90 % of the targets is {float(a):.3g} to {float(b):.3g} in train and "

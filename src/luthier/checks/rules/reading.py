@@ -1,0 +1,335 @@
+"""How samples are read: in what order, with which random numbers, and whether reading changes them."""
+
+import copy
+import inspect
+import math
+import random
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import SequentialSampler, default_collate
+
+from luthier.checks.rows import Rows
+from luthier.checks.rule import error, rule, warning
+from luthier.checks.rules.data import targets_in_order
+from luthier.checks.subject import Subject
+from luthier.core.finding import Finding
+from luthier.core.rng import (
+    GENERATORS,
+    find_generators,
+    generator_states,
+    get_rng_state,
+    kept_rng,
+    put_generators_back,
+    seed_all,
+)
+
+
+@rule("check-not-shuffled", "data")
+def not_shuffled(s: Subject) -> Iterator[Finding]:
+    """The training loader goes through sorted classes in order: each batch is nearly of one class."""
+    loader = None if s.rows is None else s.rows.loader
+    batches_of = None if loader is None else loader.batch_sampler
+    if s.rows is None or batches_of is None:
+        return
+    if type(batches_of) is not torch.utils.data.BatchSampler or not type(batches_of.sampler).__module__.startswith(
+        "torch."
+    ):
+        yield from _own_batches(s.rows, batches_of)
+        return
+    if not isinstance(batches_of.sampler, SequentialSampler):
+        return
+    size, n = batches_of.batch_size, s.rows.n
+    y = targets_in_order(s.rows)
+    if y is None or len(y) < 40:
+        return
+    size = max(size, 8)
+    batches = [y[i : i + size] for i in range(0, len(y) - size + 1, size)]
+    if len(batches) < 2:
+        return
+    fix = "DataLoader(…, shuffle=True) for training"
+    if not y.is_floating_point():
+        whole = _entropy(y)
+        mean = float(np.mean([_entropy(part) for part in batches]))
+        chance = float(
+            np.mean(
+                [
+                    _entropy(part[torch.randperm(len(part))])
+                    for part in y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))][
+                        : len(batches) * size
+                    ].split(size)
+                ]
+            )
+        )
+        if whole > 0.2 and mean < 0.5 * chance:
+            yield error(
+                "check-not-shuffled",
+                f"batches hold {math.exp(mean):.1f} classes on average where shuffled ones hold "
+                f"{math.exp(chance):.1f}, and the loader does not shuffle ({n} rows in order)",
+                where="train",
+                fix=fix,
+            )
+        return
+    steps = y.reshape(-1).double().diff()
+    if bool((steps >= 0).all()) or bool((steps <= 0).all()):
+        yield warning(
+            "check-not-shuffled",
+            f"the {len(y)} targets looked at are sorted, and the loader does not shuffle",
+            where="train",
+            fix=fix,
+        )
+
+
+def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
+    """Look at the batches that a sampler of the caller's own makes, drawn from a copy."""
+    y = targets_in_order(rows)
+    if y is None or y.is_floating_point() or len(y) < rows.n or len(y) < 40:
+        return
+    try:
+        with kept_rng():
+            seed_all(0)
+            batches = [torch.as_tensor(list(found)) for found in islice(iter(copy.deepcopy(sampler)), 40)]
+    except Exception:
+        return
+    batches = [numbers for numbers in batches if numbers.ndim == 1 and len(numbers) >= 8]
+    if len(batches) < 3 or any(int(numbers.max()) >= len(y) for numbers in batches):
+        return
+    mean = float(np.mean([_entropy(y[numbers]) for numbers in batches]))
+    drawn = torch.randint(len(y), (len(batches), len(batches[0])), generator=torch.Generator().manual_seed(0))
+    chance = float(np.mean([_entropy(y[numbers]) for numbers in drawn]))
+    if math.exp(mean) < 1.5 and math.exp(chance) > 1.25 * math.exp(mean):
+        yield error(
+            "check-not-shuffled",
+            f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
+            f"{math.exp(chance):.1f}",
+            where="train",
+            fix="draw the order of the samples, and not that of the batches alone",
+        )
+
+
+def _entropy(y: Tensor) -> float:
+    share = torch.bincount(y - y.min()).double() / len(y)
+    share = share[share > 0]
+    return float(-(share * share.log()).sum())
+
+
+@rule("check-valid-random", "data")
+def valid_random(s: Subject) -> Iterator[Finding]:
+    """Validation samples are another at each reading: augmented, or drawn."""
+    rows = s.valid_rows
+    if rows is None or rows.dataset is None:
+        return
+    numbers = rows.spread(8)
+    try:
+        first, second, again = (_collated(rows, numbers, seed) for seed in (0, 1, 0))
+    except Exception:
+        return
+    if tree_differs(first, second) and not tree_differs(first, again):
+        yield warning(
+            "check-valid-random",
+            "reading the same validation samples twice gives two results: the figure of each epoch is over other data",
+            where="valid",
+            fix="a dataset without random transforms for validation",
+        )
+
+
+def _collated(rows: Rows, numbers: list[int], seed: int) -> Any:
+    """Return samples as the loader's collation makes a batch of them, drawn with a seed."""
+    items = kept(rows.items(numbers, seed))
+    if rows.collate is default_collate:
+        return items
+    with kept_rng():
+        seed_all(seed)
+        return kept(rows.collate(items))
+
+
+def tree_differs(a: Any, b: Any) -> bool:
+    """Whether two samples, or lists of them, are not the same."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
+    if isinstance(a, dict) and isinstance(b, dict):
+        return any(tree_differs(a[key], b.get(key)) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) != len(b) or any(tree_differs(x, y) for x, y in zip(a, b, strict=True))
+    if isinstance(a, int | float | str | bool | np.generic):
+        return bool(a != b and a == a)
+    return False
+
+
+@rule("check-data-changed", "data", hides=["check-valid-random", "check-repeated-draws", "check-duplicates"])
+def data_changed(s: Subject) -> Iterator[Finding]:
+    """Reading a sample changes it: the same number gives another sample the next time, with the same random numbers."""
+    for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
+        if rows is None or rows.dataset is None:
+            continue
+        try:
+            first = kept(rows.items(rows.spread(4), 0))
+            rows.items(rows.spread(4), 1)  # what this writes over stays
+            second = rows.items(rows.spread(4), 0)
+        except Exception:
+            continue
+        if tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
+            yield error(
+                "check-data-changed",
+                f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
+                "is stored",
+                where=name,
+                fix="copy before changing: x = self.x[i].clone(), and no operations in place",
+            )
+            return
+
+
+def _closed_over(dataset: Any) -> list[Any]:
+    """Return the generators that functions of a dataset hold, as a closure or a global: these move at each reading."""
+    found: list[Any] = []
+    for value in list(vars(dataset).values()) if hasattr(dataset, "__dict__") else []:
+        if inspect.isfunction(value):
+            held = inspect.getclosurevars(value)
+            found += [x for x in (*held.nonlocals.values(), *held.globals.values()) if isinstance(x, GENERATORS)]
+    return found
+
+
+def kept(value: Any) -> Any:
+    """Return a copy of a sample's tensors and arrays."""
+    if isinstance(value, Tensor):
+        return value.clone()
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: kept(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [kept(item) for item in value] if not hasattr(value, "_fields") else value
+    return value
+
+
+@rule("check-repeated-draws", "data")
+def repeated_draws(s: Subject) -> Iterator[Finding]:
+    """A dataset that seeds its random numbers at each reading, or whose own generator every worker copies."""
+    rows = s.rows
+    if rows is None or rows.dataset is None:
+        return
+    with kept_rng():
+        ends = []
+        for seed in (11, 12):
+            seed_all(seed)
+            before = get_rng_state()
+            try:
+                rows.read_from[rows.spread(2)[0]]
+            except Exception:
+                return
+            ends.append((before, get_rng_state()))
+    for key, where in (("torch", "torch.manual_seed"), ("numpy", "np.random.seed"), ("python", "random.seed")):
+        starts = [_plain(before[key]) for before, _ in ends]
+        after = [_plain(state[key]) for _, state in ends]
+        if after[0] == after[1] and after[0] != starts[0] and starts[0] != starts[1]:
+            yield error(
+                "check-repeated-draws",
+                f"reading a sample seeds the global generator ({where}): every sample and epoch gets the same "
+                "random numbers",
+                where="train",
+                fix="seed once before training, never in __getitem__",
+            )
+            return
+    if _seeds_alike(rows):
+        yield error(
+            "check-repeated-draws",
+            "samples are drawn anew with one fixed seed at each reading: all get the same noise",
+            where="train",
+            fix="make the generator once, in __init__ or the worker, and keep it",
+        )
+        return
+    table = rows.table
+    for x in [] if table is None or table.targets is None else table.inputs:
+        y = table.targets if table is not None else None
+        if y is None or x.shape != y.shape or not x.is_floating_point() or len(x) < 16:
+            continue
+        noise = (x - y).reshape(len(x), -1).double()  # (N, D)
+        if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
+            yield error(
+                "check-repeated-draws",
+                f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
+                "was drawn once",
+                where="train",
+                fix="draw anew in __getitem__",
+            )
+            return
+    own = find_generators(rows.read_from)
+    workers = 0 if rows.loader is None else rows.loader.num_workers
+    if own and workers > 1 and rows.loader is not None and rows.loader.worker_init_fn is None:
+        states = generator_states(own)
+        with kept_rng():
+            rows.read_from[0]
+            moved = [path for path, state in generator_states(own).items() if _plain(state) != _plain(states[path])]
+        put_generators_back(own, states)
+        if moved:
+            yield warning(
+                "check-repeated-draws",
+                f"each of the {workers} workers has a copy of the dataset's own generator, and draws the same numbers",
+                where=moved[0],
+                fix="seed it in worker_init_fn from torch.initial_seed(), or draw from torch's global generator",
+            )
+
+
+def _plain(state: Any) -> Any:
+    if isinstance(state, Tensor):
+        return state.numpy().tobytes()
+    if isinstance(state, np.ndarray):
+        return state.tobytes()
+    if isinstance(state, tuple | list):
+        return tuple(_plain(item) for item in state)
+    if isinstance(state, dict):
+        return tuple((key, _plain(item)) for key, item in state.items())
+    return state
+
+
+def _seeds_alike(rows: Rows) -> bool:
+    """Whether reading two samples makes a generator with the same seed for each."""
+    seeds: list[list[Any]] = []
+
+    def hears(make: Any) -> Any:
+        if isinstance(make, type):  # stays a type: NumPy itself asks what is one
+
+            class Heard(make):  # type: ignore[misc]
+                def __init__(self, *args: Any, **kwargs: Any) -> None:
+                    seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
+                    super().__init__(*args, **kwargs)
+
+            return Heard
+
+        def made(*args: Any, **kwargs: Any) -> Any:
+            seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
+            return make(*args, **kwargs)
+
+        return made
+
+    class Generator(torch.Generator):
+        def manual_seed(self, seed: int) -> Any:
+            seeds[-1].append(("manual_seed", seed))
+            return super().manual_seed(seed)
+
+    kind: Any = torch.Generator
+    places = [(np.random, "default_rng"), (np.random, "RandomState"), (random, "Random")]
+    kept = [getattr(place, name) for place, name in places]
+    numbers = rows.spread(3)
+    try:
+        for (place, name), make in zip(places, kept, strict=True):
+            setattr(place, name, hears(make))
+        setattr(torch, "Generator", Generator)  # noqa: B010  (a type, to mypy)
+        with kept_rng():
+            for number in numbers:
+                seeds.append([])
+                rows.read_from[number]
+    except Exception:
+        return False
+    finally:
+        for (place, name), make in zip(places, kept, strict=True):
+            setattr(place, name, make)
+        setattr(torch, "Generator", kind)  # noqa: B010
+    given = [[seed for seed in found if "()" not in seed] for found in seeds]
+    return len(numbers) > 1 and bool(given[0]) and all(found == given[0] for found in given)

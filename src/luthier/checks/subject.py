@@ -18,6 +18,7 @@ from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.stepping import updater
+from luthier.store.bundle import without_wrapper
 
 _log = logging.getLogger("luthier")
 _SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)
@@ -82,6 +83,7 @@ class Subject:
         target_key: str | None = None,
         batch: Batch | None = None,
     ) -> None:
+        module = without_wrapper(module)  # what torch.compile wraps is looked at as it was written
         self.module, self.step, self.metrics, self.evaluate = module, step, metrics, evaluate
         self.criterion = copy.deepcopy(criterion) if isinstance(criterion, nn.Module) else criterion
         self.own_criterion = criterion

@@ -2,7 +2,6 @@
 
 import gc
 import logging
-import sys
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from luthier.checks.hearing import Listener, norm_of
 from luthier.checks.look import chosen_rules, look
 from luthier.checks.rule import error, warning
-from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.subject import LOSSES, Passed, Subject, map_leaves
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
@@ -104,7 +103,7 @@ class Watch:
         self.steps = 0
         self.learning_rates: list[float] = []
         self._handles: list[Any] = []
-        self._mode = _Listener(self)
+        self._mode = Listener(self)
         self._forwards: list[_Forward] = []
         self._runs: list[list[_Forward]] = []  # of forwards that no backward came back to, between two that one did
         self._backwards: list[_Backward] = []  # since the last step
@@ -223,7 +222,7 @@ class Watch:
         if self.steps in (2, 40):
             self._schedulers = _schedulers(optimizer) or self._schedulers
         if self._clipped is not None and self.steps <= _CLOSE_STEPS:
-            expected, now = self._clipped, _norm_of(optimizer)
+            expected, now = self._clipped, norm_of(optimizer)
             self._shrunk += now < 0.2 * expected
         self._clipped = None
         self._end_run()
@@ -278,7 +277,7 @@ class Watch:
         self._clips += 1
         self._clips_late += not self._backwards
         if most is not None and len(self.optimizers) == 1 and self._backwards and self.steps <= _CLOSE_STEPS:
-            self._clipped = min(most, _norm_of(self.optimizers[0]))
+            self._clipped = min(most, norm_of(self.optimizers[0]))
 
     def _saved(self, part: nn.Module, state: Any, prefix: str, metadata: Any) -> None:
         if prefix or self._mode.is_off or part is not self.module:
@@ -566,79 +565,3 @@ def _schedulers(optimizer: Optimizer) -> list[Any]:
         elif isinstance(owner, dict) and owner.get("optimizer") is optimizer:
             found += [item for item in gc.get_referrers(owner) if isinstance(item, LRScheduler)]
     return list({id(item): item for item in found}.values())
-
-
-class _Listener(torch.overrides.TorchFunctionMode):
-    """Hear the calls of torch that tell what a loop does: losses, backward, clipping."""
-
-    def __init__(self, owner: Watch) -> None:
-        super().__init__()
-        self.owner = owner
-        self.trace = Trace()
-        self.is_off = self.is_far = False
-        self.inside = 0
-        self.root: Any = None
-        self.loss: Any = None
-        self.last_loss: Call | None = None
-        self.in_clip = False
-
-    def forget(self) -> None:
-        """Let go of what was kept."""
-        self.trace, self.root, self.loss, self.last_loss = Trace(), None, None, None
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if self.is_off or self.is_far:
-            return func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        owner = self.owner
-        if name == "backward" and args and isinstance(args[0], Tensor):
-            self.loss = args[0] if self.loss is None else self.loss
-            owner.heard_backward(args[0], self.last_loss)
-            self.last_loss = None
-            return func(*args, **kwargs)
-        clipping = _is_clip(sys._getframe(1))
-        if clipping is not None and not self.in_clip:
-            owner.heard_clip(clipping.get("max_norm"))
-        self.in_clip = clipping is not None
-        if owner._looked and name not in LOSSES and name not in PAIRWISE:
-            return func(*args, **kwargs)
-        answer = func(*args, **kwargs)
-        call = Call(name, args, kwargs, answer, "forward" if self.inside else "", bool(self.inside), "", func)
-        if name in LOSSES and not self.inside:
-            self.last_loss = call
-        if not owner._looked:
-            self.trace.keep(call)
-        elif name in PAIRWISE and not self.inside and (shapes := broadcast_pair(call)) is not None and owner.steps < 50:
-            owner.say(
-                error(
-                    "check-metric",
-                    f"{name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every target",
-                    fix="bring both to one shape first",
-                )
-            )
-        return answer
-
-
-def _is_clip(frame: Any) -> dict[str, Any] | None:
-    """Return what a clipping of gradients was given, where one is under way."""
-    found = None
-    for _ in range(8):
-        if frame is None:
-            break
-        if frame.f_code.co_filename.endswith("clip_grad.py"):
-            found = frame.f_locals
-            if "max_norm" in found:
-                return {"max_norm": float(found["max_norm"])}
-        frame = frame.f_back
-    if found is None:
-        return None
-    args = found.get("args", ())  # of what is wrapped round it
-    most = args[1] if len(args) > 1 else found.get("kwargs", {}).get("max_norm")
-    return {} if most is None else {"max_norm": float(most)}
-
-
-def _norm_of(optimizer: Optimizer) -> float:
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
-    return float(torch.stack([g.detach().norm() for g in dense]).norm()) if dense else 0.0

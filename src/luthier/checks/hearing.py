@@ -1,0 +1,90 @@
+"""What is heard of a loop while it runs: calls of torch that tell losses, backward passes and clipping."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from luthier.checks.rule import error
+from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
+from luthier.checks.subject import LOSSES
+from luthier.checks.tracing import Call, Trace
+
+
+class Listener(torch.overrides.TorchFunctionMode):
+    """Hear the calls of torch that tell what a loop does: losses, backward, clipping."""
+
+    def __init__(self, owner: Any) -> None:
+        super().__init__()
+        self.owner = owner
+        self.trace = Trace()
+        self.is_off = self.is_far = False
+        self.inside = 0
+        self.root: Any = None
+        self.loss: Any = None
+        self.last_loss: Call | None = None
+        self.in_clip = False
+
+    def forget(self) -> None:
+        """Let go of what was kept."""
+        self.trace, self.root, self.loss, self.last_loss = Trace(), None, None, None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if self.is_off or self.is_far:
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        owner = self.owner
+        if name == "backward" and args and isinstance(args[0], Tensor):
+            self.loss = args[0] if self.loss is None else self.loss
+            owner.heard_backward(args[0], self.last_loss)
+            self.last_loss = None
+            return func(*args, **kwargs)
+        clipping = _is_clip(sys._getframe(1))
+        if clipping is not None and not self.in_clip:
+            owner.heard_clip(clipping.get("max_norm"))
+        self.in_clip = clipping is not None
+        if owner._looked and name not in LOSSES and name not in PAIRWISE:
+            return func(*args, **kwargs)
+        answer = func(*args, **kwargs)
+        call = Call(name, args, kwargs, answer, "forward" if self.inside else "", bool(self.inside), "", func)
+        if name in LOSSES and not self.inside:
+            self.last_loss = call
+        if not owner._looked:
+            self.trace.keep(call)
+        elif name in PAIRWISE and not self.inside and (shapes := broadcast_pair(call)) is not None and owner.steps < 50:
+            owner.say(
+                error(
+                    "check-metric",
+                    f"{name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every target",
+                    fix="bring both to one shape first",
+                )
+            )
+        return answer
+
+
+def _is_clip(frame: Any) -> dict[str, Any] | None:
+    """Return what a clipping of gradients was given, where one is under way."""
+    found = None
+    for _ in range(8):
+        if frame is None:
+            break
+        if frame.f_code.co_filename.endswith("clip_grad.py"):
+            found = frame.f_locals
+            if "max_norm" in found:
+                return {"max_norm": float(found["max_norm"])}
+        frame = frame.f_back
+    if found is None:
+        return None
+    args = found.get("args", ())  # of what is wrapped round it
+    most = args[1] if len(args) > 1 else found.get("kwargs", {}).get("max_norm")
+    return {} if most is None else {"max_norm": float(most)}
+
+
+def norm_of(optimizer: Optimizer) -> float:
+    """Return the norm over all gradients of an optimizer's parameters."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    dense = [g.coalesce().values() if g.is_sparse else g for g in gradients]
+    return float(torch.stack([g.detach().norm() for g in dense]).norm()) if dense else 0.0

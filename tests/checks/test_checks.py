@@ -20,6 +20,7 @@ from luthier.cli.main import _run
 from luthier.core.settings import CheckSettings
 from luthier.errors import CheckError, SettingError
 from tests.checks.field import FIELD
+from tests.checks.fourth import PLANTED_FOURTH, ZOO_FOURTH
 from tests.checks.pairs import CE, PAIRS, Items, adam, blobs, cnn, drop_net, mlp, pictures
 from tests.checks.planted import PLANTED
 from tests.checks.planted_data_loop import PLANTED_MORE
@@ -33,13 +34,14 @@ from tests.checks.zoo_third import ZOO_THIRD
 NOT_FOUND = {  # what the rules miss, of programs written by other hands
     "cnn-brightness-in-bytes", "audio-mixed-in-int16", "signals-cropped-alike-in-every-epoch",
     "tagger-mean-of-micro-batch-means", "padded-series-in-the-mean-square", "loop-hands-the-state-to-strangers",
-    "names-sorted-as-words", "short-texts-dropped-from-one-list",
+    "names-sorted-as-words", "short-texts-dropped-from-one-list", "lambda-returns-a-rate-and-not-a-factor",
+    "similar-pairs-pushed-apart",
 }  # fmt: skip
 PAGES = Path(luthier.__file__).parent / "pages"
 CODES: dict[str, set[str]] = {
     "L01": {"double-softmax"}, "L02": {"nll-input"}, "L03": {"double-sigmoid"}, "L05": {"shape-broadcast"},
     "L06": {"output-range"}, "L07": {"kl-input"}, "L08": {"softmax-axis"}, "L09": {"padding-in-loss"},
-    "L10": {"class-weights"}, "L11": {"loss-for-classes", "target-range"}, "L12": {"loss-sum"}, "G01": {"no-gradient"},
+    "L10": {"class-weights"}, "L11": {"loss-for-classes", "target-range"}, "L12": {"loss-sum", "learning-rate"}, "G01": {"no-gradient"},
     "G02": {"frozen"}, "G03": {"optimizer-coverage", "optimizer-strangers"}, "G04": {"unregistered"},
     "G05": {"unused", "input-unused"}, "G06": {"no-gradient"}, "G07": {"unregistered"}, "G08": {"freeze-ineffective"},
     "G09": {"shared-layer"}, "G10": {"layer-in-forward"}, "A01": {"batch-mixing", "shape-broadcast"},
@@ -83,7 +85,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("pair", [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD], ids=str)
+@pytest.mark.parametrize("pair", [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD, *PLANTED_FOURTH], ids=str)
 def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair: Pair) -> None:
     assert [str(finding) for finding in loud(pair.make(False, 0))] == []
     found = [finding.code.removeprefix("check-") for finding in loud(pair.make(True, 0))]
@@ -94,7 +96,7 @@ def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("program", [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD], ids=str)
+@pytest.mark.parametrize("program", [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD, *ZOO_FOURTH], ids=str)
 def test_a_sound_program_is_left_alone(program: Sound) -> None:
     assert [str(finding) for finding in loud(program.make(0))] == []
 

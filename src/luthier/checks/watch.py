@@ -1,6 +1,5 @@
 """Watch a hand-written loop: the order of its calls, the modes, the learning rate, and what is kept of the weights."""
 
-import gc
 import logging
 import weakref
 from collections.abc import Sequence
@@ -10,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from luthier.checks.hearing import Listener, norm_of
 from luthier.checks.look import chosen_rules, look
 from luthier.checks.rule import error, warning
+from luthier.checks.rules.optimizer import schedulers_of
 from luthier.checks.subject import LOSSES, Passed, Subject, map_leaves
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
@@ -220,7 +219,7 @@ class Watch:
             marks.stale += marks.is_stale
             marks.fresh += not marks.is_stale
         if self.steps in (2, 40):
-            self._schedulers = _schedulers(optimizer) or self._schedulers
+            self._schedulers = schedulers_of(optimizer) or self._schedulers
         if self._clipped is not None and self.steps <= _CLOSE_STEPS:
             expected, now = self._clipped, norm_of(optimizer)
             self._shrunk += now < 0.2 * expected
@@ -505,7 +504,7 @@ class Watch:
             )
             return
         early = next((i for i in range(at, min(total, _CLOSE_STEPS)) if rates[i] < 1e-2 * peak), None)
-        for scheduler in _schedulers(self.optimizers[0]) or self._schedulers:
+        for scheduler in schedulers_of(self.optimizers[0]) or self._schedulers:
             done = int(getattr(scheduler, "last_epoch", 0))
             if type(scheduler).__name__ in _BY_EPOCH and early is not None and done > 0.8 * total:
                 self.say(
@@ -555,13 +554,3 @@ class Watch:
 
 def _aliased(what: str) -> Finding:
     return error("check-snapshot", what, fix="copy.deepcopy(module.state_dict()), or clone each tensor")
-
-
-def _schedulers(optimizer: Optimizer) -> list[Any]:
-    found = []
-    for owner in gc.get_referrers(optimizer):
-        if isinstance(owner, LRScheduler):
-            found.append(owner)
-        elif isinstance(owner, dict) and owner.get("optimizer") is optimizer:
-            found += [item for item in gc.get_referrers(owner) if isinstance(item, LRScheduler)]
-    return list({id(item): item for item in found}.values())

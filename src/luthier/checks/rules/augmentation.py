@@ -28,6 +28,17 @@ def augmentation(s: Subject) -> Iterator[Finding]:
     train, valid = rows.table, valid_rows.table
     if not tree_differs(first, second) or train is None or valid is None or not train.inputs:
         return
+    fix = "change the targets alike (the side, the point, the mask), or leave that change out"
+    before, after = _along(valid), _along(train)
+    if before > 0.4 and after < 0.5 * before:
+        yield warning(
+            "check-augmentation",
+            f"pixels of inputs and masks go together in valid (correlation {before:.2f}), and not in the training "
+            f"samples as they are read ({after:.2f}): they are changed apart",
+            where="train",
+            fix=fix,
+        )
+        return
     y, held = _as_numbers(train), _as_numbers(valid)
     is_alike = [x.shape[1:] for x in train.inputs] == [x.shape[1:] for x in valid.inputs]
     if y is None or held is None or y.shape[1:] != held.shape[1:] or not is_alike or len(valid) < 2 * _FEWEST:
@@ -50,8 +61,26 @@ def augmentation(s: Subject) -> Iterator[Finding]:
             "training samples are changed at random, and do not go with their targets: samples that look alike explain "
             f"{float(known[i]):.0%} of the targets within valid, and {max(float(found[i]), 0.0):.0%} between the parts",
             where="train",
-            fix="change the targets alike (the side, the point, the mask), or leave that change out",
+            fix=fix,
         )
+
+
+def _along(table: Table) -> float:
+    """Return how far the pixels of an image go with those of its mask, at the same places: a correlation, or 0."""
+    y, found = table.targets, [0.0]
+    for x in table.inputs:
+        if (
+            y is None
+            or x.ndim != 4
+            or y.ndim < 3
+            or y.shape[-2:] != x.shape[-2:]
+            or y.numel() * x.shape[1] != x.numel()
+        ):
+            continue
+        for i in range(x.shape[1]):
+            pair = torch.stack([x[:, i].reshape(-1).double(), y.reshape(-1).double()])
+            found.append(float(torch.corrcoef(pair)[0, 1].nan_to_num().abs()))
+    return max(found)
 
 
 def _as_numbers(table: Table) -> Tensor | None:

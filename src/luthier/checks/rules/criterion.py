@@ -257,7 +257,9 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
             if dim is None:
                 dim = 0 if x.ndim in (0, 1, 3) else 1
             dim = dim % max(x.ndim, 1)
-            if x.ndim and x.shape[dim] == 1 and x.numel() > 1 and _reaches(passed, call.output):
+            made = passed.trace.origin(x)
+            is_unit = dim == x.ndim - 1 and made is not None and made.name == "linear"  # of a layer with one output
+            if x.ndim and x.shape[dim] == 1 and x.numel() > 1 and (is_unit or _reaches(passed, call.output)):
                 yield error(
                     "check-softmax-axis",
                     f"{call.name} over an axis of one unit (shape {tuple(x.shape)}) always gives 1",
@@ -503,18 +505,39 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
         or float(values.max() - values.min()) >= 2 * len(values)
     ):
         return
-    for call in losses(s):
-        _x, target = _pair(call)
-        if call.name not in ELEMENTWISE or not isinstance(target, Tensor) or target.numel() != len(s.batch):
-            continue
+    names = [
+        call.name
+        for call in losses(s)
+        if call.name in ELEMENTWISE
+        and isinstance(call.argument(1, "target"), Tensor)
+        and call.argument(1, "target").numel() == len(s.batch)
+    ]
+    if not s.train_pass.loss_calls and _is_distance(s):
+        names = ["the criterion"]
+    for name in names:
         if len(values) == 2 or _is_nominal(table.features, y):
             kind = "two classes" if len(values) == 2 else f"{len(values)} classes without an order"
             yield warning(
                 "check-loss-for-classes",
-                f"{call.name} learns targets {_few(values)} as quantities, and they look like {kind}",
+                f"{name} learns targets {_few(values)} as quantities, and they look like {kind}",
                 fix="one output a class and CrossEntropyLoss; for two classes one logit and BCEWithLogitsLoss",
             )
             return
+
+
+def _is_distance(s: Subject) -> bool:
+    """Whether an own criterion is 0 where outputs equal the targets, and grows with what lies between them."""
+    out, y = s.eval_outputs if s.can_run else None, s.batch.targets
+    if s.criterion is None or not isinstance(out, Tensor) or not isinstance(y, Tensor) or out.numel() != y.numel():
+        return False
+    same = y.float().reshape(out.shape)
+    try:
+        at, near, far = (float(s.criterion(same + gap, y)) for gap in (0.0, 1.0, 2.0))
+        high = (y == y.max()).reshape(-1)
+        beyond = float(s.criterion(same[high] + 1.0, y[high]))  # a hinge has nothing against that
+    except Exception:
+        return False
+    return abs(at) < 1e-6 < near < far and beyond > 1e-3
 
 
 def _is_nominal(features: Tensor, y: Tensor) -> bool:
@@ -599,7 +622,11 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     axis = next((axis for axis in (1, 2) if outputs.shape[axis] == length), None)
     if axis is None or length < 3:
         return
-    places = padding_of(leaves(s.module_batch.inputs), n, length)
+    places = None
+    if s.step is None and targets.ndim == 2 and not targets.is_floating_point():
+        places = tail_of(targets)  # where it ends by its own account: with a mark of the end that is to be learnt
+    if places is None:
+        places = padding_of(leaves(s.module_batch.inputs), n, length)
     if places is None and s.step is None:
         places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
     if places is None:

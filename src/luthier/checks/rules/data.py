@@ -41,7 +41,13 @@ def row_numbers(rows: list[int], table: Table) -> str:
 @rule(
     "check-data-not-finite",
     "data",
-    hides=["check-not-finite", "check-input-scale", "check-no-gradient", "check-learning-rate"],
+    hides=[
+        "check-not-finite",
+        "check-input-scale",
+        "check-no-gradient",
+        "check-learning-rate",
+        "check-split-overlap",
+    ],
 )
 def not_finite(s: Subject) -> Iterator[Finding]:
     """NaN or infinite numbers in the data, which reach the loss."""

@@ -139,7 +139,10 @@ def input_changed(s: Subject) -> Iterator[Finding]:
     if not s.can_run or s.module_batch is None:
         return
     for training in (False, True):
-        if training and s.step is None:
+        before, is_step = s.module_batch, training and s.step is not None
+        if is_step:  # what the step was given, and what it left of that
+            before, run = s.batch, s.train_pass.batch
+        elif training and s.step is None:
             run = s.train_pass.batch
         elif not training and s.eval_run is not None:
             run = s.eval_run[1]
@@ -150,7 +153,9 @@ def input_changed(s: Subject) -> Iterator[Finding]:
                 run.forward(s.fresh(training=training))
         changed = [
             i
-            for i, (a, b) in enumerate(zip(leaves(s.module_batch.inputs), leaves(run.inputs), strict=True))
+            for i, (a, b) in enumerate(
+                zip(*(leaves(x.original() if is_step else x.inputs) for x in (before, run)), strict=True)
+            )
             if not bool((a == b).logical_or(a.isnan()).all())
         ]
         if changed:

@@ -1,7 +1,7 @@
 # ruff: noqa: E501  (rows of a table)
 """What the checks find, what they say of sound programs, and what they cost.
 
-    python -m benchmarks.checks [--seeds 5] [--quick] [--cost]
+    python -m benchmarks.checks [--seeds 5] [--ways plain,dict] [--quick] [--cost]
 
 Programs: the planted mistakes and field reports of tests/checks, each with its sound twin, and the sound programs that
 look wrong. Ways: as they are; bfloat16 autocast; loaders with batches of 2 and of 64; dict batches.
@@ -115,7 +115,8 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
                 for broken in (True, False)
             ]
             programs += [
-                (program.name, "", program.make(seed), False) for program in [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD]
+                (program.name, "", program.make(seed), False)
+                for program in [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD, *ZOO_FOURTH]
             ]
             for name, bug, parts, broken in programs:
                 start = time.perf_counter()
@@ -203,6 +204,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--quick", action="store_true", help="one seed, as they are")
+    parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--cost", action="store_true")
     given = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -211,7 +213,7 @@ def main() -> None:
     if given.cost:
         cost()
     else:
-        table(1 if given.quick else given.seeds, WAYS[:1] if given.quick else WAYS)
+        table(1 if given.quick else given.seeds, WAYS[:1] if given.quick else tuple(given.ways.split(",")))
 
 
 if __name__ == "__main__":

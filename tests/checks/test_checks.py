@@ -41,7 +41,8 @@ PAGES = Path(luthier.__file__).parent / "pages"
 CODES: dict[str, set[str]] = {
     "L01": {"double-softmax"}, "L02": {"nll-input"}, "L03": {"double-sigmoid"}, "L05": {"shape-broadcast"},
     "L06": {"output-range"}, "L07": {"kl-input"}, "L08": {"softmax-axis"}, "L09": {"padding-in-loss"},
-    "L10": {"class-weights"}, "L11": {"loss-for-classes", "target-range"}, "L12": {"loss-sum", "learning-rate"}, "G01": {"no-gradient"},
+    "L10": {"class-weights"}, "L11": {"loss-for-classes", "target-range"}, "L12": {"loss-sum",
+    "learning-rate"}, "G01": {"no-gradient"},
     "G02": {"frozen"}, "G03": {"optimizer-coverage", "optimizer-strangers"}, "G04": {"unregistered"},
     "G05": {"unused", "input-unused"}, "G06": {"no-gradient"}, "G07": {"unregistered"}, "G08": {"freeze-ineffective"},
     "G09": {"shared-layer"}, "G10": {"layer-in-forward"}, "A01": {"batch-mixing", "shape-broadcast"},

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from tests.checks.field import FIELD
+from tests.checks.fourth import PLANTED_FOURTH, ZOO_FOURTH
 from tests.checks.pairs import PAIRS
 from tests.checks.planted import PLANTED
 from tests.checks.planted_data_loop import PLANTED_MORE
@@ -111,7 +112,7 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
         for seed in range(seeds):
             programs = [
                 (str(pair), pair.bug, pair.make(broken, seed), broken)
-                for pair in [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD]
+                for pair in [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD, *PLANTED_FOURTH]
                 for broken in (True, False)
             ]
             programs += [

@@ -38,8 +38,16 @@ class Projected:
         numbers = torch.arange(n) if most is None or n <= most else torch.linspace(0, n - 1, most).long()
         generator = torch.Generator().manual_seed(0)
         directions = torch.randn(len(self.scale), k, generator=generator, dtype=torch.float64) / len(self.scale) ** 0.5
+        # In float32, as candidates are confirmed number by number; less the middle first, so that little is rounded off.
+        turned, middle = (directions / self.scale[:, None]).float(), self.middle.float()
         at_once = max(1, _NUMBERS_AT_ONCE // len(self.scale))
-        return torch.cat([self.rows(part) @ directions for part in numbers.split(at_once)])
+        found = []
+        for part in numbers.split(at_once):
+            is_whole = len(numbers) == n  # then a slice will do
+            some = [x[int(part[0]) : int(part[-1]) + 1] if is_whole else x[part] for x in self.inputs]
+            x = torch.cat([x.reshape(len(part), -1).float() for x in some], dim=1) - middle
+            found.append((x if bool(x.sum().isfinite()) else x.nan_to_num()) @ turned)
+        return torch.cat(found).double()
 
     def equal(self, a: Tensor, other: "Projected", b: Tensor) -> Tensor:
         """Return which rows of numbers `a` are those of numbers `b` of the other, shape `(n,)`, bool."""

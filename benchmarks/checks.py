@@ -109,6 +109,7 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
     print("|---|---|---|---|---|---|---|---|---|")
     missed: Counter[str] = Counter()
     false: Counter[str] = Counter()
+    unfit: Counter[str] = Counter()
     for way in ways:
         bugs = found = first = sound = errors = warned = 0
         seconds: list[float] = []
@@ -124,7 +125,11 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
             ]
             for name, bug, parts, broken in programs:
                 start = time.perf_counter()
-                loud = [finding for finding in findings_of(parts, way) if finding.severity != "note"]
+                try:
+                    loud = [finding for finding in findings_of(parts, way) if finding.severity != "note"]
+                except Exception as problem:  # a loop that does not run under autocast, for one
+                    unfit[f"{name} ({way}): {type(problem).__name__}"] += 1
+                    continue
                 seconds.append(time.perf_counter() - start)
                 if broken:
                     bugs += 1
@@ -143,6 +148,7 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
         )
     print("\nmissed:", ", ".join(f"{name} x {count}" for name, count in missed.items() if count) or "none")
     print("said of sound programs:", ", ".join(f"{name} x {count}" for name, count in false.items()) or "nothing")
+    print("did not run in that way:", ", ".join(f"{name} x {count}" for name, count in unfit.items()) or "none")
 
 
 def cost() -> None:

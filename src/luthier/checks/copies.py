@@ -38,7 +38,7 @@ class Projected:
         numbers = torch.arange(n) if most is None or n <= most else torch.linspace(0, n - 1, most).long()
         generator = torch.Generator().manual_seed(0)
         directions = torch.randn(len(self.scale), k, generator=generator, dtype=torch.float64) / len(self.scale) ** 0.5
-        # In float32, as candidates are confirmed number by number; less the middle first, so that little is rounded off.
+        # In float32, as candidates are confirmed number by number; less the middle first, so that little is rounded
         turned, middle = (directions / self.scale[:, None]).float(), self.middle.float()
         at_once = max(1, _NUMBERS_AT_ONCE // len(self.scale))
         found = []

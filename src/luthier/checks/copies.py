@@ -107,10 +107,17 @@ def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
     return float(hit.double().mean())
 
 
-def share_of_near(valid: Projected, train: Projected) -> float:
-    """Return the share of rows that lie ten times closer to a row of the other split than its rows to each other."""
+def share_of_near(valid: Projected, train: Projected) -> tuple[float, float]:
+    """Return the share of rows that lie ten times closer to a row of the other split than its rows to each other.
+
+    The second is the same share among the other split's own rows.
+    """
     a, b = train.onto(64, 4_000), valid.onto(64, 250)
     nearest = torch.cdist(b, a).amin(1)
+    own = torch.randperm(len(a), generator=torch.Generator().manual_seed(1))[:250]
+    between = torch.cdist(a[own], a)
+    between[torch.arange(len(own)), own] = float("inf")
     some = a[torch.randperm(len(a), generator=torch.Generator().manual_seed(0))[:100]]
     usual = torch.cdist(some, a).topk(min(8, len(a)), dim=1, largest=False).values[:, -1].median()
-    return float((nearest < 0.1 * usual).double().mean())
+    shares = [float((distance < 0.1 * usual).double().mean()) for distance in (nearest, between.amin(1))]
+    return shares[0], shares[1]

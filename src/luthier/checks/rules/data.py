@@ -294,7 +294,9 @@ def label_leak(s: Subject) -> Iterator[Finding]:
     within = ((x - means[index]) ** 2).mean(0).sqrt()  # (D,)
     ordered = means.sort(dim=0).values
     gaps = ordered.diff(dim=0).amin(0) if len(classes) > 1 else within
-    separated = gaps > 4 * within.clamp(min=1e-9)
+    apart = gaps / within.clamp(min=1e-9)
+    # a column among others that tell much is likelier to be a good one than the target itself
+    separated = (apart > 8) | ((apart > 4) & (apart > 3 * apart.sort().values[-2]))
     perfect = [int(i) for i in separated.nonzero().reshape(-1).tolist() if float(x[:, i].std()) > 0]
     if 0 < len(perfect) <= max(1, x.shape[1] // 4):
         i = perfect[0]

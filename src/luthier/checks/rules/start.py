@@ -208,7 +208,7 @@ def dead_units(s: Subject) -> Iterator[Finding]:
     for call in passed.trace.calls:
         if call.name in ("relu", "relu_", "relu6", "threshold") and isinstance(call.output, Tensor) and call.is_inside:
             x = call.output.detach()
-            if x.ndim < 2 or x.shape[0] != s.n or s.n < 17 or x[0].numel() < 4:
+            if x.ndim < 2 or x.shape[0] != s.n or s.n < 17 or x[0].numel() < 8:
                 continue
             axis = -1 if x.ndim <= 3 else 1
             units = (x.movedim(axis, -1).reshape(-1, x.shape[axis]) <= 0).all(0)

@@ -86,6 +86,7 @@ def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
 
     Three values in the middle of each training window are looked for in the validation windows at other places.
     """
+    valid = valid[:: max(1, len(valid) // 400)]
     length = valid.shape[1]
     middle = length // 2 - 1
     generator = torch.Generator().manual_seed(0)
@@ -112,9 +113,9 @@ def share_of_near(valid: Projected, train: Projected) -> tuple[float, float]:
 
     The second is the same share among the other split's own rows.
     """
-    a, b = train.onto(64, 4_000), valid.onto(64, 250)
+    a, b = train.onto(64, 3_000), valid.onto(64, 150)
     nearest = torch.cdist(b, a).amin(1)
-    own = torch.randperm(len(a), generator=torch.Generator().manual_seed(1))[:250]
+    own = torch.randperm(len(a), generator=torch.Generator().manual_seed(1))[:150]
     between = torch.cdist(a[own], a)
     between[torch.arange(len(own)), own] = float("inf")
     some = a[torch.randperm(len(a), generator=torch.Generator().manual_seed(0))[:100]]

@@ -1,6 +1,6 @@
-"""What surrounds training: the first step, one answer, reading a CSV, a folder of JPEGs, two threads on a busy machine.
+"""What surrounds training: a quick design, the first step, one answer, a CSV, a folder of JPEGs, a busy machine.
 
-    python -m benchmarks.everyday [--repeats 5] [step row csv jpeg busy]
+    python -m benchmarks.everyday [--repeats 5] [quick step row csv jpeg busy]
 
 Each figure is of a process of its own, in turn with what it is held against; the median of the repeats and of their
 ratios is printed. Files are made in a temporary folder; photos are cut from those of scikit-learn.
@@ -9,6 +9,7 @@ ratios is printed. Files are made in a temporary folder; photos are cut from tho
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -249,7 +250,29 @@ def busy(place: Path, repeats: int) -> None:
     compare("The command beside a busy process", programs, repeats, ("wall",))
 
 
-PARTS = {"step": step, "row": row, "csv": csv, "jpeg": jpeg, "busy": busy}
+def quick(place: Path, repeats: int) -> None:
+    """Test accuracy and CPU seconds of `luthier train --effort quick` on Fashion-MNIST, a process a seed."""
+    from benchmarks.data import fashion_mnist
+
+    for part, name in (("train", "train"), ("t10k", "test")):
+        x, y = fashion_mnist(part)
+        np.savez(place / f"{name}.npz", x=x, y=y)
+    rows = []
+    for seed in range(repeats):
+        words = ["luthier", "train", str(place / "train.npz"), "--test", str(place / "test.npz"), "--effort", "quick"]
+        call = [*words, "--threads", "1", "--seed", str(seed), "--json", "--run", str(place / f"run{seed}")]
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(call, capture_output=True, text=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        rows.append((json.loads(done.stdout)["test"]["accuracy"], cpu))
+        print(f"quick, seed {seed}: test accuracy {rows[-1][0]:.4f}, {cpu:.1f} CPU s", flush=True)
+    print(
+        f"mean {statistics.mean(row[0] for row in rows):.4f}, median {statistics.median(row[1] for row in rows):.1f} CPU s"
+    )
+
+
+PARTS = {"quick": quick, "step": step, "row": row, "csv": csv, "jpeg": jpeg, "busy": busy}
 
 
 def main() -> None:

@@ -267,9 +267,8 @@ def quick(place: Path, repeats: int) -> None:
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         rows.append((json.loads(done.stdout)["test"]["accuracy"], cpu))
         print(f"quick, seed {seed}: test accuracy {rows[-1][0]:.4f}, {cpu:.1f} CPU s", flush=True)
-    print(
-        f"mean {statistics.mean(row[0] for row in rows):.4f}, median {statistics.median(row[1] for row in rows):.1f} CPU s"
-    )
+    accuracy, seconds = statistics.mean(row[0] for row in rows), statistics.median(row[1] for row in rows)
+    print(f"mean {accuracy:.4f}, median {seconds:.1f} CPU s")
 
 
 PARTS = {"quick": quick, "step": step, "row": row, "csv": csv, "jpeg": jpeg, "busy": busy}

@@ -1,6 +1,8 @@
 """Planted mistakes are found, sound programs are left alone, and looking leaves no trace."""
 
+import contextlib
 import copy
+import io
 import logging
 import random
 import re
@@ -422,3 +424,58 @@ def test_the_libraries_architectures_are_sound() -> None:
         y = (x.mean(1)[:, :3]).argmax(1)
         found = luthier.check(net, (x[:200], y[:200]), (x[200:], y[200:]), criterion=CE, optimizer=adam(net))
         assert [str(finding) for finding in found if finding.severity == "error"] == []
+
+
+class NoRate(optim.Optimizer):
+    """An own optimizer whose groups have no rate."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, {})
+
+    def step(self, closure: Any = None) -> Any:
+        with torch.no_grad():
+            for p in self.param_groups[0]["params"]:
+                p.sub_(0.01 * p.grad)
+
+
+def odd_loops() -> dict[str, Any]:
+    x, y = blobs()
+
+    def vector(net: nn.Module, optimizer: Any) -> None:
+        out = net(x[:16])
+        nn.functional.cross_entropy(out, y[:16])
+        out.backward(torch.ones_like(out))
+
+    def pickled(net: nn.Module, optimizer: Any) -> None:
+        nn.functional.cross_entropy(net(x[:16]), y[:16]).backward()
+        torch.save(net, io.BytesIO())
+        copy.deepcopy(net)(x[:4])
+
+    def raising(net: nn.Module, optimizer: Any) -> None:
+        with contextlib.suppress(RuntimeError):
+            net(x[:16, :2])
+        nn.functional.cross_entropy(net(x[:16]), y[:16]).backward()
+
+    return {"vector": vector, "pickled": pickled, "raising": raising}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", odd_loops())
+@pytest.mark.parametrize("make", [NoRate, lambda p: optim.SGD(p, 0.05)])
+def test_watching_raises_nothing_of_its_own_and_changes_nothing(name: str, make: Any) -> None:
+    results = []
+    for is_watched in (True, False):
+        torch.manual_seed(0)
+        net = drop_net()
+        optimizer = make(net.parameters())
+        seen: Any = luthier.watch(net, optimizer) if is_watched else contextlib.nullcontext()
+        with seen:
+            for _ in range(6):
+                optimizer.zero_grad()
+                odd_loops()[name](net, optimizer)
+                optimizer.step()
+        if is_watched:
+            assert [finding.code for finding in seen.findings if finding.code == "check-eval-mode"] == []
+        results.append((net.state_dict(), torch.get_rng_state()))
+    assert all(torch.equal(results[0][0][key], results[1][0][key]) for key in results[0][0])
+    assert torch.equal(results[0][1], results[1][1])

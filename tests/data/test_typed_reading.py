@@ -93,3 +93,16 @@ def test_quantiles_are_numpy_s() -> None:
         values = np.sort(generator.normal(size=n).round(2))
         expected = np.quantile(values, np.linspace(0, 1, 48), method="inverted_cdf")
         np.testing.assert_array_equal(quantiles(values, 48), expected)
+
+
+def test_a_block_that_had_to_be_read_slowly_is_no_reason_to_read_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", 60)
+    path = tmp_path / "t.csv"
+    lines = [f"{i},{i}.5,x" for i in range(60)]
+    lines.insert(50, "")  # a blank line: polars takes it for a row without values
+    path.write_text("\n".join(["a,b,y", *lines]) + "\n")
+    frame = read_table(path, texts={"y"}).frame
+    assert frame.schema == {"a": pl.Int64, "b": pl.Float64, "y": pl.String}
+    assert frame["a"].to_list() == list(range(60))

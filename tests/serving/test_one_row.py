@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 import luthier
 from luthier.core.schema import Column, Schema, Target
@@ -34,7 +35,7 @@ SCHEMA = Schema(task="regression", targets=(Target(name="y", kind="number"),), c
 WORDS = [
     "", " ", "na", "N/A", "?", "-", ".", "nan", "inf", "-inf", "1e400", "1_000", "1,5", "+5", "5.", ".5", "007", "-0.0",
     " 3 ", "3", "3.0", "2.5", "1e3", "yes", "No", "TRUE", "f", "0", "1", "1.0", "a", "A", "x y", " Z", "2024-05-01",
-    "2024-05-01 08:30", "2024-13-01", "None", "null", "--", "٣", "x\x00",
+    "2024-05-01 08:30", "2024-13-01", "None", "null", "--", "٣", "x\x00", "\x1f", "\x1f3", "\u30003 ",
 ]  # fmt: skip
 cells = (
     st.sampled_from(WORDS) | st.text(max_size=4) | st.none() | st.booleans() | st.integers(-(10**17), 10**17)
@@ -116,6 +117,14 @@ def test_a_changed_module_is_asked_itself() -> None:
     module.head.register_forward_hook(lambda *given: None)
     assert forward(np.zeros(3, np.float32), []) is None
     module, forward = fresh()
+    module.head.forward = lambda x: x
+    assert forward(np.zeros(3, np.float32), []) is None
+    module, forward = fresh()
+    handle = register_module_forward_hook(lambda *given: None)
+    assert forward(np.zeros(3, np.float32), []) is None
+    handle.remove()
+    assert forward(np.zeros(3, np.float32), []) is not None
+    module, forward = fresh()
     module.double()
     assert forward(np.zeros(3, np.float32), []) is None
     assert row_forward(module) is None
@@ -146,5 +155,9 @@ def test_predict_answers_a_row_as_it_does_in_a_frame(
             assert one.tolist() == many.tolist()
             np.testing.assert_allclose(model.predict_proba(row), model.predict_proba([row]), rtol=1e-4)
             assert one.shape == many.shape
+    with pytest.raises(luthier.LuthierError, match="is a column of 2 values"):
+        model.predict({**rows[0], next(iter(rows[0])): [1, 2]})
+    model.module.bfloat16()
+    assert len(model.predict(rows[0])) == 1
     with pytest.raises(luthier.LuthierError, match="lacks 1 column"):
         model.predict({name: value for name, value in rows[0].items() if name != "x"})

@@ -35,34 +35,52 @@ class Listener(torch.overrides.TorchFunctionMode):
         kwargs = kwargs or {}
         if self.is_off or self.is_far:
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
-        owner = self.owner
+        name, caller = getattr(func, "__name__", ""), sys._getframe(1)
+        is_wanted = self._try(self._before, name, args, caller)
+        answer = func(*args, **kwargs)
+        if is_wanted:
+            self._try(self._after, Call(name, args, kwargs, answer, "", False, "", func))
+        return answer
+
+    def _try(self, look: Any, *given: Any) -> Any:
+        try:
+            return look(*given)
+        except Exception as fault:
+            self.owner.give_up(fault)
+            return False
+
+    def _before(self, name: str, args: Any, caller: Any) -> bool:
+        """Hear that a call is made; return whether what it gives is wanted."""
         if name == "backward" and args and isinstance(args[0], Tensor):
             self.loss = args[0] if self.loss is None else self.loss
-            owner.heard_backward(args[0], self.last_loss)
+            self.owner.heard_backward(args[0], self.last_loss)
             self.last_loss = None
-            return func(*args, **kwargs)
-        clipping = _is_clip(sys._getframe(1))
+            return False
+        clipping = _is_clip(caller)
         if clipping is not None and not self.in_clip:
-            owner.heard_clip(clipping.get("max_norm"))
+            self.owner.heard_clip(clipping.get("max_norm"))
         self.in_clip = clipping is not None
-        if owner._looked and name not in LOSSES and name not in PAIRWISE:
-            return func(*args, **kwargs)
-        answer = func(*args, **kwargs)
-        call = Call(name, args, kwargs, answer, "forward" if self.inside else "", bool(self.inside), "", func)
-        if name in LOSSES and not self.inside:
+        return not self.owner._looked or name in LOSSES or name in PAIRWISE
+
+    def _after(self, call: Call) -> None:
+        """Hear what a call gave."""
+        owner = self.owner
+        call.layer, call.is_inside = "forward" if self.inside else "", bool(self.inside)
+        if call.name in LOSSES and not self.inside:
             self.last_loss = call
         if not owner._looked:
             self.trace.keep(call)
-        elif name in PAIRWISE and not self.inside and (shapes := broadcast_pair(call)) is not None and owner.steps < 50:
-            owner.say(
-                error(
-                    "check-metric",
-                    f"{name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every target",
-                    fix="bring both to one shape first",
+        elif call.name in PAIRWISE and not self.inside and owner.steps < 50:
+            shapes = broadcast_pair(call)
+            if shapes is not None:
+                owner.say(
+                    error(
+                        "check-metric",
+                        f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
+                        "target",
+                        fix="bring both to one shape first",
+                    )
                 )
-            )
-        return answer
 
 
 def _is_clip(frame: Any) -> dict[str, Any] | None:
@@ -73,7 +91,7 @@ def _is_clip(frame: Any) -> dict[str, Any] | None:
             break
         if frame.f_code.co_filename.endswith("clip_grad.py"):
             found = frame.f_locals
-            if "max_norm" in found:
+            if isinstance(found.get("max_norm"), int | float):
                 return {"max_norm": float(found["max_norm"])}
         frame = frame.f_back
     if found is None:

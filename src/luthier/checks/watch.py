@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,35 @@ def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None =
     return Watch(module, found)
 
 
+class _Hook:
+    """A hook whose faults end the looking and not the loop; a copy of the module shares it, a pickle leaves it out."""
+
+    def __init__(self, owner: "Watch", call: Callable[..., None]) -> None:
+        self.owner, self.call = owner, call
+
+    def __call__(self, *given: Any) -> None:
+        if self.owner.has_given_up:
+            return
+        try:
+            self.call(*given)
+        except Exception as fault:
+            self.owner.give_up(fault)
+
+    def __deepcopy__(self, memo: Any) -> "_Hook":
+        return self
+
+    def __reduce__(self) -> Any:
+        return _no_hook, ()
+
+
+def _no_hook() -> Callable[..., None]:
+    return _ignore
+
+
+def _ignore(*given: Any, **named: Any) -> None:
+    """Do nothing."""
+
+
 @dataclass
 class _Gradients:
     """What becomes of the gradients of one optimizer's parameters between its steps."""
@@ -87,6 +116,7 @@ class _Forward:
     is_moded: bool
     held: Any = None  # the inputs, so that no later tensor gets their number
     used: bool = False
+    is_done: bool = False
 
 
 class Watch:
@@ -99,6 +129,7 @@ class Watch:
     def __init__(self, module: nn.Module, optimizers: list[Optimizer]) -> None:
         self.module, self.optimizers = module, optimizers
         self.findings: list[Finding] = []
+        self.has_given_up = False
         self.steps = 0
         self.learning_rates: list[float] = []
         self._handles: list[Any] = []
@@ -124,21 +155,21 @@ class Watch:
 
     def __enter__(self) -> "Watch":
         module = self.module
-        self._handles = [  # by functions: a copy of the module copies methods, and what they belong to
-            module.register_forward_pre_hook(lambda *given: self._before(*given), with_kwargs=True),
-            module.register_forward_hook(lambda *given: self._after(*given), with_kwargs=True),
-            module.register_state_dict_post_hook(lambda *given: self._saved(*given)),
-            module.register_load_state_dict_pre_hook(lambda *given: self._loading(*given)),
+        self._handles = [
+            module.register_forward_pre_hook(_Hook(self, self._before), with_kwargs=True),
+            module.register_forward_hook(_Hook(self, self._after), with_kwargs=True),
+            module.register_state_dict_post_hook(_Hook(self, self._saved)),
+            module.register_load_state_dict_pre_hook(_Hook(self, self._loading)),
         ]
         for optimizer in self.optimizers:
             watched = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             some = {id(p): p for p in (watched[:1] + watched[len(watched) // 2 :][:1] + watched[-1:])}
             marks = self._gradients[id(optimizer)]
-            self._handles += [p.register_hook(self._gradient_for(p, marks)) for p in some.values()]
-        self._handles.append(register_optimizer_step_pre_hook(lambda *given: self._any_step(given[0])))
+            self._handles += [p.register_hook(_Hook(self, self._gradient_for(p, marks))) for p in some.values()]
+        self._handles.append(register_optimizer_step_pre_hook(_Hook(self, self._any_step)))
         for optimizer in self.optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step_of))
+            self._handles.append(optimizer.register_step_pre_hook(_Hook(self, self._before_step)))
+            self._handles.append(optimizer.register_step_post_hook(_Hook(self, self._after_step_of)))
         self._mode.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -146,9 +177,17 @@ class Watch:
         self._mode.__exit__(*problem)  # type: ignore[no-untyped-call]
         for handle in self._handles:
             handle.remove()
-        self._end_run()
-        self._judge()
+        try:
+            self._end_run()
+            self._judge()
+        except Exception as fault:
+            self.give_up(fault)
         self._mode.forget()
+
+    def give_up(self, fault: Exception) -> None:
+        """Look no further: a fault in the looking is no fault of the loop."""
+        self.has_given_up = self._mode.is_far = True
+        _log.debug("the loop is not looked at any more: %s: %s", type(fault).__name__, fault)
 
     def say(self, finding: Finding) -> None:
         """Keep a finding, once a code."""
@@ -173,7 +212,7 @@ class Watch:
         self._forwards.append(_Forward(part.training, torch.is_grad_enabled(), self.steps, numbers, moded, tensors))
         if len(self._forwards) > _HELD:
             self._forwards[-_HELD - 1].held = None
-        self._mode.inside += 1
+        self._mode.inside = 1  # and not one more: a forward that raised has not come back
         if self._first is None and torch.is_grad_enabled() and part.training:
             own = [x.detach().clone() for x in tensors]
             self._first = (Batch(kwargs if kwargs and not args else tuple(args), None), own)
@@ -181,8 +220,11 @@ class Watch:
     def _after(self, part: nn.Module, args: Any, kwargs: Any, outputs: Any) -> None:
         if self._mode.is_off or part is not self.module:
             return
-        self._mode.inside -= 1
+        self._mode.inside = 0
+        if not self._forwards:
+            return  # stepped inside forward
         forward = self._forwards[-1]
+        forward.is_done = True
         if not self._looked and self._mode.root is None:
             self._mode.root = (args, kwargs, outputs)
         for x in leaves(outputs):
@@ -240,7 +282,7 @@ class Watch:
                 self._uneven.append(max(counts) / min(counts))
         elif self._backwards:
             self._micro.append(False)
-        self.learning_rates.append(float(optimizer.param_groups[0]["lr"]))
+        self.learning_rates.append(float(optimizer.param_groups[0].get("lr", 0.0)))
 
     def _after_step_of(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._mode.is_off:
@@ -256,7 +298,13 @@ class Watch:
     def heard_backward(self, loss: Tensor, call: Call | None) -> None:
         """Take note of a backward pass."""
         ratio = count = None
-        if call is not None and isinstance(call.output, Tensor) and call.output.numel() == 1 and self.steps <= 50:
+        if (
+            call is not None
+            and loss.numel() == 1
+            and isinstance(call.output, Tensor)
+            and call.output.numel() == 1
+            and self.steps <= 50
+        ):
             inner = float(call.output.detach())
             target = call.argument(1, "target")
             varied = isinstance(target, Tensor) and len(target.unique()) > 1
@@ -295,7 +343,7 @@ class Watch:
             if x is not named[name]:
                 self._kept.append((weakref.ref(x), x.data_ptr(), self.steps))
 
-    def _any_step(self, optimizer: Optimizer) -> None:
+    def _any_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Look at a step of an optimizer that `watch` was not given: one made anew after the weights were loaded?"""
         known = {id(own) for own in self.optimizers} | self._strangers
         if self._mode.is_off or id(optimizer) in known or self._reloaded_at is None:
@@ -334,6 +382,8 @@ class Watch:
         """Cut the forwards since the last step into runs that no gradient came back to."""
         run: list[_Forward] = []
         for i, forward in enumerate(self._forwards):
+            if not forward.is_done:
+                continue  # it raised
             if forward.used:
                 self._keep_run(run, self._forwards[i])
                 run = []

@@ -21,6 +21,9 @@ from luthier.data.tables import table_from
 _PLAIN = (str, int, float, bool, type(None))
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # others that may be numbers are not decided here
 _SAFE = 2**53
+_SPACES = "".join(
+    c for c in map(chr, range(0x3001)) if c.isspace() and not 0x1C <= ord(c) <= 0x1F
+)  # as polars has them
 
 
 class RowEncoder:
@@ -90,7 +93,7 @@ def _number(value: Any) -> float | None:
     if value is None:
         return math.nan
     if type(value) is str:
-        text = value.strip()
+        text = value.strip(_SPACES)
         if _NUMBER.fullmatch(text):
             found = float(text)
         else:
@@ -107,7 +110,7 @@ _WORDS = {**dict.fromkeys(NO_WORDS, 0.0), **dict.fromkeys(YES_WORDS, 1.0), **dic
 
 def _yes_no(value: Any) -> float | None:
     if type(value) is str:
-        return _WORDS.get(value.strip().lower())
+        return _WORDS.get(value.strip(_SPACES).lower())
     if value is None:
         return math.nan
     return float(value) if value in (0, 1) else None
@@ -120,7 +123,7 @@ def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[
 
     def read(value: Any) -> int:
         if type(value) is str:
-            text = value.strip()
+            text = value.strip(_SPACES)
             code = codes.get(text)
             if code is not None and text:
                 return code

@@ -110,7 +110,7 @@ def read_table(path: Path, options: ReadOptions = ReadOptions(), *, texts: Colle
         found = list(pieces)
         if typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
-    frame = pl.concat(found, rechunk=True)
+    frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
     return Table(_with_rows(frame, path.name), path.name, notes)
 
 
@@ -166,6 +166,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
         elif isinstance(data, pl.DataFrame):
             frame = data
         elif isinstance(data, dict):
+            _refuse_mixed(data, name)
             frame = pl.DataFrame({str(key): value for key, value in data.items()}, strict=False)
         elif isinstance(data, list | tuple) and data and all(isinstance(row, dict) for row in data):
             frame = records_frame(data)
@@ -183,6 +184,19 @@ def table_from(data: Any, name: str = "the data") -> Table:
             code="data-not-a-table",
         ) from error
     return Table(_with_rows(frame, name), name, notes + more)
+
+
+def _refuse_mixed(data: dict[Any, Any], name: str) -> None:
+    """Refuse a dict in which some values are columns and others are cells."""
+    columns = [key for key, value in data.items() if hasattr(value, "__len__") and not isinstance(value, str | bytes)]
+    if columns and len(columns) < len(data):
+        cell = next(key for key in data if key not in columns)
+        raise DataError(
+            f"{name} is a dict in which {columns[0]!r} is a column of {len(data[columns[0]])} values and {cell!r} is "
+            "one value",
+            hint="give columns of equal length; or a row, and [row] where a cell holds a list",
+            code="data-not-a-table",
+        )
 
 
 def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> tuple[str, str, str]:
@@ -272,16 +286,22 @@ class _Types:
         self.types: dict[str, pl.DataType] | None = None
 
     def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
-        """Take back what the frames do not agree on; return whether there was any."""
+        """Take back what the frames do not agree on; return whether that changes anything."""
         types = self.types or {}
         failed = [frame for frame in frames if any(frame.schema[name] == pl.String for name in types)]
         seen = [number_types(frame, self.texts) for frame in failed]
+        before = types
         self.types = {
             name: pl.Float64() if any(found.get(name) == pl.Float64 for found in seen) else kind
             for name, kind in types.items()
             if all(name in found or not frame[name].count() for found, frame in zip(seen, failed, strict=True))
         }
-        return bool(failed)
+        return self.types != before
+
+    def cast(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a frame with its columns of numbers as such, also where it had to be read as text."""
+        late = {name: kind for name, kind in (self.types or {}).items() if frame.schema[name] == pl.String}
+        return frame.with_columns(frame[name].cast(kind) for name, kind in late.items())
 
 
 def _text_pieces(

@@ -28,7 +28,10 @@ class RowForward:
             for owner in (part._modules, part._parameters, part._buffers)
             for name, value in owner.items()
         ]
+        self._classes = [(part, type(part)) for part in module.modules()]
         self._hooks = [hooks for part in module.modules() for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        names = ("_global_forward_hooks", "_global_forward_pre_hooks")
+        self._hooks += [getattr(nn.modules.module, name, {}) for name in names]
         tensors = [value for _, _, value in self._parts if isinstance(value, torch.Tensor)]
         self._tensors = [(value, value.data_ptr()) for value in tensors]
         self._tables = [_array(part.weight) for part in module.embeddings]  # type: ignore[arg-type]
@@ -43,6 +46,9 @@ class RowForward:
                 return None
         for value, place in self._tensors:
             if value.data_ptr() != place:
+                return None
+        for part, kind in self._classes:
+            if type(part) is not kind or "forward" in part.__dict__:
                 return None
         if any(self._hooks):
             return None

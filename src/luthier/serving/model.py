@@ -276,6 +276,9 @@ class Model:
     def _forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Return the outputs, on the CPU, a bounded number of rows at a time."""
         n = len(inputs[0])
+        kinds = (p.dtype for p in self.module.parameters() if p.is_floating_point())
+        dtype = next(kinds, torch.float32)  # of a module that was made smaller
+        inputs = tuple(value.to(dtype) if value.dtype == torch.float32 else value for value in inputs)
         parts = [tuple(value[start : start + _ROWS] for value in inputs) for start in range(0, n, _ROWS)]
         # Here, and not around a generator's yield: there `no_grad` would rule the caller's code between two pieces.
         with evaluating(self.module):

@@ -17,11 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tests.checks.field import FIELD
-from tests.checks.pairs import PAIRS
+from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
 from tests.checks.program import Parts
-from tests.checks.sound import SOUND
-from tests.checks.zoo import ZOO
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.checks.look import check
@@ -110,7 +107,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    pairs, sound = [*PAIRS, *FIELD], [*SOUND, *ZOO]
+    pairs, sound = EVERY_PAIR, EVERY_SOUND
     print("| checker | pairs told apart | sound programs and twins with an error | with a warning alone |")
     print("|---|---|---|---|")
     for checker in (ours, torchtest2, guardtower, preflight):

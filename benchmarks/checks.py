@@ -21,18 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tests.checks.field import FIELD
-from tests.checks.fourth import PLANTED_FOURTH, ZOO_FOURTH
-from tests.checks.pairs import PAIRS
-from tests.checks.planted import PLANTED
-from tests.checks.planted_data_loop import PLANTED_MORE
-from tests.checks.planted_third import PLANTED_THIRD
+from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
 from tests.checks.program import Parts
-from tests.checks.sound import SOUND
 from tests.checks.test_checks import CODES
-from tests.checks.zoo import ZOO
-from tests.checks.zoo_more import ZOO_MORE
-from tests.checks.zoo_third import ZOO_THIRD
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -116,13 +107,10 @@ def table(seeds: int, ways: tuple[str, ...]) -> None:
         for seed in range(seeds):
             programs = [
                 (str(pair), pair.bug, pair.make(broken, seed), broken)
-                for pair in [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD, *PLANTED_FOURTH]
+                for pair in EVERY_PAIR
                 for broken in (True, False)
             ]
-            programs += [
-                (program.name, "", program.make(seed), False)
-                for program in [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD, *ZOO_FOURTH]
-            ]
+            programs += [(program.name, "", program.make(seed), False) for program in EVERY_SOUND]
             for name, bug, parts, broken in programs:
                 start = time.perf_counter()
                 try:

@@ -21,17 +21,9 @@ from luthier.checks.rule import RULES
 from luthier.cli.main import _run
 from luthier.core.settings import CheckSettings
 from luthier.errors import CheckError, SettingError
-from tests.checks.field import FIELD
-from tests.checks.fourth import PLANTED_FOURTH, ZOO_FOURTH
-from tests.checks.pairs import CE, PAIRS, Items, adam, blobs, cnn, drop_net, mlp, pictures
-from tests.checks.planted import PLANTED
-from tests.checks.planted_data_loop import PLANTED_MORE
-from tests.checks.planted_third import PLANTED_THIRD
+from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
+from tests.checks.pairs import CE, Items, adam, blobs, cnn, drop_net, mlp, pictures
 from tests.checks.program import Pair, Parts, Sound
-from tests.checks.sound import SOUND
-from tests.checks.zoo import ZOO
-from tests.checks.zoo_more import ZOO_MORE
-from tests.checks.zoo_third import ZOO_THIRD
 
 NOT_FOUND = {  # what the rules miss, of programs written by other hands
     "cnn-brightness-in-bytes", "audio-mixed-in-int16", "signals-cropped-alike-in-every-epoch",
@@ -88,7 +80,7 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("pair", [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD, *PLANTED_FOURTH], ids=str)
+@pytest.mark.parametrize("pair", EVERY_PAIR, ids=str)
 def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair: Pair) -> None:
     assert [str(finding) for finding in loud(pair.make(False, 0))] == []
     found = [finding.code.removeprefix("check-") for finding in loud(pair.make(True, 0))]
@@ -99,13 +91,13 @@ def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("program", [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD, *ZOO_FOURTH], ids=str)
+@pytest.mark.parametrize("program", EVERY_SOUND, ids=str)
 def test_a_sound_program_is_left_alone(program: Sound) -> None:
     assert [str(finding) for finding in loud(program.make(0))] == []
 
 
 def test_the_corpus_has_every_class_of_the_catalogue() -> None:
-    assert {pair.bug for pair in [*PAIRS, *PLANTED_THIRD]} == set(CODES)
+    assert {pair.bug for pair in EVERY_PAIR} == set(CODES)
 
 
 PAGED = sorted(PAGES.glob("check-*.md"))

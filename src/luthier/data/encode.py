@@ -1,6 +1,5 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +12,10 @@ from luthier.core.schema import Column, InputSizes, Schema
 from luthier.data.cells import NO_WORDS, YES_WORDS, Floats, Mask, date_parts, to_numbers, to_seconds, to_texts
 from luthier.data.series import encode_series, first_values, is_lists, series_cells
 from luthier.data.text import encode_texts
+from luthier.data.threads import each
 from luthier.errors import DataError
 
 _BLOCK = 1 << 14
-_WORKERS = 2
 MAX_ABS = 4.0
 """Standardised numbers stop here, so that one wild cell does not rule the network."""
 
@@ -118,11 +117,7 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         for place, feature in enumerate(features):
             block[:, place] = feature
 
-    if frame.height <= _BLOCK:
-        fill(0)
-    else:
-        with ThreadPoolExecutor(_WORKERS) as pool:
-            list(pool.map(fill, range(0, frame.height, _BLOCK)))
+    each(fill, range(0, frame.height, _BLOCK), rows=frame.height)
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}
     if tokens:
         longest = max(part.shape[1] for part in tokens)
@@ -219,13 +214,20 @@ def _features(values: Floats, column: Column) -> list[Floats]:
         with np.errstate(over="ignore"):  # x - mean may leave float64's range, and is clipped
             features.append(np.clip((part - mean) / std, -MAX_ABS, MAX_ABS))
     if column.quantiles:
-        knots = np.linspace(-1, 1, len(column.quantiles))
-        features.append(np.interp(values, column.quantiles, knots))
+        features.append(_ranks(values, np.nan_to_num(features[0]) if some else features[0], column.quantiles))
     if some:
         features = [np.where(missing, 0.0, feature) for feature in features]
     if column.missing:
         features.append(missing.astype(np.float64))
     return features
+
+
+def _ranks(values: Floats, standardised: Floats, quantiles: tuple[float, ...]) -> Floats:
+    """Return where values stand among quantiles, in [-1, 1]: roughly sorted first, as that is four times as fast."""
+    order = np.argsort((standardised * (32767 / MAX_ABS)).astype(np.int16), kind="stable")
+    ranks = np.empty_like(values)
+    ranks[order] = np.interp(values[order], quantiles, np.linspace(-1, 1, len(quantiles)))
+    return ranks
 
 
 def _category_codes(cells: pl.Series, column: Column) -> tuple[NDArray[np.int64], Mask]:

@@ -25,6 +25,7 @@ from luthier.data.cells import (
 from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
 from luthier.data.split import Rows
 from luthier.data.text import has_tokenizers, learn_tokenizer
+from luthier.data.threads import each
 from luthier.errors import DataError
 
 MAX_CATEGORIES = 1000
@@ -58,10 +59,8 @@ def infer_columns(
     """
     overrides = overrides or {}
     _check_overrides(frame, overrides, exclude)
-    columns: list[Column] = []
-    for name in frame.columns:
-        if name in exclude:
-            continue
+
+    def column_of(name: str) -> Column:
         kind = overrides.get(name)
         cells = frame[name]
         if kind == "series" or (kind is None and is_lists(cells) and not is_steady(cells[rows])):
@@ -72,13 +71,13 @@ def infer_columns(
                     hint="leave the kind out to have it found, or say 'ignored'",
                     code="data-kind-unmet",
                 )
-            columns.append(column)
-            continue
+            return column
         found = _Cells(first_values(cells) if is_lists(cells) else cells, rows)
         if kind == "image" or (kind is None and name in images):
-            columns.append(found.image())
-        else:
-            columns.append(found.as_kind(kind) if kind else found.infer())
+            return found.image()
+        return found.as_kind(kind) if kind else found.infer()
+
+    columns = tuple(each(column_of, [name for name in frame.columns if name not in exclude], rows=frame.height))
     if not any(column.is_input for column in columns):
         reasons = "; ".join(f"{column.name}: {column.kind}, {column.why}" for column in columns[:5])
         raise DataError(
@@ -86,7 +85,7 @@ def infer_columns(
             hint="say what a column is: --kind NAME=category (kind={'NAME': 'category'})",
             code="data-no-inputs",
         )
-    return tuple(columns)
+    return columns
 
 
 def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:

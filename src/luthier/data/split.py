@@ -9,6 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.data.cells import Floats, Hashes, cell_hashes, hash_name, is_missing, mix, to_numbers
+from luthier.data.threads import each
 from luthier.errors import DataError
 
 Rows = NDArray[np.int64]
@@ -32,8 +33,17 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
     the columns or rows nor the format of the file changes a hash.
     """
     total = np.zeros(frame.height, dtype=np.uint64)
-    for name in columns:
-        total += mix(cell_hashes(frame[name]) ^ hash_name(name))
+
+    def add(names: Sequence[str]) -> Hashes:
+        part = np.zeros(frame.height, dtype=np.uint64)
+        for name in names:
+            hashes = cell_hashes(frame[name])
+            hashes ^= hash_name(name)
+            part += mix(hashes)
+        return part
+
+    for part in each(add, (columns[::2], columns[1::2]), rows=frame.height):
+        total += part
     return mix(total)
 
 

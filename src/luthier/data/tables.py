@@ -288,7 +288,10 @@ class _Types:
     def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
         """Take back what the frames do not agree on; return whether that changes anything."""
         types = self.types or {}
-        failed = [frame for frame in frames if any(frame.schema[name] == pl.String for name in types)]
+        schemas = [frame.schema for frame in frames]
+        failed = [
+            frame for frame, schema in zip(frames, schemas, strict=True) if any(schema[n] == pl.String for n in types)
+        ]
         seen = [number_types(frame, self.texts) for frame in failed]
         before = types
         self.types = {
@@ -300,8 +303,9 @@ class _Types:
 
     def cast(self, frame: pl.DataFrame) -> pl.DataFrame:
         """Return a frame with its columns of numbers as such, also where it had to be read as text."""
-        late = {name: kind for name, kind in (self.types or {}).items() if frame.schema[name] == pl.String}
-        return frame.with_columns(frame[name].cast(kind) for name, kind in late.items())
+        schema = frame.schema
+        late = {name: kind for name, kind in (self.types or {}).items() if schema[name] == pl.String}
+        return frame.with_columns(frame[name].cast(kind) for name, kind in late.items()) if late else frame
 
 
 def _text_pieces(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from luthier.data.cells import (
     NO_WORDS,
     YES_WORDS,
     Floats,
+    Mask,
     count_infinite,
     find_date_format,
     is_missing,
@@ -157,11 +159,18 @@ class _Cells:
     def __init__(self, series: pl.Series, rows: Rows) -> None:
         self.name, self.rows = series.name, rows
         self.series = series[rows]
-        self.texts = to_texts(self.series)
+
+    @cached_property
+    def texts(self) -> pl.Series:
+        return to_texts(self.series)
+
+    @cached_property
+    def numbers(self) -> tuple[Floats, Mask, Mask]:
+        return to_numbers(self.series)
 
     def is_number(self) -> bool:
         """Whether the column is meant as numbers: a stray text among them is a mistake, said when they are read."""
-        values, _, unparseable = to_numbers(self.series)
+        values, _, unparseable = self.numbers
         return self.series.dtype != pl.Boolean and unparseable.mean() <= 0.05 and not bool(np.isnan(values).all())
 
     def is_yes_no(self) -> bool:
@@ -173,11 +182,11 @@ class _Cells:
     def looks_like_quantity(self) -> bool:
         if not self.is_number():
             return False
-        values = to_numbers(self.series)[0]
+        values = self.numbers[0]
         values = values[~np.isnan(values)]
-        if count_infinite(self.series):
+        if bool((values != np.floor(values)).any()) or count_infinite(self.series):
             return True
-        return len(np.unique(values)) > MAX_NUMBER_CLASSES or bool((values != np.floor(values)).any())
+        return len(np.unique(values)) > MAX_NUMBER_CLASSES
 
     def finite(self) -> Floats:
         """Return the cells as numbers.
@@ -185,7 +194,7 @@ class _Cells:
         Raises:
             DataError: one is not, with its row.
         """
-        values = to_numbers(self.series)[0]
+        values = self.numbers[0]
         bad = np.flatnonzero(np.isnan(values))
         if len(bad):
             raise DataError(

@@ -19,11 +19,12 @@ def normalise(pixels: Tensor, image: ImageInput) -> Tensor:
 
     Args:
         pixels: uint8 or float, `(N, C, H, W)`; left as they are.
-        image: Its means and stds are folded into one multiplication and one addition a pixel.
+        image: Its means and stds are folded into one multiplication and one addition a pixel. (`torch.addcmul`, which
+            does both at once, takes three times as long with one factor a channel.)
     """
     scale = [1 / (image.value_scale * std) for std in image.stds]
     shift = [-mean / std for mean, std in zip(image.means, image.stds, strict=True)]
-    return torch.addcmul(_per_channel(shift, pixels), pixels.float(), _per_channel(scale, pixels))
+    return torch.mul(pixels.float(), _per_channel(scale, pixels)).add_(_per_channel(shift, pixels))
 
 
 def augment(pixels: Tensor, draws: Tensor, kinds: Sequence[str], *, fill: Tensor | float = 0.0) -> Tensor:
@@ -137,14 +138,15 @@ class ImageSource:
         fill = torch.tensor(self.image.means) * self.image.value_scale  # about 0 for the network
         fill = fill if self.pixels.is_floating_point() else fill.round()
         for indices in chunks:
-            pixels = self.pixels[indices]
+            pixels = self.pixels.index_select(0, indices)
             if table is not None:
                 pixels = augment(pixels, table[indices], kinds, fill=fill)
+            images = normalise(pixels, self.image)
             if self.channels_last:
-                pixels = pixels.contiguous(memory_format=torch.channels_last)
+                images = images.contiguous(memory_format=torch.channels_last)
             weights = None if self.weights is None else self.weights[indices]
             others = tuple(value[indices] for value in self.others)
-            yield Batch((*others, normalise(pixels, self.image)), self.targets[indices], weights, indices)
+            yield Batch((*others, images), self.targets[indices], weights, indices)
 
     def _check(self) -> None:
         size = (self.image.channels, self.image.height, self.image.width)

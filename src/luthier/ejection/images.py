@@ -97,7 +97,7 @@ def normalise(pixels):
     """Return images (N, C, H, W) as (pixel / SCALE - mean) / std."""
     scale = torch.tensor([1 / (SCALE * std) for std in STDS], dtype=torch.float32).view(-1, 1, 1)
     shift = torch.tensor([-mean / std for mean, std in zip(MEANS, STDS)], dtype=torch.float32).view(-1, 1, 1)
-    return torch.addcmul(shift, pixels.float(), scale)
+    return pixels.float() * scale + shift
 '''
 
 

@@ -181,17 +181,16 @@ def _batches(loop: Loop) -> str | None:
     """Return the function that forms the images of a batch."""
     if not loop.is_image:
         return None
-    lines = ['pixels = part["pixels"][indices]']
+    lines = ['pixels = part["pixels"].index_select(0, indices)']
     if loop.recipe.augment:
         lines += ["if draws is not None:", "    pixels = data.augment(pixels, draws[indices])"]
-    if loop.recipe.memory_format == "channels_last":
-        lines.append("pixels = pixels.contiguous(memory_format=torch.channels_last)")
+    last = ".contiguous(memory_format=torch.channels_last)" if loop.recipe.memory_format == "channels_last" else ""
     drawn = ", draws=None" if loop.recipe.augment else ""
     return f'''
 def images(part, indices{drawn}):
     """Return a batch of images (N, C, H, W) as the network takes them."""
 {indented(chr(10).join(lines), 4)}
-    return data.normalise(pixels)
+    return data.normalise(pixels){last}
 '''
 
 

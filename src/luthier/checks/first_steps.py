@@ -40,6 +40,7 @@ def runs_away(s: Subject) -> list[float]:
         any(not math.isfinite(value) for value in ten)
         or (len(ten) > 6 and min(tail) > 3 * max(abs(ten[0]), 1e-3))
         or (ratio > 1 and min(tail) > abs(ten[0]))
+        or (ratio > 0.3 and sum(ten[1:]) > 1.15 * abs(ten[0]) * (len(ten) - 1))  # it is thrown about, mostly up
     ):
         return ten
     return []

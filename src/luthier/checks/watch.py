@@ -408,6 +408,7 @@ class Watch:
         inputs = iter(own)
         call = next((c for c in self._mode.trace.calls if c.name in LOSSES and not c.is_inside), None)
         criterion: Any = None
+        is_divided = False  # by as many as the batch has rows, or all that are accumulated
         targets: Any = None
         outputs = self._mode.root[2]
         if call is not None and isinstance(outputs, Tensor):
@@ -420,6 +421,9 @@ class Watch:
                     return function(o, t, *rest, **kwargs)
 
                 criterion = again
+                loss, summed = self._mode.loss, call.output
+                if isinstance(loss, Tensor) and isinstance(summed, Tensor) and summed.numel() == 1 == loss.numel():
+                    is_divided = 0 < float(loss) <= float(summed) / max(len(targets), 1) * (1 + 1e-5)
         self._mode.is_off = True
         try:
             sample = Batch(map_leaves(batch.inputs, lambda _: next(inputs)), targets)
@@ -430,7 +434,7 @@ class Watch:
                 rules = chosen_rules(_WITHOUT_CRITERION)
                 subject.has_own_pass = True
             else:
-                rules = chosen_rules(ignore=["data"])
+                rules = chosen_rules(ignore=["data", *(["check-loss-sum"] if is_divided else [])])
             for finding in look(subject, rules):
                 if finding.severity != "note":
                     self.say(finding)

@@ -618,7 +618,10 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
         )
     if not isinstance(targets, Tensor) or targets.ndim < 2:
         return
-    if targets.shape[0] != n or outputs.ndim < 3 or outputs.shape[0] != n:
+    is_flat = outputs.ndim == 2 and any(  # a number a step
+        x.shape == outputs.shape and x.is_floating_point() for x in leaves((s.batch.inputs, s.batch.targets))
+    )
+    if targets.shape[0] != n or (outputs.ndim < 3 and not is_flat) or outputs.shape[0] != n:
         return
     length = targets.shape[1]
     axis = next((axis for axis in (1, 2) if outputs.shape[axis] == length), None)
@@ -629,7 +632,7 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
         places = tail_of(targets)  # where it ends by its own account: with a mark of the end that is to be learnt
     if places is None:
         places = padding_of(leaves(s.module_batch.inputs), n, length)
-    if places is None and s.step is None:
+    if places is None and s.step is None and not is_flat:
         places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
     if places is None:
         return
@@ -639,7 +642,7 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     gradient = torch.autograd.grad(again.loss, again.outputs, allow_unused=True)[0]
     if gradient is None:
         return
-    felt = gradient.abs().sum(tuple(i for i in range(gradient.ndim) if i not in (0, axis))) > 0
+    felt = gradient.abs().movedim(axis, 1).reshape(n, length, -1).sum(2) > 0
     share = float((felt & places).sum() / felt.sum().clamp(min=1))
     if share > 0.02:
         yield warning(

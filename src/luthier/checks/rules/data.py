@@ -1,5 +1,6 @@
 """A pass over the data: what stands in it, what stands in it twice."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -250,6 +251,8 @@ def _signals(x: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...], str]]:
             yield x[:, i], (-1, -2), "pixels"
     elif x.ndim == 3 and min(x.shape[-2:]) >= 8 and abs(x.shape[1] - x.shape[2]) <= max(x.shape[1:]) // 2:
         yield x, (-1, -2), "pixels"
+    elif x.ndim == 2 and x.shape[1] >= 64:
+        yield x, (-1,), "steps"
     elif x.ndim == 3 and max(x.shape[1:]) >= 16:
         series = x if x.shape[2] >= x.shape[1] else x.transpose(1, 2)  # (N, C, T)
         for i in range(min(series.shape[1], 4)):
@@ -331,10 +334,15 @@ def duplicates(s: Subject) -> Iterator[Finding]:
     x = table.features
     rows = round(unique * len(table))
     values = max(len(x[:, i].unique()) for i in range(min(x.shape[1], 64)))
-    is_narrow = int((x.std(0) > 0).sum()) < 3
+    varied = x[:, x.std(0) > 0]
+    is_narrow = varied.shape[1] < 3
     if rows > 1 and values <= 16 and (is_narrow or values < rows or bool((x == x.round()).all())):
         return  # a few values in a few columns repeat by nature
     is_index = s.rows is not None and s.rows.dataset is not None and rows <= max(2, 0.02 * len(table))
+    if is_narrow and not is_index and bool((x == x.round()).all()):
+        possible = math.prod(len(varied[:, i].unique()) for i in range(varied.shape[1]))
+        if possible < 0.25 * len(table):
+            return  # as do ids, of which there are few
     say = error if is_index else warning
     yield say(
         "check-duplicates",

@@ -348,6 +348,18 @@ def metric(s: Subject) -> Iterator[Finding]:
                 fix="divide by the number of rows",
             )
             return
+        if not s.is_classification and constant.is_floating_point() and best > worst:
+            noise = torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
+            wild = _number(item, perfect + 100 * perfect.std() * noise, y)
+            if wild is not None and same < wild - 10 * abs(best - wild):
+                yield error(
+                    "check-metric",
+                    f"the metric {name} is {same:.4g} for the mean of the targets, worse than for noise a hundred "
+                    f"times as wide ({wild:.4g})",
+                    where=name,
+                    fix="divide by the variance of the targets, and not by that of the outputs",
+                )
+                return
         if abs(best - worst) < 1e-3 * max(abs(best), abs(worst), 1e-6) and abs(best - same) < 0.02 * max(
             abs(best), 1e-6
         ):

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject, batch_axis, differs, map_leaves
@@ -436,6 +437,17 @@ def _noise(parameter: Tensor, share: float, seed: int) -> Tensor:
     return torch.randn(parameter.shape, generator=generator).to(parameter) * scale * share
 
 
+def _is_saturated(passed: Passed) -> bool:
+    """Whether a tanh or a sigmoid inside the module is at its ends for nearly all that it gets."""
+    return any(
+        call.is_inside
+        and isinstance(call.output, Tensor)
+        and float((call.output.detach().abs() > 0.99999).float().mean()) > 0.9
+        for call in passed.trace.calls
+        if call.name == "tanh"
+    )
+
+
 @rule("check-no-gradient", "module", hides=["check-vanishing", "check-dead-units"])
 def no_gradient(s: Subject) -> Iterator[Finding]:
     """Weights that the loss depends on and that get no gradient: detached, rebuilt, or behind a step function."""
@@ -470,7 +482,10 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
             fix=fix,
         )
         return
-    data_cut = _cut_from_outputs(s, passed, names - silent.keys())
+    is_saturated = _is_saturated(passed)
+    if is_saturated:  # 0 by rounding, which other rules look into, is no cut
+        silent = {name: parameter for name, parameter in silent.items() if parameter.grad is None}
+    data_cut = [] if is_saturated else _cut_from_outputs(s, passed, names - silent.keys())
     if not silent and not data_cut:
         return
     found = [name for name in _spread_over(list(silent)) if _matters(s, name, silent[name].grad is None)]
@@ -725,6 +740,8 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         first_name, first = before
         if not isinstance(part, nn.Linear) or not isinstance(first, nn.Linear):
             continue
+        if is_parametrized(part) or is_parametrized(first):
+            continue  # a product of bounded or low-rank matrices is not what one free layer is
         if first.out_features >= min(first.in_features, part.out_features) and first.out_features > 1:
             if _uses(passed.trace, first_name) > 1:
                 continue

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from luthier.core.batch import Batch, split_batch
-from luthier.core.rng import find_generators, generator_states, kept_rng, put_generators_back, seed_all
+from luthier.core.rng import find_generators, generator_states, kept_rng, put_generators_back, seed_probe
 from luthier.data.sources import DatasetSource, Source, TensorSource, as_source
 from luthier.errors import LuthierError
 
@@ -100,7 +100,7 @@ class Rows:
     def items(self, numbers: Sequence[int], seed: int = 0) -> list[Any]:
         """Read samples one at a time, the generators seeded before and put back after."""
         with self._kept():
-            seed_all(seed)
+            seed_probe(seed)
             return [self.read_from[i] for i in numbers]
 
     @contextmanager

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from luthier.checks.rows import Rows
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
-from luthier.core.rng import kept_rng, seed_all
+from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
 from luthier.store.bundle import without_wrapper
 
@@ -163,7 +163,7 @@ class Subject:
         module = copy.deepcopy(self.template)
         try:
             with torch.no_grad():
-                seed_all(0)
+                seed_probe(0)
                 if self.step is None:
                     copy_inputs(batch).forward(module)
                 else:
@@ -199,14 +199,14 @@ class Subject:
 
     def forward(self, module: nn.Module, batch: Batch, seed: int = 0) -> Any:
         """Return what a copy gives for a batch, without gradients."""
-        seed_all(seed)
+        seed_probe(seed)
         with torch.no_grad():
             return copy_inputs(batch).forward(module)
 
     def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
         """Run a copy over a batch, and the loss, and keep what was called."""
         trace = Trace()
-        seed_all(seed)
+        seed_probe(seed)
         own = copy_inputs(batch)
         loss = None
         with trace.of(module):
@@ -257,7 +257,7 @@ class Subject:
         if self.module_batch is None:
             return None
         module, batch = self.fresh(training=False), copy_inputs(self.module_batch)
-        seed_all(0)
+        seed_probe(0)
         with torch.no_grad():
             outputs = batch.forward(module)
         return module, batch, outputs
@@ -333,7 +333,7 @@ class Subject:
         update = updater(optimizer)
         for i in range(number + 1):
             batch = self.batch
-            seed_all(0)
+            seed_probe(0)
             loss = self._loss(module, batch)
             losses.append(float(loss.detach()))
             if i == number or not math.isfinite(losses[-1]) or not loss.requires_grad:

@@ -15,7 +15,7 @@ from luthier.checks.rules.criterion import PAIRWISE, answers_to, broadcast_pair
 from luthier.checks.subject import Subject, copy_inputs, differs
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.finding import Finding
-from luthier.core.rng import seed_all
+from luthier.core.rng import seed_probe
 
 _DRAWS = {"rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "multinomial", "randint", "randperm",
           "normal_", "uniform_", "bernoulli_", "poisson", "randint_like", "exponential_", "cauchy_"}  # fmt: skip
@@ -70,7 +70,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
     if not differs(first, second):
         return
     trace = Trace()
-    seed_all(0)
+    seed_probe(0)
     with trace.of(module):
         copy_inputs(s.module_batch).forward(module)
     on_purpose = False
@@ -148,7 +148,7 @@ def input_changed(s: Subject) -> Iterator[Finding]:
             run = s.eval_run[1]
         else:
             run = copy_inputs(s.module_batch)
-            seed_all(0)
+            seed_probe(0)
             with torch.no_grad():
                 run.forward(s.fresh(training=training))
         changed = [
@@ -426,7 +426,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
     after_modes = []
     sizes = (n, 1 if not matters else 7, 16)
     for size in sizes:
-        seed_all(0)
+        seed_probe(0)
         trace = Trace()
         with trace:
             answer = _call_evaluate(s.evaluate, module, DataLoader(data, batch_size=size))

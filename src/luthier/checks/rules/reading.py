@@ -25,7 +25,7 @@ from luthier.core.rng import (
     get_rng_state,
     kept_rng,
     put_generators_back,
-    seed_all,
+    seed_probe,
 )
 
 
@@ -91,7 +91,7 @@ def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
         return
     try:
         with kept_rng():
-            seed_all(0)
+            seed_probe(0)
             batches = [torch.as_tensor(list(found)) for found in islice(iter(copy.deepcopy(sampler)), 40)]
     except Exception:
         return
@@ -143,7 +143,7 @@ def _collated(rows: Rows, numbers: list[int], seed: int) -> Any:
     if rows.collate is default_collate:
         return items
     with kept_rng():
-        seed_all(seed)
+        seed_probe(seed)
         return kept(rows.collate(items))
 
 
@@ -217,7 +217,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
     with kept_rng():
         ends = []
         for seed in (11, 12):
-            seed_all(seed)
+            seed_probe(seed)
             before = get_rng_state()
             try:
                 rows.read_from[rows.spread(2)[0]]

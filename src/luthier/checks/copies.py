@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,7 +62,9 @@ class Projected:
 
 def stand_in(valid: Projected, train: Projected) -> tuple[Tensor, float]:
     """Return which rows of one split stand in the other, `(N,)`, and the share of the other's rows that stand twice."""
-    known, order = train.onto(1)[:, 0].sort()
+    known = train.onto(1)[:, 0]
+    order = torch.from_numpy(np.argsort(known.numpy()))  # some seven times as fast as torch's, where there is AVX-512
+    known = known[order]
     asked = valid.onto(1)[:, 0]
     margin = _EPSILON * float(known.std().nan_to_num()) + 1e-12
     low, high = torch.searchsorted(known, asked - margin), torch.searchsorted(known, asked + margin, right=True)
@@ -98,9 +101,12 @@ def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
         start = middle + k
         if start < 0 or start + 3 > length:
             continue
-        at = torch.searchsorted(known, valid[:, start : start + 3].double() @ w).clamp(max=len(known) - 1)
+        asked = valid[:, start : start + 3].double() @ w
+        at = torch.searchsorted(known, asked).clamp(max=len(known) - 1)
         for beside in (at, (at - 1).clamp(min=0)):
-            rows = ((known[beside] - valid[:, start : start + 3].double() @ w).abs() < 1e-4).nonzero()[:, 0]
+            rows = ((known[beside] - asked).abs() < 1e-4).nonzero()[:, 0]
+            if not len(rows):
+                continue
             mine, theirs = valid[rows].double(), train[order[beside[rows]]].double()
             mine, theirs = (mine[:, k:], theirs[:, :-k]) if k > 0 else (mine[:, :k], theirs[:, -k:])
             same = ((mine - theirs).abs() <= 1e-5).all(1) & (mine.diff(dim=1) != 0).double().mean(1).gt(0.5)
@@ -113,7 +119,7 @@ def share_of_near(valid: Projected, train: Projected) -> tuple[float, float]:
 
     The second is the same share among the other split's own rows.
     """
-    a, b = train.onto(64, 3_000), valid.onto(64, 150)
+    a, b = train.onto(64, 3_000).float(), valid.onto(64, 150).float()  # their scale is 1
     nearest = torch.cdist(b, a).amin(1)
     own = torch.randperm(len(a), generator=torch.Generator().manual_seed(1))[:150]
     between = torch.cdist(a[own], a)

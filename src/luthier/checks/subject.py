@@ -142,12 +142,13 @@ class Subject:
         rows = self.rows
         if rows.batches is not None:
             return rows.batch([0]), rows.batch([1]) if rows.n > 1 else None
-        numbers = torch.randperm(rows.n, generator=torch.Generator().manual_seed(1)).tolist()
         most = max(5, _MOST_NUMBERS // rows.width)
         wanted = [size for size in _SIZES if 2 * size <= rows.n and size <= most and size not in self.sizes]
         own = getattr(rows.loader, "batch_size", None)
         if own and 2 * own <= rows.n:
             wanted.append(own)
+        order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(1))
+        numbers = order[: 2 * max([*wanted, 16])].tolist()
         for size in wanted:
             both = rows.batch(numbers[: 2 * size])
             first, second = (take(both, 2 * size, range(i * size, (i + 1) * size)) for i in (0, 1))
@@ -155,7 +156,7 @@ class Subject:
                 first, second = rows.batch(numbers[:size]), None
             if self._runs(first):
                 return first, second
-        return rows.batch(numbers[: max(1, min(rows.n, 32))]), None
+        return rows.batch(numbers[:32]), None
 
     def _runs(self, batch: Batch) -> bool:
         if self.template is None:

@@ -440,11 +440,13 @@ def _probe(x: Tensor, y: Tensor, seed: int = 0) -> float | None:
     train, test = order[:cut], order[cut:]
     mean_x, mean_y = x[train].mean(0), y[train].mean(0)
     a, b = x[train] - mean_x, y[train] - mean_y
+    held, wanted, gram, moment = x[test] - mean_x, y[test], a.T @ a, a.T @ b
+    spread = ((wanted - mean_y) ** 2).sum().clamp(min=1e-12)
+    ridge = len(train) * torch.eye(a.shape[1], dtype=a.dtype)
     best = 0.0
     for weight in (0.1, 1.0, 10.0):
-        gram = a.T @ a + weight * len(train) * torch.eye(a.shape[1], dtype=a.dtype)
-        found = (x[test] - mean_x) @ torch.linalg.solve(gram, a.T @ b) + mean_y
-        left = float(((found - y[test]) ** 2).sum() / ((y[test] - mean_y) ** 2).sum().clamp(min=1e-12))
+        found = held @ torch.linalg.solve(gram + weight * ridge, moment) + mean_y
+        left = float(((found - wanted) ** 2).sum() / spread)
         best = max(best, 1 - left)
     return best
 

@@ -34,7 +34,8 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     share = float(hit.double().mean())
     fix = "split before augmenting or copying, and drop duplicates first; keep the rows of one source in one part"
     is_ids = all(not x.is_floating_point() for x in table.inputs)  # a few numbers from small ranges meet by chance
-    by_chance = 0.0 if not is_ids and not is_coarse(table) else 3 * doubled
+    coarse = is_coarse(table)
+    by_chance = 3 * doubled if is_ids or coarse else 0.0
     if share > (0.1 if is_ids else 0.02) and share > by_chance and int(hit.sum()) >= 2:
         yield warning(
             "check-split-overlap",
@@ -60,7 +61,7 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
                     fix="split by time before cutting windows, or leave a window's length between the parts",
                 )
                 return
-    near, usual = (0.0, 0.0) if is_coarse(table) else share_of_near(valid, train)
+    near, usual = (0.0, 0.0) if coarse else share_of_near(valid, train)
     if near > 0.3 or near > max(0.05, 3 * usual):  # rows of a few hidden numbers are near each other by nature
         yield warning(
             "check-split-overlap",
@@ -114,7 +115,7 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
         if a.shape[1] != b.shape[1]:
             continue
         std_a, std_b = a.std(0).clamp(min=1e-9), b.std(0).clamp(min=1e-9)
-        use = (a.std(0) > 1e-6) | (b.std(0) > 1e-6)
+        use = (std_a > 1e-6) | (std_b > 1e-6)
         if not bool(use.any()):
             continue
         shift = ((a.mean(0) - b.mean(0)).abs() / torch.maximum(std_a, std_b))[use]

@@ -7,10 +7,11 @@ from tests.checks.pairs import PAIRS
 from tests.checks.planted import PLANTED
 from tests.checks.planted_data_loop import PLANTED_MORE
 from tests.checks.planted_third import PLANTED_THIRD
+from tests.checks.sixth import PLANTED_SIXTH, SOUND_SIXTH
 from tests.checks.sound import SOUND
 from tests.checks.zoo import ZOO
 from tests.checks.zoo_more import ZOO_MORE
 from tests.checks.zoo_third import ZOO_THIRD
 
-EVERY_PAIR = [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD, *PLANTED_FOURTH, *PLANTED_FIFTH]
-EVERY_SOUND = [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD, *ZOO_FOURTH, *ZOO_FIFTH]
+EVERY_PAIR = [*PAIRS, *FIELD, *PLANTED, *PLANTED_MORE, *PLANTED_THIRD, *PLANTED_FOURTH, *PLANTED_FIFTH, *PLANTED_SIXTH]
+EVERY_SOUND = [*SOUND, *ZOO, *ZOO_MORE, *ZOO_THIRD, *ZOO_FOURTH, *ZOO_FIFTH, *SOUND_SIXTH]

@@ -6,6 +6,7 @@ import io
 import logging
 import random
 import re
+import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -472,3 +473,55 @@ def test_watching_raises_nothing_of_its_own_and_changes_nothing(name: str, make:
         results.append((net.state_dict(), torch.get_rng_state()))
     assert all(torch.equal(results[0][0][key], results[1][0][key]) for key in results[0][0])
     assert torch.equal(results[0][1], results[1][1])
+
+
+def test_what_no_program_is_is_refused_and_names_are_taken() -> None:
+    net = nn.Sequential(nn.Linear(8, 3), nn.Softmax(1))
+    data = (torch.randn(200, 8), torch.randint(0, 3, (200,)))
+    found = luthier.check(net, data, criterion="cross-entropy", optimizer=adam(net), select="criterion")
+    assert [finding.code for finding in found] == ["check-double-softmax"]
+    wrong: list[dict[str, Any]] = [
+        {"criterion": "crossentropy"},
+        {"criterion": nn.CrossEntropyLoss},
+        {"criterion": CE, "optimizer": "Adam"},
+        {"criterion": CE, "optimizer": torch.optim.Adam},
+        {"criterion": CE, "module": None},
+    ]
+    for parts in wrong:
+        with pytest.raises(SettingError):
+            luthier.check(**{"module": net, "train": data, **parts})
+    with pytest.raises(SettingError):
+        luthier.watch(None, adam(net))  # type: ignore[arg-type]
+
+
+def test_a_program_that_raises_is_not_said_to_be_well() -> None:
+    data = (torch.randn(200, 8), torch.randint(0, 3, (200,)))
+
+    def said(net: nn.Module, **more: Any) -> str:
+        found = luthier.check(net, data, data, **{"criterion": CE, **more}, select=["module", "evaluation"])
+        return " ".join(finding.what for finding in found if finding.code == "check-partly")
+
+    assert "mat1 and mat2" in said(nn.Linear(9, 3))
+    assert "Target 2" in said(nn.Linear(8, 2))
+    assert "no criterion" in said(nn.Linear(8, 3), criterion=None)
+    assert "ZeroDivisionError" in said(nn.Linear(8, 3), evaluate=lambda module, loader: 1 / 0)
+
+
+def test_watching_goes_on_where_warnings_are_errors_and_says_where_it_does_not() -> None:
+    net = nn.Linear(4, 1)
+    optimizer, x = torch.optim.SGD(net.parameters(), 0.01), torch.randn(64, 4)
+
+    def loop() -> None:
+        for _ in range(20):
+            nn.functional.mse_loss(net(x), x.sum(1, keepdim=True)).backward()
+            optimizer.step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with luthier.watch(net, optimizer) as seen:
+            loop()
+    assert [finding.code for finding in seen.findings] == ["check-zero-grad"]
+    with luthier.watch(net, optimizer) as seen:
+        seen.give_up(ValueError("no"))
+        loop()
+    assert [finding.code for finding in seen.findings] == ["check-partly"]

@@ -9,7 +9,7 @@ RELATIVE = ("Adafactor", "LBFGS", "Rprop", "Adadelta")  # whose steps have a siz
 
 def rate(s: Subject) -> float:
     """Return the largest learning rate, before a schedule changed it."""
-    return max(float(group.get("initial_lr", group["lr"]) or group["lr"]) for group in s.optimizers[0].param_groups)
+    return max(s.rate_of(group) for group in s.optimizers[0].param_groups)
 
 
 def first_step(s: Subject) -> float | None:

@@ -23,6 +23,7 @@ from luthier.core.finding import Finding
 from luthier.core.names import did_you_mean
 from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError
+from luthier.metrics.criteria import make_criterion
 
 _log = logging.getLogger("luthier")
 _ORDER = (  # of what is said first: each registers its rules when imported
@@ -45,8 +46,8 @@ def check(
     metrics: Sequence[Any] = (),
     evaluate: Callable[..., Any] | None = None,
     target_key: str | None = None,
-    select: Iterable[str] = (),
-    ignore: Iterable[str] = (),
+    select: str | Iterable[str] = (),
+    ignore: str | Iterable[str] = (),
 ) -> list[Finding]:
     """Look for mistakes that raise no error, before the first epoch; return what was seen, the gravest first.
 
@@ -57,7 +58,7 @@ def check(
         module: Any `nn.Module`.
         train: As `fit` takes it: `(inputs, …, targets)`, a `Dataset` or a `DataLoader`.
         valid: The same for validation.
-        criterion: `(outputs, targets) -> loss`.
+        criterion: `(outputs, targets) -> loss`, or a loss of torch.nn by name.
         optimizer: A `torch.optim` instance, or several in a list.
         step: `step(module, batch) -> loss`, in place of a criterion.
         metrics: Functions `(outputs, targets) -> number`.
@@ -67,7 +68,7 @@ def check(
         ignore: Codes to leave out. A module whose attribute `luthier_ignore` lists codes is left out of those.
 
     Raises:
-        SettingError: a code that there is not.
+        SettingError: a code that there is not; no module; an optimizer that is none yet, but a name or a class.
 
     >>> from torch import nn, optim
     >>> import torch
@@ -77,20 +78,55 @@ def check(
     >>> found[0].code
     'check-double-softmax'
     """
+    if isinstance(criterion, str):
+        criterion = make_criterion(criterion, {})
+    check_parts(module, optimizer, criterion)
     subject = Subject(
         module, train, valid, criterion=criterion, optimizer=optimizer, step=step, metrics=metrics, evaluate=evaluate,
         target_key=target_key,
     )  # fmt: skip
+    if train is not None and criterion is None and step is None:
+        subject.notes.append("there is no criterion and no step, so mistakes in a loss are not seen")
     return look(subject, chosen_rules(select, ignore))
 
 
-def chosen_rules(select: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Rule]:
+def check_parts(module: Any, optimizer: Any, criterion: Any = None) -> None:
+    """Refuse what is no module, an optimizer by its name or class, and a criterion that is a class."""
+    if not isinstance(module, nn.Module):
+        raise SettingError(
+            f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-type"
+        )
+    if isinstance(criterion, type):
+        raise SettingError(
+            f"the criterion is {described(criterion)}",
+            hint=f"make one: criterion={criterion.__name__}()",
+            code="setting-type",
+        )
+    several = isinstance(optimizer, Iterable) and not isinstance(optimizer, str)
+    for item in optimizer if several else [optimizer]:
+        if isinstance(item, str | type):
+            name = item if isinstance(item, str) else item.__name__
+            raise SettingError(
+                f"the optimizer is {described(item)}",
+                hint=f"pass the one that steps: optimizer=torch.optim.{name}(module.parameters(), lr=…)",
+                code="setting-type",
+            )
+
+
+def described(value: Any) -> str:
+    """Say what was passed in place of an object."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    return repr(value) if value is None or isinstance(value, str) else f"a {type(value).__name__}"
+
+
+def chosen_rules(select: str | Iterable[str] = (), ignore: str | Iterable[str] = ()) -> list[Rule]:
     """Return the rules of these codes or groups, less those to be left out.
 
     Raises:
         SettingError: a name that is neither.
     """
-    wanted, unwanted = set(select), set(ignore)
+    wanted, unwanted = ({names} if isinstance(names, str) else set(names) for names in (select, ignore))
     known = {item.code for item in RULES} | set(GROUPS) | set(WATCHED)
     for name in wanted | unwanted:
         if name not in known:
@@ -110,6 +146,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
     hidden: set[str] = set()
     order = {item.code: i for i, item in reversed(list(enumerate(RULES)))}
     seen: set[tuple[str, str]] = set()
+    raised: list[Exception] = []
     with warnings.catch_warnings(), without_compiler(), subject.guarded():
         warnings.simplefilter("ignore")
         for item in rules:
@@ -119,6 +156,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
                 findings = list(item.look(subject))
             except Exception as problem:
                 _log.debug("the rule %s could not look: %s: %s", item.code, type(problem).__name__, problem)
+                raised.append(problem)
                 continue
             for finding in findings:
                 if (finding.code, finding.where) in seen or _is_marked(subject.module, finding):
@@ -127,6 +165,12 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
                 found.append((order.get(finding.code, 0), finding))
                 hidden.update(code for code in item.hides if code != finding.code)
     kept = [(rank, finding) for rank, finding in found if finding.code not in hidden]
+    if len(raised) > 2 and not kept:  # the program itself, and not what a rule tried with it
+        first = raised[0]
+        subject.notes.append(
+            f"{len(raised)} rules could not look: on rows of the data the program raises {type(first).__name__}: "
+            f"{str(first).strip().partition(chr(10))[0]}"
+        )
     notes = [Finding(code="check-partly", severity="note", what=text) for text in subject.notes]
     return [finding for _, finding in sorted(kept, key=lambda pair: (_RANK[pair[1].severity], pair[0]))] + notes
 

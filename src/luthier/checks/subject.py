@@ -1,6 +1,7 @@
 """What is looked at: copies of the module, a few rows by number, and what they give. The caller's own are not run."""
 
 import copy
+import gc
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from luthier.checks.rows import Rows
 from luthier.checks.tracing import Call, Trace, leaves
@@ -21,6 +23,7 @@ from luthier.core.stepping import updater
 from luthier.store.bundle import without_wrapper
 
 _log = logging.getLogger("luthier")
+_CALLS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)  # of a schedule's function
 _SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)
 _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so that large networks wait for seconds
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
@@ -61,6 +64,30 @@ class Passed:
 def _is_reused(call: Call, trace: Trace) -> bool:
     """Whether the parts of a loss stand for something else: attention has none, a module may."""
     return not isinstance(call.output, Tensor)
+
+
+def schedulers_of(optimizer: Optimizer) -> list[Any]:
+    """Return the schedulers that hold an optimizer."""
+    found = []
+    for owner in gc.get_referrers(optimizer):
+        if isinstance(owner, LRScheduler):
+            found.append(owner)
+        elif isinstance(owner, dict) and owner.get("optimizer") is optimizer:
+            found += [item for item in gc.get_referrers(owner) if isinstance(item, LRScheduler)]
+    return list({id(item): item for item in found}.values())
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    switch = getattr(torch.backends, "mha", None)
+    if switch is None or not switch.get_fastpath_enabled():
+        yield
+        return
+    switch.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        switch.set_fastpath_enabled(True)
 
 
 class Subject:
@@ -116,7 +143,9 @@ class Subject:
     @contextmanager
     def guarded(self) -> Iterator[None]:
         """Leave generators, gradient mode, autocast and thread-local state as they were found."""
+        # Transformers have a fast path in evaluation that takes masks of numbers for others than training does
         with (
+            _without_fast_path(),
             kept_rng(),
             torch.enable_grad(),
             torch.autocast("cpu", enabled=False),
@@ -296,7 +325,7 @@ class Subject:
         groups = []
         for group in own.param_groups:
             options = {key: value for key, value in group.items() if key not in ("params", "initial_lr")}
-            options["lr"] = float(group.get("initial_lr", group["lr"]) or group["lr"]) * scale
+            options["lr"] = self.rate_of(group) * scale
             parameters = [twin[id(p)] for p in group["params"] if id(p) in twin]
             if parameters:
                 groups.append({**options, "params": parameters})
@@ -362,6 +391,24 @@ class Subject:
     def has_schedule(self) -> bool:
         """Whether a scheduler has marked the optimizer: its learning rate now is not that of the run."""
         return any("initial_lr" in group for optimizer in self.optimizers for group in optimizer.param_groups)
+
+    @cached_property
+    def largest_factor(self) -> float | None:
+        """The largest factor that a LambdaLR on an optimizer gives over 10,000 calls, or None without one."""
+        if not self.has_schedule:
+            return None
+        found = []
+        for optimizer in self.optimizers:
+            for scheduler in schedulers_of(optimizer):
+                for function in getattr(scheduler, "lr_lambdas", []) if type(scheduler) is LambdaLR else []:
+                    found += [float(function(i)) for i in _CALLS]
+        return max(found) if found else None
+
+    def rate_of(self, group: dict[str, Any]) -> float:
+        """The learning rate of a parameter group before a schedule lowered it."""
+        given = float(group.get("initial_lr", group["lr"]) or group["lr"])
+        factor = self.largest_factor
+        return given if factor is None or not 0 < factor < 1 or given < 0.5 else given * factor
 
     @cached_property
     def first_is_norm(self) -> bool:

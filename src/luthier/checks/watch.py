@@ -12,10 +12,9 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from luthier.checks.hearing import Listener, norm_of
-from luthier.checks.look import chosen_rules, look
+from luthier.checks.look import check_parts, chosen_rules, look
 from luthier.checks.rule import error, warning
-from luthier.checks.rules.optimizer import schedulers_of
-from luthier.checks.subject import LOSSES, Passed, Subject, map_leaves
+from luthier.checks.subject import LOSSES, Passed, Subject, map_leaves, schedulers_of
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
@@ -53,6 +52,7 @@ def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None =
     >>> [finding.code for finding in seen.findings]
     ['check-zero-grad']
     """
+    check_parts(module, optimizer)
     found = [optimizer] if isinstance(optimizer, Optimizer) else list(optimizer or ())
     return Watch(module, found)
 
@@ -92,6 +92,7 @@ class _Gradients:
 
     after_step: bool = False
     is_stale: bool = False
+    left: Callable[[], bool] = bool  # whether the gradient of the step before is where it was
     stale: int = 0
     fresh: int = 0
 
@@ -139,7 +140,8 @@ class Watch:
         self._backwards: list[_Backward] = []  # since the last step
         self._micro: list[bool] = []
         self._uneven: list[float] = []
-        self._emptied = self._clips_late = self._clips = 0
+        self._emptied = self._clips_late = self._clips = self._answered = 0
+        self._of_rate: list[Finding] = []  # of the first rate: the loop may raise it
         self._gradients = {id(optimizer): _Gradients() for optimizer in optimizers}
         self._reloaded_at: int | None = None
         self._strangers: set[int] = set()
@@ -188,6 +190,8 @@ class Watch:
         """Look no further: a fault in the looking is no fault of the loop."""
         self.has_given_up = self._mode.is_far = True
         _log.debug("the loop is not looked at any more: %s: %s", type(fault).__name__, fault)
+        what = f"after step {self.steps} the loop is not looked at any more: {type(fault).__name__}: {fault}"
+        self.findings.append(Finding(code="check-partly", severity="note", what=what))
 
     def say(self, finding: Finding) -> None:
         """Keep a finding, once a code."""
@@ -243,6 +247,7 @@ class Watch:
             is_left = gradient is not None and not gradient.is_sparse and bool((gradient != 0).any())
             if marks.after_step or not is_left:  # what is cleared later is no matter
                 marks.is_stale = is_left
+                marks.left = lambda: parameter.grad is gradient  # else one by autograd.grad, say, took its place
             marks.after_step = False
 
         return arriving
@@ -258,8 +263,9 @@ class Watch:
                 self._emptied += 1
         marks = self._gradients.setdefault(id(optimizer), _Gradients())
         if self.steps and self.steps <= _CLOSE_STEPS and not marks.after_step:
-            marks.stale += marks.is_stale
-            marks.fresh += not marks.is_stale
+            is_stale = marks.is_stale and marks.left()
+            marks.stale += is_stale
+            marks.fresh += not is_stale
         if self.steps in (2, 40):
             self._schedulers = schedulers_of(optimizer) or self._schedulers
         if self._clipped is not None and self.steps <= _CLOSE_STEPS:
@@ -291,6 +297,7 @@ class Watch:
         self._gradients.setdefault(id(optimizer), _Gradients()).after_step = True
         self._backwards = []
         self._forwards = []
+        self._answered = 0
         self._data_seen = set()
         if self.steps > _CLOSE_STEPS:
             self._mode.is_far = True
@@ -315,8 +322,10 @@ class Watch:
             )
             if isinstance(target, Tensor) and call.name in ("cross_entropy", "nll_loss"):
                 count = int((target != call.kwargs.get("ignore_index", -100)).sum())
+        is_own = len(self._forwards) > self._answered  # or a copy's, which another optimizer steps
+        self._answered = len(self._forwards)
         inputs = set(self._forwards[-1].inputs) if self._forwards else set()
-        self._backwards.append(_Backward(ratio, not inputs & self._data_seen, count))
+        self._backwards.append(_Backward(ratio, is_own and not inputs & self._data_seen, count))
         self._data_seen |= inputs
 
     def heard_clip(self, most: float | None) -> None:
@@ -363,8 +372,18 @@ class Watch:
                 )
             )
 
-    def _loading(self, part: nn.Module, state: Any, *rest: Any) -> None:
+    def _loading(self, part: nn.Module, state: Any, prefix: str, *rest: Any) -> None:
         if self._mode.is_off:
+            return
+        if state and not prefix and part is self.module and not set(state) & set(part.state_dict(keep_vars=True)):
+            self.say(
+                error(
+                    "check-checkpoint-incomplete",
+                    f"none of what is loaded ({next(iter(state))} and so on) is named as the module's parameters are: "
+                    "with strict=False nothing is loaded, and nothing said",
+                    fix="take the prefix off the names, and leave strict at True",
+                )
+            )
             return
         self._reloaded_at = self.steps
         own = {name: p.data_ptr() for name, p in self.module.named_parameters()}
@@ -423,7 +442,7 @@ class Watch:
                 criterion = again
                 loss, summed = self._mode.loss, call.output
                 if isinstance(loss, Tensor) and isinstance(summed, Tensor) and summed.numel() == 1 == loss.numel():
-                    is_divided = 0 < float(loss) <= float(summed) / max(len(targets), 1) * (1 + 1e-5)
+                    is_divided = 0 < float(loss.detach()) <= float(summed.detach()) / max(len(targets), 1) * (1 + 1e-5)
         self._mode.is_off = True
         try:
             sample = Batch(map_leaves(batch.inputs, lambda _: next(inputs)), targets)
@@ -436,7 +455,9 @@ class Watch:
             else:
                 rules = chosen_rules(ignore=["data", *(["check-loss-sum"] if is_divided else [])])
             for finding in look(subject, rules):
-                if finding.severity != "note":
+                if finding.code == "check-learning-rate":
+                    self._of_rate.append(finding)
+                elif finding.severity != "note":
                     self.say(finding)
         except Exception as problem:
             _log.debug("the first step could not be looked at: %s: %s", type(problem).__name__, problem)
@@ -448,6 +469,10 @@ class Watch:
 
     def _judge(self) -> None:
         total = self.steps
+        rates = self.learning_rates
+        for finding in self._of_rate:
+            if not rates or max(rates) <= 10 * rates[0]:
+                self.say(finding)
         for marks in self._gradients.values():
             if marks.stale >= 3 and marks.stale > 4 * marks.fresh:
                 self.say(

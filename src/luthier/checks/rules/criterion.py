@@ -245,7 +245,7 @@ def broadcast_pair(call: Call) -> tuple[tuple[int, ...], tuple[int, ...]] | None
     ],
 )
 def softmax_axis(s: Subject) -> Iterator[Finding]:
-    """A softmax over the rows of the batch, over one single unit, or a cross-entropy over one single class."""
+    """A softmax over rows of the batch or one unit, or a cross-entropy over one class or over steps in time."""
     if not s.can_run:
         return
     passed = s.train_pass if s.has_loss else s.eval_pass
@@ -299,6 +299,18 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
                     where=last.layer,
                     fix="dim=1",
                 )
+                return
+            made = passed.trace.made_by.get(id(x))
+            is_last = made is not None and made.name == "linear" and x.shape[1] == x.shape[-1]
+            if call.name == "cross_entropy" and is_last and made is not None:
+                yield error(
+                    "check-softmax-axis",
+                    f"cross-entropy takes the classes from axis 1 of {tuple(x.shape)}, and a linear layer has put them "
+                    "on the last",
+                    where=made.layer,
+                    fix="logits.transpose(1, 2), or logits.flatten(0, 1) and targets.flatten()",
+                )
+                return
 
 
 def _reaches(passed: Passed, x: Tensor) -> bool:
@@ -319,6 +331,19 @@ def target_range(s: Subject) -> Iterator[Finding]:
         _x, target = _pair(call)
         if not isinstance(target, Tensor):
             continue
+        ignored = call.argument(4, "ignore_index", -100)
+        is_plain = call.name in ("cross_entropy", "nll_loss") and _x.ndim == 2 and len(_x) == s.n
+        table = None if s.rows is None else s.rows.table
+        if is_plain and ignored in range(_x.shape[1]) and table is not None and table.targets is not None:
+            y = table.targets
+            share = float((y == ignored).double().mean())
+            if share > 0.01:
+                yield warning(
+                    "check-target-range",
+                    f"{share:.0%} of the rows are of class {ignored}, which ignore_index leaves out of the loss: it is "
+                    "never learnt",
+                    fix="leave ignore_index at -100 where every class counts",
+                )
         low, high = float(target.min()), float(target.max())
         if call.name in BINARY and (low < 0 or high > 1):
             yield error(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
-from luthier.checks.rows import Rows, Table
+from luthier.checks.rows import MOST_NUMBERS, Rows, Table
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, WEIGHTED, Subject
@@ -232,7 +232,7 @@ def overflow(s: Subject) -> Iterator[Finding]:
             # or small differences: near both ends, and not at the very ends as black and white are
             ends = float(((v < 4) | (v > 251)).double().mean())
             is_split = middle < 0.5 and ends < 0.5 and circular < 0.4 * plain
-            if (is_filled or is_split) and _jumps(v, axes[0]) > 0.02:
+            if (is_filled or is_split) and _jumps(v, axes[0]) > 0.02 and _is_of_integers(signal):
                 yield error(
                     "check-overflow",
                     f"neighbouring {what} jump from one end of the range to the other: the inputs are "
@@ -241,6 +241,17 @@ def overflow(s: Subject) -> Iterator[Finding]:
                     fix="turn integers into floats before arithmetic, or clip",
                 )
                 return
+
+
+def _is_of_integers(signal: Tensor) -> bool:
+    """Whether values stand on an even grid over the range of an integer type, as what has wrapped round in one does."""
+    values = signal[: max(1, MOST_NUMBERS // 8 // max(1, signal[0].numel()))].unique()
+    if len(values) < 3:
+        return False
+    span = float(values[-1] - values[0])
+    steps = span / max(float(values.diff().min()), 1e-12)
+    # 255 or 65,535; fewer by powers of two where what has wrapped was multiplied by them
+    return any(0.97 * 2**bits < steps < 1.003 * 2**bits for bits in range(6, 17))
 
 
 def _signals(x: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...], str]]:

@@ -98,6 +98,12 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         return
     moved = (changed[kept] - outputs[kept]).abs().amax(1) > 1e-4 * outputs.abs().max().clamp(min=1e-9)
     if not bool(moved.any()):
+        if _goes_by_place(s, outputs):
+            yield error(
+                "check-batch-mixing",
+                "rows get other answers in another order of the batch: something goes by a row's place in it",
+                fix="positions run along time: x.size(1), and pe[:, :T], where the batch comes first",
+            )
         return
     share = float(moved.double().mean())
     what = f"{share:.0%} of the answers change when the other rows of their batch are replaced"
@@ -153,6 +159,26 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
             what,
             fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']",
         )
+
+
+def _goes_by_place(s: Subject, outputs: Tensor) -> bool:
+    """Whether rows of one batch in another order get other answers, although none goes by what the others hold."""
+    assert s.module_batch is not None
+    given, n = s.module_batch.inputs, s.n
+    parts = list(given.values()) if isinstance(given, dict) else list(given)
+    if not all(isinstance(x, Tensor) and x.ndim and len(x) == n for x in parts):
+        return False  # what is said of rows in a list would stay as it is
+    try:
+        order = torch.arange(n).roll(n // 3)
+        rolled = take(Batch(given, None), n, order.tolist())
+        again = None if rolled is None else _evaluated(s, rolled)
+        other = _own_rows(s.forward(s.fresh(training=False), Batch(given, None), seed=1), n)
+    except Exception:
+        return False  # lengths that are to be sorted, for one
+    if again is None or other is None or again.shape != outputs.shape or differs(other, outputs, tolerance=1e-3):
+        return False  # or it is random
+    moved = (again - outputs[order]).abs().amax(1) > 1e-2 * outputs.abs().max().clamp(min=1e-9)
+    return float(moved.double().mean()) > 0.8  # where the first of a batch are served first, most are served
 
 
 def _reaches_rows(passed: Passed, first: Call, n: int) -> bool:

@@ -1,14 +1,10 @@
 """The optimizer: does it move these weights, by sensible amounts, the right way?"""
 
-import gc
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from luthier.checks.first_steps import RELATIVE, first_step, rate, runs_away
 from luthier.checks.rule import error, rule, warning
@@ -143,8 +139,9 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
 @rule("check-learning-rate", "optimizer", hides=["check-vanishing"])
 def learning_rate(s: Subject) -> Iterator[Finding]:
     """Steps so large that the loss runs away, or so small that nothing moves."""
-    factor = _largest_factor(s)
-    if factor is not None and factor < 0.02:
+    factor = s.largest_factor
+    given = max((float(g.get("initial_lr", 0)) for o in s.optimizers for g in o.param_groups), default=0.0)
+    if factor is not None and factor < 0.02 and given < 0.5:  # with a rate of 1 the function gives the rate itself
         yield warning(
             "check-learning-rate",
             f"LambdaLR multiplies the optimizer's rate by {factor:.2g} at most over the first 10,000 calls",
@@ -180,29 +177,6 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
             where="lr",
             fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
         )
-
-
-def _largest_factor(s: Subject) -> float | None:
-    """Return the largest factor that a LambdaLR on the optimizer gives, or None without one."""
-    if not s.has_schedule:
-        return None
-    found = []
-    for optimizer in s.optimizers:
-        for scheduler in schedulers_of(optimizer):
-            for function in getattr(scheduler, "lr_lambdas", []) if type(scheduler) is LambdaLR else []:
-                found += [float(function(i)) for i in (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)]
-    return max(found) if found else None
-
-
-def schedulers_of(optimizer: Optimizer) -> list[Any]:
-    """Return the schedulers that hold an optimizer."""
-    found = []
-    for owner in gc.get_referrers(optimizer):
-        if isinstance(owner, LRScheduler):
-            found.append(owner)
-        elif isinstance(owner, dict) and owner.get("optimizer") is optimizer:
-            found += [item for item in gc.get_referrers(owner) if isinstance(item, LRScheduler)]
-    return list({id(item): item for item in found}.values())
 
 
 def _smaller(lr: float) -> str:

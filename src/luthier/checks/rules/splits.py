@@ -51,7 +51,7 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
         if len(x[:200].unique()) < max(64, x[:200].numel() // 50):  # few values meet by chance
             continue
         for a, b in _series_of(x[:20_000], v):
-            moved = share_moved(b, a)
+            moved = min(share_moved(b[i], a[i]) for i in range(len(a)))
             if moved > 0.3:
                 yield warning(
                     "check-split-overlap",
@@ -72,15 +72,24 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
         )
 
 
-def _series_of(x: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return what may be windows over time, `(N, T)`, of both parts: rows, or the first channel of sequences."""
+def _series_of(x: Tensor, v: Tensor) -> list[tuple[list[Tensor], list[Tensor]]]:
+    """Return what may be windows over time of both parts: rows, or channels of sequences, each `(N, T)`."""
     if x.ndim == 2:
-        found = [(x, v)]
+        found = [([x], [v])]
     elif x.ndim == 3:
-        found = [(x[:, :, 0], v[:, :, 0]), (x[:, 0], v[:, 0])]
+        found = [
+            ([x[:, :, i] for i in _varied(x)], [v[:, :, i] for i in _varied(x)]),
+            ([x[:, i] for i in _varied(x.mT)], [v[:, i] for i in _varied(x.mT)]),
+        ]
     else:
         found = []
-    return [(a, b) for a, b in found if a.shape[1] == b.shape[1] >= 6]
+    return [(a, b) for a, b in found if a and a[0].shape[1] == b[0].shape[1] >= 6]
+
+
+def _varied(x: Tensor) -> list[int]:
+    """Return the first three of the channels of sequences, `(N, T, C)`, in which most steps differ from the last."""
+    moves = (x[:100].diff(dim=1) != 0).double().mean(dim=(0, 1))
+    return moves.gt(0.5).nonzero()[:3, 0].tolist() if x.shape[1] > 1 else []
 
 
 def is_coarse(train: Table) -> bool:

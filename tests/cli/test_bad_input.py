@@ -2,6 +2,7 @@
 """Every kind of bad input: one message with its code, exit status 2, no traceback, nothing written."""
 
 import gzip
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -251,6 +252,14 @@ def own_bundle(place: Path) -> None:
     Model(torch.nn.Linear(2, 2)).save(place / "table" / "model.safetensors")
 
 
+def pipe(place: Path) -> None:
+    os.mkfifo(place / "pipe.csv")
+
+
+def other_record(place: Path) -> None:
+    (place / "table" / "record.jsonl").write_text('{"prediction": 1}\n{"prediction": 2}\n')
+
+
 PREDICT: dict[str, tuple[Callable[[Path], None], tuple[object, ...], str, str]] = {
     "a bundle cut short": (cut_bundle, ("predict", "table", PENGUINS), "bundle-damaged", "cut short"),
     "a bundle with one other bit": (flipped_bundle, ("predict", "table", PENGUINS), "bundle-damaged", "SHA-256"),
@@ -264,6 +273,9 @@ PREDICT: dict[str, tuple[Callable[[Path], None], tuple[object, ...], str, str]] 
     "no target to compare with": (
         text("d.csv", PENGUINS.read_text().replace("species", "kind")), ("evaluate", "table", "d.csv"), "data-column-missing", "species"
     ),
+    "a pipe for a table": (pipe, ("predict", "table", "pipe.csv"), "data-not-a-table", "pipe"),
+    "the run's own record": (nothing, ("predict", "table", PENGUINS, "-o", "table/record.jsonl"), "setting-output-format", "record"),
+    "a record of other rows": (other_record, ("replay", "table"), "run-record-damaged", "line 1"),
     "an unknown format": (nothing, ("predict", "table", PENGUINS, "-o", "x.xlsx"), "setting-output-format", ".csv"),
     "a folder that is not there": (nothing, ("predict", "table", PENGUINS, "-o", "no/x.csv"), "run-cannot-write", "no/x.csv"),
 }  # fmt: skip

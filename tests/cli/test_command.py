@@ -121,6 +121,9 @@ def test_unreadable_images_are_left_out_on_request(command: Command, models: Pat
 
     shutil.copytree(models / "images", tmp_path / "images")
     (tmp_path / "images" / "dark" / "empty.png").touch()
+    (tmp_path / "images" / "dark" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    status, _, err = command("train", "images", "--epochs", "1")
+    assert (status, "[data-image-unreadable]" in err) == (2, True)
     status, out, _ = command("train", "images", "--skip-unreadable", "--epochs", "1")
     assert status == 0
     assert "left out" in out

@@ -433,7 +433,17 @@ def image_statistics(pixels: NDArray[Any], rows: NDArray[np.int64]) -> tuple[lis
     return (means / scale).tolist(), (stds / scale).tolist()
 
 
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return os.fsencode(path)
+
+
 def file_hashes(paths: Sequence[Path]) -> NDArray[np.uint64]:
-    """Return a 64-bit hash of each file, uint64 `(N,)`: blake2b with 8 bytes of its content. Copies share it."""
-    digests = b"".join(hashlib.blake2b(path.read_bytes(), digest_size=8).digest() for path in paths)
+    """Return a 64-bit hash of each file, uint64 `(N,)`: blake2b with 8 bytes of its content. Copies share it.
+
+    Of a file that cannot be read it is that of its name: it is for whoever decodes it to say so, or to leave it out.
+    """
+    digests = b"".join(hashlib.blake2b(_content(path), digest_size=8).digest() for path in paths)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64)

@@ -360,6 +360,12 @@ def _is_parquet(path: Path) -> bool:
 
 
 def _opened(path: Path) -> io.BufferedReader:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"{str(path)!r} is no file, but a pipe or a device",
+            hint="write it to a file first: it is read more than once",
+            code="data-not-a-table",
+        )
     try:
         return path.open("rb")
     except FileNotFoundError as error:

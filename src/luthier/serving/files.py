@@ -44,6 +44,10 @@ def write_answers(
         raise SettingError(
             f"{output} is what is read", hint="choose another file with -o", code="setting-output-format"
         )
+    if path.name == "record.jsonl" and path.exists():
+        raise SettingError(
+            f"{output} is a file of the run itself", hint="choose another file with -o", code="setting-output-format"
+        )
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:

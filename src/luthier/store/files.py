@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside, flushed, read back, renamed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -90,9 +91,12 @@ def remove_parts(folder: Path) -> None:
 
 def cannot_write(path: Path, error: OSError) -> RunError:
     """Return the error for a file that cannot be written, in the user's words."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return RunError(
         f"cannot write {path}: {error.strerror or error}",
-        hint="free some disk, or choose another place with --run or -o",
+        hint="free some disk, or choose another place with --run or -o"
+        if is_full
+        else "name a file in a folder that is there and that you may write to",
         code="run-cannot-write",
     )
 

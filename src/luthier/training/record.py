@@ -161,7 +161,9 @@ def _line(row: dict[str, Any]) -> str:
 
 def _parsed(line: str | bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
-    if isinstance(row, dict) and row.get("event") == "epoch":  # its figures are all numbers
+    if not isinstance(row, dict) or "event" not in row:
+        raise ValueError("it names no event")
+    if row.get("event") == "epoch":  # its figures are all numbers
         row = {key: math.nan if value is None else _INFINITE.get(str(value), value) for key, value in row.items()}
     return row
 

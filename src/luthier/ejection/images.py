@@ -124,9 +124,10 @@ def decode_function(image: ImageInput) -> str:
         try:
             pixels = simplejpeg.decode_jpeg(content, {colours}, min_height={image.height}, min_width={image.width})
             if pixels.shape[:2] != ({image.height}, {image.width}):
-                image = Image.fromarray(pixels{"[..., 0]" if image.channels == 1 else ""})
-                pixels = np.asarray(image.resize({size}, Image.Resampling.BILINEAR))
-            return pixels.reshape({image.height}, {image.width}, {image.channels}).transpose(2, 0, 1)
+                image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
+                size = {(image.height, image.width)}
+                return torch.nn.functional.interpolate(image, size, mode="bilinear", antialias=True)[0].numpy()
+            return pixels.transpose(2, 0, 1)
         except ValueError:
             pass  # four colours, or damaged: Pillow reads it, or says what is wrong
 """

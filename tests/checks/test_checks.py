@@ -22,6 +22,7 @@ from luthier.checks.rule import RULES
 from luthier.cli.main import _run
 from luthier.core.settings import CheckSettings
 from luthier.errors import CheckError, SettingError
+from luthier.pipeline.check import check_source
 from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
 from tests.checks.pairs import CE, Items, adam, blobs, cnn, drop_net, mlp, pictures
 from tests.checks.program import Pair, Parts, Sound
@@ -525,3 +526,12 @@ def test_watching_goes_on_where_warnings_are_errors_and_says_where_it_does_not()
         seen.give_up(ValueError("no"))
         loop()
     assert [finding.code for finding in seen.findings] == ["check-partly"]
+
+
+def test_a_column_is_called_what_the_user_calls_it(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    target = generator.normal(size=300)
+    rows = [f"{'ab'[i % 2]},{generator.normal():.3f},{y:.4f},{2 * y + 1:.4f}" for i, y in enumerate(target)]
+    (tmp_path / "d.csv").write_text("kind,noise,target,leaky\n" + "\n".join(rows) + "\n")
+    found = check_source(tmp_path / "d.csv", target="target")
+    assert [(finding.code, finding.where) for finding in found] == [("check-label-leak", "'leaky'")]

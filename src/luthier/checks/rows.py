@@ -133,7 +133,8 @@ class Rows:
         given = _tensors(batch.inputs)
         if self.source is None and any(not x.ndim or len(x) != len(numbers) for x in given):
             return None  # a collation that lays rows end to end
-        return Table(numbers, given, batch.targets if isinstance(batch.targets, Tensor) else None)
+        names = getattr(self.source, "feature_names", ())
+        return Table(numbers, given, batch.targets if isinstance(batch.targets, Tensor) else None, names)
 
 
 class Table:
@@ -145,8 +146,11 @@ class Table:
         targets: `(N, …)`, or None where they are no tensor.
     """
 
-    def __init__(self, numbers: list[int], inputs: list[Tensor], targets: Tensor | None) -> None:
+    def __init__(
+        self, numbers: list[int], inputs: list[Tensor], targets: Tensor | None, names: Sequence[str] = ()
+    ) -> None:
         n = len(numbers)
+        self._names = names
         self.numbers = numbers
         self.inputs = [x.detach() for x in inputs if x.ndim and x.shape[0] == n]
         is_whole = targets is not None and targets.ndim and targets.shape[0] == n
@@ -154,6 +158,10 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def column(self, i: int, what: str = "input column") -> str:
+        """Return what the user calls a column of `features`: its name, or its number."""
+        return repr(self._names[i]) if len(self._names) == self.features.shape[1] else f"{what} {i}"
 
     @cached_property
     def features(self) -> Tensor:

@@ -37,12 +37,14 @@ class CellReport:
     unseen: int
 
 
-def feature_names(schema: Schema) -> list[str]:
-    """Return a name for each of the D columns of `numbers`.
+def feature_names(schema: Schema, kind: str = "numbers") -> list[str]:
+    """Return a name for each of the D columns of `numbers`, or of `categories`.
 
     A number `x` gives `x`, and `x rank` where it has quantiles; a boolean `x`; a date `x seconds`, `x month_sin` and
     so on; each of them `x missing` where training rows lack it.
     """
+    if kind != "numbers":
+        return [column.name for column in schema.inputs if kind == "categories" and column.kind == "category"]
     names: list[str] = []
     for column in schema.inputs:
         if column.kind in ("number", "boolean", "date"):

@@ -52,6 +52,7 @@ class TensorSource:
         self.weights = weights
         self.target_key = target_key
         self.name_of: Callable[[int], str] | None = None  # what the user calls a sample
+        self.feature_names: Sequence[str] = ()  # what the user calls each number of a sample, input by input
         self._check_lengths()
 
     def __len__(self) -> int:

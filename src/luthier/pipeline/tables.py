@@ -13,7 +13,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
-from luthier.data.encode import encode_inputs, input_sizes
+from luthier.data.encode import encode_inputs, feature_names, input_sizes
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
@@ -234,13 +234,16 @@ def _table_source(
     where: str,
 ) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    inputs = tuple(torch.from_numpy(block) for block in encode_inputs(frame[rows], schema, where=where).values())
+    blocks = encode_inputs(frame[rows], schema, where=where)
+    inputs = tuple(torch.from_numpy(block) for block in blocks.values())
     targets = torch.from_numpy(encode_targets(frame, schema, rows))
     weights = None
     if settings.weight is not None:
         weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
     if schema.image is None or pixels is None:
-        return TensorSource(inputs, targets, weights=weights)
+        source = TensorSource(inputs, targets, weights=weights)
+        source.feature_names = [name for kind in blocks for name in feature_names(schema, kind)]
+        return source
     return ImageSource(torch.from_numpy(pixels), targets, schema.image, others=inputs, weights=weights)
 
 

@@ -294,8 +294,8 @@ def label_leak(s: Subject) -> Iterator[Finding]:
         if float(r[best]) > 0.995 and float(others.max()) < 0.99:
             yield warning(
                 "check-label-leak",
-                f"input column {best} alone gives the target (correlation {float(r[best]):.4f})",
-                where=f"column {best}",
+                f"{table.column(best)} alone gives the target (correlation {float(r[best]):.4f})",
+                where=table.column(best, "column"),
                 fix="leave it out, unless it is known when the model is used",
             )
         return
@@ -316,9 +316,9 @@ def label_leak(s: Subject) -> Iterator[Finding]:
         i = perfect[0]
         yield warning(
             "check-label-leak",
-            f"input column {i} alone tells the {len(classes)} classes apart: they lie "
+            f"{table.column(i)} alone tells the {len(classes)} classes apart: they lie "
             f"{float(gaps[i] / within[i].clamp(min=1e-9)):.0f} spreads from each other",
-            where=f"column {i}",
+            where=table.column(i, "column"),
             fix="leave it out, unless it is known when the model is used",
         )
 

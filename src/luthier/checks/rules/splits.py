@@ -151,7 +151,7 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
                 fix="prepare both alike, with the training data's mean and spread",
             )
             return
-        if found_column := _lone_shift(x, v):
+        if found_column := _lone_shift(x, v, both[0]):
             yield warning(
                 "check-valid-shift",
                 found_column,
@@ -172,7 +172,7 @@ def _is_off_in_the_middle(a: Tensor, b: Tensor) -> bool:
     return float(((ratio > 1.4) | (away > 0.15)).double().mean()) > 0.5
 
 
-def _lone_shift(x: Tensor, v: Tensor) -> str:
+def _lone_shift(x: Tensor, v: Tensor, table: Table) -> str:
     """Say which column of numbers is on another scale in valid, far beyond what its rows spread; or nothing."""
     if x.ndim != 2 or not x.is_floating_point() or min(len(x), len(v)) < 50 or x.shape[1] > 512:
         return ""
@@ -184,10 +184,11 @@ def _lone_shift(x: Tensor, v: Tensor) -> str:
     is_number = (spread_a > 1e-9) & (spread_b > 1e-9)
     for i in (is_number & ((ratio > 4) | (away > 2))).nonzero()[:, 0].tolist():
         values, counts = x[:, i].unique(return_counts=True)
+        named = table.column(i) if x is table.inputs[0] else f"input column {i}"
         is_filled = float(counts.max()) > 0.1 * len(x)  # with 0 after the end of a sequence, for one
         if len(values) > 16 and not is_filled and not is_trend(x[:, i : i + 1], len(v)):
             return (
-                f"input column {i} lies elsewhere in valid: the middle 80 % is {float(a[0, i]):.3g} to "
+                f"{named} lies elsewhere in valid: the middle 80 % is {float(a[0, i]):.3g} to "
                 f"{float(a[2, i]):.3g} in train and {float(b[0, i]):.3g} to {float(b[2, i]):.3g} in valid"
             )
     return ""

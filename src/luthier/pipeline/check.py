@@ -2,6 +2,7 @@
 
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from luthier.checks.look import check
+from luthier.checks.look import check, described
 from luthier.core.finding import Finding
 from luthier.errors import SettingError
 from luthier.pipeline.plan import design
@@ -40,6 +41,11 @@ def check_source(
     if colon and file.endswith(".py"):
         return check(**_program(Path(file), name), select=select, ignore=ignore)
     path = Path(source)
+    if path.suffix == ".py":
+        raise SettingError(
+            f"{path} names no function", hint=f"name the one that builds the program: {path}:build",
+            code="setting-no-program",
+        )  # fmt: skip
     plan = open_run(path)[1] if (path / "run.toml").is_file() else design(source, **given)
     module = make_module(plan)
     arguments = fit_arguments(plan, module)
@@ -76,8 +82,14 @@ def _program(file: Path, name: str) -> dict[str, Any]:
     except SettingError:
         raise
     except Exception as error:
+        own = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename).resolve() == file.resolve()
+        ]
+        place = f"line {own[-1].lineno}" if own else name
         raise SettingError(
-            f"{file}:{name} raises {type(error).__name__}: {error}", hint="make it run by itself first",
+            f"{file}:{name} raises {type(error).__name__} at {place}: {error}", hint="make it run by itself first",
             code="setting-no-program",
         ) from error  # fmt: skip
     finally:
@@ -87,10 +99,12 @@ def _program(file: Path, name: str) -> dict[str, Any]:
 
 def _arguments(made: Any, where: str) -> dict[str, Any]:
     """Return what a function gave as the arguments of `check`: by name, or in their order."""
+    why = f"it returns {described(made)}"
     if isinstance(made, Mapping):
-        unknown = [str(key) for key in made if key not in _NAMES]
+        unknown = [repr(key) for key in made if key not in _NAMES]
         if "module" in made and not unknown:
             return dict(made)
+        why = f"there is no {', '.join(unknown)}" if unknown else "it has no 'module'"
     elif isinstance(made, nn.Module):
         return {"module": made}
     elif isinstance(made, tuple | list) and made and isinstance(made[0], nn.Module):
@@ -104,7 +118,7 @@ def _arguments(made: Any, where: str) -> dict[str, Any]:
                 found["valid" if "train" in found else "train"] = item
         return found
     raise SettingError(
-        f"{where} gives no program to check",
+        f"{where} gives no program to check: {why}",
         hint=f"return a dict with some of: {', '.join(_NAMES)}",
         code="setting-no-program",
     )

@@ -29,6 +29,7 @@ from luthier.store.files import cannot_write, remove_parts, write_tensors, write
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import open_folder
+from luthier.training.record import read_record
 from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
@@ -100,6 +101,8 @@ def resume(
         report(plan, folder)
     if not (folder / "record.jsonl").exists() and not checkpoints(folder / "checkpoints"):
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
+    elif epochs is None and any(row["event"] == "end" for row in read_record(folder / "record.jsonl")):
+        _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
     result = _run(plan, open_folder(folder), callbacks)
     if more:
         write_whole(folder / "run.toml", plan.toml(folder).encode())

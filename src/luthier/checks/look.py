@@ -94,13 +94,13 @@ def check_parts(module: Any, optimizer: Any, criterion: Any = None) -> None:
     """Refuse what is no module, an optimizer by its name or class, and a criterion that is a class."""
     if not isinstance(module, nn.Module):
         raise SettingError(
-            f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-type"
+            f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-wrong-type"
         )
     if isinstance(criterion, type):
         raise SettingError(
             f"the criterion is {described(criterion)}",
             hint=f"make one: criterion={criterion.__name__}()",
-            code="setting-type",
+            code="setting-wrong-type",
         )
     several = isinstance(optimizer, Iterable) and not isinstance(optimizer, str)
     for item in optimizer if several else [optimizer]:
@@ -109,7 +109,7 @@ def check_parts(module: Any, optimizer: Any, criterion: Any = None) -> None:
             raise SettingError(
                 f"the optimizer is {described(item)}",
                 hint=f"pass the one that steps: optimizer=torch.optim.{name}(module.parameters(), lr=…)",
-                code="setting-type",
+                code="setting-wrong-type",
             )
 
 

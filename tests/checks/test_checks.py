@@ -541,7 +541,7 @@ def test_a_class_that_a_few_rows_hold_none_of_is_no_cast() -> None:
     torch.manual_seed(0)
     x, y = torch.randn(1000, 8), torch.zeros(1000, 1)
     y[[1, 101, 201, 301]] = 1  # in none of the 128 rows that are spread evenly over 1,000
-    loader = DataLoader(list(zip(x, y, strict=True)), batch_size=16, shuffle=True)  # type: ignore[arg-type]
+    loader: Any = DataLoader(list(zip(x, y, strict=True)), batch_size=16, shuffle=True)  # type: ignore[arg-type]
     net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1))
     found = luthier.check(
         net, loader, criterion=nn.BCEWithLogitsLoss(), optimizer=adam(net), select=["check-target-cast"]

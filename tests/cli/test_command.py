@@ -160,3 +160,18 @@ def test_a_broken_pipe_is_no_error(models: Path) -> None:
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("prediction,")
     assert done.stderr == ""
+
+
+def test_cells_that_are_no_numbers_are_said_by_predict_and_evaluate(
+    command: Command, models: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    frame = pl.read_csv(PENGUINS, infer_schema=False).with_row_index()
+    odd = pl.when(pl.col("index") < 3).then(pl.lit("heavy")).otherwise(pl.col("body_mass_g")).alias("body_mass_g")
+    frame.with_columns(odd).drop("index").write_csv(tmp_path / "odd.csv")
+    for name in ("predict", "evaluate"):
+        caplog.clear()
+        assert command(name, models / "table", "odd.csv")[0] == 0
+        assert "column 'body_mass_g': 3 cells are no numbers, and count as missing" in caplog.text
+    caplog.clear()
+    command("predict", models / "table", PENGUINS)
+    assert caplog.text == ""

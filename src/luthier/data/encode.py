@@ -160,6 +160,21 @@ def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
     return tuple(reports)
 
 
+def unread_cells(frame: pl.DataFrame, schema: Schema) -> dict[str, int]:
+    """Return how many cells of each column of numbers are none and no word for a missing one, where there are such.
+
+    Only columns read as text are looked at: one whose cells are all numbers has been read as numbers.
+    """
+    found = {}
+    for column in schema.inputs:
+        if column.kind != "number" or column.name not in frame.columns or frame[column.name].dtype != pl.String:
+            continue
+        values, missing = _values(frame[column.name], column)
+        if count := int((np.isnan(values) & ~missing).sum()):
+            found[column.name] = count
+    return found
+
+
 def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:
     names = [name for column in schema.inputs for name in _stands_in(column, frame)]
     absent = [name for name in names if name not in frame.columns]

@@ -1,5 +1,7 @@
 """What a caller asks about, a piece at a time: tables, images and arrays, as the network's inputs by the Schema."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +15,14 @@ from torch import Tensor
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
-from luthier.data.encode import encode_inputs
+from luthier.data.encode import encode_inputs, unread_cells
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
 from luthier.data.tables import ReadOptions, iter_tables, read_table, table_from
 from luthier.data.targets import encode_targets
 from luthier.errors import DataError, LuthierError
 
+_log = logging.getLogger("luthier")
 ROWS = 16_384  # of a table at a time
 IMAGES = 256
 
@@ -93,8 +96,10 @@ def pieces(
         tables = iter([table_from(_array_frame(np.asarray(source), schema))])
     else:
         tables = iter([table_from(source)])
+    unread: Counter[str] = Counter()
     for table in tables:
         frame, names = table.frame, None
+        unread.update(unread_cells(frame, schema))
         if schema.series is not None:
             scalars = target_names(schema) if with_targets else []
             frame = fold_steps(frame, schema.series, schema.order, scalars=scalars, where=table.name)
@@ -104,6 +109,9 @@ def pieces(
             piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root)
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
+    for name, count in unread.items():
+        cells = f"{count:,} cells are no numbers, and count" if count > 1 else "a cell is no number, and counts"
+        _log.warning("column %r: %s as missing", name, cells)
 
 
 def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:

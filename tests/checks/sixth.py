@@ -2,7 +2,6 @@
 
 import copy
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,21 +10,10 @@ from torch import Tensor, nn, optim
 
 from tests.checks.planted import CE, parts, planted
 from tests.checks.program import Pair, Parts, Sound
+from tests.checks.sound import sound
 
 PLANTED_SIXTH: list[Pair] = []
 SOUND_SIXTH: list[Sound] = []
-
-
-def sound(name: str) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
-    def keep(make: Callable[[], Parts]) -> Callable[[], Parts]:
-        def seeded(seed: int) -> Parts:
-            torch.manual_seed(seed)
-            return make()
-
-        SOUND_SIXTH.append(Sound(name, seeded))
-        return make
-
-    return keep
 
 
 def blobs(n: int = 800) -> tuple[Tensor, Tensor]:
@@ -131,7 +119,7 @@ def _(b: bool) -> Parts:
 # Sound
 
 
-@sound("gradients-assigned")
+@sound("gradients-assigned", SOUND_SIXTH)
 def _() -> Parts:
     x, y = blobs()
     net = net_of()
@@ -149,7 +137,7 @@ def _() -> Parts:
     return Parts(net, (x, y), None, CE, optimizer, loop=loop)
 
 
-@sound("reptile")
+@sound("reptile", SOUND_SIXTH)
 def _() -> Parts:
     net = nn.Sequential(nn.Linear(1, 40), nn.Tanh(), nn.Linear(40, 1))
     optimizer = optim.SGD(net.parameters(), 1.0)
@@ -172,7 +160,7 @@ def _() -> Parts:
     return Parts(net, None, None, None, optimizer, loop=loop)
 
 
-@sound("rate-range-test")
+@sound("rate-range-test", SOUND_SIXTH)
 def _() -> Parts:
     x, y = blobs()
     net = net_of()
@@ -193,7 +181,7 @@ def _() -> Parts:
     return Parts(net, (x, y), None, CE, optimizer, loop=loop)
 
 
-@sound("function-gives-the-rate")
+@sound("function-gives-the-rate", SOUND_SIXTH)
 def _() -> Parts:
     x, y = blobs()
     net = net_of()
@@ -203,7 +191,7 @@ def _() -> Parts:
     return parts(net, (x, y), CE, optimizer)
 
 
-@sound("saw-tooth")
+@sound("saw-tooth", SOUND_SIXTH)
 def _() -> Parts:
     t = torch.arange(65).float()
     saw = ((t + torch.rand(500, 1) * 20) / (8 + 8 * torch.rand(500, 1))) % 1.0 * 2 - 1
@@ -211,7 +199,7 @@ def _() -> Parts:
     return parts(net, (saw[:, :-1], saw[:, -1:]), nn.MSELoss())
 
 
-@sound("angle-beside-a-level")
+@sound("angle-beside-a-level", SOUND_SIXTH)
 def _() -> Parts:
     angle = ((torch.arange(40) * 17 + torch.randint(0, 360, (600, 1))) % 360).float() / 360 - 0.5
     x = torch.stack([angle, torch.randn(600, 40)], 1)

@@ -44,13 +44,13 @@ from tests.checks.program import Parts, Sound
 SOUND: list[Sound] = []
 
 
-def sound(name: str) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
+def sound(name: str, into: list[Sound] = SOUND) -> Callable[[Callable[[], Parts]], Callable[[], Parts]]:
     def keep(make: Callable[[], Parts]) -> Callable[[], Parts]:
         def seeded(seed: int) -> Parts:
             torch.manual_seed(seed)
             return make()
 
-        SOUND.append(Sound(name, seeded))
+        into.append(Sound(name, seeded))
         return make
 
     return keep

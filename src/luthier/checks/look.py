@@ -102,8 +102,7 @@ def check_parts(module: Any, optimizer: Any, criterion: Any = None) -> None:
             hint=f"make one: criterion={criterion.__name__}()",
             code="setting-wrong-type",
         )
-    several = isinstance(optimizer, Iterable) and not isinstance(optimizer, str)
-    for item in optimizer if several else [optimizer]:
+    for item in optimizer if isinstance(optimizer, list | tuple) else [optimizer]:
         if isinstance(item, str | type):
             name = item if isinstance(item, str) else item.__name__
             raise SettingError(

@@ -162,6 +162,7 @@ class Watch:
             module.register_forward_hook(_Hook(self, self._after), with_kwargs=True),
             module.register_state_dict_post_hook(_Hook(self, self._saved)),
             module.register_load_state_dict_pre_hook(_Hook(self, self._loading)),
+            module.register_load_state_dict_post_hook(_Hook(self, self._loaded)),
         ]
         for optimizer in self.optimizers:
             watched = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
@@ -372,18 +373,8 @@ class Watch:
                 )
             )
 
-    def _loading(self, part: nn.Module, state: Any, prefix: str, *rest: Any) -> None:
+    def _loading(self, part: nn.Module, state: Any, *rest: Any) -> None:
         if self._mode.is_off:
-            return
-        if state and not prefix and part is self.module and not set(state) & set(part.state_dict(keep_vars=True)):
-            self.say(
-                error(
-                    "check-checkpoint-incomplete",
-                    f"none of what is loaded ({next(iter(state))} and so on) is named as the module's parameters are: "
-                    "with strict=False nothing is loaded, and nothing said",
-                    fix="take the prefix off the names, and leave strict at True",
-                )
-            )
             return
         self._reloaded_at = self.steps
         own = {name: p.data_ptr() for name, p in self.module.named_parameters()}
@@ -394,6 +385,20 @@ class Watch:
             self.say(
                 _aliased(
                     f"what is loaded shares its memory with the module itself ({shared[0]}): loading it changes nothing"
+                )
+            )
+
+    def _loaded(self, part: nn.Module, keys: Any) -> None:
+        names = {name for name, _ in self.module.named_parameters()}
+        if self._mode.is_off or part is not self.module or not names or not keys.unexpected_keys:
+            return
+        if names <= set(keys.missing_keys):
+            self.say(
+                error(
+                    "check-checkpoint-incomplete",
+                    f"none of what is loaded ({keys.unexpected_keys[0]} and so on) is named as the module's parameters "
+                    "are: with strict=False nothing is loaded, and nothing said",
+                    fix="take the prefix off the names, and leave strict at True",
                 )
             )
 

@@ -1,6 +1,5 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,23 +17,6 @@ from luthier.errors import DataError
 _BLOCK = 1 << 14
 MAX_ABS = 4.0
 """Standardised numbers stop here, so that one wild cell does not rule the network."""
-
-
-@dataclass(frozen=True)
-class CellReport:
-    """How many cells of one input column could not be taken as they stand.
-
-    Attributes:
-        column: Its name.
-        missing: Cells without a value.
-        unparseable: Cells that are no number, date or yes/no word, taken as missing.
-        unseen: Values that are no category of the Schema, taken as code 0.
-    """
-
-    column: str
-    missing: int
-    unparseable: int
-    unseen: int
 
 
 def feature_names(schema: Schema, kind: str = "numbers") -> list[str]:
@@ -135,29 +117,6 @@ def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
     if column.kind == "category":
         return [_category_codes(cells, column)[0]]
     return [*_features(_values(cells, column)[0], column)]
-
-
-def encode_report(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> tuple[CellReport, ...]:
-    """Return, for each input column, how many cells are missing, not readable or of an unseen category.
-
-    Raises:
-        DataError: as `encode_inputs`.
-    """
-    reports = []
-    for column, cells in zip(schema.inputs, _input_series(frame, schema, where), strict=True):
-        if column.kind == "series":
-            reports.append(CellReport(column.name, int(cells.is_null().sum()), 0, 0))
-        elif column.kind in ("text", "image"):
-            missing = to_texts(cells).is_null().to_numpy()
-            reports.append(CellReport(column.name, int(missing.sum()), 0, 0))
-        elif column.kind == "category":
-            codes, missing = _category_codes(cells, column)
-            reports.append(CellReport(column.name, int(missing.sum()), 0, int(((codes == 0) & ~missing).sum())))
-        else:
-            values, missing = _values(cells, column)
-            unread = np.isnan(values) & ~missing
-            reports.append(CellReport(column.name, int(missing.sum()), int(unread.sum()), 0))
-    return tuple(reports)
 
 
 def unread_cells(frame: pl.DataFrame, schema: Schema) -> dict[str, int]:

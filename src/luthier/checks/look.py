@@ -12,9 +12,11 @@ from luthier.checks.rules import augmentation as _augmentation
 from luthier.checks.rules import criterion as _criterion
 from luthier.checks.rules import data as _data
 from luthier.checks.rules import evaluation as _evaluation
+from luthier.checks.rules import loss as _loss
 from luthier.checks.rules import mixing as _mixing
 from luthier.checks.rules import module as _module
 from luthier.checks.rules import optimizer as _optimizer
+from luthier.checks.rules import reach as _reach
 from luthier.checks.rules import reading as _reading
 from luthier.checks.rules import splits as _splits
 from luthier.checks.rules import start as _start
@@ -27,7 +29,8 @@ from luthier.metrics.criteria import make_criterion
 
 _log = logging.getLogger("luthier")
 _ORDER = (  # of what is said first: each registers its rules when imported
-    _criterion, _data, _splits, _reading, _augmentation, _evaluation, _mixing, _module, _start, _optimizer,
+    _criterion, _loss, _data, _splits, _reading, _augmentation, _evaluation, _mixing, _module, _reach, _start,
+    _optimizer,
 )  # fmt: skip
 _PLACES = {part.__name__: i for i, part in enumerate(_ORDER)}
 RULES.sort(key=lambda item: _PLACES[item.look.__module__])

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.checks.rule import error, note, rule, warning
-from luthier.checks.rules.criterion import PAIRWISE, answers_to, broadcast_pair
+from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
+from luthier.checks.rules.loss import answers_to
 from luthier.checks.subject import Subject, copy_inputs, differs
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.finding import Finding

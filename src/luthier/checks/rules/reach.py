@@ -1,0 +1,429 @@
+"""Does what goes in and what is to be trained reach the loss?"""
+
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from luthier.checks.rule import error, note, rule, warning
+from luthier.checks.rules.module import few
+from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject, batch_axis, differs, map_leaves
+from luthier.checks.tracing import Call, Trace, leaves
+from luthier.core.batch import Batch
+from luthier.core.finding import Finding
+
+_BENDS = {
+    "relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "max_pool1d", "max_pool2d", "elu", "selu",
+    "leaky_relu", "softplus", "hardtanh", "hardswish", "mish", "exp", "layer_norm", "group_norm", "log_softmax", "max",
+}  # fmt: skip
+_NEVER_SATISFIED = ELEMENTWISE | BINARY | {"cross_entropy", "nll_loss", "kl_div"}  # no margin that ends the gradient
+
+
+def _noise(parameter: Tensor, share: float, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    scale = float(parameter.detach().float().std()) if parameter.numel() > 1 else 0.0
+    scale = max(scale, float(parameter.detach().abs().float().mean()), 0.05)
+    return torch.randn(parameter.shape, generator=generator).to(parameter) * scale * share
+
+
+def _is_saturated(passed: Passed) -> bool:
+    """Whether a tanh inside the module is at its ends for nearly all that it gets."""
+    return any(
+        call.is_inside
+        and isinstance(call.output, Tensor)
+        and float((call.output.detach().abs() > 0.99999).float().mean()) > 0.9
+        for call in passed.trace.calls
+        if call.name == "tanh"
+    )
+
+
+@rule("check-no-gradient", "module", hides=["check-vanishing", "check-dead-units"])
+def no_gradient(s: Subject) -> Iterator[Finding]:
+    """Weights that the loss depends on and that get no gradient: detached, rebuilt, or behind a step function."""
+    fix = "look on the way to the loss for detach(), no_grad, .data, .item(), numpy, argmax, round or a comparison"
+    if not s.has_loss:
+        return
+    passed = s.train_pass
+    if not isinstance(passed.loss, Tensor) or passed.loss.numel() != 1:
+        return
+    names = set(s.trained_names)
+    if not passed.loss.requires_grad:
+        if names:
+            yield error(
+                "check-no-gradient", "the loss has no gradient at all: it is cut off from every weight", fix=fix
+            )
+        return
+    silent = {
+        name: parameter
+        for name, parameter in passed.module.named_parameters()
+        if name in names and not _has_any(parameter.grad)
+    }
+    if names and silent.keys() == names and abs(float(passed.loss.detach())) > 1e-6:
+        what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
+        yield error("check-no-gradient", what, where=few(list(silent)), fix=fix)
+        return
+    for call in _silent_terms(passed, names):
+        yield error(
+            "check-no-gradient",
+            f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
+            "gradient: all that they get comes from other terms",
+            where=call.layer or call.name,
+            fix=fix,
+        )
+        return
+    is_saturated = _is_saturated(passed)
+    if is_saturated:  # 0 by rounding, which other rules look into, is no cut
+        silent = {name: parameter for name, parameter in silent.items() if parameter.grad is None}
+    data_cut = [] if is_saturated else _cut_from_outputs(s, passed, names - silent.keys())
+    if not silent and not data_cut:
+        return
+    found = [name for name in _spread_over(list(silent)) if _matters(s, name, silent[name].grad is None)]
+    found += [name for name in data_cut if name not in found]
+    if found:
+        yield error(
+            "check-no-gradient",
+            f"{len(found)} of {len(names)} weights change the outputs and get no gradient from them",
+            where=few(found),
+            fix=fix,
+        )
+
+
+def _has_any(gradient: Tensor | None) -> bool:
+    """Whether there is a gradient, and not only zeros."""
+    if gradient is None:
+        return False
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return bool((values != 0).any())
+
+
+def _silent_terms(passed: Passed, names: set[str]) -> Iterator[Call]:
+    """Yield losses that could be smaller and hand no weight a gradient, as the output of a step function does."""
+    weights = [p for name, p in passed.module.named_parameters() if name in names]
+    terms = [
+        call
+        for call in passed.loss_calls
+        if call.name in _NEVER_SATISFIED and call.output.requires_grad and float(call.output.detach().sum()) > 1e-6
+    ]
+    if len(terms) < 2 and terms and terms[0].output is passed.loss:
+        return  # the whole loss, which is looked at already
+    for call in terms if weights else []:
+        gradients = torch.autograd.grad(call.output.sum(), weights, allow_unused=True, retain_graph=True)
+        if not any(map(_has_any, gradients)):
+            yield call
+
+
+def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
+    """Return weights whose gradient comes from another term only: the outputs hang on them, and hand none back."""
+    if s.step is not None or not names:
+        return []
+    outputs = [x for x in leaves(passed.outputs) if x.is_floating_point()]
+    if not outputs:
+        return []
+    named = {name: p for name, p in passed.module.named_parameters() if name in names}
+    gradients: tuple[Tensor | None, ...]
+    if any(x.requires_grad for x in outputs):
+        total = sum(
+            (x * torch.randn(x.shape, generator=torch.Generator().manual_seed(2)).to(x)).sum()
+            for x in outputs
+            if x.requires_grad
+        )
+        assert isinstance(total, Tensor)
+        gradients = torch.autograd.grad(total, list(named.values()), allow_unused=True, retain_graph=True)
+    else:
+        gradients = (None,) * len(named)
+    silent = [name for name, g in zip(named, gradients, strict=True) if not _has_any(g)]
+    grads = dict(zip(named, gradients, strict=True))
+    return [name for name in _spread_over(silent) if _matters(s, name, grads[name] is None, loss=False)]
+
+
+def _spread_over(names: list[str], most: int = 8) -> list[str]:
+    """Return names spread evenly over a list: each is tried with two passes, and large networks have many."""
+    return [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
+
+
+def _matters(s: Subject, name: str, is_cut: bool, *, loss: bool = True) -> bool:
+    """Whether moving a weight moves the loss or the outputs: far where it is cut off, else a little."""
+    module = s.fresh(training=True)
+    with torch.no_grad():
+        parameter = module.get_parameter(name)
+        parameter.add_(_noise(parameter, 1.0 if is_cut else 0.02, 3))
+        moved = s.pass_over(module, s.batch)
+    before = s.train_pass
+    if loss:
+        return differs(before.loss, moved.loss, tolerance=1e-6)
+    return differs(before.outputs, moved.outputs, tolerance=1e-5)
+
+
+@rule("check-unused", "module", hides=["check-input-unused"])
+def unused(s: Subject) -> Iterator[Finding]:
+    """Layers that are made and take no part: never called, or called and their result thrown away."""
+    loss = s.train_pass.loss if s.has_loss else None
+    if not isinstance(loss, Tensor) or not loss.requires_grad or loss.numel() != 1:
+        return
+    passed = s.train_pass
+    called = {name for name, *_ in passed.trace.entered}
+    names = set(s.trained_names)
+    silent_layers = []
+    for name, part in passed.module.named_modules():
+        own = [f"{name}.{key}" if name else key for key, _ in part.named_parameters(recurse=False)]
+        if own and name and set(own) <= names and all(passed.module.get_parameter(key).grad is None for key in own):
+            silent_layers.append(name)
+    if not silent_layers:
+        return
+    thrown = [name for name in silent_layers if name in called and not _is_optional(s.module, name, called=True)]
+    thrown = [
+        name
+        for name in thrown
+        if not any(
+            _matters(s, f"{name}.{key}", True)
+            for key, _ in s.module.get_submodule(name).named_parameters(recurse=False)
+        )
+    ]
+    if thrown and not _is_used_elsewhere(passed, thrown):
+        yield warning(
+            "check-unused",
+            f"{len(thrown)} layers are called, and what they give is not used",
+            where=few(thrown),
+            fix="use their result, or take them out",
+        )
+        return
+    for name in silent_layers:
+        twin = _called_in_its_place(passed, name) if name not in called else None
+        if twin is not None:
+            yield warning(
+                "check-unused",
+                f"{twin} is called twice where {name}, which is like it, is never called",
+                where=name,
+                fix=f"call {name} the second time, or take it out",
+            )
+            return
+    never = [name for name in silent_layers if name not in called and not _is_optional(s.module, name, called=False)]
+    if never:
+        yield warning(
+            "check-unused",
+            f"{len(never)} layers are made in __init__ and no method uses them",
+            where=few(never),
+            fix="call them in forward, or take them out",
+        )
+
+
+def _called_in_its_place(passed: Passed, name: str) -> str | None:
+    """Return a layer beside `name`, of the same make, that runs several times where its owner runs once."""
+    owner, _, key = name.rpartition(".")
+    parent = passed.module.get_submodule(owner) if owner else passed.module
+    counts = Counter(entered for entered, *_ in passed.trace.entered)
+    if isinstance(parent, nn.Sequential | nn.ModuleList | nn.ModuleDict) or counts[owner] != 1:
+        return None
+    layer = parent._modules[key]
+    assert layer is not None
+    shapes = [p.shape for p in layer.parameters()]
+    for other, child in parent._modules.items():
+        path = f"{owner}.{other}" if owner else other
+        if child is None or other == key or type(child) is not type(layer) or counts[path] < 2:
+            continue
+        if shapes and [p.shape for p in child.parameters()] == shapes:
+            return path
+    return None
+
+
+def _is_used_elsewhere(passed: Any, names: list[str]) -> bool:
+    """Whether the results of layers are among what the module returns: a head for another loss."""
+    ends = {id(x) for x in leaves(passed.outputs)}
+    behind = set()
+    for name in names:
+        behind |= {id(x) for x in leaves(passed.trace.results.get(name))}
+    if ends & behind:
+        return True
+    return (
+        any((call := passed.trace.origin(x)) is not None and id(call.output) in behind for x in leaves(passed.outputs))
+        or len(leaves(passed.outputs)) > 1
+    )
+
+
+def _is_optional(module: nn.Module, name: str, *, called: bool) -> bool:
+    """Whether the code that holds a layer uses it on purpose on some other way than the one taken now."""
+    if called:
+        return False
+    parts = name.split(".")
+    for depth in range(len(parts)):
+        owner = module.get_submodule(".".join(parts[:depth])) if depth else module
+        if isinstance(owner, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+            return isinstance(owner, nn.ModuleList | nn.ModuleDict) or True
+        try:
+            source = inspect.getsource(type(owner))
+        except (OSError, TypeError):
+            return True
+        start = source.find("def __init__")
+        end = source.find("\n    def ", start + 1) if start >= 0 else 0
+        rest = source[:start] + (source[end:] if end > 0 else "")
+        if (
+            parts[depth] in rest
+            or "getattr(" in rest
+            or "children()" in rest
+            or "_modules" in rest
+            or "modules()" in rest
+        ):
+            return True
+        if owner is not module and type(owner).__module__.startswith("torch."):
+            return True
+        if depth == 0:
+            return False
+    return False
+
+
+@rule("check-input-unused", "module")
+def input_unused(s: Subject) -> Iterator[Finding]:
+    """One of several inputs, in whose place any other rows give the same outputs."""
+    if not s.can_run or s.others is None or s.module_batch is None or s.step is not None:
+        return
+    inputs = s.batch.inputs
+    named = list(inputs.items()) if isinstance(inputs, dict) else list(enumerate(inputs))
+    if len(named) < 2:
+        return
+    module = s.fresh(training=False)
+    for key, value in named:
+        shuffled = map_leaves(value, lambda x: x.roll(1, 0) if x.ndim and batch_axis(x, s.n) == 0 else x)
+        if not differs(_as_float(value), _as_float(shuffled)):
+            continue
+        changed: Any = (
+            {**inputs, key: shuffled}
+            if isinstance(inputs, dict)
+            else tuple(shuffled if i == key else v for i, v in named)
+        )
+        batch = Batch(changed, s.batch.targets, target_key=s.batch.target_key)
+        before, after = s.forward(module, s.batch), s.forward(module, batch)
+        if differs(before, after, tolerance=1e-6) or not leaves(before):
+            continue
+        trained = s.steps(3, lr=1e-2).module.eval()
+        if not differs(s.forward(trained, s.batch), s.forward(trained, batch), tolerance=1e-6):
+            yield warning(
+                "check-input-unused",
+                f"the outputs do not change when input {key!r} is given in another order of rows",
+                where=str(key),
+                fix="use it in forward, or leave it out of the data",
+            )
+            return
+
+
+def _as_float(value: Any) -> Any:
+    return map_leaves(value, lambda x: x.float())
+
+
+@rule("check-linear-network", "module")
+def linear_network(s: Subject) -> Iterator[Finding]:
+    """Several layers with no activation between them: together they are one linear layer."""
+    if not s.can_run or s.module_batch is None:
+        return
+    passed = s.eval_pass
+    weighted: list[tuple[str, Any, Tensor, Tensor]] = []
+    for name, part, args, _ in passed.trace.entered:
+        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and args:
+            result = passed.trace.results.get(name)
+            if isinstance(result, Tensor) and isinstance(args[0], Tensor):
+                weighted.append((name, part, args[0], result))
+    fix = "put an activation (ReLU, GELU) between them, or make them one layer"
+    for name, part, taken, _ in weighted:
+        before = _source_layer(passed.trace, taken, weighted)
+        if before is None:
+            continue
+        first_name, first = before
+        if not isinstance(part, nn.Linear) or not isinstance(first, nn.Linear):
+            continue
+        if is_parametrized(part) or is_parametrized(first):
+            continue  # a product of bounded or low-rank matrices is not what one free layer is
+        if first.out_features >= min(first.in_features, part.out_features) and first.out_features > 1:
+            if _uses(passed.trace, first_name) > 1:
+                continue
+            # where one part ends and another begins (encoder, decoder) a linear code between them may be meant
+            parents = {name.rpartition(".")[0] for name in (first_name, name)}
+            apart = len(parents) == 2 and not any(
+                parent and name.startswith(f"{parent}.") and first_name.startswith(f"{parent}.") for parent in parents
+            )
+            say = note if apart and (parents != {""}) and _ends_a_part(passed, first_name) else warning
+            yield say(
+                "check-linear-network",
+                f"{first_name} ({first.in_features} to {first.out_features}) is followed by {name} "
+                f"({part.in_features} to {part.out_features}) with no activation between",
+                where=f"{first_name}, {name}",
+                fix=fix,
+            )
+            return
+    if len(weighted) < 2 or any(isinstance(part, WEIGHTED[2:]) for part in s.module.modules()):
+        return
+    widths = [part.weight.shape[0] for _, part, _, _ in weighted[:-1]]
+    first_in = weighted[0][1].weight[0].numel()
+    if min(widths) < min(first_in, weighted[-1][1].weight.shape[0]) or any(
+        getattr(part, "groups", 1) > 1 for _, part, _, _ in weighted
+    ):
+        return
+    taken_up = {id(x) for call in passed.trace.calls for x in call.tensors} | {id(x) for x in leaves(passed.outputs)}
+    if any(call.name in _BENDS and id(call.output) in taken_up for call in passed.trace.calls):
+        return
+    if _is_additive(s):
+        yield warning(
+            "check-linear-network",
+            f"{len(weighted)} layers in a row make a linear function: f(a + b) = f(a) + f(b) - f(0)",
+            where=", ".join(name for name, *_ in weighted[:4]),
+            fix=fix,
+        )
+
+
+def _ends_a_part(passed: Passed, name: str) -> bool:
+    """Whether a layer is the last of a part of the module: what the part gives is what the layer gives."""
+    owner, result = name.rpartition(".")[0], passed.trace.results.get(name)
+    given = passed.trace.results.get(owner) if owner else None
+    return given is not None and given is result
+
+
+def _uses(trace: Trace, name: str) -> int:
+    result = trace.results.get(name)
+    calls = (call for call in trace.calls if not call.name.startswith("dropout"))
+    return sum(any(x is result for x in call.tensors) for call in calls)
+
+
+def _source_layer(trace: Trace, x: Tensor, weighted: list[Any]) -> tuple[str, Any] | None:
+    """Return the layer whose result comes in with nothing but changes of shape, dropout or identity between."""
+    for _ in range(16):
+        for name, part, _, result in weighted:
+            if result is x:
+                return name, part
+        call = trace.origin(x)
+        if call is None:
+            return None
+        if call.name in ("dropout", "dropout1d", "dropout2d"):
+            x = call.tensors[0]
+            continue
+        if call.name in ("linear",) and isinstance(call.output, Tensor):
+            return next(((name, part) for name, part, _, result in weighted if result is call.output), None)
+        return None
+    return None
+
+
+def _is_additive(s: Subject) -> bool:
+    batch = s.module_batch
+    if batch is None or s.others is None:
+        return False
+    xs = leaves(batch.inputs)
+    if len(xs) != 1 or not xs[0].is_floating_point():
+        return False
+    module = s.fresh(training=False).double()
+    a = xs[0].detach().double()
+    middle = a.mean(0, keepdim=True)
+    a = (a - middle) * 3  # wide enough to reach both sides of every bend
+    b = a.roll(1, 0)
+    found = []
+    for x in (middle + a + b, middle + a, middle + b, middle.expand_as(a)):
+        out = s.forward(module, Batch(_replaced(batch.inputs, x), None))
+        if not isinstance(out, Tensor) or not out.is_floating_point():
+            return False
+        found.append(out)
+    gap = float((found[0] - found[1] - found[2] + found[3]).abs().max())
+    return gap < 1e-7 * float((found[1] - found[3]).abs().max())
+
+
+def _replaced(inputs: Any, x: Tensor) -> Any:
+    return map_leaves(inputs, lambda _: x)

@@ -20,7 +20,8 @@ MISSING = (
 """Words that stand for no value, in any case, with spaces around them. Infinite numbers count as missing too."""
 
 _LONGEST_MISSING = max(map(len, MISSING))
-_BLOCK = 1 << 15
+HASH_BLOCK = 1 << 17
+"""Numbers that are hashed at a time, so that they stay in the cache."""
 
 NO_WORDS, YES_WORDS = ("no", "false", "f", "n", "0"), ("yes", "true", "t", "y", "1")
 """The words of a yes/no column, pair by pair, in any case."""
@@ -209,10 +210,9 @@ def cell_hashes(series: pl.Series) -> Hashes:
     """
     if isinstance(series.dtype, pl.List):
         return _list_hashes(series)
-    numbers, missing, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
-    some = bool(missing.any() or other.any())
-    hashes = mix(((np.nan_to_num(numbers) if some else numbers) + 0.0).view(np.uint64))
-    hashes[missing] = 0
+    numbers, _, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
+    hashes = np.empty(len(numbers), dtype=np.uint64)
+    number_hashes(numbers, hashes, np.empty_like(hashes))
     if not other.any():
         return hashes
     rest = series.filter(pl.Series(other))
@@ -227,6 +227,15 @@ def cell_hashes(series: pl.Series) -> Hashes:
     )
     hashes[other] = codes["h"].to_numpy()
     return hashes
+
+
+def number_hashes(numbers: Floats, hashes: Hashes, spare: Hashes) -> None:
+    """Write `cell_hashes` of numbers, 0 where there is none (NaN), into `hashes`; `spare` is memory of that size."""
+    np.add(numbers, 0.0, out=hashes.view(np.float64))
+    gone = np.isnan(numbers)
+    mix_in_place(hashes, spare)
+    if gone.any():
+        hashes[gone] = 0
 
 
 def _list_hashes(series: pl.Series) -> Hashes:
@@ -245,15 +254,20 @@ def mix(hashes: Hashes) -> Hashes:
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17.
     """
-    mixed = np.asarray(hashes + np.uint64(0x9E3779B97F4A7C15))
-    for start in range(0, mixed.size, _BLOCK):  # in place, and in pieces that stay in the cache
-        z = mixed[start : start + _BLOCK] if mixed.ndim else mixed
-        z ^= z >> np.uint64(30)
-        z *= np.uint64(0xBF58476D1CE4E5B9)
-        z ^= z >> np.uint64(27)
-        z *= np.uint64(0x94D049BB133111EB)
-        z ^= z >> np.uint64(31)
+    mixed = np.array(hashes)
+    for start in range(0, mixed.size, HASH_BLOCK):
+        part = mixed.reshape(-1)[start : start + HASH_BLOCK]
+        mix_in_place(part, np.empty_like(part))
     return mixed
+
+
+def mix_in_place(hashes: Hashes, spare: Hashes) -> None:
+    """As `mix`, where they are; `spare` is memory of that size."""
+    hashes += np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        hashes ^= np.right_shift(hashes, np.uint64(shift), out=spare)
+        if factor != 1:
+            hashes *= np.uint64(factor)
 
 
 def hash_name(name: str) -> np.uint64:

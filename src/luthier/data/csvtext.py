@@ -8,16 +8,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import charset_normalizer
 import polars as pl
 
+from luthier.data.threads import each
 from luthier.errors import DataError
 
 _ONE_COLUMN = "\x1f"  # ASCII's unit separator: the delimiter of a file that has none
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
+_MANY_NUMBERS = 1000  # different ones with a decimal point: a quantity, and no classes
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def find_encoding(blocks: Iterable[bytes], given: str | None, name: str) -> tuple[str, tuple[str, ...]]:
+def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: str) -> tuple[str, tuple[str, ...]]:
     """Return the encoding of a text, as Python names it, and notes: by its mark, else UTF-8, else the likeliest.
+
+    A block is done with when the next is asked for.
 
     Raises:
         DataError: the text is not of the encoding given, or of none that is known.
@@ -29,7 +33,7 @@ def find_encoding(blocks: Iterable[bytes], given: str | None, name: str) -> tupl
     head, done = b"", 0
     for block in blocks:
         if not done:
-            head = block[:_SAMPLE_BYTES]
+            head = bytes(block[:_SAMPLE_BYTES])
             marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
             if marked and given is None:
                 return marked, ()
@@ -38,7 +42,7 @@ def find_encoding(blocks: Iterable[bytes], given: str | None, name: str) -> tupl
                 decoder.decode(block)
         except UnicodeDecodeError as error:
             if given is None:
-                around = block[max(0, error.start - _SAMPLE_BYTES) : error.start + _SAMPLE_BYTES]
+                around = bytes(block[max(0, error.start - _SAMPLE_BYTES) : error.start + _SAMPLE_BYTES])
                 return _likeliest(head if around.startswith(head) else head + b"\n" + around, name)
             raise DataError(
                 f"{name} is not {given} near byte {done + error.start}",
@@ -151,23 +155,28 @@ def _is_decimal(label: str) -> bool:
         return False
 
 
-def whole_records(blocks: Iterable[bytes]) -> Iterator[bytes]:
-    """Cut blocks of text anew, at line ends that stand outside quotes."""
+def whole_records(blocks: Iterable[bytes | bytearray]) -> Iterator[bytes]:
+    """Cut blocks of text anew, at line ends that stand outside quotes. A block is done with when the next is asked for."""
     held = b""
     for block in blocks:
-        held += block
-        cut = _last_record_end(held)
-        if cut:
-            yield held[:cut]
-            held = held[cut:]
+        end = _last_record_end(block, in_quotes=held.count(b'"') % 2 == 1)
+        if end:
+            with memoryview(block) as view:
+                records = b"".join((held, view[:end]))
+            held = bytes(block[end:])
+            yield records
+        else:
+            held += block
     if held:
         yield held
 
 
-def _last_record_end(text: bytes) -> int:
-    """Return the position after the last line feed with an even number of quotes before it, or 0."""
+def _last_record_end(text: bytes | bytearray, *, in_quotes: bool) -> int:
+    """Return the position after the last line feed that stands outside quotes, or 0."""
     end = text.rfind(b"\n")
-    quotes = text.count(b'"', 0, max(end, 0))
+    if b'"' not in text:  # five times as fast as counting them
+        return 0 if in_quotes else end + 1
+    quotes = in_quotes + text.count(b'"', 0, max(end, 0))
     while end >= 0 and quotes % 2:
         before = text.rfind(b"\n", 0, end)
         quotes -= text.count(b'"', max(before, 0), end)
@@ -224,20 +233,30 @@ def parse_rows(
     return frame
 
 
-def number_types(frame: pl.DataFrame, texts: Collection[str]) -> dict[str, pl.DataType]:
+def number_types(
+    frame: pl.DataFrame, texts: Collection[str], targets: Collection[str] = ()
+) -> dict[str, pl.DataType]:
     """Return which columns of text hold plain numbers alone, and their type: whole numbers, or numbers.
 
     Plain is what a number written again looks like: no spaces, no plus sign, no zeros in front, no words for missing.
-    Columns named in `texts` are passed over.
+    Columns named in `texts` are passed over, but those in `targets` only where they might be classes: with fewer than
+    a thousand different numbers, or none with a decimal point.
     """
-    found: dict[str, pl.DataType] = {}
-    for series in frame:
-        if series.name in texts or series.dtype != pl.String or series.null_count() == len(series):
-            continue
-        if bool(series[:64].str.contains(_PLAIN_NUMBER).all()) and bool(series.str.contains(_PLAIN_NUMBER).all()):
-            is_whole = not bool(series.str.contains(r"[.eE]|\d{16}").any())
-            found[series.name] = pl.Int64() if is_whole else pl.Float64()
-    return found
+
+    def of(name: str) -> pl.DataType | None:
+        series = frame[name]
+        if series.dtype != pl.String or series.null_count() == len(series):
+            return None
+        if not (bool(series[:64].str.contains(_PLAIN_NUMBER).all()) and bool(series.str.contains(_PLAIN_NUMBER).all())):
+            return None
+        if name in targets:
+            is_quantity = bool(series.str.contains(".", literal=True).any()) and series.n_unique() >= _MANY_NUMBERS
+            return pl.Float64() if is_quantity else None
+        is_whole = not any(bool(part.str.contains(r"[.eE]|\d{16}").any()) for part in (series[:64], series))
+        return pl.Int64() if is_whole else pl.Float64()
+
+    names = [name for name in frame.columns if name not in texts or name in targets]
+    return {name: kind for name, kind in zip(names, each(of, names, rows=frame.height), strict=True) if kind is not None}
 
 
 def _parse_slowly(text: bytes, names: Sequence[str], delimiter: str, name: str, rows_before: int) -> pl.DataFrame:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from luthier.data.cells import Floats, Hashes, cell_hashes, hash_name, is_missing, mix, to_numbers
+from luthier.data.cells import HASH_BLOCK, Floats, Hashes, cell_hashes, hash_name, is_missing, mix, mix_in_place, number_hashes, to_numbers
 from luthier.data.threads import each
 from luthier.errors import DataError
 
@@ -33,18 +33,27 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
     the columns or rows nor the format of the file changes a hash.
     """
     total = np.zeros(frame.height, dtype=np.uint64)
+    numbers: list[tuple[np.uint64, Floats]] = []
+    for name in columns:
+        series = frame[name]
+        if series.dtype.is_numeric():
+            numbers.append((hash_name(name), to_numbers(series)[0]))
+        else:
+            total += mix(cell_hashes(series) ^ hash_name(name))
 
-    def add(names: Sequence[str]) -> Hashes:
-        part = np.zeros(frame.height, dtype=np.uint64)
-        for name in names:
-            hashes = cell_hashes(frame[name])
-            hashes ^= hash_name(name)
-            part += mix(hashes)
-        return part
+    def add(start: int) -> None:
+        """Add the columns of plain numbers in some rows, whose memory then stays in the cache."""
+        part = total[start : start + HASH_BLOCK]
+        hashes, spare = np.empty_like(part), np.empty_like(part)
+        for key, values in numbers:
+            number_hashes(values[start : start + HASH_BLOCK], hashes, spare)
+            hashes ^= key
+            mix_in_place(hashes, spare)
+            part += hashes
+        mix_in_place(part, spare)
 
-    for part in each(add, (columns[::2], columns[1::2]), rows=frame.height):
-        total += part
-    return mix(total)
+    each(add, range(0, frame.height, HASH_BLOCK), rows=frame.height)
+    return total
 
 
 def content_columns(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -60,6 +69,8 @@ def content_columns(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
 
 
 def _is_numbering(series: pl.Series) -> bool:
+    if series.dtype.is_float() and (series.head(64) != series.head(64).floor()).any():
+        return False
     numbers = to_numbers(series)[0]
     if len(numbers) < 2 or np.isnan(numbers).any() or numbers.max() - numbers.min() != len(numbers) - 1:
         return False
@@ -92,6 +103,10 @@ def split_rows(
     Raises:
         DataError: fractions out of range, or a part would be empty.
     """
+    _check_fractions(valid, test)
+    why = "the rows are too few, or too many of them are equal"
+    if strata is None and labels is None:
+        return _split(_parts_by_hash(hashes, valid, test), valid, test, why)
     unique, groups = np.unique(hashes, return_inverse=True)
     classes = np.zeros(len(unique), dtype=np.int64)
     if strata is not None:
@@ -103,7 +118,6 @@ def split_rows(
     part_of_group = np.zeros(len(unique), dtype=np.int8)
     order = np.argsort(classes, kind="stable")  # by class, then by hash: `unique` is sorted
     starts = np.flatnonzero(np.diff(classes[order], prepend=classes[order[:1]] - 1))
-    _check_fractions(valid, test)
     for members in np.split(order, starts[1:]):
         part_of_group[members] = _parts_in_order(sizes[members], valid, test)
     if labels is not None:
@@ -115,7 +129,7 @@ def split_rows(
         having = np.unique(groups[rows])
         if len(having) and (part_of_group[having] > 0).all():
             part_of_group[having[0]] = 0
-    return _split(part_of_group[groups], valid, test, "the rows are too few, or too many of them are equal")
+    return _split(part_of_group[groups], valid, test, why)
 
 
 def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15) -> Split:
@@ -149,6 +163,17 @@ def split_time(times: Floats, *, valid: float = 0.15, test: float = 0.15, name: 
     _, moments, sizes = np.unique(-times, return_inverse=True, return_counts=True)
     parts = _parts_in_order(sizes, valid, test)
     return _split(parts[moments], valid, test, f"there are only {len(sizes)} different times in {name}")
+
+
+def _parts_by_hash(hashes: Hashes, valid: float, test: float) -> NDArray[np.int8]:
+    """Return the part of each row where all are of one class: each part then is a range of hashes."""
+    unique, sizes = np.unique(hashes, return_counts=True)
+    part_of_group = _parts_in_order(sizes, valid, test)
+    parts = np.zeros(len(hashes), dtype=np.int8)
+    for part in (1, 2):  # of the groups in order, those up to the last of this part
+        if groups := int(np.count_nonzero(part_of_group >= part)):
+            parts[hashes <= unique[groups - 1]] = part
+    return parts
 
 
 def _parts_in_order(sizes: NDArray[np.int64], valid: float, test: float) -> NDArray[np.int8]:

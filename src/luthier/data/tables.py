@@ -5,6 +5,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -85,11 +86,17 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def read_table(path: Path, options: ReadOptions = ReadOptions(), *, texts: Collection[str] | None = None) -> Table:
+def read_table(
+    path: Path,
+    options: ReadOptions = ReadOptions(),
+    *,
+    texts: Collection[str] | None = None,
+    targets: Collection[str] = (),
+) -> Table:
     """Read a CSV, TSV or Parquet file; text may be gzipped.
 
     Cells of text files stay text, unless `texts` names the columns that have to: then other columns whose every cell
-    is a plain number are read as numbers, several times as fast.
+    is a plain number are read as numbers, several times as fast; so are those of `targets` that can be no classes.
 
     Delimiter and encoding are found out where `options` leave them open. A column without a name is called by its
     position (`column 3`), a name that comes twice is numbered (`name (2)`); notes say so. Blank lines are no rows,
@@ -104,7 +111,7 @@ def read_table(path: Path, options: ReadOptions = ReadOptions(), *, texts: Colle
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _damaged_parquet(path, error) from error
         return Table(_with_rows(frame, path.name), path.name, notes)
-    typed = None if texts is None else _Types(texts)
+    typed = None if texts is None else _Types(texts, targets)
     while True:
         pieces, notes = _text_pieces(path, options, typed)
         found = list(pieces)
@@ -215,8 +222,8 @@ class _TextFile:
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
-        with self._open() as file:
-            head = self._read(file, 1 << 16)
+        with self._open() as file, self._damage_told():
+            head = file.read(1 << 16)
             if not head:
                 raise _empty_file(path.name)
             _refuse_binary(head, path.name, options.encoding)
@@ -232,12 +239,12 @@ class _TextFile:
         names, notes = name_columns(header.decode(), self.delimiter)
         return names, self.notes + notes
 
-    def blocks(self) -> Iterator[bytes]:
-        """Yield the text as UTF-8 without a mark at the start, lines ending in a line feed."""
+    def blocks(self) -> Iterator[bytes | bytearray]:
+        """Yield the text as UTF-8 without a mark at the start, lines ending in a line feed; each until the next."""
         for block in self._decoded():
             yield block.replace(b"\r", b"\n") if self.old_line_ends else block
 
-    def _decoded(self) -> Iterator[bytes]:
+    def _decoded(self) -> Iterator[bytes | bytearray]:
         if self.encoding == "utf-8":
             blocks = self._raw_blocks()
             yield next(blocks).removeprefix(codecs.BOM_UTF8)
@@ -257,19 +264,26 @@ class _TextFile:
                 code="data-encoding",
             ) from error
 
-    def _raw_blocks(self) -> Iterator[bytes]:
+    def _raw_blocks(self) -> Iterator[bytearray]:
+        """Yield the file in blocks, each in the same memory: new memory would cost as much as the reading."""
+        block = bytearray(_BLOCK_BYTES)
         with self._open() as file:
-            while block := self._read(file, _BLOCK_BYTES):
-                yield block
+            while True:
+                with self._damage_told():
+                    size = file.readinto(block)
+                if not size:
+                    return
+                yield block if size == len(block) else block[:size]
 
     def _open(self) -> io.BufferedIOBase:
         with _opened(self.path) as file:
             packed = file.read(2) == b"\x1f\x8b"
         return gzip.open(self.path) if packed else _opened(self.path)
 
-    def _read(self, file: io.BufferedIOBase, size: int) -> bytes:
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
         try:
-            return file.read(size)
+            yield
         except (EOFError, OSError, zlib.error) as error:
             raise DataError(
                 f"{self.path.name} is damaged or cut short: {error}",
@@ -281,8 +295,8 @@ class _TextFile:
 class _Types:
     """Which columns are read as numbers: those whose cells in the first block of the file are."""
 
-    def __init__(self, texts: Collection[str]) -> None:
-        self.texts = texts
+    def __init__(self, texts: Collection[str], targets: Collection[str] = ()) -> None:
+        self.texts, self.targets = texts, targets
         self.types: dict[str, pl.DataType] | None = None
 
     def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
@@ -292,7 +306,7 @@ class _Types:
         failed = [
             frame for frame, schema in zip(frames, schemas, strict=True) if any(schema[n] == pl.String for n in types)
         ]
-        seen = [number_types(frame, self.texts) for frame in failed]
+        seen = [number_types(frame, self.texts, self.targets) for frame in failed]
         before = types
         self.types = {
             name: pl.Float64() if any(found.get(name) == pl.Float64 for found in seen) else kind
@@ -305,7 +319,7 @@ class _Types:
         """Return a frame with its columns of numbers as such, also where it had to be read as text."""
         schema = frame.schema
         late = {name: kind for name, kind in (self.types or {}).items() if schema[name] == pl.String}
-        return frame.with_columns(frame[name].cast(kind) for name, kind in late.items()) if late else frame
+        return frame.with_columns(pl.col(name).cast(kind) for name, kind in late.items()) if late else frame
 
 
 def _text_pieces(
@@ -322,9 +336,9 @@ def _text_pieces(
             types = None if typed is None else typed.types
             frame = parse_rows(block, names, source.delimiter, path.name, rows_before=done, types=types)
             if typed is not None and typed.types is None and frame.height:
-                typed.types = number_types(frame, typed.texts)
+                typed.types = number_types(frame, typed.texts, typed.targets)
                 if typed.types:
-                    frame = frame.with_columns(frame[name].cast(kind) for name, kind in typed.types.items())
+                    frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in typed.types.items())
             done += frame.height
             if frame.height:
                 yield frame

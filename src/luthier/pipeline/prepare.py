@@ -8,11 +8,11 @@ from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.images import pixel_hashes
-from luthier.data.tables import read_table, table_from
+from luthier.data.tables import table_from
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import prepare_folder, prepare_images, split_images
 from luthier.pipeline.parts import ONLY_TABLES, Prepared, refuse
-from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options, text_columns
+from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_source
 
 
 def prepare(
@@ -37,8 +37,7 @@ def prepare(
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
-    table = read_table(path, read_options(settings), texts=text_columns(settings))
-    return prepare_table(settings, table, schema, augment=augment, root=path.parent)
+    return prepare_table(settings, read_source(path, settings), schema, augment=augment, root=path.parent)
 
 
 def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:

@@ -28,15 +28,13 @@ from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refus
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
-def read_options(settings: DataSettings) -> ReadOptions:
-    """Return how a text table is to be read."""
-    return ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
-
-
-def text_columns(settings: DataSettings) -> set[str]:
-    """Return the columns of a text file whose cells are wanted as they are written: classes, groups, kinds said."""
+def read_source(path: Path, settings: DataSettings) -> Table:
+    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as they are written."""
     aside = (settings.group, settings.time, settings.series, settings.order)
-    return {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
+    texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
+    targets = settings.target if settings.task in (None, "regression") else ()
+    options = ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
+    return read_table(path, options, texts=texts, targets=targets)
 
 
 def prepare_table(
@@ -101,7 +99,7 @@ def prepare_table(
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
-            other = read_table(Path(file), read_options(settings), texts=text_columns(settings))
+            other = read_source(Path(file), settings)
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
             frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
             rows[part] = _with_target(frames[part], settings, notes)[1]

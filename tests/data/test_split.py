@@ -47,6 +47,24 @@ def test_a_split_depends_on_content_alone(rows: list[tuple[int, str, int]], rand
     assert parts(order, ["y", "x"]) == expected
 
 
+@given(
+    st.lists(st.integers(0, 40), min_size=3, max_size=60),
+    st.sampled_from([0.0, 0.15, 0.4]),
+    st.sampled_from([0.0, 0.3]),
+)
+def test_rows_without_classes_are_split_as_rows_of_one_class(values: list[int], valid: float, test: float) -> None:
+    hashes = np.array(values, dtype=np.uint64)
+
+    def parts(strata: np.ndarray | None) -> list[list[int]] | str:
+        try:
+            split = split_rows(hashes, strata=strata, valid=valid, test=test)
+        except DataError as error:
+            return str(error)
+        return [split.train.tolist(), split.valid.tolist(), split.test.tolist()]
+
+    assert parts(None) == parts(np.zeros(len(hashes), dtype=np.int64))
+
+
 def test_fractions_and_classes_are_kept() -> None:
     frame = pl.DataFrame({"x": np.arange(10_000)})
     strata = (np.arange(10_000) % 10 == 0).astype(np.int64)

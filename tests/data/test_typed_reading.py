@@ -13,6 +13,7 @@ from luthier.data.cells import cell_hashes, to_numbers
 from luthier.data.kinds import infer_columns, quantiles
 from luthier.data.tables import iter_tables, read_table
 from luthier.errors import DataError
+from luthier.pipeline.plan import design
 
 plain = st.integers(-1000, 1000).map(str) | st.floats(-1e6, 1e6, width=32).map(repr) | st.just("")
 odd = st.sampled_from(["007", "+1", " 2", "n/a", "nan", "inf", "1e400", "1e5", "x", '"3"', '"a,b"', "9007199254740993"])
@@ -106,3 +107,29 @@ def test_a_block_that_had_to_be_read_slowly_is_no_reason_to_read_for_ever(
     frame = read_table(path, texts={"y"}).frame
     assert frame.schema == {"a": pl.Int64, "b": pl.Float64, "y": pl.String}
     assert frame["a"].to_list() == list(range(60))
+
+
+@pytest.mark.parametrize(
+    ("cells", "is_typed"),
+    [
+        ([f"{i}.5" for i in range(1200)], True),
+        ([f"{i % 900}.50" for i in range(1200)], False),  # so few may be classes, called 1.50
+        ([str(i) for i in range(1200)], False),
+        (["01.5", *(f"{i}.5" for i in range(1200))], False),
+    ],
+)
+def test_a_target_is_of_numbers_where_it_can_be_no_classes(tmp_path: Path, cells: list[str], is_typed: bool) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + "\n".join(f"1,{cell}" for cell in cells) + "\n")
+    y = read_table(path, texts={"y"}, targets=["y"]).frame["y"]
+    assert y.dtype == (pl.Float64 if is_typed else pl.String)
+    assert y.cast(pl.Float64).to_list() == [float(cell) for cell in cells]
+    assert read_table(path, texts={"y"}).frame["y"].dtype == pl.String
+
+
+def test_classes_that_look_like_a_quantity_keep_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + "\n".join(f"{i * i % 977},{i % 1000}.50" for i in range(3000)) + "\n")
+    plan = design(path, target="y", task="multiclass", valid_fraction=0.1, test_fraction=0)
+    assert "1.50" in plan.schema.targets[0].classes
+    assert design(path, target="y").schema.task == "regression"

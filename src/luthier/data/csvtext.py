@@ -156,7 +156,7 @@ def _is_decimal(label: str) -> bool:
 
 
 def whole_records(blocks: Iterable[bytes | bytearray]) -> Iterator[bytes]:
-    """Cut blocks of text anew, at line ends that stand outside quotes. A block is done with when the next is asked for."""
+    """Cut blocks of text anew, at line ends outside quotes. A block is done with when the next is asked for."""
     held = b""
     for block in blocks:
         end = _last_record_end(block, in_quotes=held.count(b'"') % 2 == 1)
@@ -233,9 +233,7 @@ def parse_rows(
     return frame
 
 
-def number_types(
-    frame: pl.DataFrame, texts: Collection[str], targets: Collection[str] = ()
-) -> dict[str, pl.DataType]:
+def number_types(frame: pl.DataFrame, texts: Collection[str], targets: Collection[str] = ()) -> dict[str, pl.DataType]:
     """Return which columns of text hold plain numbers alone, and their type: whole numbers, or numbers.
 
     Plain is what a number written again looks like: no spaces, no plus sign, no zeros in front, no words for missing.
@@ -256,7 +254,9 @@ def number_types(
         return pl.Int64() if is_whole else pl.Float64()
 
     names = [name for name in frame.columns if name not in texts or name in targets]
-    return {name: kind for name, kind in zip(names, each(of, names, rows=frame.height), strict=True) if kind is not None}
+    return {
+        name: kind for name, kind in zip(names, each(of, names, rows=frame.height), strict=True) if kind is not None
+    }
 
 
 def _parse_slowly(text: bytes, names: Sequence[str], delimiter: str, name: str, rows_before: int) -> pl.DataFrame:

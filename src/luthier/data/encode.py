@@ -57,12 +57,15 @@ def text_columns(schema: Schema) -> list[Column]:
     return [column for column in schema.inputs if column.kind == "text"]
 
 
-def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data") -> dict[str, NDArray[np.generic]]:
+def encode_inputs(
+    frame: pl.DataFrame, schema: Schema, rows: NDArray[np.int64] | None = None, *, where: str = "the data"
+) -> dict[str, NDArray[np.generic]]:
     """Return the inputs of the network, in the order of `schema.inputs`, whatever the order of the frame's columns.
 
     Args:
         frame: Rows to encode; columns that are no inputs are passed over.
         schema: From training.
+        rows: Which of them, int64, in this order; None for all.
         where: What to call the rows in messages.
 
     Returns:
@@ -77,13 +80,18 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
         DataError: input columns that are not in the frame, all of them named.
     """
     series = _input_series(frame, schema, where)
-    numbers = np.empty((frame.height, len(feature_names(schema))), dtype=np.float32)
-    categories = np.empty((frame.height, len(input_sizes(schema).category_sizes)), dtype=np.int64)
+    count = frame.height if rows is None else len(rows)
+    numbers = np.empty((count, len(feature_names(schema))), dtype=np.float32)
+    categories = np.empty((count, len(input_sizes(schema).category_sizes)), dtype=np.int64)
     place = 0
-    measured: list[tuple[Column, Floats]] = []
+    measured: list[tuple[Column, Floats, NDArray[np.int64] | None]] = []
     tokens: list[NDArray[np.int64]] = []
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
+        if column.kind == "number" and cells.dtype.is_numeric():
+            measured.append((column, _values(cells, column)[0], rows))
+            continue
+        cells = cells if rows is None else cells[rows]
         if column.kind == "series":
             steps.append((cells, column))
         elif column.kind == "text":
@@ -92,16 +100,17 @@ def encode_inputs(frame: pl.DataFrame, schema: Schema, *, where: str = "the data
             categories[:, place] = _category_codes(cells, column)[0]
             place += 1
         elif column.kind != "image":
-            measured.append((column, _values(cells, column)[0]))
+            measured.append((column, _values(cells, column)[0], None))
 
     def fill(start: int) -> None:
         """Write all features of some rows, whose memory then stays in the cache."""
         block = numbers[start : start + _BLOCK]
-        features = (f for column, values in measured for f in _features(values[start : start + _BLOCK], column))
-        for place, feature in enumerate(features):
+        here = slice(start, start + _BLOCK)
+        parts = ((column, values[here if rows is None else rows[here]]) for column, values, rows in measured)
+        for place, feature in enumerate(feature for column, part in parts for feature in _features(part, column)):
             block[:, place] = feature
 
-    each(fill, range(0, frame.height, _BLOCK), rows=frame.height)
+    each(fill, range(0, count, _BLOCK), rows=count)
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}
     if tokens:
         longest = max(part.shape[1] for part in tokens)

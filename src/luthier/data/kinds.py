@@ -120,12 +120,12 @@ class _Cells:
         self.rows = rows
         self.series = series[rows]
         self.numbers, self.gone, self.unparseable = to_numbers(self.series)
-        self.num_missing = int(self.gone.sum())
+        self.num_missing = int(np.count_nonzero(self.gone))
         self.num_present = len(rows) - self.num_missing
         if self.unparseable.any():
             self.num_distinct = self._present_texts().n_unique()
         else:
-            self.num_distinct = _count_distinct(self.sorted)
+            self.num_distinct = self.num_numbers
 
     @cached_property
     def sorted(self) -> Floats:
@@ -133,6 +133,11 @@ class _Cells:
         return np.sort(
             self.numbers[~np.isnan(self.numbers)] if self.gone.any() or self.unparseable.any() else self.numbers
         )
+
+    @cached_property
+    def num_numbers(self) -> int:
+        """How many different numbers there are."""
+        return int(len(self.sorted) > 0) + int(np.count_nonzero(self.sorted[1:] != self.sorted[:-1]))
 
     @cached_property
     def texts(self) -> pl.Series:
@@ -228,15 +233,14 @@ class _Cells:
 
     def _number(self, why: str = "") -> Column:
         present = self.sorted
-        distinct = _count_distinct(present)
-        why = why or f"{distinct} different numbers from {present[0]:g} to {present[-1]:g}"
+        why = why or f"{self.num_numbers} different numbers from {present[0]:g} to {present[-1]:g}"
         odd = np.flatnonzero(self.unparseable)
         if len(odd):
             why += f"; {len(odd)} of {self.num_present} values are no numbers and count as missing, {self._at(odd[0])}"
-        if infinite := count_infinite(self.series):
+        if self.num_missing and (infinite := count_infinite(self.series)):
             why += f"; {infinite} infinite, which count as missing"
         knots: Floats = np.empty(0)
-        if distinct >= 20:
+        if self.num_numbers >= 20:
             knots = np.unique(quantiles(present, NUM_KNOTS))
         mean, std = mean_and_std(self.numbers)
         return Column(
@@ -252,7 +256,7 @@ class _Cells:
     def _key(self) -> Column | None:
         """Numbers that only count the rows are left out."""
         present = self.sorted
-        if _count_distinct(present) < self.num_present or (present != np.floor(present)).any():
+        if self.num_numbers < self.num_present or (present != np.floor(present)).any():
             return None
         words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower())
         named = bool(words) and (words[-1] in _KEY_WORDS or words[0] in ("unnamed", "id"))
@@ -339,10 +343,6 @@ class _Cells:
         )
 
 
-def _count_distinct(ordered: Floats) -> int:
-    return int(len(ordered) > 0) + int(np.count_nonzero(ordered[1:] != ordered[:-1]))
-
-
 def quantiles(ordered: Floats, count: int) -> Floats:
     """Return `count` quantiles, evenly spaced from the least to the most, of numbers in order: values among them.
 
@@ -359,16 +359,19 @@ def quantiles(ordered: Floats, count: int) -> Floats:
 
 def mean_and_std(values: Floats) -> tuple[float, float]:
     """Return the mean and population standard deviation of what is not NaN; the latter is 1 where it would be 0."""
-    gone = np.isnan(values)
-    values = values[~gone] if gone.any() else values
+    most = values.max(initial=-np.inf)
+    if np.isnan(most):
+        values = values[~np.isnan(values)]
+        most = values.max(initial=-np.inf)
     if not len(values):
         return 0.0, 1.0
-    scale = float(max(values.max(), -values.min())) or 1.0
+    scale = float(max(most, -values.min())) or 1.0
     if scale > 1e100 or scale < 1e-100:  # squares leave float64's range only out there
         values = values / scale
     else:
         scale = 1.0
-    mean, std = float(values.mean()), float(values.std())
+    center = values.mean(keepdims=True)
+    mean, std = float(center[0]), float(values.std(mean=center))
     if std <= 1e-13 * abs(mean):  # rounding of equal values
         return mean * scale, 1.0
     return mean * scale, std * scale

@@ -8,7 +8,18 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from luthier.data.cells import HASH_BLOCK, Floats, Hashes, cell_hashes, hash_name, is_missing, mix, mix_in_place, number_hashes, to_numbers
+from luthier.data.cells import (
+    HASH_BLOCK,
+    Floats,
+    Hashes,
+    cell_hashes,
+    hash_name,
+    is_missing,
+    mix,
+    mix_in_place,
+    number_hashes,
+    to_numbers,
+)
 from luthier.data.threads import each
 from luthier.errors import DataError
 
@@ -193,7 +204,7 @@ def _parts_in_order(sizes: NDArray[np.int64], valid: float, test: float) -> NDAr
 
 
 def _split(parts: NDArray[np.int8], valid: float, test: float, why: str) -> Split:
-    rows = [np.flatnonzero(parts == part).astype(np.int64) for part in (0, 1, 2)]
+    rows = [np.flatnonzero(parts == part).astype(np.int64, copy=False) for part in (0, 1, 2)]
     wanted = {"train": True, "valid": valid > 0, "test": test > 0}
     for (name, needed), found in zip(wanted.items(), rows, strict=True):
         if needed and not len(found):

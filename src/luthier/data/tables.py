@@ -229,7 +229,7 @@ class _TextFile:
             _refuse_binary(head, path.name, options.encoding)
         blocks = self._raw_blocks()
         self.encoding, self.notes = find_encoding(blocks, options.encoding, path.name)
-        sample = next(self._decoded())
+        sample = bytes(next(self._decoded()))
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
         self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)

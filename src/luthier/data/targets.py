@@ -52,7 +52,7 @@ def rows_with_target(frame: pl.DataFrame, names: Sequence[str], *, label_delimit
             hint="name the column that holds what is to be predicted",
             code="data-target-missing",
         )
-    return np.flatnonzero(present).astype(np.int64)
+    return np.flatnonzero(present).astype(np.int64, copy=False)
 
 
 def read_targets(

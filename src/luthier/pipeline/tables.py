@@ -29,7 +29,7 @@ _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
 def read_source(path: Path, settings: DataSettings) -> Table:
-    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as they are written."""
+    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written."""
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") else ()
@@ -232,7 +232,7 @@ def _table_source(
     where: str,
 ) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    blocks = encode_inputs(frame[rows], schema, where=where)
+    blocks = encode_inputs(frame, schema, rows, where=where)
     inputs = tuple(torch.from_numpy(block) for block in blocks.values())
     targets = torch.from_numpy(encode_targets(frame, schema, rows))
     weights = None

@@ -19,7 +19,8 @@ def first_step(s: Subject) -> float | None:
     one = s.steps(1, own=True)
     if len(one.losses) < 2:
         return None
-    before = dict(s.fresh(training=True).named_parameters())
+    assert s.template is not None  # it has stepped
+    before = dict(s.template.named_parameters())
     moved = wide = 0.0
     for name, p in one.module.named_parameters():
         if p.ndim > 1 and float(before[name].detach().norm()) > 0:

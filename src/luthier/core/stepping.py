@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer, optimizer
 from torch.overrides import has_torch_function_unary
 
-_KERNELS = {"_fused_sgd_", "_fused_adam_", "_fused_adamw_", "_foreach_add_"}
+_KERNELS = {"_fused_sgd_", "_fused_adam_", "_fused_adamw_"}
 _MARKED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 _MARK = "__dynamo_disable"  # of torch._compile; where another torch calls it otherwise, the compiler is imported
 
@@ -121,6 +121,7 @@ class _Group:
     params: list[Tensor]
     count: int
     states: list[list[Tensor]]
+    counts: Tensor | None = None
 
 
 class _Direct:
@@ -181,8 +182,24 @@ class _Direct:
             )
             if any(state.get(p, {}).get(name) is None for p in params for name in names):
                 return None
-            kept.append(_Group(settings, params, len(params), [[state[p][name] for p in params] for name in names]))
+            if self.is_adam and any(
+                state[p]["step"].shape or state[p]["step"].dtype != torch.float32 or not state[p]["step"].is_cpu
+                for p in params
+            ):
+                return None
+            counts = self._counted(params)
+            states = [[state[p][name] for p in params] for name in names]
+            kept.append(_Group(settings, params, len(params), states, counts))
         return kept
+
+    def _counted(self, params: list[Tensor]) -> Tensor | None:
+        """Put the counts of steps, a tensor a parameter, into one that is counted up at once: 2 microseconds, not 11."""
+        if not self.is_adam:
+            return None
+        counts = torch.stack([self.of.state[p]["step"] for p in params])
+        for parameter, count in zip(params, counts, strict=True):
+            self.of.state[parameter]["step"] = count
+        return counts
 
 
 def _sgd(group: _Group, gradients: list[Any]) -> None:
@@ -200,7 +217,8 @@ def _sgd(group: _Group, gradients: list[Any]) -> None:
 
 def _adam(group: _Group, gradients: list[Any]) -> None:
     settings, (means, squares, steps) = group.settings, group.states
-    torch._foreach_add_(steps, 1)
+    assert group.counts is not None
+    group.counts.add_(1)
     kernel = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
     beta1, beta2 = settings["betas"]
     kernel(

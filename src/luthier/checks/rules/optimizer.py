@@ -197,10 +197,10 @@ def wrong_way(s: Subject) -> Iterator[Finding]:
     if not s.has_loss or len(s.optimizers) != 1 or s.step is not None or type(s.optimizers[0]).__name__ in RELATIVE:
         return
     loss = s.train_pass.loss
-    if not isinstance(loss, Tensor) or not loss.requires_grad:
+    if not isinstance(loss, Tensor) or not loss.requires_grad or s.template is None:
         return
     one = s.steps(1, own=True)
-    start = {name: p.detach() for name, p in s.fresh(training=True).named_parameters()}
+    start = {name: p.detach() for name, p in s.template.named_parameters()}
     gradient = {name: p.grad for name, p in s.train_pass.module.named_parameters()}
     along = total = 0.0
     for name, p in one.module.named_parameters():

@@ -193,7 +193,7 @@ class _Direct:
         return kept
 
     def _counted(self, params: list[Tensor]) -> Tensor | None:
-        """Put the counts of steps, a tensor a parameter, into one that is counted up at once: 2 microseconds, not 11."""
+        """Put the counts of steps, a tensor a parameter, into one that is counted up at once: 2 us, not 11."""
         if not self.is_adam:
             return None
         counts = torch.stack([self.of.state[p]["step"] for p in params])

@@ -57,21 +57,27 @@ def to_numbers(series: pl.Series) -> tuple[Floats, Mask, Mask]:
     """
     kind = series.dtype
     if kind == pl.Boolean or kind.is_numeric():
-        raw = _to_float(series)
+        raw = to_float(series)
         unparseable = np.zeros(len(raw), dtype=np.bool_)
     elif kind == pl.String:
         text = series.str.strip_chars()
-        raw = _to_float(text.cast(pl.Float64, strict=False))
+        raw = to_float(text.cast(pl.Float64, strict=False))
         unparseable = np.isnan(raw)
         if unparseable.any():  # mostly few: only these are held against the words
             unparseable[unparseable] = ~_is_missing_word(text.filter(pl.Series(unparseable)))
     else:
         unparseable = series.is_not_null().to_numpy()
         raw = np.full(len(series), np.nan)
-    finite = np.isfinite(raw)
-    if finite.all():
+    numbers = finite_numbers(raw)
+    if numbers is raw:
         return raw, unparseable, unparseable
-    return np.where(finite, raw, np.nan), ~finite & ~unparseable, unparseable
+    return numbers, np.isnan(numbers) & ~unparseable, unparseable
+
+
+def finite_numbers(numbers: Floats) -> Floats:
+    """Return the numbers with NaN for those that are infinite: themselves, where all are finite."""
+    finite = np.isfinite(numbers)
+    return numbers if finite.all() else np.where(finite, numbers, np.nan)
 
 
 def count_infinite(series: pl.Series) -> int:
@@ -116,7 +122,7 @@ def is_missing(series: pl.Series) -> Mask:
     """Return which cells hold no value at all, bool `(N,)`. An infinite number is a value here, if a wrong one."""
     if series.dtype == pl.String:
         return _is_missing_word(series.str.strip_chars())
-    return np.isnan(_to_float(series)) if series.dtype.is_float() else series.is_null().to_numpy()
+    return np.isnan(to_float(series)) if series.dtype.is_float() else series.is_null().to_numpy()
 
 
 def find_date_format(series: pl.Series) -> tuple[str, str]:
@@ -153,17 +159,15 @@ def to_seconds(series: pl.Series, date_format: str) -> Floats:
     [86400.0, 60.0, nan]
     """
     if series.dtype in (pl.Date, pl.Datetime):
-        return _to_float(series.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6
+        return to_float(series.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6
     if series.dtype != pl.String:
         return np.full(len(series), np.nan)
     parts = series.str.strip_chars().str.extract_groups(DATE_FORMATS[date_format]).struct
     year, month, day, hour, minute, second = (
-        _to_float(parts.field(name).cast(pl.Float64)) for name in ("year", "month", "day", "hour", "minute", "second")
+        to_float(parts.field(name).cast(pl.Float64)) for name in ("year", "month", "day", "hour", "minute", "second")
     )
     zone = parts.field("zone").str.replace("Z", "+00:00").str.replace(":", "")
-    offset = (
-        _to_float(zone.str.slice(1, 2).cast(pl.Float64)) * 3600 + _to_float(zone.str.slice(3).cast(pl.Float64)) * 60
-    )
+    offset = to_float(zone.str.slice(1, 2).cast(pl.Float64)) * 3600 + to_float(zone.str.slice(3).cast(pl.Float64)) * 60
     offset = np.where(zone.str.starts_with("-").fill_null(False).to_numpy(), -offset, offset)
     valid = (month >= 1) & (month <= 12) & (day >= 1)
     months = np.where(valid, (year - 1970) * 12 + month - 1, 0).astype(np.int64).astype("datetime64[M]")
@@ -230,12 +234,12 @@ def cell_hashes(series: pl.Series) -> Hashes:
 
 
 def number_hashes(numbers: Floats, hashes: Hashes, spare: Hashes) -> None:
-    """Write `cell_hashes` of numbers, 0 where there is none (NaN), into `hashes`; `spare` is memory of that size."""
+    """Write `cell_hashes` of numbers, 0 where there is none that is finite, into `hashes`; `spare` is as large."""
     np.add(numbers, 0.0, out=hashes.view(np.float64))
-    gone = np.isnan(numbers)
+    finite = np.isfinite(numbers)
     mix_in_place(hashes, spare)
-    if gone.any():
-        hashes[gone] = 0
+    if not finite.all():
+        hashes[~finite] = 0
 
 
 def _list_hashes(series: pl.Series) -> Hashes:
@@ -312,7 +316,7 @@ def _is_missing_word(stripped: pl.Series) -> Mask:
     return found
 
 
-def _to_float(series: pl.Series) -> Floats:
+def to_float(series: pl.Series) -> Floats:
     """Return numbers, float64, NaN for null: for reading alone, as the memory may be the series' own."""
     numbers = series.cast(pl.Float64)
     return np.asarray((numbers.fill_null(float("nan")) if numbers.null_count() else numbers).to_numpy())

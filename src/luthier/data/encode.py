@@ -8,7 +8,18 @@ from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Column, InputSizes, Schema
-from luthier.data.cells import NO_WORDS, YES_WORDS, Floats, Mask, date_parts, to_numbers, to_seconds, to_texts
+from luthier.data.cells import (
+    NO_WORDS,
+    YES_WORDS,
+    Floats,
+    Mask,
+    date_parts,
+    finite_numbers,
+    to_float,
+    to_numbers,
+    to_seconds,
+    to_texts,
+)
 from luthier.data.series import encode_series, first_values, is_lists, series_cells
 from luthier.data.text import encode_texts
 from luthier.data.threads import each
@@ -89,7 +100,7 @@ def encode_inputs(
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
         if column.kind == "number" and cells.dtype.is_numeric():
-            measured.append((column, _values(cells, column)[0], rows))
+            measured.append((column, to_float(cells), rows))
             continue
         cells = cells if rows is None else cells[rows]
         if column.kind == "series":
@@ -106,9 +117,12 @@ def encode_inputs(
         """Write all features of some rows, whose memory then stays in the cache."""
         block = numbers[start : start + _BLOCK]
         here = slice(start, start + _BLOCK)
-        parts = ((column, values[here if rows is None else rows[here]]) for column, values, rows in measured)
-        for place, feature in enumerate(feature for column, part in parts for feature in _features(part, column)):
-            block[:, place] = feature
+        place = 0
+        for column, values, rows in measured:
+            part = finite_numbers(values[here if rows is None else rows[here]])
+            for feature in _features(part, column):
+                block[:, place] = feature
+                place += 1
 
     each(fill, range(0, count, _BLOCK), rows=count)
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}

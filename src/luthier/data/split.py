@@ -18,6 +18,7 @@ from luthier.data.cells import (
     mix,
     mix_in_place,
     number_hashes,
+    to_float,
     to_numbers,
 )
 from luthier.data.threads import each
@@ -48,7 +49,7 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
     for name in columns:
         series = frame[name]
         if series.dtype.is_numeric():
-            numbers.append((hash_name(name), to_numbers(series)[0]))
+            numbers.append((hash_name(name), to_float(series)))
         else:
             total += mix(cell_hashes(series) ^ hash_name(name))
 

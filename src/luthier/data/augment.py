@@ -99,13 +99,14 @@ class ImageSource:
     """Images in memory, indexed a batch at a time: augmented where asked for, then normalised.
 
     Args:
-        pixels: uint8 or float32, `(N, C, H, W)`, as `image` says.
+        pixels: uint8 or float32, `(M, C, H, W)`, as `image` says.
         targets: As the criterion takes them, `(N, …)`.
         image: Size and statistics.
         others: Inputs that stand before the images, as they are, each `(N, …)`.
         weights: One a sample, `(N,)`, or None.
         augment: Kinds of `NUM_DRAWS`, in the order in which they are done.
         channels_last: Give the inputs in that memory format.
+        rows: Which of the pixels are these samples, int64 `(N,)`; None for all. Parts of one source share its pixels.
 
     Raises:
         DataError: another size than `image` says, unequal lengths, or no image.
@@ -121,8 +122,10 @@ class ImageSource:
         weights: Tensor | None = None,
         augment: tuple[str, ...] = (),
         channels_last: bool = False,
+        rows: Tensor | None = None,
     ) -> None:
         self.pixels, self.targets, self.image, self.weights = pixels, targets, image, weights
+        self.rows = rows
         self.others = others
         self.augment, self.channels_last = augment, channels_last
         self.name_of: Callable[[int], str] | None = None  # what the user calls an image
@@ -138,7 +141,7 @@ class ImageSource:
         fill = torch.tensor(self.image.means) * self.image.value_scale  # about 0 for the network
         fill = fill if self.pixels.is_floating_point() else fill.round()
         for indices in chunks:
-            pixels = self.pixels.index_select(0, indices)
+            pixels = self.taken(indices)
             if table is not None:
                 pixels = augment(pixels, table[indices], kinds, fill=fill)
             images = normalise(pixels, self.image)
@@ -148,6 +151,10 @@ class ImageSource:
             others = tuple(value[indices] for value in self.others)
             yield Batch((*others, images), self.targets[indices], weights, indices)
 
+    def taken(self, indices: Tensor) -> Tensor:
+        """Return the pixels of samples, as they were read."""
+        return self.pixels.index_select(0, indices if self.rows is None else self.rows[indices])
+
     def _check(self) -> None:
         size = (self.image.channels, self.image.height, self.image.width)
         if self.pixels.shape[1:] != size:
@@ -156,12 +163,13 @@ class ImageSource:
                 hint="resize them, or train anew with this size",
                 code="data-image-shape",
             )
+        count = len(self.pixels) if self.rows is None else len(self.rows)
         for name, value in (("targets", self.targets), ("weights", self.weights)):
-            if value is not None and len(value) != len(self.pixels):
+            if value is not None and len(value) != count:
                 raise DataError(
                     f"the {name} are {describe(value)}, and the images {describe(self.pixels)}",
                     hint="give as many: the first dimension counts the samples",
                     code="data-length-mismatch",
                 )
-        if not len(self.pixels):
+        if not count:
             raise DataError("the data holds no image", hint="give at least one", code="data-no-samples")

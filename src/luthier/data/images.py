@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Decoder, ImageInput
 from luthier.data.cells import to_texts
+from luthier.data.room import room_for
 from luthier.errors import DataError, MissingPackageError
 
 IMAGE_SUFFIXES = (
@@ -245,7 +246,7 @@ def decode(path: Path, *, channels: int, height: int, width: int, decoder: Decod
 
 
 def decode_all(
-    paths: Sequence[Path],
+    paths: Sequence[Path | None],
     *,
     channels: int,
     height: int,
@@ -257,21 +258,23 @@ def decode_all(
     """Read images as `decode` does, in order, on `workers` threads.
 
     Returns:
-        The pixels, uint8 `(N, channels, height, width)`, zeros where an image cannot be read; and for each of those
-        its place, counted from 0, and the error.
+        The pixels, uint8 `(N, channels, height, width)`, in memory or in a file as `room_for` says, zeros where there
+        is no image or it cannot be read; and for each of the latter its place, counted from 0, and the error.
 
     Raises:
         DataError: with `on_error="raise"`, some image cannot be read. All are tried first; they are counted, and the
-            first is named.
+            first is named. Or there is no room for them.
     """
-    pixels = np.zeros((len(paths), channels, height, width), dtype=np.uint8)
+    pixels = room_for((len(paths), channels, height, width))
     codec = None if decoder == "pillow" else _simplejpeg()
 
     def read(start: int) -> list[tuple[int, DataError]]:
         errors: list[tuple[int, DataError]] = []
         for i in range(start, min(start + _SPAN, len(paths))):
+            path = paths[i]
             try:
-                pixels[i] = _decode(paths[i], channels, height, width, codec)
+                if path is not None:
+                    pixels[i] = _decode(path, channels, height, width, codec)
             except DataError as error:
                 errors.append((i, error))
         return errors
@@ -281,7 +284,8 @@ def decode_all(
         errors = [pair for found in pool.map(read, range(0, len(paths), _SPAN)) for pair in found]
     if errors and on_error == "raise":
         first = errors[0][1]
-        count = f"{len(errors):,} of {len(paths):,} images cannot be read; the first: " if len(errors) > 1 else ""
+        given = sum(path is not None for path in paths)
+        count = f"{len(errors):,} of {given:,} images cannot be read; the first: " if len(errors) > 1 else ""
         raise DataError(count + first.message, hint=first.hint, code="data-image-unreadable") from first
     return pixels, errors
 
@@ -294,19 +298,16 @@ def decode_column(
     Raises:
         DataError: with `on_error="raise"`, some image cannot be read.
     """
-    given = [i for i, path in enumerate(paths) if path is not None]
-    read, errors = decode_all(
-        [path for path in paths if path is not None],
+    pixels, errors = decode_all(
+        paths,
         channels=image.channels,
         height=image.height,
         width=image.width,
         decoder=image.decoder,
         on_error=on_error,
     )
-    pixels = np.empty((len(paths), image.channels, image.height, image.width), dtype=np.uint8)
-    pixels[:] = blank_image(image)
-    pixels[given] = read
-    return pixels, [(given[place], error) for place, error in errors]
+    pixels[[i for i, path in enumerate(paths) if path is None]] = blank_image(image)
+    return pixels, errors
 
 
 def blank_image(image: ImageInput) -> NDArray[np.uint8]:

@@ -248,7 +248,7 @@ def _prove(plan: Plan, folder: Path) -> None:
             assert isinstance(source.inputs, tuple)
             own |= dict(zip(plan.schema.blocks, source.inputs, strict=True))
         else:
-            own |= dict(zip(plan.schema.blocks, (*source.others, source.pixels), strict=True))
+            own |= dict(zip(plan.schema.blocks, (*source.others, source.taken(torch.arange(len(source)))), strict=True))
         own |= {} if source.weights is None else {"weights": source.weights}
         for name, value in own.items():
             if found[name].dtype != value.dtype or not torch.equal(found[name], value):

@@ -24,6 +24,7 @@ from luthier.data.images import (
     part_folders,
     read_image_folder,
 )
+from luthier.data.room import without
 from luthier.data.split import Split, split_rows
 from luthier.data.targets import encode_targets, read_targets
 from luthier.errors import DataError, SettingError
@@ -81,7 +82,7 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         if part == "train":
             split = Split(*(np.setdiff1d(rows, bad) for rows in (split.train, split.valid, split.test)))
         else:
-            decoded, frames[part] = decoded[good], frames[part][good]
+            decoded, frames[part] = without(decoded, bad), frames[part][good]
             folder = replace(folder, paths=tuple(folder.paths[i] for i in good))
         pixels[part], paths[part] = decoded, list(map(str, folder.paths))
     notes.append(f"every image is read as {channels} x {height} x {width}")
@@ -136,7 +137,7 @@ def read_column(
         found, errors = decode_column(files, image, on_error=on_error)
         notes += [f"left out: {error.message}" for _, error in errors]
         bad[part] = np.array([place for place, _ in errors], dtype=np.int64)
-        pixels[part] = np.delete(found, bad[part], axis=0)
+        pixels[part] = without(found, bad[part])
     given = {part: [path for i, path in enumerate(paths[part]) if i not in set(bad[part].tolist())] for part in paths}
     if schema is None or schema.image is None:
         rows = np.array([i for i, path in enumerate(given["train"]) if path is not None], dtype=np.int64)
@@ -225,17 +226,18 @@ def prepare_images(
     whole = torch.from_numpy(pixels["train"])
     parts = {}
     for part, rows in (("train", split.train), ("valid", split.valid), ("test", split.test)):
+        some = None
         if part != "train" and part in pixels:
             tensor, frame, origin = torch.from_numpy(pixels[part]), frames[part], part
             rows = np.arange(frame.height, dtype=np.int64)
         else:
-            tensor = whole if len(rows) == len(whole) else whole[torch.from_numpy(rows)]
-            frame, origin = frames["train"][rows], "train"
+            tensor, some, frame, origin = whole, torch.from_numpy(rows), frames["train"][rows], "train"
         if len(rows):
             target = torch.from_numpy(encode_targets(frame, schema))
             kinds = augment if part == "train" else ()
             named = tuple(paths[origin][row] for row in rows) if paths else ()
             file = str(settings.source if origin == "train" else getattr(settings, origin))
-            parts[part] = Part(rows, ImageSource(tensor, target, schema.image, augment=kinds), named, file)
+            source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
+            parts[part] = Part(rows, source, named, file)
     notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes)

@@ -21,6 +21,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 CACHE = Path(__file__).parent / ".cache"
+COMMAND = str(Path(sys.executable).with_name("luthier"))
 FASHION = Path("/usr/share/datasets/fashion-mnist")
 
 

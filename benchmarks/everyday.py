@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from benchmarks.data import adult
+from benchmarks.data import COMMAND, adult
 
 _CLOCK = """
 import json, os, sys, time
@@ -237,7 +237,17 @@ def busy(place: Path, repeats: int) -> None:
 
     def command(threads: int) -> dict[str, float]:
         with tempfile.TemporaryDirectory() as folder:
-            words = ["luthier", "train", str(place / "f.npz"), "--epochs", "1", "--limit", "60", "--quiet", "--run"]
+            words = [
+                COMMAND,
+                "train",
+                str(place / "f.npz"),
+                "--epochs",
+                "1",
+                "--limit",
+                "60",
+                "--quiet",
+                "--run",
+            ]
             call = [*words, f"{folder}/run", "--threads", str(threads)]
             other = subprocess.Popen([sys.executable, "-c", "while True: pass"])
             try:
@@ -259,7 +269,15 @@ def quick(place: Path, repeats: int) -> None:
         np.savez(place / f"{name}.npz", x=x, y=y)
     rows = []
     for seed in range(repeats):
-        words = ["luthier", "train", str(place / "train.npz"), "--test", str(place / "test.npz"), "--effort", "quick"]
+        words = [
+            COMMAND,
+            "train",
+            str(place / "train.npz"),
+            "--test",
+            str(place / "test.npz"),
+            "--effort",
+            "quick",
+        ]
         call = [*words, "--threads", "1", "--seed", str(seed), "--json", "--run", str(place / f"run{seed}")]
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(call, capture_output=True, text=True, check=True)

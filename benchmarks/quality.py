@@ -31,7 +31,7 @@ from sklearn.svm import SVC
 
 import luthier
 import luthier.pipeline.train
-from benchmarks.data import SERIES, TEXTS, adult, diamonds, emoji, fashion_mnist, lite0, series, snippets
+from benchmarks.data import COMMAND, SERIES, TEXTS, adult, diamonds, emoji, fashion_mnist, lite0, series, snippets
 from luthier.training.progress import Progress
 
 ALL = ["adult", "diamonds", "text", "series", "digits", "emoji", "fashion"]
@@ -113,7 +113,7 @@ def fashion(seeds: int) -> None:
         accuracies = []
         for seed in range(seeds):
             start = time.perf_counter()
-            command = ["luthier", "train", "train.npz", "--test", "test.npz", "--run", f"run{seed}", "--json"]
+            command = [COMMAND, "train", "train.npz", "--test", "test.npz", "--run", f"run{seed}", "--json"]
             if seed:
                 command += ["--seed", str(seed)]
             done = subprocess.run(command, cwd=place, check=True, capture_output=True, text=True)

@@ -1,6 +1,7 @@
 import gzip
 from datetime import date, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -134,7 +135,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
         ({"encoding": "utf-9"}, "data-encoding"),
     ],
 )
-def test_bad_options(options: dict[str, str], code: str) -> None:
+def test_bad_options(options: dict[str, Any], code: str) -> None:
     with pytest.raises(DataError) as caught:
         ReadOptions(**options)
     assert caught.value.code == code

@@ -138,6 +138,12 @@ def irregular_text(place: Path) -> tuple[Path, dict[str, Any]]:
     }  # fmt: skip
 
 
+def decimal_commas(place: Path) -> tuple[Path, dict[str, Any]]:
+    path = write_csv(place / "d.csv", "size open z", separator=";")
+    path.write_text(path.read_text().replace(".", ","))
+    return path, {"target": "z"}
+
+
 def gzipped(place: Path) -> tuple[Path, dict[str, Any]]:
     path = write_csv(place / "d.csv", "size open z")
     (place / "d.csv.gz").write_bytes(gzip.compress(path.read_bytes()))
@@ -269,8 +275,8 @@ def folders_of_parts(place: Path) -> tuple[Path, dict[str, Any]]:
 
 CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     plain, two_numbers, yes_no_columns, labels_in_a_cell, weighted_rows, class_weights, typed_parquet,
-    arrays_of_numbers, irregular_text, gzipped, from_a_bundle, text_beside_others, text_alone, grey_images,
-    float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
+    arrays_of_numbers, irregular_text, decimal_commas, gzipped, from_a_bundle, text_beside_others, text_alone,
+    grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
     *map(series_in, SHAPES),
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, folders_of_parts,
 ]  # fmt: skip

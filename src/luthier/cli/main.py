@@ -142,6 +142,8 @@ def design(source: str, **values: Any) -> int:
 
 
 def _reading_options(command: Any) -> Any:
+    decimals = "What stands before a CSV's decimals; a comma where cells are separated by semicolons, else a point."
+    command = click.option("--decimal", type=click.Choice([",", "."]), help=decimals)(command)
     command = click.option("--encoding", help="A CSV's encoding, where it is not found by itself.")(command)
     command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
     command = _network_option(command)

@@ -10,6 +10,7 @@ from luthier.errors import SettingError
 
 Effort = Literal["quick", "normal", "thorough"]
 Arrays = Literal["table", "images", "series"]
+Decimal = Literal[",", "."]
 Reader = Literal["mean", "conv", "lstm", "gru"]
 
 
@@ -45,6 +46,9 @@ class DataSettings:
     arrays: Arrays | None = _setting(None, "What x of an .npz holds, where its shape leaves it open")
     delimiter: str | None = _setting(None, "What separates a CSV's columns, where it is not found by itself")
     encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
+    decimal: Decimal | None = _setting(
+        None, "What stands before a CSV's decimals; a comma where cells are separated by semicolons, else a point"
+    )
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
     decoder: Decoder = _setting(
         "pillow", "What reads image files; simplejpeg is faster for JPEG and gives slightly other pixels"

@@ -12,6 +12,9 @@ from luthier.data.threads import each
 from luthier.errors import DataError
 
 _ONE_COLUMN = "\x1f"  # ASCII's unit separator: the delimiter of a file that has none
+DECIMAL_COMMA = r"^\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?\s*$"
+"""A number with a decimal comma, perhaps with points between thousands."""
+
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
 _MANY_NUMBERS = 1000  # different ones with a decimal point: a quantity, and no classes
@@ -190,6 +193,7 @@ def parse_rows(
     delimiter: str,
     name: str,
     *,
+    decimal: str = ".",
     rows_before: int = 0,
     types: Mapping[str, pl.DataType] | None = None,
 ) -> pl.DataFrame:
@@ -200,12 +204,56 @@ def parse_rows(
         names: One a column.
         delimiter: One character.
         name: The file's, for messages.
+        decimal: `,` where that stands before the decimals: numbers come with a point.
         rows_before: Rows of the file before these, for messages.
         types: Columns of numbers. Where a cell is no number of its column's type, all columns come back as text.
 
     Raises:
         DataError: a row with more or fewer cells than there are names, or a quote that is never closed.
     """
+    frame = _parse(text, names, delimiter, name, decimal, rows_before, types)
+    return with_decimal_points(frame) if decimal == "," and b"," in text else frame
+
+
+def with_decimal_points(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return columns of text with a point in each cell that is a number with a decimal comma; other cells stay.
+
+    >>> with_decimal_points(pl.DataFrame({"x": ["1,5", "-1.234,0", "3", "a, b"]}))["x"].to_list()
+    ['1.5', '-1234.0', '3', 'a, b']
+    """
+    cells = pl.selectors.string()
+    some = frame.select(cells).select(pl.all().str.contains(",", literal=True).any())
+    names = [name for name in some.columns if some[name][0]]
+    turned = [
+        pl.when(pl.col(name).str.contains(DECIMAL_COMMA))
+        .then(pl.col(name).str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True))
+        .otherwise(pl.col(name))
+        .alias(name)
+        for name in names
+    ]
+    return frame.with_columns(turned) if turned else frame
+
+
+def hint_at_decimals(texts: pl.Series) -> str:
+    """Say how cells that look like numbers with a decimal comma are read as such, or nothing.
+
+    >>> hint_at_decimals(pl.Series(["1,5", "2,25"]))
+    "; like '1,5', numbers with a decimal comma? --decimal , reads them so"
+    """
+    if not len(texts) or float(texts.str.contains(DECIMAL_COMMA).mean() or 0) < 0.95:  # type: ignore[arg-type]
+        return ""
+    return f"; like {texts[0]!r}, numbers with a decimal comma? --decimal , reads them so"
+
+
+def _parse(
+    text: bytes,
+    names: Sequence[str],
+    delimiter: str,
+    name: str,
+    decimal: str,
+    rows_before: int,
+    types: Mapping[str, pl.DataType] | None,
+) -> pl.DataFrame:
     if len(names) > 1 and text[-2:-1] in (b"\n", b"\r"):
         text = text.rstrip(b"\r\n")
     schema: dict[str, pl.DataType] = dict.fromkeys(names, pl.String()) | dict(types or {})
@@ -213,11 +261,18 @@ def parse_rows(
         return pl.DataFrame(schema=schema)
     try:
         frame = pl.read_csv(
-            text, separator=delimiter, has_header=False, schema=schema, infer_schema=False, null_values=[""], glob=False
+            text,
+            separator=delimiter,
+            has_header=False,
+            schema=schema,
+            infer_schema=False,
+            null_values=[""],
+            glob=False,
+            decimal_comma=decimal == "," != delimiter,
         )
     except pl.exceptions.PolarsError:
         if types:
-            return parse_rows(text, names, delimiter, name, rows_before=rows_before)
+            return _parse(text, names, delimiter, name, decimal, rows_before, None)
         frame = None
     if frame is None:
         return _parse_slowly(text, names, delimiter, name, rows_before)

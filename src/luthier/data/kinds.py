@@ -22,6 +22,7 @@ from luthier.data.cells import (
     to_seconds,
     to_texts,
 )
+from luthier.data.csvtext import hint_at_decimals
 from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
 from luthier.data.split import Rows
 from luthier.data.text import has_tokenizers, learn_tokenizer
@@ -281,7 +282,8 @@ class _Cells:
                 return self._left_out("text", f"{why}, left out: it needs pip install 'luthier[text]'")
             return self._text(why)
         if share >= 0.95 and len(self.rows) >= 20:
-            return self._left_out("identifier", f"{figures}: almost every row has its own")
+            hint = hint_at_decimals(present)
+            return self._left_out("identifier", f"{figures}: almost every row has its own{hint}")
         return None
 
     def _text(self, why: str) -> Column:
@@ -308,6 +310,8 @@ class _Cells:
             reason += f"; the {folded} rarest of them ({share:.1%} of rows) share one code with values never seen"
         if self.num_missing:
             reason += f"; {self.num_missing} missing, a category of their own"
+        if not why and self.series.dtype == pl.String:
+            reason += hint_at_decimals(self._present_texts())
         return Column(
             name=self.name,
             kind="category",

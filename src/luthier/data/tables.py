@@ -14,6 +14,7 @@ from typing import Any
 import polars as pl
 
 from luthier.core.names import did_you_mean
+from luthier.core.settings import Decimal
 from luthier.data.csvtext import (
     find_delimiter,
     find_encoding,
@@ -48,10 +49,13 @@ class ReadOptions:
     Attributes:
         delimiter: One character between the cells.
         encoding: As Python names it: `utf-8`, `latin-1`, `utf-16`.
+        decimal: `,` or `.`, before the decimals of a number. Left open, it is a comma where cells are separated by
+            semicolons (numbers with a point are read all the same), else a point.
     """
 
     delimiter: str | None = None
     encoding: str | None = None
+    decimal: Decimal | None = None
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
@@ -60,6 +64,8 @@ class ReadOptions:
                 hint="give one ASCII character that is neither a quote nor a line break, such as ',' or ';'",
                 code="data-delimiter",
             )
+        if self.decimal not in (None, ",", "."):
+            raise DataError(f"the decimal mark is {self.decimal!r}", hint="give ',' or '.'", code="data-decimal")
         if self.encoding is not None:
             try:
                 codecs.lookup(self.encoding)
@@ -206,15 +212,16 @@ def _refuse_mixed(data: dict[Any, Any], name: str) -> None:
         )
 
 
-def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> tuple[str, str, str]:
-    """Return how a text table is written: its delimiter, its encoding as Python names it, and its header.
+def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> tuple[ReadOptions, str]:
+    """Return how a text table is written, and its header.
 
     Raises:
         DataError: as `read_table`.
     """
     source = _TextFile(path, options)
     header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
-    return source.delimiter, source.encoding, header.decode()
+    found = ReadOptions(delimiter=source.delimiter, encoding=source.encoding, decimal=source.decimal)
+    return found, header.decode()
 
 
 class _TextFile:
@@ -233,6 +240,8 @@ class _TextFile:
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
         self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
+        by_delimiter: Decimal = "," if self.delimiter == ";" else "."
+        self.decimal = options.decimal or by_delimiter
 
     def columns(self, header: bytes) -> tuple[list[str], tuple[str, ...]]:
         """Return the names of the columns, and all notes."""
@@ -334,7 +343,9 @@ def _text_pieces(
         done = 0
         for block in chain([rest], records):
             types = None if typed is None else typed.types
-            frame = parse_rows(block, names, source.delimiter, path.name, rows_before=done, types=types)
+            frame = parse_rows(
+                block, names, source.delimiter, path.name, decimal=source.decimal, rows_before=done, types=types
+            )
             if typed is not None and typed.types is None and frame.height:
                 typed.types = number_types(frame, typed.texts, typed.targets)
                 if typed.types:

@@ -24,6 +24,7 @@ from luthier.data.cells import (
     to_numbers,
     to_texts,
 )
+from luthier.data.csvtext import hint_at_decimals
 from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
 from luthier.errors import DataError
@@ -230,7 +231,7 @@ class _Cells:
             raise DataError(
                 f"target {self.name!r} has {len(names)} different {what} in {len(self.rows)} training rows, such as "
                 f"{show(self.series, 0)}: it names the rows rather than sorts them",
-                hint="name another target; for numbers say task='regression'",
+                hint=f"name another target; for numbers say task='regression'{hint_at_decimals(self.texts)}",
                 code="data-target-identifier",
             )
         return Target(name=self.name, kind="category", classes=tuple(names), counts=tuple(counts))

@@ -10,8 +10,10 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
+from luthier.data.csvtext import DECIMAL_COMMA
 from luthier.data.encode import MAX_ABS, boolean_values, text_columns
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
+from luthier.data.tables import ReadOptions
 from luthier.data.targets import encode_targets
 from luthier.ejection.images import decode_function, draws_constant, image_functions, jpeg_import
 from luthier.ejection.text import block, indented, literal, script
@@ -547,16 +549,16 @@ def targets(frame):
 '''
 
 
-def csv_reading(data: TableData, *, delimiter: str, encoding: str, is_regular: bool) -> str:
+def csv_reading(data: TableData, options: ReadOptions, *, is_regular: bool) -> str:
     """Return the function that reads a text table.
 
     Args:
         data: What was read.
-        delimiter: Between the cells.
-        encoding: As Python names it.
+        options: How it is written: all of them.
         is_regular: Whether polars alone reads it as the run did; else Python's reader does.
     """
     content = data.files["train"].content
+    delimiter, encoding = options.delimiter or ",", options.encoding or "utf-8"
     text = 'content.decode("utf-8-sig")' if encoding == "utf-8" else f"content.decode({literal(encoding)})"
     body = []
     if content[:2] == b"\x1f\x8b":
@@ -564,14 +566,22 @@ def csv_reading(data: TableData, *, delimiter: str, encoding: str, is_regular: b
     body.append(f"text = {text}")
     if is_regular:
         reader = f"pl.read_csv(io.StringIO(text), separator={literal(delimiter)}, infer_schema=False)"
-        body += ['text = text.strip("\\r\\n")', f"frame = {reader}", 'frame.columns = FACTS["names"]', "return frame"]
+        body += ['text = text.strip("\\r\\n")', f"frame = {reader}", 'frame.columns = FACTS["names"]']
     else:
         body += [
             'names = FACTS["names"]',
             f"records = csv.reader(io.StringIO(text, newline=None), delimiter={literal(delimiter)})",
             "records = [record for record in records if len(record) == len(names)]",
-            'return pl.DataFrame(records[1:], schema=dict.fromkeys(names, pl.String()), orient="row")',
+            'frame = pl.DataFrame(records[1:], schema=dict.fromkeys(names, pl.String()), orient="row")',
         ]
+    if options.decimal == "," and (b"," in content or content[:2] == b"\x1f\x8b"):
+        body += [
+            "# a number with a comma before the decimals, perhaps with points between thousands",
+            f"comma = {literal(DECIMAL_COMMA)}",
+            'points = pl.all().str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
+            "frame = frame.with_columns(pl.when(pl.all().str.contains(comma)).then(points).otherwise(pl.all()))",
+        ]
+    body.append("return frame")
     return f'''
 def table(content):
     """Return the cells as text."""

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
-from luthier.data.csvtext import name_columns
+from luthier.data.csvtext import name_columns, with_decimal_points
 from luthier.data.encode import text_columns
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
@@ -43,6 +43,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
+from luthier.pipeline.tables import read_options
 from luthier.pipeline.train import make_module, open_run
 from luthier.store.bundle import load_bundle
 from luthier.store.files import cannot_write, unpack
@@ -276,7 +277,7 @@ def _named(path: Path, folder: Path) -> str:
 def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str], dict[str, Any]]:
     sources, settings = _sources(plan), plan.settings
     is_npz = Path(settings.source).suffix.lower() == ".npz"
-    options = ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
+    options = read_options(settings)
     files: dict[str, TableFile] = {}
     for part, path in sources.items():
         content = path.read_bytes()
@@ -302,10 +303,10 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     elif train.content[:4] == b"PAR1":
         reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
     else:
-        delimiter, encoding, header = text_layout(sources["train"], options)
-        facts["names"] = name_columns(header, delimiter)[0]
-        regular = all(_is_regular(file, delimiter, encoding) for file in files.values())
-        reading = csv_reading(data, delimiter=delimiter, encoding=encoding, is_regular=regular)
+        options, header = text_layout(sources["train"], options)
+        facts["names"] = name_columns(header, options.delimiter or ",")[0]
+        regular = all(_is_regular(file, options) for file in files.values())
+        reading = csv_reading(data, options, is_regular=regular)
     more = [*(["tokenizers"] if text_columns(plan.schema) else []), *(["pillow"] if data.image else [])]
     return write_tables(data, reading), facts, ["polars", *more], rows
 
@@ -323,12 +324,14 @@ def _step_rows(part: str, frame: pl.DataFrame, numbers: Rows, plan: Plan) -> dic
     }
 
 
-def _is_regular(file: TableFile, delimiter: str, encoding: str) -> bool:
+def _is_regular(file: TableFile, options: ReadOptions) -> bool:
     """Whether polars alone reads a text table as the run did."""
+    encoding = options.encoding or "utf-8"
     try:
         text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
-        found = pl.read_csv(io.StringIO(text), separator=delimiter, infer_schema=False, null_values=[""])
+        found = pl.read_csv(io.StringIO(text), separator=options.delimiter or ",", infer_schema=False, null_values=[""])
         found.columns = file.frame.columns
+        found = with_decimal_points(found) if options.decimal == "," else found
     except (pl.exceptions.PolarsError, UnicodeError, ValueError):
         return False
     return found.equals(file.frame)

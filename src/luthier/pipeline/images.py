@@ -39,7 +39,7 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         DataError: the data cannot be read, split or trained on.
         SettingError: a setting that does not go with this kind of data.
     """
-    refuse(settings, (*ONLY_TABLES, "labels", "delimiter", "encoding", "arrays"), "a folder of images")
+    refuse(settings, (*ONLY_TABLES, "labels", "delimiter", "encoding", "decimal", "arrays"), "a folder of images")
     if settings.target:
         raise SettingError(
             "target would be ignored: in a folder of images the class is the name of its folder",

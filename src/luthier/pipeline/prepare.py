@@ -41,7 +41,7 @@ def prepare(
 
 
 def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:
-    refuse(settings, ("delimiter", "encoding", "labels"), "an .npz file")
+    refuse(settings, ("delimiter", "encoding", "decimal", "labels"), "an .npz file")
     if settings.target and settings.target != ("y",):
         raise SettingError(
             f"target is {', '.join(settings.target)}, and in an .npz file it is y", hint="leave target out",

@@ -33,8 +33,13 @@ def read_source(path: Path, settings: DataSettings) -> Table:
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") else ()
-    options = ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding)
-    return read_table(path, options, texts=texts, targets=targets)
+    return read_table(path, read_options(settings), texts=texts, targets=targets)
+
+
+def read_options(settings: DataSettings) -> ReadOptions:
+    """Return how a text table is to be read; cells that hold lists of labels with commas are no decimals."""
+    decimal = settings.decimal or ("." if "," in (settings.labels or "") else None)
+    return ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding, decimal=decimal)
 
 
 def prepare_table(

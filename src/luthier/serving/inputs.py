@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from torch import Tensor
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
+from luthier.data.csvtext import hint_at_decimals
 from luthier.data.encode import encode_inputs, unread_cells
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
@@ -64,6 +65,9 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     path = Path(source) if isinstance(source, str | Path) else None
+    options = options or ReadOptions()
+    if "," in (schema.label_delimiter or "") and options.decimal is None:
+        options = replace(options, decimal=".")
     if schema.image is not None and not schema.columns:
         yield from _images(source, path, schema, schema.image, with_targets)
         return
@@ -81,12 +85,12 @@ def pieces(
             frame = frame.hstack(target_frame(arrays.y, [target.name for target in schema.targets]))
         tables = iter([table_from(frame, path.name)])
     elif path is not None and schema.series is not None:
-        tables = iter([read_table(path, options or ReadOptions())])  # whole: the steps of a series may be anywhere
+        tables = iter([read_table(path, options)])  # whole: the steps of a series may be anywhere
     elif path is not None:
         tables, root = (
             iter_tables(
                 path,
-                options or ReadOptions(),
+                options,
                 rows=ROWS if schema.image is None else IMAGES,
                 texts={*target_names(schema), *(c.name for c in schema.columns if c.kind not in ("number", "boolean"))},
             ),
@@ -97,9 +101,12 @@ def pieces(
     else:
         tables = iter([table_from(source)])
     unread: Counter[str] = Counter()
+    hints: dict[str, str] = {}
     for table in tables:
         frame, names = table.frame, None
-        unread.update(unread_cells(frame, schema))
+        for name, count in unread_cells(frame, schema).items():
+            unread[name] += count
+            hints.setdefault(name, hint_at_decimals(frame[name].drop_nulls()))
         if schema.series is not None:
             scalars = target_names(schema) if with_targets else []
             frame = fold_steps(frame, schema.series, schema.order, scalars=scalars, where=table.name)
@@ -111,7 +118,7 @@ def pieces(
             yield piece
     for name, count in unread.items():
         cells = f"{count:,} cells are no numbers, and count" if count > 1 else "a cell is no number, and counts"
-        _log.warning("column %r: %s as missing", name, cells)
+        _log.warning("column %r: %s as missing%s", name, cells, hints[name])
 
 
 def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:

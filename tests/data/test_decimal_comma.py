@@ -1,0 +1,88 @@
+"""Numbers with a decimal comma are the numbers with a point, in training, evaluation and prediction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import luthier
+from luthier.data import tables
+from luthier.data.tables import ReadOptions, iter_tables, read_table
+from luthier.errors import DataError
+from luthier.pipeline.plan import design
+
+numbers = st.decimals(-9999, 9999, places=3).map(str) | st.integers(-999, 999).map(str) | st.sampled_from(["", "na"])
+words = st.sampled_from(["a, b", "1,2,3", "x", "1,5 kg"])
+
+
+def write(path: Path, rows: Sequence[tuple[str, ...]], delimiter: str) -> Path:
+    lines = [delimiter.join(f'"{cell}"' if delimiter in cell else cell for cell in row) for row in [("x", "w"), *rows]]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@given(
+    rows=st.lists(st.tuples(numbers, numbers | words), min_size=1, max_size=30), size=st.sampled_from([16, 100, 9999])
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+def test_a_comma_is_a_point(
+    rows: list[tuple[str, str]], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+    turned = [tuple(cell if "," in cell else cell.replace(".", ",") for cell in row) for row in rows]
+    commas, points = write(tmp_path / "c.csv", turned, ";"), write(tmp_path / "p.csv", rows, ",")
+    same = ReadOptions(delimiter=","), ReadOptions(delimiter=";")
+    expected = read_table(points, same[0]).frame
+    assert read_table(commas, same[1]).frame.equals(expected)
+    assert read_table(commas, same[1], texts=()).frame.equals(read_table(points, same[0], texts=()).frame)
+    pieces = pl.concat([table.frame for table in iter_tables(commas, same[1], rows=7)])
+    assert pieces.equals(expected)
+    as_it_is = read_table(commas, ReadOptions(delimiter=";", decimal=".")).frame
+    assert as_it_is["x"].fill_null("").to_list() == [row[0] for row in turned]
+
+
+def test_thousands_and_files_with_other_delimiters(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text('a,b\n"1.234,5","1,5e3"\n"-12,0",",5"\n')
+    assert read_table(path).frame.rows() == [("1.234,5", "1,5e3"), ("-12,0", ",5")]
+    found = read_table(path, ReadOptions(decimal=","), texts=()).frame
+    assert found["a"].cast(pl.Float64).to_list() == [1234.5, -12.0]
+    assert found["b"].cast(pl.Float64).to_list() == [1500.0, 0.5]
+    with pytest.raises(DataError, match="decimal mark"):
+        ReadOptions(decimal=":")  # type: ignore[arg-type]
+
+
+def test_one_network_for_both(tmp_path: Path) -> None:
+    rows = [f"{i * 7 % 31 / 4};{i % 5};{(i * 7 % 31) / 4 + i % 5 + 0.25}" for i in range(200)]
+    text = "\n".join(["a;b;y", *rows]) + "\n"
+    points, commas = tmp_path / "points.csv", tmp_path / "commas.csv"
+    points.write_text(text.replace(";", ","))
+    commas.write_text(text.replace(".", ","))
+    one = luthier.train(points, target="y", seed=0, epochs=2, run=tmp_path / "one")
+    two = luthier.train(commas, target="y", seed=0, epochs=2, run=tmp_path / "two")
+    for name, value in one.module.state_dict().items():
+        assert value.equal(two.module.state_dict()[name])
+    assert one.predict(commas).tolist() == two.predict(points).tolist()
+    models = luthier.load(tmp_path / "one"), luthier.load(tmp_path / "two")
+    assert models[0].evaluate(commas) == models[1].evaluate(points)
+
+
+def test_lists_of_labels_are_no_decimals(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x;tags\n" + "".join(f"{i * i % 53};{('1,2', '2', '1', '3,1')[i % 4]}\n" for i in range(80)))
+    luthier.train(path, target="tags", labels=",", epochs=1, run=tmp_path / "run")
+    bundle = luthier.load(tmp_path / "run")
+    assert bundle.schema is not None
+    assert [target.name for target in bundle.schema.targets] == ["1", "2", "3"]
+    assert bundle.evaluate(path)["rows"] == 80
+
+
+def test_a_column_that_looks_so_elsewhere_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x\tn\ty\n" + "".join(f"{i}\t{i * i % 97},5\t{i % 2}\n" for i in range(90)))
+    column = design(path, target="y", kind={"x": "number"}).schema.columns[1]
+    assert "--decimal ," in column.why
+    assert design(path, target="y", kind={"x": "number"}, decimal=",").schema.columns[1].kind == "number"

@@ -261,12 +261,13 @@ def check(source: str, quiet: bool, as_json: bool, **values: Any) -> int:
 
 
 @cli.command(short_help="Explain the code of a finding or an error.")
-@click.argument("code")
-def explain(code: str) -> int:
-    """Print what CODE means, why it is bad, and what to do."""
+@click.argument("code", required=False)
+def explain(code: str | None) -> int:
+    """Print what CODE means, why it is bad, and what to do; without CODE, all codes."""
+    from luthier.core.pages import codes
     from luthier.core.pages import explain as page
 
-    click.echo(page(code))
+    click.echo(page(code) if code is not None else "\n".join(f"{name}  {said}" for name, said in codes().items()))
     return 0
 
 

@@ -1,5 +1,6 @@
 """The page of a code: what it means, why it is bad, and what to do."""
 
+import re
 from importlib.resources import files
 
 from luthier.core.names import did_you_mean
@@ -15,8 +16,26 @@ def explain(code: str) -> str:
     >>> explain("check-double-softmax").splitlines()[0]
     '# check-double-softmax'
     """
-    page = files("luthier").joinpath("pages", f"{code}.md")
-    known = sorted(item.name.removesuffix(".md") for item in files("luthier").joinpath("pages").iterdir())
-    if code not in known or code == "index":
+    known = codes()
+    if code not in known:
         raise SettingError(f"there is no code {code!r}", hint=did_you_mean(code, known), code="setting-unknown-code")
-    return page.read_text(encoding="utf-8")
+    return _page(code)
+
+
+def codes() -> dict[str, str]:
+    """Return all codes of findings and errors, in order, and the first sentence of each one's page.
+
+    >>> codes()["data-file-empty"]
+    'The file has 0 bytes.'
+    """
+    names = sorted(item.name.removesuffix(".md") for item in files("luthier").joinpath("pages").iterdir())
+    return {name: _first_sentence(_page(name)) for name in names if name != "index"}
+
+
+def _page(code: str) -> str:
+    return files("luthier").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
+
+
+def _first_sentence(page: str) -> str:
+    text = " ".join(page.partition("\n")[2].split()).removeprefix("**What.** ")
+    return re.split(r"(?<=[a-zA-Z0-9`)]\.) (?=[A-Z*`])", text, maxsplit=1)[0]

@@ -53,6 +53,22 @@ def _(b: bool) -> Parts:
     return parts(net_of(8, 3), (x, (x @ torch.randn(8, 3)).argmax(1)), loss)
 
 
+class TiedAutoencoder(nn.Module):
+    def __init__(self, is_by_data: bool) -> None:
+        super().__init__()
+        self.down, self.up = nn.Embedding(30, 30), nn.Linear(30, 30, bias=False)
+        self.up.weight = nn.Parameter(self.down.weight.data) if is_by_data else self.down.weight
+
+    def forward(self, x: Tensor) -> Any:
+        return self.up(self.down(x).mean(1))
+
+
+@planted("G09", "tied-by-data", PLANTED_SIXTH)
+def _(b: bool) -> Parts:
+    x = torch.randint(0, 30, (800, 4))
+    return parts(TiedAutoencoder(b), (x, (x[:, 0] + x[:, 1]) % 30), CE)
+
+
 class Positioned(nn.Module):
     def __init__(self, is_by_row: bool) -> None:
         super().__init__()

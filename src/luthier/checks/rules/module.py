@@ -192,6 +192,24 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
 
 
 @rule("check-shared-layer", "module")
+def shared_memory(s: Subject) -> Iterator[Finding]:
+    """Two parameters over the same numbers, as `nn.Parameter(other.data)` makes them."""
+    known: dict[tuple[int, int], str] = {}
+    for name, parameter in s.module.named_parameters():
+        if parameter.layout is not torch.strided or not parameter.numel() or parameter.is_meta:
+            continue
+        if (first := known.setdefault((parameter.data_ptr(), parameter.numel()), name)) != name:
+            yield warning(
+                "check-shared-layer",
+                f"{first} and {name} are two parameters over the same numbers: an optimizer moves these twice a step, "
+                "by half of the gradient each time",
+                where=name,
+                fix="to share weights, assign the parameter itself: b.weight = a.weight; else clone it",
+            )
+            return
+
+
+@rule("check-shared-layer", "module")
 def shared_layer(s: Subject) -> Iterator[Finding]:
     """One layer several times in a container, as `[layer] * n` makes it: fewer weights than the code says."""
     for name, part in s.module.named_modules():

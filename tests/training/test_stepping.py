@@ -1,5 +1,6 @@
 """An update as torch writes it, without what torch wraps around it: the same weights, hooks called, no compiler."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -80,6 +81,75 @@ def test_a_kernel_called_at_once_follows_whatever_changes_between_updates(
     same_weights(results[0][0], results[1][0])
     for one, two in zip(results[0][1].state.values(), results[1][1].state.values(), strict=True):
         assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(two[key])) for key in two)
+
+
+def _clear(optimizer: Any, kept: dict[str, Any]) -> None:
+    optimizer.state.clear()
+
+
+def _clear_one(optimizer: Any, kept: dict[str, Any]) -> None:
+    if isinstance(optimizer, torch.optim.SGD):
+        pytest.skip("torch's own fused step raises")
+    optimizer.state.pop(optimizer.param_groups[0]["params"][0])
+
+
+def _new_tensors(optimizer: Any, kept: dict[str, Any]) -> None:
+    for entry in optimizer.state.values():
+        entry |= {name: torch.zeros_like(value) for name, value in entry.items() if isinstance(value, torch.Tensor)}
+
+
+def _one_of_another_type(optimizer: Any, kept: dict[str, Any]) -> None:
+    entry = optimizer.state[optimizer.param_groups[0]["params"][0]]
+    if "step" in entry:
+        entry["step"] = entry["step"].double()
+
+
+def _another_group(optimizer: Any, kept: dict[str, Any]) -> None:
+    optimizer.param_groups[0] = {**optimizer.param_groups[0], "lr": 0.3}
+
+
+def _load_what_was_kept(optimizer: Any, kept: dict[str, Any]) -> None:
+    optimizer.load_state_dict(kept["copy"])
+
+
+def _load_into_another(optimizer: Any, kept: dict[str, Any]) -> None:
+    other = type(optimizer)([p for group in optimizer.param_groups for p in group["params"]], lr=0.1, fused=True)
+    other.load_state_dict(optimizer.state_dict())
+    update = updater(other) if kept["plain"] else other.step
+    for _ in range(3):
+        update()
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("SGD", {"momentum": 0.9}), ("Adam", {}), ("AdamW", {})])
+@pytest.mark.parametrize(
+    "change",
+    [
+        _clear, _clear_one, _new_tensors, _one_of_another_type, _another_group, _load_what_was_kept, _load_into_another,
+    ],
+)  # fmt: skip
+def test_what_a_callback_does_to_the_optimizer_is_followed(name: str, arguments: dict[str, Any], change: Any) -> None:
+    results = []
+    for plain in (True, False):
+        torch.manual_seed(0)
+        net, (x, y) = mlp(), table()
+        made: Any = optimizer_class(name)
+        optimizer = made(net.parameters(), lr=0.05, fused=True, **arguments)
+        update = updater(optimizer) if plain else optimizer.step
+        kept: dict[str, Any] = {"plain": plain}
+        for i in range(12):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            update()
+            if i == 3:
+                kept["copy"] = copy.deepcopy(optimizer.state_dict())
+            if i in (5, 8):
+                change(optimizer, kept)
+        results.append((net, optimizer))
+    same_weights(results[0][0], results[1][0])
+    for one, two in zip(results[0][1].state.values(), results[1][1].state.values(), strict=True):
+        for key, value in one.items():
+            assert torch.equal(value, two[key]), key
+            assert value.dtype == two[key].dtype
 
 
 def test_the_kernels_are_called_at_once_where_they_fit(monkeypatch: pytest.MonkeyPatch) -> None:

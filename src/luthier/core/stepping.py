@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ from torch import Tensor
 from torch.optim import Optimizer, optimizer
 from torch.overrides import has_torch_function_unary
 
-_KERNELS = {"_fused_sgd_", "_fused_adam_", "_fused_adamw_"}
+_KERNELS = {"_fused_sgd_", "_fused_adam_", "_fused_adamw_", "_foreach_add_"}
 _MARKED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 _MARK = "__dynamo_disable"  # of torch._compile; where another torch calls it otherwise, the compiler is imported
 
@@ -119,7 +121,7 @@ class _Group:
 
     settings: dict[str, Any]
     params: list[Tensor]
-    count: int
+    members: tuple[Tensor, ...]
     states: list[list[Tensor]]
     counts: Tensor | None = None
 
@@ -128,7 +130,8 @@ class _Direct:
     """The kernels of plain SGD and of fused SGD, Adam and AdamW on the CPU, over lists kept between updates.
 
     `step` makes these lists anew each time and sorts them by device and type: 25 of the 45 microseconds of a fused
-    update of six parameters. Here they are kept for as long as the optimizer's state and groups are the same objects.
+    update of six parameters. Here they are kept for as long as the optimizer holds the same groups, parameters and
+    states: that is looked at before each update, as a callback may put others there.
     """
 
     def __init__(self, of: Optimizer) -> None:
@@ -136,6 +139,8 @@ class _Direct:
         self.is_adam = type(of).__name__ in ("Adam", "AdamW")
         self.is_known = self.is_adam or type(of).__name__ == "SGD"
         self.state: Any = None
+        self.entries: list[dict[str, Any]] = []
+        self.values: list[Any] = []
         self.groups: list[_Group] | None = None
         self.looks = 0
 
@@ -143,24 +148,43 @@ class _Direct:
         """Do one update, where it is of this kind; return whether it was done."""
         if not self.is_known:
             return False
-        if self.state is not self.of.state:  # a new optimizer, or one with a loaded state
+        if self.state is not self.of.state or (self.groups is not None and not self._is_as_kept(self.groups)):
             self.state, self.groups, self.looks = self.of.state, None, 2
         if self.groups is None and self.looks:  # looked at twice: the first update makes the state
             self.looks -= 1
+            self.entries, self.values = [], []  # which hold on to what is to be held by the optimizer alone
             self.groups = self._kept()
-        if self.groups is None or len(self.groups) != len(self.of.param_groups):
+            if self.groups is not None:
+                self.entries = list(self.state.values())
+                self.values = [value for entry in self.entries for value in entry.values()]
+        if self.groups is None:
             return False
         gradients = []
         for group in self.groups:
             found = [parameter.grad for parameter in group.params]
-            if group.settings["params"] is not group.params or len(group.params) != group.count:
-                return False
             if any(gradient is None for gradient in found) or not self._fits(group.settings):
                 return False
             gradients.append(found)
         for group, found in zip(self.groups, gradients, strict=True):
             (_adam if self.is_adam else _sgd)(group, found)
         return True
+
+    def _is_as_kept(self, kept: list[_Group]) -> bool:
+        state, groups, entries = self.of.state, self.of.param_groups, self.entries
+        return (
+            len(groups) == len(kept)
+            and all(
+                now is group.settings
+                and now["params"] is group.params
+                and len(group.params) == len(group.members)
+                and all(map(is_, group.params, group.members))
+                for now, group in zip(groups, kept, strict=True)
+            )
+            and len(state) == len(entries)
+            and all(map(is_, state.values(), entries))
+            and sum(map(len, entries)) == len(self.values)
+            and all(map(is_, chain.from_iterable(map(dict.values, entries)), self.values))
+        )
 
     def _fits(self, settings: dict[str, Any]) -> bool:
         if settings["maximize"] or settings["differentiable"]:
@@ -182,24 +206,34 @@ class _Direct:
             )
             if any(state.get(p, {}).get(name) is None for p in params for name in names):
                 return None
-            if self.is_adam and any(
-                state[p]["step"].shape or state[p]["step"].dtype != torch.float32 or not state[p]["step"].is_cpu
-                for p in params
-            ):
-                return None
-            counts = self._counted(params)
+            counts = self._counted(params) if self.is_adam else None
             states = [[state[p][name] for p in params] for name in names]
-            kept.append(_Group(settings, params, len(params), states, counts))
+            kept.append(_Group(settings, params, tuple(params), states, counts))
         return kept
 
     def _counted(self, params: list[Tensor]) -> Tensor | None:
-        """Put the counts of steps, a tensor a parameter, into one that is counted up at once: 2 us, not 11."""
-        if not self.is_adam:
-            return None
-        counts = torch.stack([self.of.state[p]["step"] for p in params])
-        for parameter, count in zip(params, counts, strict=True):
-            self.of.state[parameter]["step"] = count
+        """Put the counts of steps, a tensor a parameter, into one that is counted up at once: 2 us, not 11.
+
+        Not where something else holds one of them, such as a state dict that was loaded: it is to go on seeing it.
+        """
+        entries = [self.of.state[p] for p in params]
+        for entry in entries:
+            step = entry["step"]
+            is_scalar = not step.shape and step.dtype == torch.float32 and step.is_cpu
+            del step
+            if not is_scalar or _references(entry, "step") > _HELD_ONCE:
+                return None
+        counts = torch.stack([entry["step"] for entry in entries])
+        for entry, count in zip(entries, counts, strict=True):
+            entry["step"] = count
         return counts
+
+
+def _references(entry: dict[str, Any], name: str) -> int:
+    return sys.getrefcount(entry[name])
+
+
+_HELD_ONCE = _references({"step": torch.zeros(())}, "step")
 
 
 def _sgd(group: _Group, gradients: list[Any]) -> None:
@@ -217,8 +251,10 @@ def _sgd(group: _Group, gradients: list[Any]) -> None:
 
 def _adam(group: _Group, gradients: list[Any]) -> None:
     settings, (means, squares, steps) = group.settings, group.states
-    assert group.counts is not None
-    group.counts.add_(1)
+    if group.counts is None:
+        torch._foreach_add_(steps, 1)
+    else:
+        group.counts.add_(1)
     kernel = torch._fused_adamw_ if settings["decoupled_weight_decay"] else torch._fused_adam_
     beta1, beta2 = settings["betas"]
     kernel(

@@ -72,12 +72,14 @@ def test_one_network_for_both(tmp_path: Path) -> None:
 
 def test_lists_of_labels_are_no_decimals(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
-    path.write_text("x;tags\n" + "".join(f"{i * i % 53};{('1,2', '2', '1', '3,1')[i % 4]}\n" for i in range(80)))
+    path.write_text("x;tags\n" + "".join(f"{i * i % 53},5;{('1,2', '2', '1', '3,1')[i % 4]}\n" for i in range(80)))
     luthier.train(path, target="tags", labels=",", epochs=1, run=tmp_path / "run")
     bundle = luthier.load(tmp_path / "run")
     assert bundle.schema is not None
     assert [target.name for target in bundle.schema.targets] == ["1", "2", "3"]
+    assert bundle.schema.columns[0].kind == "number"
     assert bundle.evaluate(path)["rows"] == 80
+    assert len(luthier.eject(tmp_path / "run", tmp_path / "out")) > 3
 
 
 def test_a_column_that_looks_so_elsewhere_is_said(tmp_path: Path) -> None:

@@ -44,10 +44,27 @@ def test_what_does_not_fit_is_kept_in_a_file_without_a_name(
 
 def test_no_room_anywhere(short_of_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
-    with pytest.raises(DataError, match="no room for them either") as caught:
+    with pytest.raises(DataError, match="either: too little room") as caught:
         room_for((10, 1000))
     assert caught.value.code == "data-no-room"
     assert not list(short_of_memory.iterdir())
+
+
+@pytest.mark.parametrize("said", ["there is none", "a file", ""])
+def test_a_folder_that_cannot_be_used(
+    short_of_memory: Path, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "a file").write_text("")
+    monkeypatch.setenv("TMPDIR", str(tmp_path / said) if said else "")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    with pytest.raises(DataError) as caught:
+        room_for((10, 1000))
+    assert caught.value.code == "data-no-room"
 
 
 def test_images_are_left_out_in_place() -> None:

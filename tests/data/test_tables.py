@@ -149,6 +149,14 @@ def test_a_wrong_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
     assert caught.value.code == "data-encoding"
 
 
+def test_a_file_that_ends_within_a_character(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="ends within a character"):
+        read_table(write(tmp_path, "a,b\né,2\n1,é".encode()[:-1]))
+    found = read_table(write(tmp_path, b"a,b\n" + b"1,2\n" * 9 + b"1,caf\xe9"))
+    assert "guessed" in found.notes[0]
+    assert found.frame["b"][-1].startswith("caf")
+
+
 def test_pieces_are_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     lines = [f'{i},"said ""{i}"",\nthen é",{"" if i % 3 else rng.random()}' for i in range(500)]

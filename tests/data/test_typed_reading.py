@@ -133,3 +133,10 @@ def test_classes_that_look_like_a_quantity_keep_their_names(tmp_path: Path) -> N
     plan = design(path, target="y", task="multiclass", valid_fraction=0.1, test_fraction=0)
     assert "1.50" in plan.schema.targets[0].classes
     assert design(path, target="y").schema.task == "regression"
+
+
+def test_labels_stay_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("x,y\n" + "\n".join(f"{i * i % 977},{i % 1200}.{i % 9}0" for i in range(3000)) + "\n")
+    plan = design(path, target="y", labels=".", valid_fraction=0.1, test_fraction=0)
+    assert {"10", "20", "0", "00", "1199"} <= {target.name for target in plan.schema.targets}

@@ -258,7 +258,7 @@ def mix(hashes: Hashes) -> Hashes:
 
     Source: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators", figure 17.
     """
-    mixed = np.array(hashes)
+    mixed = np.array(hashes, order="C")
     for start in range(0, mixed.size, HASH_BLOCK):
         part = mixed.reshape(-1)[start : start + HASH_BLOCK]
         mix_in_place(part, np.empty_like(part))

@@ -33,7 +33,7 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
     if known not in ("utf-8", "utf-8-sig", "ascii"):
         return known, ()
     decoder = codecs.getincrementaldecoder("utf-8")()
-    head, done = b"", 0
+    head, tail, done, is_ascii = b"", b"", 0, True
     for block in blocks:
         if not done:
             head = bytes(block[:_SAMPLE_BYTES])
@@ -42,7 +42,7 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
                 return marked, ()
         try:
             if decoder.getstate()[0] or not block.isascii():
-                decoder.decode(block)
+                is_ascii &= decoder.decode(block).isascii()
         except UnicodeDecodeError as error:
             if given is None:
                 around = bytes(block[max(0, error.start - _SAMPLE_BYTES) : error.start + _SAMPLE_BYTES])
@@ -53,8 +53,15 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
                 code="data-encoding",
             ) from error
         done += len(block)
+        tail = bytes(block[-_SAMPLE_BYTES:])
     if decoder.getstate()[0]:
-        return _likeliest(head, name)
+        if given is not None or not is_ascii:
+            raise DataError(
+                f"{name} ends within a character: it is UTF-8, and cut short",
+                hint="copy or download the file again; for another encoding give encoding=, such as 'latin-1'",
+                code="data-file-damaged",
+            )
+        return _likeliest(tail if tail.startswith(head) else head + b"\n" + tail, name)
     return "utf-8", ()
 
 
@@ -196,6 +203,7 @@ def parse_rows(
     decimal: str = ".",
     rows_before: int = 0,
     types: Mapping[str, pl.DataType] | None = None,
+    as_written: Collection[str] = (),
 ) -> pl.DataFrame:
     """Parse whole records into columns of text, or of the types given; a cell without a value is null.
 
@@ -207,23 +215,26 @@ def parse_rows(
         decimal: `,` where that stands before the decimals: numbers come with a point.
         rows_before: Rows of the file before these, for messages.
         types: Columns of numbers. Where a cell is no number of its column's type, all columns come back as text.
+        as_written: Columns that keep their commas.
 
     Raises:
         DataError: a row with more or fewer cells than there are names, or a quote that is never closed.
     """
     frame = _parse(text, names, delimiter, name, decimal, rows_before, types)
-    return with_decimal_points(frame) if decimal == "," and b"," in text else frame
+    return with_decimal_points(frame, as_written) if decimal == "," and b"," in text else frame
 
 
-def with_decimal_points(frame: pl.DataFrame) -> pl.DataFrame:
+def with_decimal_points(frame: pl.DataFrame, but: Collection[str] = ()) -> pl.DataFrame:
     """Return columns of text with a point in each cell that is a number with a decimal comma; other cells stay.
+
+    So do all cells of the columns `but`.
 
     >>> with_decimal_points(pl.DataFrame({"x": ["1,5", "-1.234,0", "3", "a, b"]}))["x"].to_list()
     ['1.5', '-1234.0', '3', 'a, b']
     """
     cells = pl.selectors.string()
     some = frame.select(cells).select(pl.all().str.contains(",", literal=True).any())
-    names = [name for name in some.columns if some[name][0]]
+    names = [name for name in some.columns if some[name][0] and name not in but]
     turned = [
         pl.when(pl.col(name).str.contains(DECIMAL_COMMA))
         .then(pl.col(name).str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True))

@@ -37,8 +37,9 @@ def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     if size <= _SMALL or size <= SHARE * (free := free_memory()):
         return np.zeros(shape, dtype=np.uint8)
     what = f"the decoded images take {size / 2**30:.1f} GiB, of which memory has {free / 2**30:.1f} free"
-    place = _place()
+    place = "a folder for temporary files"
     try:
+        place = _place()
         with tempfile.TemporaryFile(prefix="luthier-", dir=place) as file:
             if shutil.disk_usage(place).free < size:
                 raise OSError("too little room")
@@ -48,7 +49,7 @@ def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
             found = np.memmap(file, dtype=np.uint8, mode="r+", shape=shape)
     except OSError as error:
         raise DataError(
-            f"{what}, and {place} has no room for them either",
+            f"{what}, and they cannot be kept in {place} either: {error.strerror or error}",
             hint="read them smaller (--image-size), or name a folder with room for temporary files: TMPDIR=…",
             code="data-no-room",
         ) from error
@@ -57,10 +58,10 @@ def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
 
 def _place() -> str:
-    """Return the folder for large temporary files: `/tmp` itself often lies in memory."""
-    if "TMPDIR" not in os.environ and os.access("/var/tmp", os.W_OK):
-        return "/var/tmp"
-    return tempfile.gettempdir()
+    """Return the folder for large temporary files: `TMPDIR`, whatever it is, else `/var/tmp`: `/tmp` may be memory."""
+    if said := os.environ.get("TMPDIR"):
+        return said
+    return "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
 
 
 def without(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.uint8]:

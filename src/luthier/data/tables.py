@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -51,11 +51,13 @@ class ReadOptions:
         encoding: As Python names it: `utf-8`, `latin-1`, `utf-16`.
         decimal: `,` or `.`, before the decimals of a number. Left open, it is a comma where cells are separated by
             semicolons (numbers with a point are read all the same), else a point.
+        as_written: Columns whose cells keep their commas all the same: those of several labels.
     """
 
     delimiter: str | None = None
     encoding: str | None = None
     decimal: Decimal | None = None
+    as_written: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
@@ -220,7 +222,7 @@ def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> tuple[ReadO
     """
     source = _TextFile(path, options)
     header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
-    found = ReadOptions(delimiter=source.delimiter, encoding=source.encoding, decimal=source.decimal)
+    found = replace(options, delimiter=source.delimiter, encoding=source.encoding, decimal=source.decimal)
     return found, header.decode()
 
 
@@ -242,6 +244,7 @@ class _TextFile:
         self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
         by_delimiter: Decimal = "," if self.delimiter == ";" else "."
         self.decimal = options.decimal or by_delimiter
+        self.as_written = options.as_written
 
     def columns(self, header: bytes) -> tuple[list[str], tuple[str, ...]]:
         """Return the names of the columns, and all notes."""
@@ -344,8 +347,9 @@ def _text_pieces(
         for block in chain([rest], records):
             types = None if typed is None else typed.types
             frame = parse_rows(
-                block, names, source.delimiter, path.name, decimal=source.decimal, rows_before=done, types=types
-            )
+                block, names, source.delimiter, path.name, decimal=source.decimal, rows_before=done, types=types,
+                as_written=source.as_written,
+            )  # fmt: skip
             if typed is not None and typed.types is None and frame.height:
                 typed.types = number_types(frame, typed.texts, typed.targets)
                 if typed.types:

@@ -578,8 +578,9 @@ def csv_reading(data: TableData, options: ReadOptions, *, is_regular: bool) -> s
         body += [
             "# a number with a comma before the decimals, perhaps with points between thousands",
             f"comma = {literal(DECIMAL_COMMA)}",
-            'points = pl.all().str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
-            "frame = frame.with_columns(pl.when(pl.all().str.contains(comma)).then(points).otherwise(pl.all()))",
+            f"cells = pl.exclude({literal(list(options.as_written))})" if options.as_written else "cells = pl.all()",
+            'points = cells.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
+            "frame = frame.with_columns(pl.when(cells.str.contains(comma)).then(points).otherwise(cells))",
         ]
     body.append("return frame")
     return f'''

@@ -331,7 +331,7 @@ def _is_regular(file: TableFile, options: ReadOptions) -> bool:
         text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
         found = pl.read_csv(io.StringIO(text), separator=options.delimiter or ",", infer_schema=False, null_values=[""])
         found.columns = file.frame.columns
-        found = with_decimal_points(found) if options.decimal == "," else found
+        found = with_decimal_points(found, options.as_written) if options.decimal == "," else found
     except (pl.exceptions.PolarsError, UnicodeError, ValueError):
         return False
     return found.equals(file.frame)

@@ -32,14 +32,16 @@ def read_source(path: Path, settings: DataSettings) -> Table:
     """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written."""
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
-    targets = settings.target if settings.task in (None, "regression") else ()
+    targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
     return read_table(path, read_options(settings), texts=texts, targets=targets)
 
 
 def read_options(settings: DataSettings) -> ReadOptions:
-    """Return how a text table is to be read; cells that hold lists of labels with commas are no decimals."""
-    decimal = settings.decimal or ("." if "," in (settings.labels or "") else None)
-    return ReadOptions(delimiter=settings.delimiter, encoding=settings.encoding, decimal=decimal)
+    """Return how a text table is to be read."""
+    return ReadOptions(
+        delimiter=settings.delimiter, encoding=settings.encoding, decimal=settings.decimal,
+        as_written=settings.target if settings.labels is not None else (),
+    )  # fmt: skip
 
 
 def prepare_table(

@@ -65,9 +65,7 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     path = Path(source) if isinstance(source, str | Path) else None
-    options = options or ReadOptions()
-    if "," in (schema.label_delimiter or "") and options.decimal is None:
-        options = replace(options, decimal=".")
+    options = replace(options or ReadOptions(), as_written=(schema.label_column,) if schema.label_column else ())
     if schema.image is not None and not schema.columns:
         yield from _images(source, path, schema, schema.image, with_targets)
         return

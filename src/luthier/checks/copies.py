@@ -29,9 +29,10 @@ class Projected:
         return len(self.inputs[0])
 
     def rows(self, numbers: Tensor) -> Tensor:
-        """Return the rows of these numbers, scaled, shape `(n, D)`, float64."""
-        x = torch.cat([x[numbers].reshape(len(numbers), -1).double() for x in self.inputs], dim=1)
-        return (x.nan_to_num() - self.middle) / self.scale
+        """Return the rows of these numbers as they are, shape `(n, D)`, float64."""
+        parts = [x.index_select(0, numbers).reshape(len(numbers), -1).double() for x in self.inputs]
+        x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return x if bool(x.sum().isfinite()) else x.nan_to_num()
 
     def onto(self, k: int, most: int | None = None) -> Tensor:
         """Return `k` numbers for each row (evenly chosen ones, where there are more than `most`), `(N, k)`."""
@@ -56,7 +57,7 @@ class Projected:
             return torch.zeros(0, dtype=torch.bool)
         at_once = max(1, _NUMBERS_AT_ONCE // len(self.scale))
         pairs = zip(a.split(at_once), b.split(at_once), strict=True)
-        found = [((self.rows(i) - other.rows(j)).abs() <= 1e-5).all(dim=1) for i, j in pairs]
+        found = [((self.rows(i) - other.rows(j)).abs() <= 1e-5 * self.scale).all(dim=1) for i, j in pairs]
         return torch.cat(found)
 
 
@@ -94,7 +95,9 @@ def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
     middle = length // 2 - 1
     generator = torch.Generator().manual_seed(0)
     w = torch.randn(3, generator=generator, dtype=torch.float64)
-    known, order = (train[:, middle : middle + 3].double() @ w).sort()
+    known = train[:, middle : middle + 3].double() @ w
+    order = torch.from_numpy(np.argsort(known.numpy()))
+    known = known[order]
     hit = torch.zeros(len(valid), dtype=torch.bool)
     reach = min(most, length // 3)
     for k in (*range(-reach, 0), *range(1, reach + 1)):

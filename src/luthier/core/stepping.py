@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -171,20 +170,16 @@ class _Direct:
 
     def _is_as_kept(self, kept: list[_Group]) -> bool:
         state, groups, entries = self.of.state, self.of.param_groups, self.entries
-        return (
-            len(groups) == len(kept)
-            and all(
-                now is group.settings
-                and now["params"] is group.params
-                and len(group.params) == len(group.members)
-                and all(map(is_, group.params, group.members))
-                for now, group in zip(groups, kept, strict=True)
-            )
-            and len(state) == len(entries)
-            and all(map(is_, state.values(), entries))
-            and sum(map(len, entries)) == len(self.values)
-            and all(map(is_, chain.from_iterable(map(dict.values, entries)), self.values))
-        )
+        if len(groups) != len(kept) or len(state) != len(entries) or not all(map(is_, state.values(), entries)):
+            return False
+        for now, group in zip(groups, kept, strict=True):
+            params = group.params
+            if now is not group.settings or now["params"] is not params or len(params) != len(group.members):
+                return False
+            if not all(map(is_, params, group.members)):
+                return False
+        values = [value for entry in entries for value in entry.values()]
+        return len(values) == len(self.values) and all(map(is_, values, self.values))
 
     def _fits(self, settings: dict[str, Any]) -> bool:
         if settings["maximize"] or settings["differentiable"]:

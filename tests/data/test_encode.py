@@ -54,7 +54,7 @@ def test_by_hand() -> None:
         )
     )
     assert encoded["categories"].tolist() == [[2, 1], [1, 0], [0, 0], [3, 1], [2, 1]]
-    assert unread_cells(frame, schema) == {"n": 1}
+    assert unread_cells(frame, schema) == {"n": 1, "d": 1}
 
 
 def make(n: int = 300) -> pl.DataFrame:
@@ -126,3 +126,9 @@ def test_no_rows_and_no_numbers() -> None:
     encoded = encode_inputs(pl.DataFrame({"c": pl.Series([], dtype=pl.String)}), schema)
     assert encoded["numbers"].shape == (0, 0)
     assert encoded["categories"].shape == (0, 1)
+
+
+def test_dates_of_another_format_are_counted() -> None:
+    schema = Schema(task="regression", targets=(), columns=(Column(name="d", kind="date", date_format="DD.MM.YYYY"),))
+    frame = pl.DataFrame({"d": ["31.12.2024", "2024-12-31", "", None]})
+    assert unread_cells(frame, schema) == {"d": 1}

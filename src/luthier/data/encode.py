@@ -143,13 +143,17 @@ def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
 
 
 def unread_cells(frame: pl.DataFrame, schema: Schema) -> dict[str, int]:
-    """Return how many cells of each column of numbers are none and no word for a missing one, where there are such.
+    """Return how many cells of each column of numbers or dates are none, and no word for a missing one, where some are.
 
     Only columns read as text are looked at: one whose cells are all numbers has been read as numbers.
     """
     found = {}
     for column in schema.inputs:
-        if column.kind != "number" or column.name not in frame.columns or frame[column.name].dtype != pl.String:
+        if (
+            column.kind not in ("number", "date")
+            or column.name not in frame.columns
+            or frame[column.name].dtype != pl.String
+        ):
             continue
         values, missing = _values(frame[column.name], column)
         if count := int((np.isnan(values) & ~missing).sum()):

@@ -115,7 +115,11 @@ def pieces(
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
     for name, count in unread.items():
-        cells = f"{count:,} cells are no numbers, and count" if count > 1 else "a cell is no number, and counts"
+        column = next(column for column in schema.columns if column.name == name)
+        one, more = ("number", "numbers")
+        if column.kind == "date":
+            one, more = f"date like {column.date_format}", f"dates like {column.date_format}"
+        cells = f"{count:,} cells are no {more}, and count" if count > 1 else f"a cell is no {one}, and counts"
         _log.warning("column %r: %s as missing%s", name, cells, hints[name])
 
 

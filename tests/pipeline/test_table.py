@@ -251,3 +251,11 @@ def test_batch_norm_does_without_a_last_batch_of_one(here: Path) -> None:
         callbacks=[QUIET],
     )  # fmt: skip
     assert result.global_step == 1
+
+
+def test_rows_in_reasons_are_those_of_the_file(tmp_path: Path) -> None:
+    lines = [f"{i * 7 % 13}.5,{'' if i % 20 == 3 else i % 2}" for i in range(200)]
+    lines[100] = "abc,1"
+    (tmp_path / "odd.csv").write_text("\n".join(["x,y", *lines]) + "\n")
+    plan = luthier.design(tmp_path / "odd.csv", target="y", valid_fraction=0.0, test_fraction=0.0)
+    assert "'abc' in row 101" in plan.schema.columns[0].why

@@ -120,10 +120,10 @@ def prepare_table(
         pictures, bad, image = read_column(paths, settings, schema, notes)
         rows = {part: np.delete(rows[part], bad[part]) for part in PARTS}
     if schema is None:
-        train = np.searchsorted(kept, rows["train"])
-        task, targets = read_targets(frame, names, train, task=task, label_delimiter=settings.labels)
+        train = rows["train"]  # of the whole file: messages name rows by these numbers
+        task, targets = read_targets(whole, names, train, task=task, label_delimiter=settings.labels)
         columns = infer_columns(
-            frame,
+            whole,
             train,
             overrides=settings.kind,
             exclude=exclude,

@@ -55,6 +55,21 @@ def test_thousands_and_files_with_other_delimiters(tmp_path: Path) -> None:
         ReadOptions(decimal=":")  # type: ignore[arg-type]
 
 
+def test_points_between_thousands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "_BLOCK_BYTES", 200)
+    path = tmp_path / "t.csv"
+    amounts = [(i * 7919) % 20_000 for i in range(300)]
+    shares = [f"{i % 90},{i % 10}" for i in range(300)]
+    lines = [f"{amount:,}".replace(",", ".") + f";{share}" for amount, share in zip(amounts, shares, strict=True)]
+    path.write_text("n;share\n" + "\n".join(lines) + "\n")
+    for texts in (None, ()):
+        frame = read_table(path, texts=texts).frame
+        assert frame["n"].cast(pl.Float64).to_list() == amounts
+        assert frame["share"].cast(pl.Float64).to_list() == [float(share.replace(",", ".")) for share in shares]
+    path.write_text("n;tags\n7.934;1,2\n0.5;2,3\n")
+    assert read_table(path).frame["n"].to_list() == ["7.934", "0.5"]  # points stand before decimals here
+
+
 def test_one_network_for_both(tmp_path: Path) -> None:
     rows = [f"{i * 7 % 31 / 4};{i % 5};{(i * 7 % 31) / 4 + i % 5 + 0.25}" for i in range(200)]
     text = "\n".join(["a;b;y", *rows]) + "\n"

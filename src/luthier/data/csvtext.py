@@ -13,9 +13,15 @@ from luthier.data.threads import each
 from luthier.errors import DataError
 
 _ONE_COLUMN = "\x1f"  # ASCII's unit separator: the delimiter of a file that has none
-DECIMAL_COMMA = r"^\s*[+-]?(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?\s*$"
+_COMMA = r"(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?"
+DECIMAL_COMMA = rf"^\s*[+-]?{_COMMA}\s*$"
 """A number with a decimal comma, perhaps with points between thousands."""
 
+POINTS_OF_THOUSANDS = rf"^\s*[+-]?({_COMMA}|\d{{1,3}}(\.\d{{3}})+)\s*$"
+"""The same, or a whole number with points between thousands: where a comma is known to stand before decimals."""
+
+_COMMA_CELL = re.compile(rb'(?:^|[;\n"])\s*[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+\s*(?=$|[;\r\n"])')
+_POINT_CELL = re.compile(rb'(?:^|[;\n"])\s*[+-]?(?:0\.\d+|\d+\.(?:\d\d?|\d{4,})|\d{4,}\.\d+)\s*(?=$|[;\r\n"])')
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
 _MANY_NUMBERS = 1000  # different ones with a decimal point: a quantity, and no classes
@@ -209,7 +215,7 @@ def parse_rows(
     delimiter: str,
     name: str,
     *,
-    decimal: str = ".",
+    commas: str = "",
     rows_before: int = 0,
     types: Mapping[str, pl.DataType] | None = None,
     as_written: Collection[str] = (),
@@ -221,7 +227,7 @@ def parse_rows(
         names: One a column.
         delimiter: One character.
         name: The file's, for messages.
-        decimal: `,` where that stands before the decimals: numbers come with a point.
+        commas: Which cells are numbers with a decimal comma, as `find_commas` says: they come with a point.
         rows_before: Rows of the file before these, for messages.
         types: Columns of numbers. Where a cell is no number of its column's type, all columns come back as text.
         as_written: Columns that keep their commas.
@@ -229,23 +235,41 @@ def parse_rows(
     Raises:
         DataError: a row with more or fewer cells than there are names, or a quote that is never closed.
     """
-    frame = _parse(text, names, delimiter, name, decimal, rows_before, types)
-    return with_decimal_points(frame, as_written) if decimal == "," and b"," in text else frame
+    if commas == POINTS_OF_THOUSANDS and b"." in text:
+        types = None  # polars would read 7.934 as less than 8
+    frame = _parse(text, names, delimiter, name, commas, rows_before, types)
+    return with_decimal_points(frame, commas, as_written) if commas else frame
 
 
-def with_decimal_points(frame: pl.DataFrame, but: Collection[str] = ()) -> pl.DataFrame:
+def find_commas(sample: bytes, decimal: str | None, delimiter: str) -> str:
+    r"""Return the pattern of cells that are numbers with a decimal comma, or nothing where no comma stands for a point.
+
+    A comma may stand before decimals where semicolons separate the cells. Points stand between thousands, so that
+    `7.934` is a whole number, where that is said, or the sample has a cell with a decimal comma and none with a point.
+
+    >>> find_commas(b"a;b\n7.934;0.5\n", None, ";") == DECIMAL_COMMA, find_commas(b"a\n1,5\n", None, ",")
+    (True, '')
+    """
+    if decimal == "." or (decimal is None and delimiter != ";"):
+        return ""
+    is_found = _COMMA_CELL.search(sample) is not None and _POINT_CELL.search(sample) is None
+    return POINTS_OF_THOUSANDS if decimal == "," or is_found else DECIMAL_COMMA
+
+
+def with_decimal_points(frame: pl.DataFrame, commas: str, but: Collection[str] = ()) -> pl.DataFrame:
     """Return columns of text with a point in each cell that is a number with a decimal comma; other cells stay.
 
     So do all cells of the columns `but`.
 
-    >>> with_decimal_points(pl.DataFrame({"x": ["1,5", "-1.234,0", "3", "a, b"]}))["x"].to_list()
-    ['1.5', '-1234.0', '3', 'a, b']
+    >>> frame = pl.DataFrame({"x": ["1,5", "-1.234,0", "3", "a, b", "7.934"]})
+    >>> with_decimal_points(frame, POINTS_OF_THOUSANDS)["x"].to_list()
+    ['1.5', '-1234.0', '3', 'a, b', '7934']
     """
     cells = pl.selectors.string()
-    some = frame.select(cells).select(pl.all().str.contains(",", literal=True).any())
+    some = frame.select(cells).select(pl.all().str.contains("[,.]").any())
     names = [name for name in some.columns if some[name][0] and name not in but]
     turned = [
-        pl.when(pl.col(name).str.contains(DECIMAL_COMMA))
+        pl.when(pl.col(name).str.contains(commas))
         .then(pl.col(name).str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True))
         .otherwise(pl.col(name))
         .alias(name)
@@ -270,7 +294,7 @@ def _parse(
     names: Sequence[str],
     delimiter: str,
     name: str,
-    decimal: str,
+    commas: str,
     rows_before: int,
     types: Mapping[str, pl.DataType] | None,
 ) -> pl.DataFrame:
@@ -288,11 +312,11 @@ def _parse(
             infer_schema=False,
             null_values=[""],
             glob=False,
-            decimal_comma=decimal == "," != delimiter,
+            decimal_comma=bool(commas) and delimiter != ",",
         )
     except pl.exceptions.PolarsError:
         if types:
-            return _parse(text, names, delimiter, name, decimal, rows_before, None)
+            return _parse(text, names, delimiter, name, commas, rows_before, None)
         frame = None
     if frame is None:
         return _parse_slowly(text, names, delimiter, name, rows_before)

@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import polars as pl
 from luthier.core.names import did_you_mean
 from luthier.core.settings import Decimal
 from luthier.data.csvtext import (
+    find_commas,
     find_delimiter,
     find_encoding,
     name_columns,
@@ -50,7 +51,7 @@ class ReadOptions:
         delimiter: One character between the cells.
         encoding: As Python names it: `utf-8`, `latin-1`, `utf-16`.
         decimal: `,` or `.`, before the decimals of a number. Left open, it is a comma where cells are separated by
-            semicolons (numbers with a point are read all the same), else a point.
+            semicolons, else a point. Where some number has a comma, or it is said here, points stand between thousands.
         as_written: Columns whose cells keep their commas all the same: those of several labels.
     """
 
@@ -214,16 +215,34 @@ def _refuse_mixed(data: dict[Any, Any], name: str) -> None:
         )
 
 
-def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> tuple[ReadOptions, str]:
-    """Return how a text table is written, and its header.
+def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> "TextLayout":
+    """Return how a text table is written.
 
     Raises:
         DataError: as `read_table`.
     """
     source = _TextFile(path, options)
     header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
-    found = replace(options, delimiter=source.delimiter, encoding=source.encoding, decimal=source.decimal)
-    return found, header.decode()
+    return TextLayout(source.delimiter, source.encoding, source.commas, source.as_written, header.decode())
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How a text table is written.
+
+    Attributes:
+        delimiter: Between the cells.
+        encoding: As Python names it.
+        commas: The pattern of cells with a decimal comma, or nothing.
+        as_written: Columns whose cells keep their commas.
+        header: The first record.
+    """
+
+    delimiter: str
+    encoding: str
+    commas: str
+    as_written: tuple[str, ...]
+    header: str
 
 
 class _TextFile:
@@ -242,8 +261,7 @@ class _TextFile:
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
         self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
-        by_delimiter: Decimal = "," if self.delimiter == ";" else "."
-        self.decimal = options.decimal or by_delimiter
+        self.commas = find_commas(sample, options.decimal, self.delimiter)
         self.as_written = options.as_written
 
     def columns(self, header: bytes) -> tuple[list[str], tuple[str, ...]]:
@@ -347,7 +365,7 @@ def _text_pieces(
         for block in chain([rest], records):
             types = None if typed is None else typed.types
             frame = parse_rows(
-                block, names, source.delimiter, path.name, decimal=source.decimal, rows_before=done, types=types,
+                block, names, source.delimiter, path.name, commas=source.commas, rows_before=done, types=types,
                 as_written=source.as_written,
             )  # fmt: skip
             if typed is not None and typed.types is None and frame.height:

@@ -10,10 +10,9 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
-from luthier.data.csvtext import DECIMAL_COMMA
 from luthier.data.encode import MAX_ABS, boolean_values, text_columns
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
-from luthier.data.tables import ReadOptions
+from luthier.data.tables import TextLayout
 from luthier.data.targets import encode_targets
 from luthier.ejection.images import decode_function, draws_constant, image_functions, jpeg_import
 from luthier.ejection.text import block, indented, literal, script
@@ -549,16 +548,16 @@ def targets(frame):
 '''
 
 
-def csv_reading(data: TableData, options: ReadOptions, *, is_regular: bool) -> str:
+def csv_reading(data: TableData, layout: TextLayout, *, is_regular: bool) -> str:
     """Return the function that reads a text table.
 
     Args:
         data: What was read.
-        options: How it is written: all of them.
+        layout: How it is written.
         is_regular: Whether polars alone reads it as the run did; else Python's reader does.
     """
     content = data.files["train"].content
-    delimiter, encoding = options.delimiter or ",", options.encoding or "utf-8"
+    delimiter, encoding = layout.delimiter, layout.encoding
     text = 'content.decode("utf-8-sig")' if encoding == "utf-8" else f"content.decode({literal(encoding)})"
     body = []
     if content[:2] == b"\x1f\x8b":
@@ -574,11 +573,11 @@ def csv_reading(data: TableData, options: ReadOptions, *, is_regular: bool) -> s
             "records = [record for record in records if len(record) == len(names)]",
             'frame = pl.DataFrame(records[1:], schema=dict.fromkeys(names, pl.String()), orient="row")',
         ]
-    if options.decimal == "," and (b"," in content or content[:2] == b"\x1f\x8b"):
+    if layout.commas and (b"," in content or content[:2] == b"\x1f\x8b"):
         body += [
             "# a number with a comma before the decimals, perhaps with points between thousands",
-            f"comma = {literal(DECIMAL_COMMA)}",
-            f"cells = pl.exclude({literal(list(options.as_written))})" if options.as_written else "cells = pl.all()",
+            f"comma = {literal(layout.commas)}",
+            f"cells = pl.exclude({literal(list(layout.as_written))})" if layout.as_written else "cells = pl.all()",
             'points = cells.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
             "frame = frame.with_columns(pl.when(cells.str.contains(comma)).then(points).otherwise(cells))",
         ]

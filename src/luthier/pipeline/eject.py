@@ -25,7 +25,7 @@ from luthier.data.encode import text_columns
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
-from luthier.data.tables import ReadOptions, read_table, text_layout
+from luthier.data.tables import TextLayout, read_table, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
 from luthier.ejection.tables import (
@@ -303,10 +303,10 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     elif train.content[:4] == b"PAR1":
         reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
     else:
-        options, header = text_layout(sources["train"], options)
-        facts["names"] = name_columns(header, options.delimiter or ",")[0]
-        regular = all(_is_regular(file, options) for file in files.values())
-        reading = csv_reading(data, options, is_regular=regular)
+        layout = text_layout(sources["train"], options)
+        facts["names"] = name_columns(layout.header, layout.delimiter)[0]
+        regular = all(_is_regular(file, layout) for file in files.values())
+        reading = csv_reading(data, layout, is_regular=regular)
     more = [*(["tokenizers"] if text_columns(plan.schema) else []), *(["pillow"] if data.image else [])]
     return write_tables(data, reading), facts, ["polars", *more], rows
 
@@ -324,14 +324,14 @@ def _step_rows(part: str, frame: pl.DataFrame, numbers: Rows, plan: Plan) -> dic
     }
 
 
-def _is_regular(file: TableFile, options: ReadOptions) -> bool:
+def _is_regular(file: TableFile, layout: TextLayout) -> bool:
     """Whether polars alone reads a text table as the run did."""
-    encoding = options.encoding or "utf-8"
+    encoding = layout.encoding
     try:
         text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
-        found = pl.read_csv(io.StringIO(text), separator=options.delimiter or ",", infer_schema=False, null_values=[""])
+        found = pl.read_csv(io.StringIO(text), separator=layout.delimiter, infer_schema=False, null_values=[""])
         found.columns = file.frame.columns
-        found = with_decimal_points(found, options.as_written) if options.decimal == "," else found
+        found = with_decimal_points(found, layout.commas, layout.as_written) if layout.commas else found
     except (pl.exceptions.PolarsError, UnicodeError, ValueError):
         return False
     return found.equals(file.frame)

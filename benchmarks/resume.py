@@ -15,6 +15,7 @@ one-cycle schedule, an average of the weights and early stopping.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import mmap
@@ -182,6 +183,7 @@ def life(call: Call, folder: Path, workers: int) -> int:
         return child
     status = 1
     try:
+        os.setpgid(0, 0)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         call(folder, workers)
@@ -193,7 +195,15 @@ def life(call: Call, folder: Path, workers: int) -> int:
     os._exit(status)
 
 
-def kills(name: str, call: Call, number: int, lot: random.Random, place: Path) -> tuple[Counter[str], int, int]:
+def end_workers(life: int) -> None:
+    """End the loading workers that a killed life left: one that was just starting would wait for work forever."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(life, signal.SIGKILL)
+
+
+def kills(
+    name: str, call: Call, number: int, lot: random.Random, place: Path, at_end: contextlib.ExitStack
+) -> tuple[Counter[str], int, int]:
     """Kill `number` lives; return where they were, how many runs came to the end, and how many of them were equal."""
     shared = mmap.mmap(-1, 1)
     marked(shared)
@@ -207,6 +217,7 @@ def kills(name: str, call: Call, number: int, lot: random.Random, place: Path) -
     while where.total() < number or not finished or folder.exists():
         shared[0] = 0
         child = life(call, folder, lot.choice((0, 2)))
+        at_end.callback(end_workers, child)  # and not before: other lives go on beside them
         earliest = time.monotonic() + lot.uniform(0.1, span / 4 + 0.2)
         wanted = lot.choice((1, 1, 2, 3, 4, 5))
         is_last = where.total() >= number
@@ -268,9 +279,9 @@ def main() -> int:
     failed = False
     for name in options.nets:
         call = CALLS[name](small=options.small)
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as at_end:
             if not options.cost:
-                _, finished, equal = kills(name, call, options.kills, random.Random(options.seed), Path(place))
+                _, finished, equal = kills(name, call, options.kills, random.Random(options.seed), Path(place), at_end)
                 failed |= equal < finished or not finished
             cost(name, call, Path(place))
     return int(failed)

@@ -2,9 +2,11 @@
 
 import errno
 import logging
+import multiprocessing
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ import torch
 from torch import nn
 
 import luthier
+from luthier.data.sources import _end_without_parent
 from luthier.errors import LuthierError, RunError
 from luthier.store.checkpoint import CheckpointWriter, checkpoints, load_checkpoint, read_checkpoint, step_of
 from luthier.training.callbacks import Callback, View
@@ -288,6 +291,28 @@ def test_two_processes_do_not_train_in_one_folder(whole: Any, tmp_path: Path) ->
     module, _ = train(tmp_path / "run", other)
     assert other.code == "run-in-use"
     same_weights(module, whole[0])
+
+
+def test_a_loading_worker_whose_run_is_killed_as_it_starts_ends() -> None:
+    """Else it would wait for work forever, and hold what it has inherited: memory, files, pipes."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(read)
+        multiprocessing.get_context("fork").Process(target=starts_late, args=(write,)).start()
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(write)
+    os.waitpid(child, 0)
+    assert os.read(read, 1) == b""
+    os.close(read)
+
+
+def starts_late(write: int) -> None:
+    parent = multiprocessing.parent_process()
+    while parent is not None and os.getppid() == parent.pid:
+        time.sleep(0.001)
+    _end_without_parent(0)
+    os.write(write, b"x")
 
 
 def test_a_large_state_is_written_in_the_background(

@@ -1,5 +1,7 @@
 """What a caller holds, as a source of batches: tensors, arrays, frames, or a map-style Dataset."""
 
+import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
@@ -150,8 +152,9 @@ class DatasetSource:
         if self.num_workers:
             # A generator of its own: the loader draws its workers' base seed from it and not from the global one.
             loader: DataLoader[Any] = DataLoader(
-                samples, batch_sampler=lists, num_workers=self.num_workers, generator=torch.Generator()
-            )
+                samples, batch_sampler=lists, num_workers=self.num_workers, generator=torch.Generator(),
+                worker_init_fn=_end_without_parent,
+            )  # fmt: skip
             raws = iter(loader)
         else:
             raws = (_read(samples, numbers) for numbers in lists)
@@ -159,6 +162,14 @@ class DatasetSource:
             batch = split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
             batch.indices = indices
             yield batch
+
+
+def _end_without_parent(worker: int) -> None:
+    """End a worker whose run was killed while it started: torch watches for another parent than the first it sees."""
+    parent = multiprocessing.parent_process()
+    is_served = multiprocessing.get_start_method(allow_none=True) == "forkserver"  # its parent is the server
+    if parent is not None and not is_served and os.getppid() != parent.pid:
+        os._exit(1)
 
 
 class _Addressed(Dataset[Any]):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -94,6 +95,41 @@ def test_lists_of_labels_are_no_decimals(tmp_path: Path) -> None:
     assert [target.name for target in bundle.schema.targets] == ["1", "2", "3"]
     assert bundle.schema.columns[0].kind == "number"
     assert bundle.evaluate(path)["rows"] == 80
+    assert len(luthier.eject(tmp_path / "run", tmp_path / "out")) > 3
+
+
+def test_a_network_remembers_what_stands_before_decimals(tmp_path: Path) -> None:
+    """A short file may leave it open; one that does not is read as it stands. So are texts in a dict."""
+    path, short = tmp_path / "t.csv", tmp_path / "short.csv"
+    lines = [f"{i * 137:,}".replace(",", ".") + f";{i % 90},{i % 10};{i % 3},5;{i % 7}" for i in range(120)]
+    path.write_text("n;share;size;y\n" + "\n".join(lines) + "\n")
+    luthier.train(path, target="y", task="regression", kind={"size": "category"}, epochs=1, run=tmp_path / "run")
+    bundle = luthier.load(tmp_path / "run")
+    assert bundle.schema is not None
+    assert (bundle.schema.decimal, set(bundle.schema.columns[2].categories)) == (",", {"0.5", "1.5", "2.5"})
+    expected = bundle.predict([{"n": 7934, "share": 66.0, "size": "1.5"}]).tolist()
+    for text in ("7.934;66;1,5", "7934;66,0;1,5", "7934;66.0;1.5"):
+        short.write_text(f"n;share;size\n{text}\n")
+        assert bundle.predict(short).tolist() == expected
+    short.write_text("n,share,size\n7934,66.000,1.5\n")
+    assert bundle.predict(short).tolist() == expected
+    row = {"n": "7934", "share": "66,0", "size": "1,5"}
+    assert [bundle.predict(row)] == bundle.predict([row]).tolist() == expected
+
+
+def test_a_short_file_to_validate_on_is_read_as_the_training_data(tmp_path: Path) -> None:
+    path, valid = tmp_path / "t.csv", tmp_path / "valid.csv"
+    lines = [f"{i * 137:,}".replace(",", ".") + f";{i % 90},{i % 10};{i % 7}" for i in range(120)]
+    path.write_text("n;share;y\n" + "\n".join(lines) + "\n")
+    valid.write_text("n;share;y\n7.934;6;3\n8.905;7;2\n")
+    luthier.train(
+        path, target="y", task="regression", valid=str(valid), test_fraction=0.0, epochs=1, run=tmp_path / "run"
+    )
+    plan = design(path, target="y", task="regression", valid=str(valid), test_fraction=0.0)
+    batch = next(iter(plan.prepared.parts["valid"].source.batches([torch.arange(2)], 0, 0)))
+    numbers = batch.original()[0]
+    column = plan.schema.columns[0]
+    assert numbers[:, 0].tolist() == pytest.approx([(n - column.means[0]) / column.stds[0] for n in (7934, 8905)], 1e-5)
     assert len(luthier.eject(tmp_path / "run", tmp_path / "out")) > 3
 
 

@@ -11,6 +11,7 @@ ColumnKind = Literal[
 ]
 INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text", "series", "image")
 Decoder = Literal["pillow", "simplejpeg"]
+Decimal = Literal[",", "."]
 COLUMN_KINDS: tuple[ColumnKind, ...] = (*INPUT_KINDS, "identifier", "constant", "ignored")
 
 
@@ -127,6 +128,7 @@ class Schema:
         order: The column that orders those steps; without one they stand in order.
         label_delimiter: Where several labels stand in one cell, what separates them.
         label_column: The column of those cells; the targets are then called by their labels.
+        decimal: A comma where the training file has commas before decimals.
         num_rows: Training rows.
     """
 
@@ -138,6 +140,7 @@ class Schema:
     order: str | None = None
     label_delimiter: str | None = None
     label_column: str | None = None
+    decimal: Decimal | None = None
     num_rows: int = 0
 
     def __post_init__(self) -> None:

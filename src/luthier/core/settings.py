@@ -5,12 +5,11 @@ from typing import Any, Literal
 
 from luthier.core.names import did_you_mean
 from luthier.core.plain import check_types
-from luthier.core.schema import COLUMN_KINDS, ColumnKind, Decoder, Task
+from luthier.core.schema import COLUMN_KINDS, ColumnKind, Decimal, Decoder, Task
 from luthier.errors import SettingError
 
 Effort = Literal["quick", "normal", "thorough"]
 Arrays = Literal["table", "images", "series"]
-Decimal = Literal[",", "."]
 Reader = Literal["mean", "conv", "lstm", "gru"]
 
 

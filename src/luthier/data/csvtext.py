@@ -20,8 +20,8 @@ DECIMAL_COMMA = rf"^\s*[+-]?{_COMMA}\s*$"
 POINTS_OF_THOUSANDS = rf"^\s*[+-]?({_COMMA}|\d{{1,3}}(\.\d{{3}})+)\s*$"
 """The same, or a whole number with points between thousands: where a comma is known to stand before decimals."""
 
-_COMMA_CELL = re.compile(rb'(?:^|[;\n"])\s*[+-]?(?:\d+|\d{1,3}(?:\.\d{3})+),\d+\s*(?=$|[;\r\n"])')
-_POINT_CELL = re.compile(rb'(?:^|[;\n"])\s*[+-]?(?:0\.\d+|\d+\.(?:\d\d?|\d{4,})|\d{4,}\.\d+)\s*(?=$|[;\r\n"])')
+_COMMA_CELL = rb"(?:\d+|\d{1,3}(?:\.\d{3})+),\d+"
+_POINT_CELL = rb"(?:0\.\d+|\d+\.(?:\d\d?|\d{4,})|\d{4,}\.\d+)"
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
 _MANY_NUMBERS = 1000  # different ones with a decimal point: a quantity, and no classes
@@ -241,19 +241,33 @@ def parse_rows(
     return with_decimal_points(frame, commas, as_written) if commas else frame
 
 
-def find_commas(sample: bytes, decimal: str | None, delimiter: str) -> str:
+def find_commas(sample: bytes, decimal: str | None, delimiter: str, likely: str | None = None) -> str:
     r"""Return the pattern of cells that are numbers with a decimal comma, or nothing where no comma stands for a point.
 
     A comma may stand before decimals where semicolons separate the cells. Points stand between thousands, so that
-    `7.934` is a whole number, where that is said, or the sample has a cell with a decimal comma and none with a point.
+    `7.934` is a whole number, where that is said, or the sample has a cell with a decimal comma and none with a point;
+    where it has neither, what is `likely` decides, the mark of the data that a network was trained on. Where commas
+    separate the cells, only what is said counts.
 
     >>> find_commas(b"a;b\n7.934;0.5\n", None, ";") == DECIMAL_COMMA, find_commas(b"a\n1,5\n", None, ",")
     (True, '')
+    >>> find_commas(b"a;b\n7.934;5\n", None, ";", likely=",") == POINTS_OF_THOUSANDS
+    True
     """
-    if decimal == "." or (decimal is None and delimiter != ";"):
+    if decimal is not None:
+        return POINTS_OF_THOUSANDS if decimal == "," else ""
+    if delimiter == "," or (delimiter != ";" and likely != ","):
         return ""
-    is_found = _COMMA_CELL.search(sample) is not None and _POINT_CELL.search(sample) is None
-    return POINTS_OF_THOUSANDS if decimal == "," or is_found else DECIMAL_COMMA
+    has_points = _has_cell(_POINT_CELL, sample, delimiter)
+    if not has_points and (likely == "," or _has_cell(_COMMA_CELL, sample, delimiter)):
+        return POINTS_OF_THOUSANDS
+    return DECIMAL_COMMA if delimiter == ";" else ""
+
+
+def _has_cell(pattern: bytes, sample: bytes, delimiter: str) -> bool:
+    """Whether some whole cell, with or without a sign and quotes, is of a pattern."""
+    mark = re.escape(delimiter.encode())
+    return re.search(rb'(?:^|["\n]|%b)\s*[+-]?%b\s*(?=$|["\r\n]|%b)' % (mark, pattern, mark), sample) is not None
 
 
 def with_decimal_points(frame: pl.DataFrame, commas: str, but: Collection[str] = ()) -> pl.DataFrame:

@@ -30,12 +30,13 @@ class RowEncoder:
     """The inputs `numbers` and `categories` of a row by a Schema of numbers, categories, yes/no and dates."""
 
     def __init__(self, schema: Schema) -> None:
+        self.has_commas = schema.decimal == ","
         self.readers = [(column.name, column.kind == "category", _reader(column)) for column in schema.inputs]
 
     def __call__(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[int]] | None:
-        """Return the numbers `(D,)` and codes `(K,)`; None where the row lacks a column or holds more than values."""
+        """Return the numbers `(D,)` and codes `(K,)`; None where the row has other than plain values, or lacks some."""
         for value in row.values():
-            if type(value) not in _PLAIN:
+            if type(value) not in _PLAIN or (self.has_commas and type(value) is str and "," in value):
                 return None
         numbers: list[float] = []
         codes: list[int] = []

@@ -14,8 +14,9 @@ from typing import Any
 import polars as pl
 
 from luthier.core.names import did_you_mean
-from luthier.core.settings import Decimal
+from luthier.core.schema import Decimal
 from luthier.data.csvtext import (
+    POINTS_OF_THOUSANDS,
     find_commas,
     find_delimiter,
     find_encoding,
@@ -53,12 +54,14 @@ class ReadOptions:
         decimal: `,` or `.`, before the decimals of a number. Left open, it is a comma where cells are separated by
             semicolons, else a point. Where some number has a comma, or it is said here, points stand between thousands.
         as_written: Columns whose cells keep their commas all the same: those of several labels.
+        likely_decimal: That of the data that a network was trained on, which decides where a file leaves it open.
     """
 
     delimiter: str | None = None
     encoding: str | None = None
     decimal: Decimal | None = None
     as_written: tuple[str, ...] = ()
+    likely_decimal: Decimal | None = None
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
@@ -88,11 +91,13 @@ class Table:
         frame: Columns of text, as a CSV has them, or of plain types (numbers, booleans, dates).
         name: What to call the table in messages: the file's name.
         notes: What was read otherwise than it stands, in words for the user.
+        decimal: A comma where the file is known to have commas before decimals.
     """
 
     frame: pl.DataFrame
     name: str
     notes: tuple[str, ...] = ()
+    decimal: Decimal | None = None
 
 
 def read_table(
@@ -122,12 +127,13 @@ def read_table(
         return Table(_with_rows(frame, path.name), path.name, notes)
     typed = None if texts is None else _Types(texts, targets)
     while True:
-        pieces, notes = _text_pieces(path, options, typed)
+        source = _TextFile(path, options)
+        pieces, notes = _text_pieces(source, typed)
         found = list(pieces)
         if typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    return Table(_with_rows(frame, path.name), path.name, notes)
+    return Table(_with_rows(frame, path.name), path.name, notes, source.decimal)
 
 
 def iter_tables(
@@ -146,7 +152,10 @@ def iter_tables(
         DataError: as `read_table`; an error in a later row is raised when its piece is reached.
     """
     typed = None if texts is None else _Types(texts)
-    pieces, notes = _parquet_pieces(path, rows) if _is_parquet(path) else _text_pieces(path, options, typed)
+    if _is_parquet(path):
+        pieces, notes = _parquet_pieces(path, rows)
+    else:
+        pieces, notes = _text_pieces(_TextFile(path, options), typed)
     seen = 0
     for piece in pieces:
         for frame in piece.iter_slices(rows):
@@ -261,8 +270,13 @@ class _TextFile:
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
         self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
-        self.commas = find_commas(sample, options.decimal, self.delimiter)
+        self.commas = find_commas(sample, options.decimal, self.delimiter, options.likely_decimal)
         self.as_written = options.as_written
+
+    @property
+    def decimal(self) -> Decimal | None:
+        """A comma where it is known to stand before decimals."""
+        return "," if self.commas == POINTS_OF_THOUSANDS else None
 
     def columns(self, header: bytes) -> tuple[list[str], tuple[str, ...]]:
         """Return the names of the columns, and all notes."""
@@ -352,10 +366,8 @@ class _Types:
         return frame.with_columns(pl.col(name).cast(kind) for name, kind in late.items()) if late else frame
 
 
-def _text_pieces(
-    path: Path, options: ReadOptions, typed: _Types | None = None
-) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
-    source = _TextFile(path, options)
+def _text_pieces(source: _TextFile, typed: _Types | None = None) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+    path = source.path
     records = whole_records(source.blocks())
     header, rest = split_header(next(records, b""), path.name)
     names, notes = source.columns(header)

@@ -277,7 +277,7 @@ def _named(path: Path, folder: Path) -> str:
 def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str], dict[str, Any]]:
     sources, settings = _sources(plan), plan.settings
     is_npz = Path(settings.source).suffix.lower() == ".npz"
-    options = read_options(settings)
+    options = read_options(settings, plan.schema.decimal)
     files: dict[str, TableFile] = {}
     for part, path in sources.items():
         content = path.read_bytes()

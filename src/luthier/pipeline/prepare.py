@@ -37,7 +37,8 @@ def prepare(
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
-    return prepare_table(settings, read_source(path, settings), schema, augment=augment, root=path.parent)
+    table = read_source(path, settings, None if schema is None else schema.decimal)
+    return prepare_table(settings, table, schema, augment=augment, root=path.parent)
 
 
 def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:

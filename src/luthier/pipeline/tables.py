@@ -9,7 +9,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from luthier.core.schema import Schema
+from luthier.core.schema import Decimal, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
@@ -28,19 +28,19 @@ from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refus
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
-def read_source(path: Path, settings: DataSettings) -> Table:
+def read_source(path: Path, settings: DataSettings, likely_decimal: Decimal | None = None) -> Table:
     """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written."""
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
-    return read_table(path, read_options(settings), texts=texts, targets=targets)
+    return read_table(path, read_options(settings, likely_decimal), texts=texts, targets=targets)
 
 
-def read_options(settings: DataSettings) -> ReadOptions:
-    """Return how a text table is to be read."""
+def read_options(settings: DataSettings, likely_decimal: Decimal | None = None) -> ReadOptions:
+    """Return how a text table is to be read; where a file leaves its decimal mark open, the likely one counts."""
     return ReadOptions(
         delimiter=settings.delimiter, encoding=settings.encoding, decimal=settings.decimal,
-        as_written=settings.target if settings.labels is not None else (),
+        as_written=settings.target if settings.labels is not None else (), likely_decimal=likely_decimal,
     )  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def prepare_table(
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
-            other = read_source(Path(file), settings)
+            other = read_source(Path(file), settings, table.decimal)
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
             frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
             rows[part] = _with_target(frames[part], settings, notes)[1]
@@ -132,7 +132,7 @@ def prepare_table(
         )
         made = Schema(
             task=task, targets=targets, columns=columns, image=image, label_delimiter=settings.labels,
-            series=settings.series, order=settings.order, num_rows=len(train),
+            series=settings.series, order=settings.order, decimal=table.decimal, num_rows=len(train),
         )  # fmt: skip
         schema = _label_column(made, names)
     parts = {}

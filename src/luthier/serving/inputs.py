@@ -15,7 +15,7 @@ from torch import Tensor
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
-from luthier.data.csvtext import hint_at_decimals
+from luthier.data.csvtext import DECIMAL_COMMA, hint_at_decimals, with_decimal_points
 from luthier.data.encode import encode_inputs, unread_cells
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
@@ -65,7 +65,8 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     path = Path(source) if isinstance(source, str | Path) else None
-    options = replace(options or ReadOptions(), as_written=(schema.label_column,) if schema.label_column else ())
+    as_written = (schema.label_column,) if schema.label_column else ()
+    options = replace(options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal)
     if schema.image is not None and not schema.columns:
         yield from _images(source, path, schema, schema.image, with_targets)
         return
@@ -102,6 +103,8 @@ def pieces(
     hints: dict[str, str] = {}
     for table in tables:
         frame, names = table.frame, None
+        if path is None and schema.decimal == ",":
+            frame = with_decimal_points(frame, DECIMAL_COMMA, as_written)
         for name, count in unread_cells(frame, schema).items():
             unread[name] += count
             hints.setdefault(name, hint_at_decimals(frame[name].drop_nulls()))

@@ -356,11 +356,14 @@ def test_data_and_runs_are_checked_from_the_shell(
     Path("d.csv").write_text("a,b,y\n" + "".join(f"{a},{b},{'yes' if a + b > 0 else 'no'}\n" for a, b in rows))
     assert _run(["check", "d.csv", "--target", "y"]) == 0
     assert "0 errors" in capsys.readouterr().out
-    assert (
-        _run(["train", "d.csv", "--target", "y", "--epochs", "2", "--ignore", "check-dropout", "--run", "r", "-q"]) == 0
-    )
-    assert 'ignore = ["check-dropout"]' in Path("r/run.toml").read_text()
+    more = ["--ignore", "check-dropout,check-stall", "--epochs", "2", "--run", "r", "-q"]
+    assert _run(["train", "d.csv", "--target", "y", *more]) == 0
+    assert 'ignore = ["check-dropout", "check-stall"]' in Path("r/run.toml").read_text()
     assert _run(["check", "r"]) == 0
+    Path("few.csv").write_text("a,b,y\n" + "".join(f"{a},{b},{'no' if a < 1.7 else 'yes'}\n" for a, b in rows))
+    capsys.readouterr()
+    assert _run(["check", "few.csv", "--target", "y", "--select", "check-imbalance,check-dropout"]) == 0
+    assert "class 'no'" in capsys.readouterr().out
     assert _run(["train", "r/run.toml", "--run", "again", "-q"]) == 0
 
 

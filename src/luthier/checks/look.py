@@ -23,6 +23,7 @@ from luthier.checks.rules import start as _start
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 from luthier.core.names import did_you_mean
+from luthier.core.settings import split_codes
 from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError
 from luthier.metrics.criteria import make_criterion
@@ -128,7 +129,7 @@ def chosen_rules(select: str | Iterable[str] = (), ignore: str | Iterable[str] =
     Raises:
         SettingError: a name that is neither.
     """
-    wanted, unwanted = ({names} if isinstance(names, str) else set(names) for names in (select, ignore))
+    wanted, unwanted = (set(split_codes(names)) for names in (select, ignore))
     known = {item.code for item in RULES} | set(GROUPS) | set(WATCHED)
     for name in wanted | unwanted:
         if name not in known:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.checks.rows import class_called
 from luthier.checks.rule import note, warning
 from luthier.checks.subject import batch_axis, differs, map_leaves
 from luthier.checks.tracing import leaves
@@ -76,10 +77,17 @@ class Monitors:
         return watch
 
     def judge(
-        self, module: nn.Module, epochs: Sequence[Mapping[str, Any]], *, is_classes: bool, evaluated: nn.Module
+        self,
+        module: nn.Module,
+        epochs: Sequence[Mapping[str, Any]],
+        *,
+        is_classes: bool,
+        evaluated: nn.Module,
+        source: Any = None,
     ) -> list[Finding]:
-        """Return what an epoch shows; `epochs` are the record's rows so far, this one last."""
-        found = [*_curves(epochs), *self._units(), *self._collapse(is_classes), *_gradients(module, epochs)]
+        """Return what an epoch shows; `epochs` are the record's rows so far, this one last; `source` names classes."""
+        found = [*_curves(epochs), *self._units(), *_gradients(module, epochs)]
+        found += self._collapse(source) if is_classes else []
         if len(epochs) == 1:
             found += self._batch_size(evaluated)
         self.detach()
@@ -100,8 +108,8 @@ class Monitors:
                 ]
         return []
 
-    def _collapse(self, is_classes: bool) -> list[Finding]:
-        if self.counts is None or not is_classes:
+    def _collapse(self, source: Any) -> list[Finding]:
+        if self.counts is None:
             return []
         share = float(self.counts.max() / self.counts.sum())
         self.collapsed = self.collapsed + 1 if share == 1.0 else 0
@@ -110,8 +118,8 @@ class Monitors:
         return [
             warning(
                 "check-collapse",
-                f"all {int(self.counts.sum())} rows of a validation batch are predicted as class "
-                f"{int(self.counts.argmax())}, for two epochs",
+                f"all {int(self.counts.sum())} rows of a validation batch are predicted as "
+                f"{class_called(source, int(self.counts.argmax()))}, for two epochs",
                 fix="look at the class balance and the learning rate; class_weights='balanced'",
             )
         ]

@@ -137,6 +137,16 @@ class Rows:
         return Table(numbers, given, batch.targets if isinstance(batch.targets, Tensor) else None, names)
 
 
+def class_called(source: Any, number: int) -> str:
+    """Return what the user calls a class: its name, where the source knows it, or its number.
+
+    >>> class_called(None, 2)
+    'class 2'
+    """
+    names = getattr(source, "class_names", ())
+    return f"class {names[number]!r}" if 0 <= number < len(names) else f"class {number}"
+
+
 class Table:
     """Rows of a split, stacked.
 

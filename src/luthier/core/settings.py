@@ -1,5 +1,6 @@
 """What to read and what to build, as plain data: the settings of `train` and `design` beside the Recipe."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -165,3 +166,15 @@ class CheckSettings:
 
     def __post_init__(self) -> None:
         check_types(self, where="[check]")
+        for name in ("select", "ignore"):
+            object.__setattr__(self, name, split_codes(getattr(self, name)))
+
+
+def split_codes(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return codes one by one: several may stand in one text, with commas between.
+
+    >>> split_codes(["data, criterion", "check-stall"])
+    ('data', 'criterion', 'check-stall')
+    """
+    texts = [names] if isinstance(names, str) else names
+    return tuple(code for text in texts for part in text.split(",") if (code := part.strip()))

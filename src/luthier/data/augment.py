@@ -129,6 +129,7 @@ class ImageSource:
         self.others = others
         self.augment, self.channels_last = augment, channels_last
         self.name_of: Callable[[int], str] | None = None  # what the user calls an image
+        self.class_names: Sequence[str] = ()  # and each class
         self._check()
 
     def __len__(self) -> int:

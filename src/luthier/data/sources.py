@@ -54,6 +54,7 @@ class TensorSource:
         self.weights = weights
         self.target_key = target_key
         self.name_of: Callable[[int], str] | None = None  # what the user calls a sample
+        self.class_names: Sequence[str] = ()  # what the user calls each class
         self.feature_names: Sequence[str] = ()  # what the user calls each number of a sample, input by input
         self._check_lengths()
 

@@ -60,6 +60,11 @@ class Prepared:
     notes: list[str] = field(default_factory=list)
     sizes: InputSizes = InputSizes()
 
+    def __post_init__(self) -> None:
+        if self.schema.task in ("binary", "multiclass"):
+            for part in self.parts.values():
+                part.source.class_names = self.schema.targets[0].classes
+
 
 def fractions(settings: DataSettings) -> tuple[float, float]:
     """Return the shares of the source for validation and for the test: 0 where they are files of their own."""

@@ -32,7 +32,10 @@ class Monitoring(Callback):
         said = {row["code"] for row in run.record if row["event"] == "finding"}
         is_classes = isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
         try:
-            found = self.monitors.judge(run.module, run.record.epochs, is_classes=is_classes, evaluated=run.evaluated)
+            found = self.monitors.judge(
+                run.module, run.record.epochs, is_classes=is_classes, evaluated=run.evaluated,
+                source=getattr(run.valid, "source", None),
+            )  # fmt: skip
         except Exception as error:
             _log.debug("the epoch could not be judged: %s: %s", type(error).__name__, error)
             return

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luthier.checks.rows import class_called
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.subject import BINARY, ELEMENTWISE, Passed, Subject
 from luthier.checks.tracing import Call, leaves
@@ -333,14 +334,14 @@ def target_range(s: Subject) -> Iterator[Finding]:
         ignored = call.argument(4, "ignore_index", -100)
         is_plain = call.name in ("cross_entropy", "nll_loss") and _x.ndim == 2 and len(_x) == s.n
         table = None if s.rows is None else s.rows.table
-        if is_plain and ignored in range(_x.shape[1]) and table is not None and table.targets is not None:
+        if s.rows and is_plain and ignored in range(_x.shape[1]) and table is not None and table.targets is not None:
             y = table.targets
             share = float((y == ignored).double().mean())
             if share > 0.01:
                 yield warning(
                     "check-target-range",
-                    f"{share:.0%} of the rows are of class {ignored}, which ignore_index leaves out of the loss: it is "
-                    "never learnt",
+                    f"{share:.0%} of the rows are of {class_called(s.rows.source, ignored)}, which ignore_index leaves "
+                    "out of the loss: it is never learnt",
                     fix="leave ignore_index at -100 where every class counts",
                 )
         low, high = float(target.min()), float(target.max())

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
-from luthier.checks.rows import MOST_NUMBERS, Rows, Table
+from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, WEIGHTED, Subject
@@ -532,7 +532,7 @@ def imbalance(s: Subject) -> Iterator[Finding]:
         yield warning(
             "check-imbalance",
             f"{share:.0%} of the training rows are of one class: always saying it is right that often",
-            where=f"class {int(counts.argmax() + y.min())}",
+            where=class_called(s.rows.source, int(counts.argmax() + y.min())),
             fix="class weights, pos_weight or a WeightedRandomSampler; and a metric that sees it: f1, AUROC",
         )
 

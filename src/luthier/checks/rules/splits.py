@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from luthier.checks.copies import Projected, share_moved, share_of_near, stand_in
-from luthier.checks.rows import Rows, Table
+from luthier.checks.rows import Rows, Table, class_called
 from luthier.checks.rule import rule, warning
 from luthier.checks.rules.data import both_tables, channels, is_trend, row_numbers, targets_in_order
 from luthier.checks.subject import Subject
@@ -241,7 +241,7 @@ def split_classes(s: Subject) -> Iterator[Finding]:
         yield warning(
             "check-split-classes",
             f"all {len(b)} validation rows looked at are of one class of {len(known)}",
-            where=f"class {next(iter(seen))}",
+            where=class_called(s.rows.source, next(iter(seen))),
             fix=fix,
         )
     else:

@@ -155,6 +155,8 @@ def test_more_epochs_go_on_from_the_end(tmp_path: Path) -> None:
     _, more = train("tensors", tmp_path, patience=None, epochs=6)
     assert [row["epoch"] for row in more.record.epochs] == [0, 1, 2, 3, 4, 5]
     assert more.record.epochs[:4] == first.record.epochs
+    with pytest.raises(RunError, match=r"epochs was 6 and is 5.*\n?.*more epochs"):
+        train("tensors", tmp_path, patience=None, epochs=5)
 
 
 def test_other_arguments_are_named(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
 
 @cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")
 @click.argument("run")
-@click.option("--epochs", type=int, help="Epochs in all, for a finished run.")
+@click.option("--epochs", type=int, help="Epochs in all, more than it was planned with.")
 @click.option("--device", help="Where to train now.")
 @click.option("--max-time-s", type=float, help="Stop after so many seconds, at the end of an epoch.")
 @_output_options

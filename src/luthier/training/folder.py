@@ -137,10 +137,13 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     if more and not others:
         return True
     if differing:
+        fewer = differing == ["recipe.epochs"]
         said = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in differing[:6])
         raise RunError(
             f"{run.folder or 'the run'} was made with other arguments: {said}",
-            hint="make the same call to continue it, or choose a new folder",
+            hint="a run may be given more epochs than it was planned with, and not fewer"
+            if fewer
+            else "make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",
         )
     return False

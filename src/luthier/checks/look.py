@@ -20,6 +20,7 @@ from luthier.checks.rules import reach as _reach
 from luthier.checks.rules import reading as _reading
 from luthier.checks.rules import splits as _splits
 from luthier.checks.rules import start as _start
+from luthier.checks.rules import values as _values
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 from luthier.core.names import did_you_mean
@@ -30,7 +31,7 @@ from luthier.metrics.criteria import make_criterion
 
 _log = logging.getLogger("luthier")
 _ORDER = (  # of what is said first: each registers its rules when imported
-    _criterion, _loss, _data, _splits, _reading, _augmentation, _evaluation, _mixing, _module, _reach, _start,
+    _criterion, _loss, _values, _data, _splits, _reading, _augmentation, _evaluation, _mixing, _module, _reach, _start,
     _optimizer,
 )  # fmt: skip
 _PLACES = {part.__name__: i for i, part in enumerate(_ORDER)}

@@ -1,0 +1,253 @@
+"""The numbers in the data: not finite, words for missing ones, of odd scales, wrapped around."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from luthier.checks.rows import MOST_NUMBERS, Rows
+from luthier.checks.rule import error, rule, warning
+from luthier.checks.rules.data import row_numbers, table_of
+from luthier.checks.subject import WEIGHTED, Subject
+from luthier.checks.tracing import leaves
+from luthier.core.finding import Finding
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
+_SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, -1e6, 1e6, -32768.0, 32767.0)
+
+
+@rule(
+    "check-data-not-finite",
+    "data",
+    hides=[
+        "check-not-finite",
+        "check-input-scale",
+        "check-no-gradient",
+        "check-learning-rate",
+        "check-split-overlap",
+    ],
+)
+def not_finite(s: Subject) -> Iterator[Finding]:
+    """NaN or infinite numbers in the data, which reach the loss."""
+    for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
+        table = None if rows is None else rows.table
+        if table is None or rows is None:
+            continue
+        parts = [("inputs", x) for x in table.inputs] + (
+            [("targets", table.targets)] if table.targets is not None else []
+        )
+        for what, x in parts:
+            if not x.is_floating_point():
+                continue
+            bad = (~torch.isfinite(x)).reshape(len(table), -1).any(1).nonzero().reshape(-1).tolist()
+            if bad and not _is_taken_care_of(s, rows, [table.numbers[i] for i in bad]):
+                say = error if name == "train" else warning
+                yield say(
+                    "check-data-not-finite",
+                    f"{len(bad)} of {len(table)} rows looked at in {name} have NaN or infinite {what}",
+                    where=row_numbers(bad, table),
+                    fix="fill or leave out those rows; mask them in the loss",
+                )
+                return
+    yield from _sentinels(s)
+
+
+def _is_taken_care_of(s: Subject, rows: Rows, numbers: list[int]) -> bool:
+    """Whether the loss over bad rows, beside others, is finite all the same."""
+    if not s.has_loss or rows.batches is not None:
+        return False
+    try:
+        batch = rows.batch((numbers[:4] + rows.spread(32))[:32])
+        passed = s.pass_over(s.fresh(training=False), batch)
+        return isinstance(passed.loss, Tensor) and bool(torch.isfinite(passed.loss))
+    except Exception:
+        return False
+
+
+def _sentinels(s: Subject) -> Iterator[Finding]:
+    table = table_of(s)
+    if table is None or len(table) < 32 or s.first_is_norm:
+        return
+    parts = [("input column", x) for x in table.inputs if x.ndim == 2 and x.is_floating_point()]
+    parts += [  # (N, T, C): a channel at any time
+        ("input channel", x.reshape(-1, x.shape[-1])[:20_000])
+        for x in table.inputs
+        if x.ndim == 3 and x.is_floating_point()
+    ]
+    if table.targets is not None and table.targets.is_floating_point():
+        parts.append(("target", table.targets.reshape(len(table), -1)))
+    for what, x in parts:
+        for i in range(min(x.shape[1], 512)):
+            column = x[:, i]
+            for value in {float(column.min()), float(column.max())} & set(_SENTINELS):
+                hit = column == value
+                rest = column[~hit & torch.isfinite(column)]
+                count = int(hit.sum())
+                if count < 2 or count < 0.002 * len(column) or len(rest) < 16 or len(rest.unique()) < 8:
+                    continue
+                spread, gap = float(rest.std()), float((rest - value).abs().min())
+                if gap > 6 * max(spread, 1e-9) and abs(value) > 8 * float(rest.abs().max()) * 0.5:
+                    yield warning(
+                        "check-data-not-finite",
+                        f"{count} of {len(column)} rows have {value:g} in {what} {i}, "
+                        f"{gap / max(spread, 1e-9):.0f} spreads away from all others: a mark for missing?",
+                        where="" if what == "input channel" else row_numbers(hit.nonzero().reshape(-1).tolist(), table),
+                        fix="read it as missing, then fill it or leave it out",
+                    )
+                    return
+
+
+@rule(
+    "check-input-scale",
+    "data",
+    hides=["check-dead-units", "check-init-scale", "check-vanishing", "check-learning-rate"],
+)
+def input_scale(s: Subject) -> Iterator[Finding]:
+    """Inputs that reach the first layer in raw units, or scaled twice."""
+    if not s.can_run or s.module_batch is None:
+        return
+    given = {id(x) for x in leaves(s.eval_pass.batch.inputs)}
+    for name, part, args, _kwargs in s.eval_pass.trace.entered:
+        if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+            continue
+        if isinstance(part, _NORMS) and part is not s.module:
+            return
+        if not isinstance(part, WEIGHTED) or not args or not isinstance(args[0], Tensor):
+            continue
+        x = args[0].detach().float()
+        if (
+            s.eval_pass.trace.origin(args[0]) is not None
+            and id(args[0]) not in given
+            and not _is_only_reshaped(s, args[0])
+        ):
+            pass  # what forward has made of it counts, a normaliser for one
+        axis = 1 if isinstance(part, nn.modules.conv._ConvNd) and x.ndim > 2 else x.ndim - 1
+        flat = x.movedim(axis, -1).reshape(-1, x.shape[axis])
+        if flat.shape[0] < 8 or flat.shape[1] == 0:
+            return
+        after = _norm_follows(s, name)
+        std, mean = flat.std(0), flat.mean(0)
+        large, small = float(std.max()), float(std[std > 0].min()) if bool((std > 0).any()) else 0.0
+        top = float(flat.abs().max())
+        fix = "standardise with the training data's mean and spread, or start with a BatchNorm"
+        if after:
+            return
+        if large > 50 and (large > 100 * small or flat.shape[1] <= 4):
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} spread {small:.3g} to {large:.3g} and reach {top:.4g}",
+                where=name,
+                fix=fix,
+            )
+        elif large > 20 and top > 200:
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} spread {large:.3g} and reach {top:.4g}",
+                where=name,
+                fix=fix,
+            )
+        elif 0 < large < 0.05 and float(mean.abs().min()) > 20 * large and flat.shape[0] >= 32:
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} spread {large:.2g} at most round {float(mean[0]):.3g}: "
+                "scaled twice?",
+                where=name,
+                fix="scale once, with the training data's mean and spread",
+            )
+        elif 0 < top < 0.02:
+            yield warning(
+                "check-input-scale",
+                f"the inputs of {name or 'the first layer'} reach {top:.2g} at most: scaled twice?",
+                where=name,
+                fix="scale once: x / 255 of uint8, or (x - mean) / std",
+            )
+        elif (
+            flat.shape[1] > 1
+            and large > 0
+            and float((mean.abs() / std.clamp(min=1e-6)).max()) > 100
+            and float(mean.abs().max()) > 100
+        ):
+            yield warning(
+                "check-input-scale",
+                f"an input of {name or 'the first layer'} is {float(mean.abs().max()):.4g} on average and spreads "
+                "100 times less",
+                where=name,
+                fix=fix,
+            )
+        return
+
+
+def _is_only_reshaped(s: Subject, x: Tensor) -> bool:
+    return s.eval_pass.trace.origin(x) is None
+
+
+def _norm_follows(s: Subject, name: str) -> bool:
+    """Whether a norm stands right behind a layer, which makes the scale of its input one of no matter."""
+    order = [(n, part) for n, part, *_ in s.eval_pass.trace.entered if not list(part.children())]
+    at = next((i for i, (n, _) in enumerate(order) if n == name), None)
+    return at is not None and at + 1 < len(order) and isinstance(order[at + 1][1], _NORMS)
+
+
+@rule("check-overflow", "data")
+def overflow(s: Subject) -> Iterator[Finding]:
+    """Images that have wrapped round at 255: dark where they should be brightest."""
+    table = table_of(s)
+    for x in [] if table is None else table.inputs:
+        for signal, axes, what in _signals(x):
+            low, high = float(signal.min()), float(signal.max())
+            if high <= low:
+                continue
+            v = (signal - low) / (high - low) * 255
+            plain, circular = 0.0, 0.0
+            for axis in axes:
+                step = v.diff(dim=axis).abs()
+                plain += float(step.mean())
+                circular += float(torch.minimum(step, 256 - step).mean())
+            # a wrapped range is filled: values in the middle, and jumps over nearly all of it
+            middle = float(((v > 32) & (v < 223)).double().mean())
+            is_filled = middle > (0.3 if len(axes) > 1 else 0.2) and circular < 0.8 * plain
+            # or small differences: near both ends, and not at the very ends as black and white are
+            ends = float(((v < 4) | (v > 251)).double().mean())
+            is_split = middle < 0.5 and ends < 0.5 and circular < 0.4 * plain
+            if (is_filled or is_split) and _jumps(v, axes[0]) > 0.02 and _is_of_integers(signal):
+                yield error(
+                    "check-overflow",
+                    f"neighbouring {what} jump from one end of the range to the other: the inputs are "
+                    f"{1 - circular / plain:.0%} smoother when its ends are neighbours",
+                    where="the inputs",
+                    fix="turn integers into floats before arithmetic, or clip",
+                )
+                return
+
+
+def _is_of_integers(signal: Tensor) -> bool:
+    """Whether values stand on an even grid over the range of an integer type, as what has wrapped round in one does."""
+    values = signal[: max(1, MOST_NUMBERS // 8 // max(1, signal[0].numel()))].unique()
+    if len(values) < 3:
+        return False
+    span = float(values[-1] - values[0])
+    steps = span / max(float(values.diff().min()), 1e-12)
+    # 255 or 65,535; fewer by powers of two where what has wrapped was multiplied by them
+    return any(0.97 * 2**bits < steps < 1.003 * 2**bits for bits in range(6, 17))
+
+
+def _signals(x: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...], str]]:
+    """Yield what runs along places, a channel at a time, with its axes."""
+    x = x[:128].double()
+    if x.ndim == 4 and min(x.shape[-2:]) >= 8:
+        for i in range(min(x.shape[1], 4)):
+            yield x[:, i], (-1, -2), "pixels"
+    elif x.ndim == 3 and min(x.shape[-2:]) >= 8 and abs(x.shape[1] - x.shape[2]) <= max(x.shape[1:]) // 2:
+        yield x, (-1, -2), "pixels"
+    elif x.ndim == 2 and x.shape[1] >= 64:
+        yield x, (-1,), "steps"
+    elif x.ndim == 3 and max(x.shape[1:]) >= 16:
+        series = x if x.shape[2] >= x.shape[1] else x.transpose(1, 2)  # (N, C, T)
+        for i in range(min(series.shape[1], 4)):
+            yield series[:, i], (-1,), "steps"
+
+
+def _jumps(v: Tensor, axis: int = -1) -> float:
+    step = v.diff(dim=axis).abs()
+    far, half = float((step > 192).double().mean()), float(((step > 96) & (step <= 160)).double().mean())
+    return far if far > 1.5 * half else 0.0

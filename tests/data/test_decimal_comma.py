@@ -130,7 +130,6 @@ def test_a_short_file_to_validate_on_is_read_as_the_training_data(tmp_path: Path
     numbers = batch.original()[0]
     column = plan.schema.columns[0]
     assert numbers[:, 0].tolist() == pytest.approx([(n - column.means[0]) / column.stds[0] for n in (7934, 8905)], 1e-5)
-    assert len(luthier.eject(tmp_path / "run", tmp_path / "out")) > 3
 
 
 def test_a_column_that_looks_so_elsewhere_is_said(tmp_path: Path) -> None:

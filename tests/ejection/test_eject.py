@@ -357,6 +357,22 @@ def test_the_project_needs_no_luthier(tmp_path: Path) -> None:
     assert [line.partition("==")[0] for line in needs.splitlines()] == ["torch", "numpy", "safetensors", "polars"]
 
 
+@pytest.mark.parametrize("is_said", [True, False])
+def test_points_between_thousands_are_those_of_the_run(tmp_path: Path, is_said: bool) -> None:
+    """Said, where no cell has a comma; or known from the training file, where the one to validate on has none."""
+    more = ["7,5"] if not is_said else []
+    path, valid = tmp_path / "t.csv", tmp_path / "v.csv"
+    amounts = [f"{i * 137:,}".replace(",", ".") for i in range(120)]
+    path.write_text("\n".join(["n;y", *(f"{n};{len(n)}" for n in amounts + more)]) + "\n")
+    valid.write_text("n;y\n7.934;3\n8.905;2\n")
+    settings: dict[str, Any] = {"target": "y", "task": "regression", "valid": str(valid), "test_fraction": 0.0}
+    settings |= {"decimal": ","} if is_said else {}
+    luthier.train(path, run=tmp_path / "run", epochs=2, threads=1, widths=(4,), **settings)
+    eject(tmp_path / "run", tmp_path / "out")
+    assert "points between thousands" in (tmp_path / "out" / "data.py").read_text()
+    assert "to the bit" in run_script(tmp_path / "out")
+
+
 @pytest.fixture
 def done(tmp_path: Path) -> Path:
     path = write_csv(tmp_path / "d.csv", "size colour y")

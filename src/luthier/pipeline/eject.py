@@ -28,15 +28,8 @@ from luthier.data.sources import TensorSource
 from luthier.data.tables import TextLayout, read_table, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
-from luthier.ejection.tables import (
-    TableData,
-    TableFile,
-    csv_reading,
-    npz_reading,
-    parquet_reading,
-    table_facts,
-    write_tables,
-)
+from luthier.ejection.reading import csv_reading, npz_reading, parquet_reading
+from luthier.ejection.tables import TableData, TableFile, table_facts, write_tables
 from luthier.ejection.text import literal
 from luthier.errors import RunError
 from luthier.networks.build import FAMILIES

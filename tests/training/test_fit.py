@@ -51,6 +51,9 @@ def test_the_same_data_in_any_form_gives_the_same_bits() -> None:
         "Dataset of dicts": Items("dict"),
         "dict": {"input": x, "target": y},
         "NumPy": (x.double().numpy(), y.numpy()),
+        "NumPy, backwards": (x.flip(0).numpy()[::-1], y.numpy()),
+        "NumPy, bytes swapped": (x.numpy().astype(">f4"), y.numpy().astype(">i8")),
+        "NumPy, objects": (x.double().numpy(), y.numpy().astype(object)),
         "pandas": (pd.DataFrame(x.numpy(), columns=names), pd.Series(y.numpy())),
         "polars": (pl.DataFrame(x.numpy(), schema=names), pl.Series(y.numpy())),
         "list of pairs": list(zip(x, y.tolist(), strict=True)),
@@ -69,6 +72,18 @@ class Two(nn.Module):
     def forward(self, left: Tensor, right: Tensor) -> Tensor:
         out: Tensor = self.left(left) + self.right(right)
         return out
+
+
+def test_numbers_of_numpy_are_numbers_and_half_floats_are_floats() -> None:
+    x, y = (part.numpy() for part in table())
+    given: dict[str, Any] = {"epochs": np.int64(2), "lr": np.float64(0.1)}
+    rows = []
+    for data in (x.astype(np.float16), x.astype(np.float16).astype(np.float32)):
+        torch.manual_seed(0)
+        done = luthier.fit(mlp(), (data, y), criterion="cross-entropy", optimizer="SGD", seed=0, **given)
+        rows.append([row["train_loss"] for row in done.record.epochs])
+    assert len(rows[0]) == 2
+    assert rows[0] == rows[1]
 
 
 def test_several_inputs_by_position_and_by_name() -> None:
@@ -234,6 +249,9 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"criterion": nn.CrossEntropyLoss(), "label_smoothing": 0.1}, SettingError, "would be ignored"
     ),
     "step and criterion": ({"step": lambda m, b: None}, SettingError, "both criterion and step"),
+    "a class": ({"module": nn.ReLU}, SettingError, "the class ReLU"),
+    "nothing": ({"train": None}, DataError, "no training data"),
+    "a path": ({"train": "a.csv"}, DataError, "luthier.train"),
     "a tensor alone": ({"train": table()[0]}, DataError, r"no \(inputs, targets\)"),
     "a frame alone": ({"train": pd.DataFrame({"a": [1.0]})}, DataError, "which of its columns is the target"),
     "unequal lengths": ({"train": (table()[0], table(50)[1])}, DataError, "as many inputs as targets"),

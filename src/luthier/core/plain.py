@@ -70,6 +70,8 @@ def check_types(instance: Any, *, where: str) -> None:
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:
+    if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 1):
+        value = value.item()  # a number of NumPy's is a number
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value

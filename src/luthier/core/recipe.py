@@ -135,6 +135,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= low):
                 _refuse(name, value, f"a finite number of at least {low}")
+        if self.seed is not None and self.seed >= 2**63:
+            _refuse("seed", self.seed, "a whole number below 2**63")
         for name in ("clip_norm", "clip_value", "max_time_s", "checkpoint_every_s"):
             value = getattr(self, name)
             if value is not None and not value > 0:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -215,6 +216,12 @@ def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None,
         isinstance(data, Source) and not isinstance(data, torch.nn.Module)
     ):
         return data
+    if isinstance(data, str | Path):
+        raise DataError(
+            f"{str(data)!r} is a path, and fit takes data in memory",
+            hint="luthier.train(path, target=…) reads files",
+            code="data-not-understood",
+        )
     if type(data) is TensorDataset:
         data = data.tensors
     if isinstance(data, IterableDataset):
@@ -259,7 +266,7 @@ def _from_arrays(data: Any, target_key: str | None) -> TensorSource:
 def to_tensor(value: Any, where: str) -> Tensor:
     """Return an array or a frame as a tensor: float64 becomes torch's default float, integers int64.
 
-    Tensors and uint8, bool and smaller floats are taken as they are.
+    Tensors and uint8, bool and float32 are taken as they are; half floats become float32.
 
     Raises:
         DataError: text, objects or another type that is no number.
@@ -283,13 +290,18 @@ def to_tensor(value: Any, where: str) -> Tensor:
         value = value.astype(np.dtype(str(torch.get_default_dtype()).removeprefix("torch.")))
     elif value.dtype.kind in "iu" and value.dtype != np.uint8:
         value = value.astype(np.int64)
-    return torch.from_numpy(value if value.flags.writeable else value.copy())
+    if not value.dtype.isnative or value.dtype == np.float16:  # torch has no swapped bytes, nor layers for a half
+        value = value.astype(np.float32 if value.dtype == np.float16 else value.dtype.newbyteorder("="))
+    is_plain = value.flags.writeable and all(stride >= 0 for stride in value.strides)
+    return torch.from_numpy(value if is_plain else value.copy())
 
 
 def _numeric_object(value: Any, where: str) -> Any:
     try:
-        return value.astype(np.float64)
-    except (TypeError, ValueError) as error:
+        numbers = value.astype(np.float64)
+        is_whole = all(isinstance(item, int | np.integer) for item in value.flat)
+        return value.astype(np.int64) if is_whole and value.size else numbers
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{where} holds text or objects: {error}",
             hint="turn it into numbers, or let luthier.train read the table",

@@ -144,6 +144,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         recipe, reasons["seed"] = recipe.updated(seed=draw_seed()), "drawn, as none was wanted"
     if recipe.threads is None:
         recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "what torch uses here"
+    _check_class_weights(recipe, prepared.schema)
     if recipe.augment and prepared.schema.image is None:
         raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
     for part in prepared.parts.values():  # the design may have chosen what to do to training images
@@ -153,6 +154,20 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
             part.source.channels_last = recipe.memory_format == "channels_last"
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
+
+
+def _check_class_weights(recipe: Recipe, schema: Schema) -> None:
+    """Refuse weights that are not one a class."""
+    weights = recipe.class_weights
+    if weights is None or isinstance(weights, str) or schema.task not in ("binary", "multiclass"):
+        return
+    classes = schema.targets[0].classes
+    if len(weights) != len(classes):
+        raise SettingError(
+            f"class_weights has {len(weights)} numbers, and {schema.targets[0].name!r} has {len(classes)} classes",
+            hint=f"give one a class, in this order: {', '.join(classes[:10])}{', …' if len(classes) > 10 else ''}",
+            code="setting-class-weights",
+        )
 
 
 def _sorted(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

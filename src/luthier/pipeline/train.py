@@ -16,7 +16,7 @@ from torch import nn
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
-from luthier.errors import LuthierError, RunError
+from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
@@ -69,8 +69,9 @@ def train(
         report(plan, folder)
     try:
         return _run(plan, folder, callbacks)
-    except LuthierError:
-        if not (folder / "record.jsonl").exists():  # it was refused before it began: no folder is left of it
+    except LuthierError as error:
+        is_refused = isinstance(error, SettingError) or error.code == "training-no-batches"
+        if is_refused or not (folder / "record.jsonl").exists():  # no such run can be: no folder is left of it
             shutil.rmtree(folder)
         raise
 

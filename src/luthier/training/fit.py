@@ -10,14 +10,14 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from luthier.checks.look import chosen_rules, look
+from luthier.checks.look import chosen_rules, described, look
 from luthier.checks.subject import Subject
 from luthier.core.machine import compile_in_place
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
 from luthier.core.stepping import without_compiler
-from luthier.errors import SettingError, TrainingError
+from luthier.errors import DataError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import Step
 from luthier.metrics.metrics import as_metrics
@@ -111,6 +111,10 @@ def fit(
     >>> len(result.record.epochs)
     10
     """
+    if not isinstance(module, nn.Module):
+        raise SettingError(
+            f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-wrong-type"
+        )
     given: dict[str, Any] = {**recipe_fields}
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
@@ -206,7 +210,8 @@ def make_run(
         None if data is None else make_feed(data, recipe, seed, target_key, step is None, is_train=is_train)
         for data, is_train in ((train, True), (valid, False))
     ]
-    assert feeds[0] is not None
+    if feeds[0] is None:
+        raise DataError("there is no training data: train is None", hint="give it", code="data-no-samples")
     optimizer = make_optimizer(optimizer, module, recipe)
     if folder is not None:
         folder = open_folder(folder)

@@ -111,10 +111,15 @@ def test_a_network_remembers_what_stands_before_decimals(tmp_path: Path) -> None
     for text in ("7.934;66;1,5", "7934;66,0;1,5", "7934;66.0;1.5"):
         short.write_text(f"n;share;size\n{text}\n")
         assert bundle.predict(short).tolist() == expected
+    short.write_text("n;share;size;clock\n7.934;66,0;1,5;12.30\n")  # another column says nothing about this one
+    assert bundle.predict(short).tolist() == expected
     short.write_text("n,share,size\n7934,66.000,1.5\n")
     assert bundle.predict(short).tolist() == expected
-    row = {"n": "7934", "share": "66,0", "size": "1,5"}
-    assert [bundle.predict(row)] == bundle.predict([row]).tolist() == expected
+    short.write_text('n,share,size\n"7.934","66,0","1,5"\n')
+    assert bundle.predict(short).tolist() == expected
+    for n in ("7934", "7.934", 7934):
+        row = {"n": n, "share": "66,0", "size": "1,5"}
+        assert [bundle.predict(row)] == bundle.predict([row]).tolist() == expected
 
 
 def test_a_short_file_to_validate_on_is_read_as_the_training_data(tmp_path: Path) -> None:
@@ -130,6 +135,27 @@ def test_a_short_file_to_validate_on_is_read_as_the_training_data(tmp_path: Path
     numbers = batch.original()[0]
     column = plan.schema.columns[0]
     assert numbers[:, 0].tolist() == pytest.approx([(n - column.means[0]) / column.stds[0] for n in (7934, 8905)], 1e-5)
+
+
+def test_what_points_mean_is_settled_for_each_column(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the first comma before decimals comes late in the file; what stays open is said."""
+    path = tmp_path / "t.csv"
+    lines = [f"{i % 9 + 1}.{i:03};1.{i % 12};{i};{i % 7}" for i in range(300)]
+    for late in (0, 299):
+        path.write_text("n;version;x;y\n" + "\n".join([*lines[:late], "1.000;1.5;12,5;0", *lines[late:]]) + "\n")
+        for size in (1 << 22, 400):
+            monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+            for texts in (None, ()):
+                table = read_table(path, texts=texts)
+                assert table.decimal == ","
+                found = table.frame.with_columns(pl.all().cast(pl.Float64))
+                assert found["n"][1 if late == 0 else 0] == 1000.0
+                assert found["version"].max() == 1.9
+                assert found["x"][late] == 12.5
+    path.write_text("n;version;y\n" + "".join(f"{i % 9 + 1}.{i:03};1.{i % 12};{i % 7}\n" for i in range(300)))
+    table = read_table(path)
+    assert table.decimal is None
+    assert "1.000 in 'n'" in table.notes[0]
 
 
 def test_a_column_that_looks_so_elsewhere_is_said(tmp_path: Path) -> None:

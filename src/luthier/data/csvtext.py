@@ -9,19 +9,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import charset_normalizer
 import polars as pl
 
+from luthier.data.commas import Commas, with_decimal_points
 from luthier.data.threads import each
 from luthier.errors import DataError
 
 _ONE_COLUMN = "\x1f"  # ASCII's unit separator: the delimiter of a file that has none
-_COMMA = r"(\d+|\d{1,3}(\.\d{3})+)?,\d+([eE][+-]?\d+)?"
-DECIMAL_COMMA = rf"^\s*[+-]?{_COMMA}\s*$"
-"""A number with a decimal comma, perhaps with points between thousands."""
-
-POINTS_OF_THOUSANDS = rf"^\s*[+-]?({_COMMA}|\d{{1,3}}(\.\d{{3}})+)\s*$"
-"""The same, or a whole number with points between thousands: where a comma is known to stand before decimals."""
-
-_COMMA_CELL = rb"(?:\d+|\d{1,3}(?:\.\d{3})+),\d+"
-_POINT_CELL = rb"(?:0\.\d+|\d+\.(?:\d\d?|\d{4,})|\d{4,}\.\d+)"
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
 _MANY_NUMBERS = 1000  # different ones with a decimal point: a quantity, and no classes
@@ -215,10 +207,9 @@ def parse_rows(
     delimiter: str,
     name: str,
     *,
-    commas: str = "",
+    commas: Commas | None = None,
     rows_before: int = 0,
     types: Mapping[str, pl.DataType] | None = None,
-    as_written: Collection[str] = (),
 ) -> pl.DataFrame:
     """Parse whole records into columns of text, or of the types given; a cell without a value is null.
 
@@ -227,80 +218,15 @@ def parse_rows(
         names: One a column.
         delimiter: One character.
         name: The file's, for messages.
-        commas: Which cells are numbers with a decimal comma, as `find_commas` says: they come with a point.
+        commas: How commas and points are read, as `find_commas` says: numbers come with a decimal point.
         rows_before: Rows of the file before these, for messages.
         types: Columns of numbers. Where a cell is no number of its column's type, all columns come back as text.
-        as_written: Columns that keep their commas.
 
     Raises:
         DataError: a row with more or fewer cells than there are names, or a quote that is never closed.
     """
-    if commas == POINTS_OF_THOUSANDS and b"." in text:
-        types = None  # polars would read 7.934 as less than 8
-    frame = _parse(text, names, delimiter, name, commas, rows_before, types)
-    return with_decimal_points(frame, commas, as_written) if commas else frame
-
-
-def find_commas(sample: bytes, decimal: str | None, delimiter: str, likely: str | None = None) -> str:
-    r"""Return the pattern of cells that are numbers with a decimal comma, or nothing where no comma stands for a point.
-
-    A comma may stand before decimals where semicolons separate the cells. Points stand between thousands, so that
-    `7.934` is a whole number, where that is said, or the sample has a cell with a decimal comma and none with a point;
-    where it has neither, what is `likely` decides, the mark of the data that a network was trained on. Where commas
-    separate the cells, only what is said counts.
-
-    >>> find_commas(b"a;b\n7.934;0.5\n", None, ";") == DECIMAL_COMMA, find_commas(b"a\n1,5\n", None, ",")
-    (True, '')
-    >>> find_commas(b"a;b\n7.934;5\n", None, ";", likely=",") == POINTS_OF_THOUSANDS
-    True
-    """
-    if decimal is not None:
-        return POINTS_OF_THOUSANDS if decimal == "," else ""
-    if delimiter == "," or (delimiter != ";" and likely != ","):
-        return ""
-    has_points = _has_cell(_POINT_CELL, sample, delimiter)
-    if not has_points and (likely == "," or _has_cell(_COMMA_CELL, sample, delimiter)):
-        return POINTS_OF_THOUSANDS
-    return DECIMAL_COMMA if delimiter == ";" else ""
-
-
-def _has_cell(pattern: bytes, sample: bytes, delimiter: str) -> bool:
-    """Whether some whole cell, with or without a sign and quotes, is of a pattern."""
-    mark = re.escape(delimiter.encode())
-    return re.search(rb'(?:^|["\n]|%b)\s*[+-]?%b\s*(?=$|["\r\n]|%b)' % (mark, pattern, mark), sample) is not None
-
-
-def with_decimal_points(frame: pl.DataFrame, commas: str, but: Collection[str] = ()) -> pl.DataFrame:
-    """Return columns of text with a point in each cell that is a number with a decimal comma; other cells stay.
-
-    So do all cells of the columns `but`.
-
-    >>> frame = pl.DataFrame({"x": ["1,5", "-1.234,0", "3", "a, b", "7.934"]})
-    >>> with_decimal_points(frame, POINTS_OF_THOUSANDS)["x"].to_list()
-    ['1.5', '-1234.0', '3', 'a, b', '7934']
-    """
-    cells = pl.selectors.string()
-    some = frame.select(cells).select(pl.all().str.contains("[,.]").any())
-    names = [name for name in some.columns if some[name][0] and name not in but]
-    turned = [
-        pl.when(pl.col(name).str.contains(commas))
-        .then(pl.col(name).str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True))
-        .otherwise(pl.col(name))
-        .alias(name)
-        for name in names
-    ]
-    return frame.with_columns(turned) if turned else frame
-
-
-def hint_at_decimals(texts: pl.Series) -> str:
-    """Say how cells that look like numbers with a decimal comma are read as such, or nothing.
-
-    >>> hint_at_decimals(pl.Series(["1,5", "2,25"]))
-    "; like '1,5', numbers with a decimal comma? --decimal , reads them so"
-    """
-    if not len(texts) or float(texts.str.contains(DECIMAL_COMMA).mean() or 0) < 0.95:  # type: ignore[arg-type]
-        return ""
-    return f"; like {texts[0]!r}, numbers with a decimal comma? --decimal , reads them so"
+    frame = _parse(text, names, delimiter, name, commas is not None, rows_before, types)
+    return frame if commas is None else with_decimal_points(frame, commas)
 
 
 def _parse(
@@ -308,7 +234,7 @@ def _parse(
     names: Sequence[str],
     delimiter: str,
     name: str,
-    commas: str,
+    has_commas: bool,
     rows_before: int,
     types: Mapping[str, pl.DataType] | None,
 ) -> pl.DataFrame:
@@ -326,11 +252,11 @@ def _parse(
             infer_schema=False,
             null_values=[""],
             glob=False,
-            decimal_comma=bool(commas) and delimiter != ",",
+            decimal_comma=has_commas and delimiter != ",",
         )
     except pl.exceptions.PolarsError:
         if types:
-            return _parse(text, names, delimiter, name, commas, rows_before, None)
+            return _parse(text, names, delimiter, name, has_commas, rows_before, None)
         frame = None
     if frame is None:
         return _parse_slowly(text, names, delimiter, name, rows_before)

@@ -22,7 +22,7 @@ from luthier.data.cells import (
     to_seconds,
     to_texts,
 )
-from luthier.data.csvtext import hint_at_decimals
+from luthier.data.commas import hint_at_decimals
 from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
 from luthier.data.split import Rows
 from luthier.data.text import has_tokenizers, learn_tokenizer

@@ -36,7 +36,7 @@ class RowEncoder:
     def __call__(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[int]] | None:
         """Return the numbers `(D,)` and codes `(K,)`; None where the row has other than plain values, or lacks some."""
         for value in row.values():
-            if type(value) not in _PLAIN or (self.has_commas and type(value) is str and "," in value):
+            if type(value) not in _PLAIN or (self.has_commas and type(value) is str and ("," in value or "." in value)):
                 return None
         numbers: list[float] = []
         codes: list[int] = []

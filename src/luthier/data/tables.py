@@ -6,7 +6,7 @@ import io
 import zlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ import polars as pl
 
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Decimal
+from luthier.data.commas import Commas, find_commas, has_decimal_comma, with_decimal_points
 from luthier.data.csvtext import (
-    POINTS_OF_THOUSANDS,
-    find_commas,
     find_delimiter,
     find_encoding,
     name_columns,
@@ -128,12 +127,14 @@ def read_table(
     typed = None if texts is None else _Types(texts, targets)
     while True:
         source = _TextFile(path, options)
-        pieces, notes = _text_pieces(source, typed)
-        found = list(pieces)
-        if typed is None or not typed.narrow(found):
+        found = list(_text_pieces(source, typed))
+        if source.is_late:  # read again, now that it is known
+            options = replace(options, decimal=",")
+            typed = None if texts is None else _Types(texts, targets)
+        elif typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    return Table(_with_rows(frame, path.name), path.name, notes, source.decimal)
+    return Table(_with_rows(frame, path.name), path.name, source.notes, source.decimal)
 
 
 def iter_tables(
@@ -152,14 +153,18 @@ def iter_tables(
         DataError: as `read_table`; an error in a later row is raised when its piece is reached.
     """
     typed = None if texts is None else _Types(texts)
+    source: _TextFile | None = None
+    notes: tuple[str, ...] = ()
     if _is_parquet(path):
         pieces, notes = _parquet_pieces(path, rows)
     else:
-        pieces, notes = _text_pieces(_TextFile(path, options), typed)
+        source = _TextFile(path, options)
+        pieces = _text_pieces(source, typed)
     seen = 0
     for piece in pieces:
         for frame in piece.iter_slices(rows):
             if frame.height:
+                notes = source.notes if source is not None and not seen else notes
                 seen += frame.height
                 yield Table(frame, path.name, notes)
                 notes = ()
@@ -231,8 +236,9 @@ def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> "TextLayout
         DataError: as `read_table`.
     """
     source = _TextFile(path, options)
+    next(_text_pieces(source))
     header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
-    return TextLayout(source.delimiter, source.encoding, source.commas, source.as_written, header.decode())
+    return TextLayout(source.delimiter, source.encoding, source.commas, header.decode())
 
 
 @dataclass(frozen=True)
@@ -242,15 +248,13 @@ class TextLayout:
     Attributes:
         delimiter: Between the cells.
         encoding: As Python names it.
-        commas: The pattern of cells with a decimal comma, or nothing.
-        as_written: Columns whose cells keep their commas.
+        commas: How commas and points are read, where a comma may stand before decimals.
         header: The first record.
     """
 
     delimiter: str
     encoding: str
-    commas: str
-    as_written: tuple[str, ...]
+    commas: Commas | None
     header: str
 
 
@@ -270,18 +274,34 @@ class _TextFile:
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
         self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
-        self.commas = find_commas(sample, options.decimal, self.delimiter, options.likely_decimal)
-        self.as_written = options.as_written
+        self.options = options
+        self.commas: Commas | None = None
+        self.is_late = False  # whether commas stand before decimals after first rows that left it open
 
     @property
     def decimal(self) -> Decimal | None:
         """A comma where it is known to stand before decimals."""
-        return "," if self.commas == POINTS_OF_THOUSANDS else None
+        return "," if self.commas is not None and self.commas.is_known else None
 
-    def columns(self, header: bytes) -> tuple[list[str], tuple[str, ...]]:
-        """Return the names of the columns, and all notes."""
+    def settle(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Find how commas are read from the first rows of the file, and return these rows so."""
+        asked = self.options
+        self.commas = find_commas(
+            frame, delimiter=self.delimiter, decimal=asked.decimal, likely=asked.likely_decimal,
+            as_written=asked.as_written,
+        )  # fmt: skip
+        if self.commas is None:
+            return frame
+        if self.commas.open:
+            shown = ", ".join(f"{cell} in {name!r}" for name, cell in self.commas.open[:3])
+            self.notes += (f"{shown}: read with a decimal point; --decimal , reads a point between thousands",)
+        return with_decimal_points(frame, self.commas)
+
+    def columns(self, header: bytes) -> list[str]:
+        """Return the names of the columns, and keep the notes on them."""
         names, notes = name_columns(header.decode(), self.delimiter)
-        return names, self.notes + notes
+        self.notes += notes
+        return names
 
     def blocks(self) -> Iterator[bytes | bytearray]:
         """Yield the text as UTF-8 without a mark at the start, lines ending in a line feed; each until the next."""
@@ -343,6 +363,12 @@ class _Types:
         self.texts, self.targets = texts, targets
         self.types: dict[str, pl.DataType] | None = None
 
+    def settle(self, frame: pl.DataFrame, commas: Commas | None) -> None:
+        """Find the types from the first rows, if they are not known yet."""
+        if self.types is None:
+            thousands = () if commas is None else commas.thousands  # polars would read 7.934 as less than 8
+            self.types = number_types(frame, {*self.texts, *thousands}, set(self.targets) - set(thousands))
+
     def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
         """Take back what the frames do not agree on; return whether that changes anything."""
         types = self.types or {}
@@ -366,31 +392,31 @@ class _Types:
         return frame.with_columns(pl.col(name).cast(kind) for name, kind in late.items()) if late else frame
 
 
-def _text_pieces(source: _TextFile, typed: _Types | None = None) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+def _text_pieces(source: _TextFile, typed: _Types | None = None) -> Iterator[pl.DataFrame]:
+    """Yield the rows block by block; from the first one on, the source knows its notes and how commas are read."""
     path = source.path
     records = whole_records(source.blocks())
     header, rest = split_header(next(records, b""), path.name)
-    names, notes = source.columns(header)
-
-    def parsed() -> Iterator[pl.DataFrame]:
-        done = 0
-        for block in chain([rest], records):
-            types = None if typed is None else typed.types
-            frame = parse_rows(
-                block, names, source.delimiter, path.name, commas=source.commas, rows_before=done, types=types,
-                as_written=source.as_written,
-            )  # fmt: skip
-            if typed is not None and typed.types is None and frame.height:
-                typed.types = number_types(frame, typed.texts, typed.targets)
-                if typed.types:
-                    frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in typed.types.items())
-            done += frame.height
-            if frame.height:
-                yield frame
+    names = source.columns(header)
+    done = 0
+    for block in chain([rest], records):
+        types = None if typed is None or not done else typed.types
+        commas = source.commas if done else None
+        frame = parse_rows(block, names, source.delimiter, path.name, commas=commas, rows_before=done, types=types)
+        if not frame.height:
+            continue
         if not done:
-            yield parse_rows(b"", names, source.delimiter, path.name)
-
-    return parsed(), notes
+            frame = source.settle(frame)
+            if typed is not None:
+                typed.settle(frame, source.commas)
+                frame = typed.cast(frame)
+        elif commas is not None and not commas.is_known and source.options.decimal is None and b"," in block:
+            cells = parse_rows(block, names, source.delimiter, path.name)
+            source.is_late = source.is_late or has_decimal_comma(cells, commas.as_written)
+        done += frame.height
+        yield frame
+    if not done:
+        yield parse_rows(b"", names, source.delimiter, path.name)
 
 
 def _parquet_pieces(path: Path, rows: int) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:

@@ -24,7 +24,7 @@ from luthier.data.cells import (
     to_numbers,
     to_texts,
 )
-from luthier.data.csvtext import hint_at_decimals
+from luthier.data.commas import hint_at_decimals
 from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
 from luthier.errors import DataError

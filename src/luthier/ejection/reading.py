@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from luthier.data.csvtext import POINTS_OF_THOUSANDS
+from luthier.data.commas import DECIMAL_COMMA, WITH_THOUSANDS
 from luthier.data.tables import TextLayout
 from luthier.ejection.tables import TableData, used
 from luthier.ejection.text import indented, literal
@@ -37,13 +37,21 @@ def csv_reading(data: TableData, layout: TextLayout, *, is_regular: bool) -> str
             "records = [record for record in records if len(record) == len(names)]",
             'frame = pl.DataFrame(records[1:], schema=dict.fromkeys(names, pl.String()), orient="row")',
         ]
-    if layout.commas and (has_commas or layout.commas == POINTS_OF_THOUSANDS):
+    commas = layout.commas
+    if commas is not None and (has_commas or commas.thousands):
+        set_aside = [*commas.as_written, *commas.thousands]
+        others = f"pl.exclude({literal(set_aside)})" if set_aside else "pl.all()"
         body += [
             "# a number with a comma before the decimals, perhaps with points between thousands",
-            f"comma = {literal(layout.commas)}",
-            f"cells = pl.exclude({literal(list(layout.as_written))})" if layout.as_written else "cells = pl.all()",
-            'points = cells.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
-            "frame = frame.with_columns(pl.when(cells.str.contains(comma)).then(points).otherwise(cells))",
+            f"kinds = [({others}, {literal(DECIMAL_COMMA)})]",
+            *(
+                [f"kinds.append((pl.col({literal(list(commas.thousands))}), {literal(WITH_THOUSANDS)}))"]
+                if commas.thousands
+                else []
+            ),
+            "for cells, comma in kinds:",
+            '    points = cells.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
+            "    frame = frame.with_columns(pl.when(cells.str.contains(comma)).then(points).otherwise(cells))",
         ]
     body.append("return frame")
     return f'''

@@ -9,6 +9,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from safetensors.torch import save_file
 
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
-from luthier.data.csvtext import name_columns, with_decimal_points
+from luthier.data.commas import with_decimal_points
+from luthier.data.csvtext import name_columns
 from luthier.data.encode import text_columns
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
-from luthier.data.tables import TextLayout, read_table, text_layout
+from luthier.data.tables import ReadOptions, TextLayout, read_table, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
 from luthier.ejection.reading import csv_reading, npz_reading, parquet_reading
@@ -296,7 +298,7 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     elif train.content[:4] == b"PAR1":
         reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
     else:
-        layout = text_layout(sources["train"], options)
+        layout = _layout([*sources.values()], options)
         facts["names"] = name_columns(layout.header, layout.delimiter)[0]
         regular = all(_is_regular(file, layout) for file in files.values())
         reading = csv_reading(data, layout, is_regular=regular)
@@ -317,6 +319,16 @@ def _step_rows(part: str, frame: pl.DataFrame, numbers: Rows, plan: Plan) -> dic
     }
 
 
+def _layout(paths: Sequence[Path], options: ReadOptions) -> TextLayout:
+    """Return how the first file is written; points stand between thousands where they do in any of the files."""
+    layouts = [text_layout(path, options) for path in paths]
+    commas = [layout.commas for layout in layouts if layout.commas is not None]
+    if not commas:
+        return layouts[0]
+    thousands = tuple(dict.fromkeys(name for found in commas for name in found.thousands))
+    return replace(layouts[0], commas=replace(commas[0], thousands=thousands))
+
+
 def _is_regular(file: TableFile, layout: TextLayout) -> bool:
     """Whether polars alone reads a text table as the run did."""
     encoding = layout.encoding
@@ -324,7 +336,7 @@ def _is_regular(file: TableFile, layout: TextLayout) -> bool:
         text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
         found = pl.read_csv(io.StringIO(text), separator=layout.delimiter, infer_schema=False, null_values=[""])
         found.columns = file.frame.columns
-        found = with_decimal_points(found, layout.commas, layout.as_written) if layout.commas else found
+        found = found if layout.commas is None else with_decimal_points(found, layout.commas)
     except (pl.exceptions.PolarsError, UnicodeError, ValueError):
         return False
     return found.equals(file.frame)

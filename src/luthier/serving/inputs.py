@@ -15,7 +15,7 @@ from torch import Tensor
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
-from luthier.data.csvtext import DECIMAL_COMMA, hint_at_decimals, with_decimal_points
+from luthier.data.commas import find_commas, hint_at_decimals, with_decimal_points
 from luthier.data.encode import encode_inputs, unread_cells
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
@@ -104,7 +104,8 @@ def pieces(
     for table in tables:
         frame, names = table.frame, None
         if path is None and schema.decimal == ",":
-            frame = with_decimal_points(frame, DECIMAL_COMMA, as_written)
+            commas = find_commas(frame, delimiter=";", likely=schema.decimal, as_written=as_written)
+            frame = frame if commas is None else with_decimal_points(frame, commas)
         for name, count in unread_cells(frame, schema).items():
             unread[name] += count
             hints.setdefault(name, hint_at_decimals(frame[name].drop_nulls()))

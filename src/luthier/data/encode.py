@@ -166,7 +166,9 @@ def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Se
     absent = [name for name in names if name not in frame.columns]
     if absent:
         spare = [name for name in frame.columns if name not in names]
-        near = [f"{name!r}: {did_you_mean(name, spare)}" for name in absent[:5] if spare]
+        meant = {name: did_you_mean(name, spare) for name in absent[:5]}
+        near = [f"{name!r}: {words}" for name, words in meant.items() if words.startswith("did")]
+        near += [f"others there: {', '.join(spare[:12])}"] if spare and not near else []
         raise DataError(
             f"{where} lacks {len(absent)} column{'s' * (len(absent) > 1)} that the network was trained on: "
             f"{', '.join(map(repr, absent))}",

@@ -67,7 +67,8 @@ def eject(run: str | Path, folder: str | Path) -> list[str]:
         RunError: no such run, one that is not finished or cannot be ejected, with the reason; or `folder` is taken.
     """
     found = Path(run)
-    if (found / "record.jsonl").is_file() and not (found / "run.toml").is_file():
+    is_of_fit = (found / "record.jsonl").is_file() and not (found / "split.safetensors").is_file()
+    if is_of_fit and not (found / "run.toml").is_file():
         raise _cannot(found, "it was made by fit: its module, data and callbacks are code and in no file")
     found, plan = open_run(found)
     target = Path(folder)

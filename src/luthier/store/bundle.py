@@ -136,18 +136,14 @@ def load_bundle(path: Path) -> Bundle:
     if path.is_dir() and (path / "model.safetensors").exists():
         path = path / "model.safetensors"
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
         if (path / "run.toml").is_file() or (path / "checkpoints").is_dir():
             raise BundleError(
                 f"the run {path} is not finished, and has no model yet",
                 hint=f"finish it: luthier resume {path}",
                 code="bundle-not-found",
             )
-        raise BundleError(
-            f"the model {path} {what}",
-            hint="give the file model.safetensors in the run's folder",
-            code="bundle-not-found",
-        )
+        what = f"the folder {path} holds no model.safetensors" if path.is_dir() else f"the model {path} does not exist"
+        raise BundleError(what, hint="give a run's folder, or the model's file", code="bundle-not-found")
     try:
         tensors, document = unpack(path, _KEY)
     except (ValueError, OSError) as error:

@@ -130,7 +130,8 @@ def load_checkpoint(folder: Path) -> Any | None:
         try:
             tree = read_checkpoint(path)
         except (ValueError, OSError) as error:
-            _log.warning("checkpoint %s is damaged: %s; the one before is used", path, error)
+            before = "; the one before is used" if path != paths[-1] else ""
+            _log.warning("checkpoint %s is damaged: %s%s", path, error, before)
             damaged.append(path)
             continue
         for newer in damaged:  # out of the way, so that it does not count among the newest

@@ -152,6 +152,19 @@ def test_what_points_mean_is_settled_for_each_column(tmp_path: Path, monkeypatch
                 assert found["n"][1 if late == 0 else 0] == 1000.0
                 assert found["version"].max() == 1.9
                 assert found["x"][late] == 12.5
+    rows = [f"{i};{i % 9},5" for i in range(300)]  # points between thousands, and a decimal point, that come late
+    path.write_text("\n".join(["n;x", *rows, "7.934;1,5", "8.000;0,5"]) + "\n")
+    for size, texts in ((1 << 22, None), (1 << 22, ()), (400, None), (400, ())):
+        monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+        assert read_table(path, texts=texts).frame["n"].cast(pl.Float64).tail(2).to_list() == [7934.0, 8000.0]
+        assert pl.concat([t.frame for t in iter_tables(path)])["n"].tail(2).to_list() == ["7934", "8000"]
+    path.write_text("\n".join(["n;x", "7.934;1,5", *rows, "1.5;1,5"]) + "\n")
+    for size, texts in ((1 << 22, None), (1 << 22, ()), (400, None), (400, ())):
+        monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+        table = read_table(path, texts=texts)
+        assert table.points == ("n",)
+        numbers_of_n = table.frame["n"].cast(pl.Float64).to_list()
+        assert (numbers_of_n[0], numbers_of_n[-1]) == (7.934, 1.5)
     path.write_text("n;version;y\n" + "".join(f"{i % 9 + 1}.{i:03};1.{i % 12};{i % 7}\n" for i in range(300)))
     table = read_table(path)
     assert table.decimal is None

@@ -129,6 +129,7 @@ class Schema:
         label_delimiter: Where several labels stand in one cell, what separates them.
         label_column: The column of those cells; the targets are then called by their labels.
         decimal: A comma where the training file has commas before decimals.
+        points: Columns that have decimal points there all the same.
         num_rows: Training rows.
     """
 
@@ -141,6 +142,7 @@ class Schema:
     label_delimiter: str | None = None
     label_column: str | None = None
     decimal: Decimal | None = None
+    points: tuple[str, ...] = ()
     num_rows: int = 0
 
     def __post_init__(self) -> None:

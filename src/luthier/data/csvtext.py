@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import charset_normalizer
 import polars as pl
 
-from luthier.data.commas import Commas, with_decimal_points
 from luthier.data.threads import each
 from luthier.errors import DataError
 
@@ -207,7 +206,7 @@ def parse_rows(
     delimiter: str,
     name: str,
     *,
-    commas: Commas | None = None,
+    decimal_comma: bool = False,
     rows_before: int = 0,
     types: Mapping[str, pl.DataType] | None = None,
 ) -> pl.DataFrame:
@@ -218,26 +217,13 @@ def parse_rows(
         names: One a column.
         delimiter: One character.
         name: The file's, for messages.
-        commas: How commas and points are read, as `find_commas` says: numbers come with a decimal point.
+        decimal_comma: Whether a comma may stand before decimals, in columns of numbers.
         rows_before: Rows of the file before these, for messages.
         types: Columns of numbers. Where a cell is no number of its column's type, all columns come back as text.
 
     Raises:
         DataError: a row with more or fewer cells than there are names, or a quote that is never closed.
     """
-    frame = _parse(text, names, delimiter, name, commas is not None, rows_before, types)
-    return frame if commas is None else with_decimal_points(frame, commas)
-
-
-def _parse(
-    text: bytes,
-    names: Sequence[str],
-    delimiter: str,
-    name: str,
-    has_commas: bool,
-    rows_before: int,
-    types: Mapping[str, pl.DataType] | None,
-) -> pl.DataFrame:
     if len(names) > 1 and text[-2:-1] in (b"\n", b"\r"):
         text = text.rstrip(b"\r\n")
     schema: dict[str, pl.DataType] = dict.fromkeys(names, pl.String()) | dict(types or {})
@@ -252,11 +238,11 @@ def _parse(
             infer_schema=False,
             null_values=[""],
             glob=False,
-            decimal_comma=has_commas and delimiter != ",",
+            decimal_comma=decimal_comma and delimiter != ",",
         )
     except pl.exceptions.PolarsError:
         if types:
-            return _parse(text, names, delimiter, name, has_commas, rows_before, None)
+            return parse_rows(text, names, delimiter, name, rows_before=rows_before)
         frame = None
     if frame is None:
         return _parse_slowly(text, names, delimiter, name, rows_before)

@@ -15,7 +15,14 @@ import polars as pl
 
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Decimal
-from luthier.data.commas import Commas, find_commas, has_decimal_comma, with_decimal_points
+from luthier.data.commas import (
+    DECIMAL_COMMA,
+    Commas,
+    columns_with,
+    find_commas,
+    late_points,
+    with_decimal_points,
+)
 from luthier.data.csvtext import (
     find_delimiter,
     find_encoding,
@@ -54,6 +61,7 @@ class ReadOptions:
             semicolons, else a point. Where some number has a comma, or it is said here, points stand between thousands.
         as_written: Columns whose cells keep their commas all the same: those of several labels.
         likely_decimal: That of the data that a network was trained on, which decides where a file leaves it open.
+        points: Columns that have decimal points also where other columns have commas.
     """
 
     delimiter: str | None = None
@@ -61,6 +69,7 @@ class ReadOptions:
     decimal: Decimal | None = None
     as_written: tuple[str, ...] = ()
     likely_decimal: Decimal | None = None
+    points: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
@@ -90,13 +99,23 @@ class Table:
         frame: Columns of text, as a CSV has them, or of plain types (numbers, booleans, dates).
         name: What to call the table in messages: the file's name.
         notes: What was read otherwise than it stands, in words for the user.
-        decimal: A comma where the file is known to have commas before decimals.
+        commas: How commas and points were read, where a comma may stand before decimals.
     """
 
     frame: pl.DataFrame
     name: str
     notes: tuple[str, ...] = ()
-    decimal: Decimal | None = None
+    commas: Commas | None = None
+
+    @property
+    def decimal(self) -> Decimal | None:
+        """A comma where the file is known to have commas before decimals."""
+        return "," if self.commas is not None and self.commas.is_known else None
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        """Columns that have decimal points there all the same."""
+        return self.commas.points if self.commas is not None and self.commas.is_known else ()
 
 
 def read_table(
@@ -131,10 +150,13 @@ def read_table(
         if source.is_late:  # read again, now that it is known
             options = replace(options, decimal=",")
             typed = None if texts is None else _Types(texts, targets)
+        elif source.late_points:
+            options = replace(options, points=(*options.points, *sorted(source.late_points)))
+            typed = None if texts is None else _Types(texts, targets)
         elif typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    return Table(_with_rows(frame, path.name), path.name, source.notes, source.decimal)
+    return Table(_with_rows(frame, path.name), path.name, source.notes, source.commas)
 
 
 def iter_tables(
@@ -236,9 +258,8 @@ def text_layout(path: Path, options: ReadOptions = ReadOptions()) -> "TextLayout
         DataError: as `read_table`.
     """
     source = _TextFile(path, options)
-    next(_text_pieces(source))
     header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
-    return TextLayout(source.delimiter, source.encoding, source.commas, header.decode())
+    return TextLayout(source.delimiter, source.encoding, header.decode())
 
 
 @dataclass(frozen=True)
@@ -248,13 +269,11 @@ class TextLayout:
     Attributes:
         delimiter: Between the cells.
         encoding: As Python names it.
-        commas: How commas and points are read, where a comma may stand before decimals.
         header: The first record.
     """
 
     delimiter: str
     encoding: str
-    commas: Commas | None
     header: str
 
 
@@ -277,25 +296,27 @@ class _TextFile:
         self.options = options
         self.commas: Commas | None = None
         self.is_late = False  # whether commas stand before decimals after first rows that left it open
+        self.late_points: set[str] = set()  # columns that have decimal points after first rows that left it open
 
-    @property
-    def decimal(self) -> Decimal | None:
-        """A comma where it is known to stand before decimals."""
-        return "," if self.commas is not None and self.commas.is_known else None
-
-    def settle(self, frame: pl.DataFrame) -> pl.DataFrame:
-        """Find how commas are read from the first rows of the file, and return these rows so."""
+    def settle(self, frame: pl.DataFrame) -> None:
+        """Find how commas are read from the first rows of the file, as text."""
         asked = self.options
         self.commas = find_commas(
             frame, delimiter=self.delimiter, decimal=asked.decimal, likely=asked.likely_decimal,
-            as_written=asked.as_written,
+            points=asked.points, as_written=asked.as_written,
         )  # fmt: skip
-        if self.commas is None:
-            return frame
-        if self.commas.open:
+        if self.commas is not None and self.commas.open:
             shown = ", ".join(f"{cell} in {name!r}" for name, cell in self.commas.open[:3])
             self.notes += (f"{shown}: read with a decimal point; --decimal , reads a point between thousands",)
-        return with_decimal_points(frame, self.commas)
+
+    def look_again(self, frame: pl.DataFrame, block: bytes) -> None:
+        """Keep what later rows show otherwise than the first ones: columns of text as they stand in the file."""
+        assert self.commas is not None
+        if self.commas.is_known:
+            self.late_points.update(late_points(frame, self.commas))
+        elif self.options.decimal is None and b"," in block:  # what was read as numbers shows its commas no more
+            cells = parse_rows(block, frame.columns, self.delimiter, self.path.name)
+            self.is_late = self.is_late or bool(columns_with(DECIMAL_COMMA, cells, self.commas.as_written))
 
     def columns(self, header: bytes) -> list[str]:
         """Return the names of the columns, and keep the notes on them."""
@@ -363,11 +384,10 @@ class _Types:
         self.texts, self.targets = texts, targets
         self.types: dict[str, pl.DataType] | None = None
 
-    def settle(self, frame: pl.DataFrame, commas: Commas | None) -> None:
+    def settle(self, frame: pl.DataFrame) -> None:
         """Find the types from the first rows, if they are not known yet."""
         if self.types is None:
-            thousands = () if commas is None else commas.thousands  # polars would read 7.934 as less than 8
-            self.types = number_types(frame, {*self.texts, *thousands}, set(self.targets) - set(thousands))
+            self.types = number_types(frame, self.texts, self.targets)
 
     def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
         """Take back what the frames do not agree on; return whether that changes anything."""
@@ -400,19 +420,23 @@ def _text_pieces(source: _TextFile, typed: _Types | None = None) -> Iterator[pl.
     names = source.columns(header)
     done = 0
     for block in chain([rest], records):
+        commas = source.commas
         types = None if typed is None or not done else typed.types
-        commas = source.commas if done else None
-        frame = parse_rows(block, names, source.delimiter, path.name, commas=commas, rows_before=done, types=types)
+        if types and commas is not None and commas.is_known and b"." in block:  # polars would read 7.934 as below 8
+            types = {name: kind for name, kind in types.items() if name in commas.points}
+        frame = parse_rows(
+            block, names, source.delimiter, path.name, decimal_comma=commas is not None, rows_before=done, types=types
+        )
         if not frame.height:
             continue
         if not done:
-            frame = source.settle(frame)
-            if typed is not None:
-                typed.settle(frame, source.commas)
-                frame = typed.cast(frame)
-        elif commas is not None and not commas.is_known and source.options.decimal is None and b"," in block:
-            cells = parse_rows(block, names, source.delimiter, path.name)
-            source.is_late = source.is_late or has_decimal_comma(cells, commas.as_written)
+            source.settle(frame)
+        elif commas is not None:
+            source.look_again(frame, block)
+        frame = frame if source.commas is None else with_decimal_points(frame, source.commas)
+        if typed is not None and not done:
+            typed.settle(frame)
+            frame = typed.cast(frame)
         done += frame.height
         yield frame
     if not done:

@@ -1,13 +1,15 @@
 """The function of `data.py` that reads a table: a CSV or Parquet file, or arrays of numbers."""
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from luthier.data.commas import DECIMAL_COMMA, WITH_THOUSANDS
+from luthier.data.commas import Commas, pattern_of
 from luthier.data.tables import TextLayout
-from luthier.ejection.tables import TableData, used
+from luthier.ejection.tables import TableData, TableFile, used
 from luthier.ejection.text import indented, literal
 
 
@@ -37,28 +39,35 @@ def csv_reading(data: TableData, layout: TextLayout, *, is_regular: bool) -> str
             "records = [record for record in records if len(record) == len(names)]",
             'frame = pl.DataFrame(records[1:], schema=dict.fromkeys(names, pl.String()), orient="row")',
         ]
-    commas = layout.commas
-    if commas is not None and (has_commas or commas.thousands):
-        set_aside = [*commas.as_written, *commas.thousands]
-        others = f"pl.exclude({literal(set_aside)})" if set_aside else "pl.all()"
-        body += [
-            "# a number with a comma before the decimals, perhaps with points between thousands",
-            f"kinds = [({others}, {literal(DECIMAL_COMMA)})]",
-            *(
-                [f"kinds.append((pl.col({literal(list(commas.thousands))}), {literal(WITH_THOUSANDS)}))"]
-                if commas.thousands
-                else []
-            ),
-            "for cells, comma in kinds:",
-            '    points = cells.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
-            "    frame = frame.with_columns(pl.when(cells.str.contains(comma)).then(points).otherwise(cells))",
-        ]
+    commas = file_commas(data.files.values())
+    if commas is not None and (has_commas or commas.is_known):
+        kinds: dict[str, list[str]] = {}
+        for name in dict.fromkeys(used(data)):
+            if name not in commas.as_written:
+                kinds.setdefault(pattern_of(commas, name), []).append(name)
+        body.append("# a number with a comma before the decimals, perhaps with points between thousands")
+        for pattern, names in kinds.items():
+            body += [
+                f"cells = pl.col({literal(names)})",
+                'points = cells.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)',
+                f"comma = {literal(pattern)}",
+                "frame = frame.with_columns(pl.when(cells.str.contains(comma)).then(points).otherwise(cells))",
+            ]
     body.append("return frame")
     return f'''
 def table(content):
     """Return the cells as text."""
 {indented(chr(10).join(body), 4)}
 '''
+
+
+def file_commas(files: Iterable[TableFile]) -> Commas | None:
+    """Return how commas and points are read in all of the files."""
+    found = [file.commas for file in files if file.commas is not None]
+    if not found:
+        return None
+    points = dict.fromkeys(name for commas in found for name in commas.points)
+    return replace(found[0], is_known=any(commas.is_known for commas in found), points=tuple(points))
 
 
 def parquet_reading(data: TableData, raw: pl.DataFrame) -> str:

@@ -9,6 +9,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
+from luthier.data.commas import Commas
 from luthier.data.encode import MAX_ABS, boolean_values, text_columns
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
@@ -25,12 +26,14 @@ class TableFile:
         sha256: Of its bytes.
         frame: What the run read.
         content: Its bytes.
+        commas: How commas and points were read, where a comma may stand before decimals.
     """
 
     path: str
     sha256: str
     frame: pl.DataFrame
     content: bytes
+    commas: Commas | None = None
 
 
 @dataclass(frozen=True)

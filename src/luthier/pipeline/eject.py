@@ -9,7 +9,6 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,16 @@ from safetensors.torch import save_file
 
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
-from luthier.data.commas import with_decimal_points
+from luthier.data.commas import Commas, with_decimal_points
 from luthier.data.csvtext import name_columns
 from luthier.data.encode import text_columns
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
-from luthier.data.tables import ReadOptions, TextLayout, read_table, text_layout
+from luthier.data.tables import Table, TextLayout, read_table, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
-from luthier.ejection.reading import csv_reading, npz_reading, parquet_reading
+from luthier.ejection.reading import csv_reading, file_commas, npz_reading, parquet_reading
 from luthier.ejection.tables import TableData, TableFile, table_facts, write_tables
 from luthier.ejection.text import literal
 from luthier.errors import RunError
@@ -273,12 +272,14 @@ def _named(path: Path, folder: Path) -> str:
 def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str], dict[str, Any]]:
     sources, settings = _sources(plan), plan.settings
     is_npz = Path(settings.source).suffix.lower() == ".npz"
-    options = read_options(settings, plan.schema.decimal)
+    options = read_options(settings, plan.schema.decimal, plan.schema.points)
     files: dict[str, TableFile] = {}
     for part, path in sources.items():
         content = path.read_bytes()
-        frame = _npz_frame(path, plan) if is_npz else read_table(path, options).frame
-        files[part] = TableFile(_named(path, folder), hashlib.sha256(content).hexdigest(), frame, content)
+        table = Table(_npz_frame(path, plan), path.name) if is_npz else read_table(path, options)
+        files[part] = TableFile(
+            _named(path, folder), hashlib.sha256(content).hexdigest(), table.frame, content, table.commas
+        )
     numbers = {part: plan.prepared.parts[part].rows for part in sources}
     rows: dict[str, Any] = dict(numbers)
     if plan.schema.series is not None:
@@ -299,9 +300,10 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     elif train.content[:4] == b"PAR1":
         reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
     else:
-        layout = _layout([*sources.values()], options)
+        layout = text_layout(sources["train"], options)
         facts["names"] = name_columns(layout.header, layout.delimiter)[0]
-        regular = all(_is_regular(file, layout) for file in files.values())
+        commas = file_commas(files.values())
+        regular = all(_is_regular(file, layout, commas) for file in files.values())
         reading = csv_reading(data, layout, is_regular=regular)
     more = [*(["tokenizers"] if text_columns(plan.schema) else []), *(["pillow"] if data.image else [])]
     return write_tables(data, reading), facts, ["polars", *more], rows
@@ -320,24 +322,14 @@ def _step_rows(part: str, frame: pl.DataFrame, numbers: Rows, plan: Plan) -> dic
     }
 
 
-def _layout(paths: Sequence[Path], options: ReadOptions) -> TextLayout:
-    """Return how the first file is written; points stand between thousands where they do in any of the files."""
-    layouts = [text_layout(path, options) for path in paths]
-    commas = [layout.commas for layout in layouts if layout.commas is not None]
-    if not commas:
-        return layouts[0]
-    thousands = tuple(dict.fromkeys(name for found in commas for name in found.thousands))
-    return replace(layouts[0], commas=replace(commas[0], thousands=thousands))
-
-
-def _is_regular(file: TableFile, layout: TextLayout) -> bool:
+def _is_regular(file: TableFile, layout: TextLayout, commas: Commas | None) -> bool:
     """Whether polars alone reads a text table as the run did."""
     encoding = layout.encoding
     try:
         text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
         found = pl.read_csv(io.StringIO(text), separator=layout.delimiter, infer_schema=False, null_values=[""])
         found.columns = file.frame.columns
-        found = found if layout.commas is None else with_decimal_points(found, layout.commas)
+        found = found if commas is None else with_decimal_points(found, commas)
     except (pl.exceptions.PolarsError, UnicodeError, ValueError):
         return False
     return found.equals(file.frame)

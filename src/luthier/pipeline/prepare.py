@@ -37,7 +37,7 @@ def prepare(
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
-    table = read_source(path, settings, None if schema is None else schema.decimal)
+    table = read_source(path, settings, *(() if schema is None else (schema.decimal, schema.points)))
     return prepare_table(settings, table, schema, augment=augment, root=path.parent)
 
 

@@ -28,19 +28,24 @@ from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refus
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
-def read_source(path: Path, settings: DataSettings, likely_decimal: Decimal | None = None) -> Table:
+def read_source(
+    path: Path, settings: DataSettings, likely_decimal: Decimal | None = None, points: tuple[str, ...] = ()
+) -> Table:
     """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written."""
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
-    return read_table(path, read_options(settings, likely_decimal), texts=texts, targets=targets)
+    return read_table(path, read_options(settings, likely_decimal, points), texts=texts, targets=targets)
 
 
-def read_options(settings: DataSettings, likely_decimal: Decimal | None = None) -> ReadOptions:
+def read_options(
+    settings: DataSettings, likely_decimal: Decimal | None = None, points: tuple[str, ...] = ()
+) -> ReadOptions:
     """Return how a text table is to be read; where a file leaves its decimal mark open, the likely one counts."""
     return ReadOptions(
         delimiter=settings.delimiter, encoding=settings.encoding, decimal=settings.decimal,
         as_written=settings.target if settings.labels is not None else (), likely_decimal=likely_decimal,
+        points=points,
     )  # fmt: skip
 
 
@@ -106,7 +111,7 @@ def prepare_table(
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
-            other = read_source(Path(file), settings, table.decimal)
+            other = read_source(Path(file), settings, table.decimal, table.points)
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
             frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
             rows[part] = _with_target(frames[part], settings, notes)[1]
@@ -132,7 +137,8 @@ def prepare_table(
         )
         made = Schema(
             task=task, targets=targets, columns=columns, image=image, label_delimiter=settings.labels,
-            series=settings.series, order=settings.order, decimal=table.decimal, num_rows=len(train),
+            series=settings.series, order=settings.order, decimal=table.decimal, points=table.points,
+            num_rows=len(train),
         )  # fmt: skip
         schema = _label_column(made, names)
     parts = {}

@@ -66,7 +66,9 @@ def pieces(
     """
     path = Path(source) if isinstance(source, str | Path) else None
     as_written = (schema.label_column,) if schema.label_column else ()
-    options = replace(options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal)
+    options = replace(
+        options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal, points=schema.points
+    )
     if schema.image is not None and not schema.columns:
         yield from _images(source, path, schema, schema.image, with_targets)
         return
@@ -104,7 +106,7 @@ def pieces(
     for table in tables:
         frame, names = table.frame, None
         if path is None and schema.decimal == ",":
-            commas = find_commas(frame, delimiter=";", likely=schema.decimal, as_written=as_written)
+            commas = find_commas(frame, delimiter=";", likely=",", points=schema.points, as_written=as_written)
             frame = frame if commas is None else with_decimal_points(frame, commas)
         for name, count in unread_cells(frame, schema).items():
             unread[name] += count

@@ -133,6 +133,67 @@ def test_what_is_no_network_is_named(text: str | None, name: str, code: str, wor
     assert not (tmp_path / "run").exists()
 
 
+FAILING = """
+
+class More(Net):
+    def forward(self, numbers, categories):
+        return torch.cat([super().forward(numbers, categories)] * 5, dim=1)
+
+class Pair(Net):
+    def forward(self, numbers, categories):
+        return super().forward(numbers, categories), None
+
+class Wide(Net):
+    def forward(self, numbers, categories):
+        return self.head(self.body(numbers))
+
+class Late(Net):
+    calls = 0
+
+    def forward(self, numbers, categories):
+        self.calls += 1
+        if self.calls == 9:
+            raise KeyError("late")
+        return super().forward(numbers, categories)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "line"),
+    [
+        ("More", "of shape (2, 5) for 2 samples, and binary takes a tensor of numbers of shape (2, 1)", None),
+        ("Pair", "gives a tuple of length 2", None),
+        ("Wide", "in body.0, a Linear(in_features=4, out_features=8, bias=True): input is float32 of", "body(numbers)"),
+        ("Late", "in Late: numbers is float32 of shape", "raise KeyError"),
+    ],
+)
+def test_what_an_own_class_does_wrong_is_said_with_its_line(
+    name: str, words: str, line: str | None, tmp_path: Path
+) -> None:
+    source = table(tmp_path)
+    (tmp_path / "nets.py").write_text(TABLES + FAILING)
+    with pytest.raises(NetworkError) as caught:
+        luthier.train(
+            source, target="y", network=f"{tmp_path / 'nets.py'}:{name}", run=tmp_path / "run", seed=0, **FAST
+        )
+    assert caught.value.code == "network-fails"
+    assert words in caught.value.message
+    if line is not None:
+        number = next(i for i, text in enumerate((TABLES + FAILING).splitlines(), 1) if line in text)
+        assert f"nets.py, line {number}\n" in caught.value.message
+    assert (tmp_path / "run").exists() == (name == "Late")  # the others are seen before there is a run
+
+
+def test_what_a_callback_raises_is_not_the_networks(tmp_path: Path) -> None:
+    class Fails(luthier.Callback):
+        def on_step_end(self, run: Any) -> None:
+            raise KeyError("mine")
+
+    network = f"{table(tmp_path).parent / 'nets.py'}:Net"
+    with pytest.raises(KeyError, match="mine"):
+        luthier.train(tmp_path / "d.csv", target="y", network=network, run=tmp_path / "r", callbacks=[Fails()], **FAST)
+
+
 def test_an_argument_that_an_own_class_has_not_is_named(tmp_path: Path) -> None:
     source, network = table(tmp_path), f"{tmp_path / 'nets.py'}:Net"
     with pytest.raises(NetworkError, match="'widths'"):

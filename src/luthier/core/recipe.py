@@ -168,7 +168,7 @@ class Recipe:
         Raises:
             SettingError: an unknown field, or a value that its field does not take.
         """
-        known = {item.name for item in fields(self)}
+        known = [item.name for item in fields(self)]
         for name in given:
             if name not in known:
                 raise SettingError(

@@ -199,6 +199,10 @@ def _read(samples: _Addressed, numbers: list[int]) -> Any:
     return default_collate(items)
 
 
+# where an error is that comes from reading: of one sample, or of several that do not go together
+read_sample, put_together = _Addressed.__getitem__.__code__, _read.__code__
+
+
 def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None, split: bool = True) -> Source:
     """Return what a caller holds as a source.
 
@@ -232,6 +236,12 @@ def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None,
         )
     if _is_arrays(data):
         return _from_arrays(data, target_key)
+    if isinstance(data, tuple) and any(isinstance(part, list) for part in data):
+        raise DataError(
+            f"the data is a tuple of {', '.join(describe(part) for part in data)}",
+            hint="make tensors of the lists: (torch.tensor(inputs), torch.tensor(targets))",
+            code="data-not-understood",
+        )
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | np.ndarray):
         if hasattr(data, "columns") and hasattr(data, "dtypes"):
             raise DataError(
@@ -269,9 +279,19 @@ def to_tensor(value: Any, where: str) -> Tensor:
     Tensors and uint8, bool and float32 are taken as they are; half floats become float32.
 
     Raises:
-        DataError: text, objects or another type that is no number.
+        DataError: text, objects or another type that is no number; a tensor that is sparse or part of a graph.
     """
     if isinstance(value, Tensor):
+        if value.requires_grad:  # each batch's backward pass would go on into it, the second one in vain
+            raise DataError(
+                f"{where} requires a gradient", hint="give its numbers alone: .detach()", code="data-not-understood"
+            )
+        if value.layout != torch.strided:
+            raise DataError(
+                f"{where} is {str(value.layout).removeprefix('torch.')}, and samples are taken from it by number",
+                hint="give .to_dense(), or a DataLoader that makes each batch dense",
+                code="data-not-understood",
+            )
         return value
     if not isinstance(value, np.ndarray):
         frame = value

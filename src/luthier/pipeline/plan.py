@@ -19,6 +19,7 @@ from luthier.networks.foreign import is_foreign, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
 from luthier.pipeline.runfile import read_run_file, write_run_file
+from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
 
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
@@ -76,6 +77,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     Raises:
         SettingError: an unknown or wrong setting.
         DataError: data that cannot be trained on.
+        NetworkError: a network that Luthier did not design does not take the data, or fails on two samples of it.
 
     >>> plan = design({"x": [i % 9 for i in range(100)], "y": ["a", "b"] * 50}, target="y")
     >>> plan.blueprint.family, plan.recipe.criterion
@@ -153,6 +155,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         if hasattr(part.source, "channels_last"):
             part.source.channels_last = recipe.memory_format == "channels_last"
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
+    if is_foreign(chosen.family):
+        try_out(chosen, prepared.schema, prepared.parts["train"].source)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
 
 

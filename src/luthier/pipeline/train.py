@@ -20,8 +20,10 @@ from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
+from luthier.networks.foreign import is_foreign
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
+from luthier.pipeline.trial import network_failed
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
@@ -165,7 +167,14 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
         words = {"rows": "row numbers of each part, from 0"}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     module = make_module(plan)
-    result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder)
+    try:
+        result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder)
+    except LuthierError:
+        raise
+    except Exception as error:
+        if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
+            raise
+        raise network_failed(error, plan.blueprint.family) from error
     best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
     figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
     test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}

@@ -35,6 +35,7 @@ from luthier.training.replay import Memory, NotFinite, ValidationWatch, find_not
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
+    check_monitor,
     choose_criterion,
     is_loader,
     make_feed,
@@ -203,6 +204,7 @@ def make_run(
             hint="leave metrics out, or use criterion= in place of step=",
             code="setting-ignored",
         )
+    check_monitor(recipe, metric_list, has_valid=valid is not None)
     if recipe.seed is not None:
         seed_all(recipe.seed)
     seed = _seed(recipe, train)

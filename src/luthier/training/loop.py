@@ -11,9 +11,10 @@ import torch
 from luthier.core.batch import Batch
 from luthier.core.machine import autocast
 from luthier.core.rng import get_rng_state, set_rng_state
-from luthier.errors import SettingError, TrainingError
+from luthier.errors import TrainingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.store.bundle import load_weights, module_weights
+from luthier.training.failure import explain
 from luthier.training.freezing import start_training
 from luthier.training.state import Run
 from luthier.training.step import train_step
@@ -34,6 +35,9 @@ def train(run: Run) -> None:
         if state.is_done:
             reason = state.stop.reason if state.stop else "all epochs are done"
             run.note({"event": "end", "reason": reason, "best_epoch": state.best_epoch})
+    except Exception as error:
+        explain(error, run.module, metrics=run.metrics, feed=run.train)
+        raise
     finally:
         try:
             run.tell("on_end")
@@ -111,13 +115,7 @@ def finish_epoch(run: Run) -> None:
     """Keep the weights where they are the best yet, move the schedule on, write the row, and turn the page."""
     state = run.state
     monitor = run.recipe.monitor
-    value = state.figures.get(monitor, state.figures["train_loss"] if run.valid is None else None)
-    if value is None:
-        raise SettingError(
-            f"monitor is {monitor!r}, and an epoch has: {', '.join(state.figures)}",
-            hint="metrics are called valid_<name>",
-            code="setting-monitor",
-        )
+    value = state.figures[monitor] if monitor in state.figures else state.figures["train_loss"]  # no validation data
     sign = 1.0 if run.higher_is_better.get(monitor, False) else -1.0
     if run.valid is not None and not math.isnan(value):
         if state.best_value is None or sign * value > sign * state.best_value:

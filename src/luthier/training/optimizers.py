@@ -58,6 +58,12 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
             hint="call it once on a batch of the data before: module(inputs)",
             code="setting-lazy-module",
         )
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise SettingError(
+            f"{type(module).__name__} lies on the meta device, which holds shapes and no numbers",
+            hint="module.to_empty(device='cpu'), then load its weights or initialise them",
+            code="setting-lazy-module",
+        )
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise SettingError(
             f"{type(module).__name__} has no parameter that requires a gradient, so nothing can be trained",

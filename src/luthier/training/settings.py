@@ -1,6 +1,7 @@
 """From what a caller passed to `fit` to the parts of a run: the recipe, the device, the criterion, the feeds."""
 
 import logging
+from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from luthier.core.machine import autocast, find_device
+from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import Source, TensorSource, as_source
 from luthier.errors import DataError, SettingError
 from luthier.metrics.criteria import Criterion, make_criterion
 from luthier.metrics.evaluation import Step
+from luthier.metrics.metrics import Metric
 
 _log = logging.getLogger("luthier")
 _DEFAULT_BATCH_SIZE = 32
@@ -144,6 +147,25 @@ def criterion_arguments(name: str, recipe: Recipe, counts: list[int] | None) -> 
             )
         arguments["label_smoothing"] = recipe.label_smoothing
     return arguments
+
+
+def check_monitor(recipe: Recipe, metrics: Iterable[Metric], *, has_valid: bool) -> None:
+    """Refuse a figure to watch that no epoch will have, before an epoch is paid for.
+
+    Raises:
+        SettingError: with the figures there will be.
+    """
+    measured = ["loss", *(metric.name for metric in metrics)] if has_valid else []
+    figures = ["train_loss", *(f"valid_{name}" for name in measured), "grad_norm", "lr", "seconds"]
+    is_left = recipe.monitor == Recipe().monitor and recipe.patience is None  # nothing depends on it
+    if recipe.monitor in figures or (is_left and not has_valid):
+        return
+    needs_valid = not has_valid and recipe.monitor.startswith("valid_")
+    near = did_you_mean(recipe.monitor, figures)
+    hint = "pass validation data, or monitor='train_loss'" if needs_valid else f"{near}; a metric is valid_<name>"
+    raise SettingError(
+        f"monitor is {recipe.monitor!r}, and an epoch has: {', '.join(figures)}", hint=hint, code="setting-monitor"
+    )
 
 
 def class_counts(train: Any) -> list[int]:

@@ -1,0 +1,62 @@
+"""Networks that Luthier did not design: tried on two samples before they train, and answerable for their own errors."""
+
+from traceback import walk_tb
+
+import torch
+from torch import Tensor
+
+from luthier.core.batch import describe
+from luthier.core.blueprint import Blueprint
+from luthier.core.rng import kept_rng
+from luthier.core.schema import Schema
+from luthier.data.sources import Source
+from luthier.errors import NetworkError
+from luthier.metrics.evaluation import evaluating
+from luthier.networks.build import build
+from luthier.networks.foreign import source_file
+from luthier.training.failure import explain
+
+
+def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> None:
+    """Build a network and call it on two samples.
+
+    Raises:
+        NetworkError: it does not take them, or does not give one output a class, label or quantity.
+    """
+    with kept_rng():
+        batch = next(iter(source.batches((torch.arange(min(2, len(source))),), 0, 0)))
+        module = build(blueprint)
+        try:
+            with evaluating(module):
+                outputs = batch.forward(module)
+        except Exception as error:
+            explain(error, module)
+            raise network_failed(error, blueprint.family) from error
+    wanted = (len(batch), schema.num_outputs)
+    if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted or not outputs.is_floating_point():
+        raise NetworkError(
+            f"network {blueprint.family} gives {describe(outputs)} for {wanted[0]} samples, "
+            f"and {schema.task} takes a tensor of numbers of shape {wanted}",
+            hint="return it from forward: raw outputs (logits), one for each class, label or quantity; "
+            "its __init__ is told how many where it asks for num_outputs",
+            code="network-fails",
+        )
+
+
+def network_failed(error: Exception, family: str) -> NetworkError:
+    """Return an error of a network's own code as one message: what, in which line and layer, and what to do."""
+    path = source_file(family)
+    lines = [
+        f"{path.name}, line {line}"
+        for frame, line in walk_tb(error.__traceback__)
+        if path is not None and frame.f_code.co_filename == str(path.resolve())
+    ]
+    said = [*lines[-1:], *getattr(error, "__notes__", [])]
+    where, hint = (
+        (said[:2], said[2]) if len(said) > 2 else (said, "luthier explain network-fails says what it is given")
+    )
+    return NetworkError(
+        "\n  ".join([f"network {family} fails: {type(error).__name__}: {error}", *where]),
+        hint=hint,
+        code="network-fails",
+    )

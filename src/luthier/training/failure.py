@@ -1,0 +1,193 @@
+"""What to say beside an error that torch raises on a user's own module, criterion or data.
+
+The error stays what it was, with its traceback; it gets a note (PEP 678) of where it happened, what went in, and what
+to do. All of it is read from the frames that the error left: nothing is run again, and nothing is watched before.
+"""
+
+import inspect
+import logging
+from collections.abc import Iterator, Sequence
+from traceback import walk_tb
+from types import FrameType
+from typing import Any
+
+from torch import Tensor, nn
+
+from luthier.core.batch import Batch
+from luthier.data.feeds import AddressedFeed, Feed
+from luthier.data.sources import DatasetSource, put_together, read_sample
+from luthier.errors import LuthierError
+from luthier.metrics.criteria import measure
+from luthier.metrics.evaluation import run_step
+from luthier.metrics.metrics import Metric
+
+_log = logging.getLogger("luthier")
+_CALLS = ("_call_impl", "_wrapped_call_impl")
+
+
+def explain(error: Exception, module: nn.Module, *, metrics: Sequence[Metric] = (), feed: Feed | None = None) -> None:
+    """Add to `error` where it happened, with shapes and types, and what to do.
+
+    Args:
+        error: What was raised, still with its traceback.
+        module: Whose layers are named.
+        metrics: Those that were measured.
+        feed: Where the batches came from.
+    """
+    if isinstance(error, LuthierError):
+        return
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)][::-1]
+    batch = next((held for frame in frames if isinstance(held := frame.f_locals.get("batch"), Batch)), None)
+    try:
+        for line in [*_where(frames, module, metrics, batch), *_ready_batches(feed)]:
+            error.add_note(line)
+    except Exception as second:  # what cannot be said hides no error
+        _log.debug("where the error came from cannot be said: %s", second)
+
+
+def _where(frames: list[FrameType], module: nn.Module, metrics: Sequence[Metric], batch: Batch | None) -> Iterator[str]:
+    """Say what the innermost call was that is the user's: a layer, the criterion, a metric, a step or a sample."""
+    names = {id(part): name for name, part in module.named_modules()}
+    figures = {id(metric): metric.name for metric in metrics}
+    for frame in frames:
+        if frame.f_code is measure.__code__:
+            yield from _criterion(frame, batch)
+            return
+        if frame.f_code in (read_sample, put_together):
+            yield _reading(frame)
+            return
+        if frame.f_code is run_step.__code__:
+            yield f"in step, whose batch is {_say(frame.f_locals['batch'].original())}"
+            return
+        owner = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
+        if id(owner) in figures:
+            whole = ", called once on all outputs and targets together" if frame.f_code.co_name == "value" else ""
+            yield f"in metric {figures[id(owner)]}{whole}"
+            return
+        if isinstance(owner, nn.Module) and id(owner) in names and hasattr(type(owner), frame.f_code.co_name):
+            yield from _layer(owner, names[id(owner)], frame, is_innermost=frame is frames[0])
+            return
+
+
+def _reading(frame: FrameType) -> str:
+    if frame.f_code is read_sample:
+        return f"in reading sample {frame.f_locals['index']} of {type(frame.f_locals['self'].dataset).__name__}"
+    numbers = ", ".join(map(str, frame.f_locals["numbers"][:4]))
+    return (
+        f"in putting samples {numbers}, … together into a batch: give all one shape, "
+        "or pass a DataLoader with a collate_fn"
+    )
+
+
+def _arguments(frame: FrameType) -> dict[str, Any]:
+    """What a forward, or the call of one, was given."""
+    code = frame.f_code
+    names = [name for name in code.co_varnames[1 : code.co_argcount] if name in frame.f_locals]
+    found = {name: frame.f_locals[name] for name in names if frame.f_locals[name] is not None}
+    if code.co_name in _CALLS:
+        found = {f"input {i}": value for i, value in enumerate(frame.f_locals["args"])} | frame.f_locals["kwargs"]
+    return found
+
+
+def _layer(part: nn.Module, name: str, frame: FrameType, *, is_innermost: bool) -> Iterator[str]:
+    given = _arguments(frame)
+    place = f"in {name}, a {part}" if name else f"in {type(part).__name__}"
+    yield f"{place.splitlines()[0]}: {', '.join(f'{name} is {_say(value)}' for name, value in given.items())}"
+    if frame.f_code.co_name in _CALLS:
+        if is_innermost:
+            takes = ", ".join(inspect.signature(part.forward).parameters)
+            yield f"its forward takes ({takes}): a batch is (inputs, …, targets), or use step= to call it yourself"
+        return
+    hint = _hint(part, next(iter(given.values()), None))
+    if hint:
+        yield hint
+
+
+def _hint(part: nn.Module, value: Any) -> str | None:
+    weight = next((item for item in part.parameters(recurse=False) if item.is_floating_point()), None)
+    if weight is None:
+        return None
+    if isinstance(value, tuple | list):
+        return "what comes in is no tensor: where the layer before returns (outputs, state), take the first"
+    if not isinstance(value, Tensor):
+        return None
+    if isinstance(part, nn.Embedding | nn.EmbeddingBag):
+        if value.is_floating_point():
+            return "an embedding takes whole numbers: give it inputs.long()"
+        low, high, last = int(value.min()), int(value.max()), part.num_embeddings - 1
+        return None if low >= 0 and high <= last else f"it has the rows 0 to {last}, and is asked for {low} to {high}"
+    if value.dtype != weight.dtype:
+        return f"its weights are {_dtype(weight)}: give the inputs as that, inputs.to({weight.dtype})"
+    return _width(part, value)
+
+
+def _width(part: nn.Module, value: Tensor) -> str | None:
+    if isinstance(part, nn.Linear) and value.ndim and value.shape[-1] != part.in_features:
+        if value.ndim > 2 and value[0].numel() == part.in_features:
+            return f"a sample has {part.in_features} numbers in {value.ndim - 1} dimensions: put nn.Flatten() before it"
+        return f"the last dimension is {value.shape[-1]}, and it takes in_features={part.in_features}"
+    if isinstance(part, nn.RNNBase) and value.shape[-1] != part.input_size:
+        return f"the last dimension is {value.shape[-1]}, and it takes input_size={part.input_size}"
+    if isinstance(part, nn.modules.batchnorm._BatchNorm) and value.ndim >= 2:
+        if value.shape[1] != part.num_features:
+            return f"dimension 1 is {value.shape[1]}, and it takes num_features={part.num_features}"
+        if part.training and value.shape[0] == 1:
+            return "one sample has no spread: choose a batch_size that leaves no batch of one, or drop_last=True"
+    if isinstance(part, nn.modules.conv._ConvNd) and value.ndim >= 2:
+        spatial = len(part.kernel_size)
+        if value.ndim == spatial + 1 and part.in_channels == 1:
+            return "there is no dimension of channels: give inputs.unsqueeze(1)"
+        if value.shape[1] != part.in_channels and value.shape[-1] == part.in_channels:
+            return "the channels stand last, and torch wants them after the samples: inputs.movedim(-1, 1)"
+        if value.shape[1] != part.in_channels:
+            return f"dimension 1 is {value.shape[1]}, and it takes in_channels={part.in_channels}"
+    return None
+
+
+def _criterion(frame: FrameType, batch: Batch | None) -> Iterator[str]:
+    criterion, outputs, targets = (frame.f_locals[name] for name in ("criterion", "outputs", "targets"))
+    name = criterion if isinstance(criterion, nn.Module) else getattr(criterion, "__name__", "the criterion")
+    yield f"in {name}: outputs are {_say(outputs)}, targets are {_say(targets)}"
+    if not isinstance(outputs, Tensor):
+        yield "a criterion takes one tensor: return it alone from forward, or compute the loss with step="
+        return
+    if not isinstance(targets, Tensor):
+        return
+    takes_classes = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+    if takes_classes and targets.shape == (len(outputs), 1):
+        yield "class numbers have no dimension of their own: give targets.squeeze(1)"
+    elif takes_classes and targets.ndim == outputs.ndim - 1:
+        yield from _classes(criterion, outputs, targets, batch)
+    elif not takes_classes and targets.shape == outputs.shape and not targets.is_floating_point():
+        yield f"give the targets as numbers of the outputs' type: targets.to({outputs.dtype})"
+
+
+def _classes(criterion: Any, outputs: Tensor, targets: Tensor, batch: Batch | None) -> Iterator[str]:
+    if str(targets.dtype) not in ("torch.int64", "torch.uint8"):
+        yield "class numbers are int64: give targets.long()"
+        return
+    count = outputs.shape[1] if outputs.ndim > 1 else outputs.shape[0]
+    bad = ((targets < 0) | (targets >= count)) & (targets != criterion.ignore_index)
+    if bad.any():
+        first = bad.reshape(len(targets), -1).any(dim=1).nonzero()[0, 0] if targets.ndim else 0
+        sample = "" if batch is None or batch.indices is None else f" (sample {int(batch.indices[int(first)])})"
+        yield f"the module gives the classes 0 to {count - 1}, and there is a target {int(targets[bad][0])}{sample}"
+
+
+def _ready_batches(feed: Feed | None) -> Iterator[str]:
+    source = feed.source if isinstance(feed, AddressedFeed) else None
+    if isinstance(source, DatasetSource) and isinstance(source.dataset, list):
+        yield "the data is a list, which is taken as samples; batches that are made already go in by a DataLoader"
+
+
+def _say(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{_dtype(value)} of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        more = ", …" if len(value) > 4 else ""
+        return f"a {type(value).__name__} of ({', '.join(_say(item) for item in value[:4])}{more})"
+    return repr(value) if isinstance(value, int | float | bool) else type(value).__name__
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")

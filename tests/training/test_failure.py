@@ -1,0 +1,169 @@
+"""Errors that torch raises on a user's module or data keep their type, and say where they come from and what to do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import luthier
+from luthier.errors import DataError, SettingError
+
+X, Y = torch.randn(64, 3), torch.arange(64) % 2
+PICTURES = torch.randn(64, 8, 8)
+
+
+def notes(module: nn.Module, data: Any, criterion: Any = "cross-entropy", **more: Any) -> tuple[Exception, str]:
+    """Train where it cannot work; return the error and what was noted beside it."""
+    settings = {"optimizer": "SGD", "lr": 0.1, "epochs": 1, "batch_size": 8, "seed": 0, **more}
+    try:
+        luthier.fit(module, data, criterion=criterion, **settings)
+    except Exception as error:
+        return error, "\n".join(getattr(error, "__notes__", []))
+    pytest.fail("it trained")
+
+
+class Chain(nn.Module):
+    """Hands the whole answer of an LSTM on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleList([nn.LSTM(3, 5, batch_first=True), nn.Linear(5, 2)])
+
+    def forward(self, x: Tensor) -> Any:
+        """Call one after the other."""
+        for part in self.body:
+            x = part(x)
+        return x
+
+
+def linear(width: int = 3, classes: int = 2) -> nn.Module:
+    return nn.Sequential(nn.Linear(width, classes))
+
+
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
+    "whole numbers into float weights": (linear, X.long(), "in 0, a Linear(.*int64.*\n.*inputs.to(torch.float32)"),
+    "another width": (lambda: linear(4), X, "in 0, a Linear(.*\n.*last dimension is 3, and it takes in_features=4"),
+    "pictures into a linear layer": (lambda: linear(64), PICTURES, "64 numbers in 2 dimensions: put nn.Flatten()"),
+    "no channel": (lambda: nn.Sequential(nn.Conv2d(1, 2, 8)), PICTURES, "no dimension of channels: .*unsqueeze(1)"),
+    "channels last": (lambda: nn.Sequential(nn.Conv2d(3, 2, 2)), torch.randn(64, 8, 8, 3), "inputs.movedim(-1, 1)"),
+    "other channels": (lambda: nn.Sequential(nn.Conv2d(3, 2, 2)), torch.randn(64, 1, 8, 8), "takes in_channels=3"),
+    "an LSTM's width": (lambda: nn.Sequential(nn.LSTM(4, 2)), torch.randn(64, 5, 3), "takes input_size=4"),
+    "batch norm's width": (lambda: nn.Sequential(nn.BatchNorm1d(4)), X, "takes num_features=4"),
+    "an LSTM's state": (Chain, torch.randn(64, 4, 3), "in body.1, a Linear(.*a tuple of .*\n.*take the first"),
+    "an embedding of fractions": (lambda: nn.Sequential(nn.Embedding(5, 2)), X, "give it inputs.long()"),
+    "an embedding's rows": (
+        lambda: nn.Sequential(nn.Embedding(5, 2)), torch.arange(64)[:, None], "has the rows 0 to 4, and is asked for",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", LAYERS)
+@pytest.mark.parametrize("check", [True, False])
+def test_a_layer_that_fails_is_named_with_what_came_in(case: str, check: bool) -> None:
+    make, inputs, said = LAYERS[case]
+    error, note = notes(make(), (inputs, Y), check=check)
+    assert isinstance(error, (RuntimeError, TypeError, IndexError, ValueError))
+    parts = iter(said.split(".*"))
+    at = note.index(next(parts))
+    for part in parts:
+        at = note.index(part.strip("\n"), at)
+
+
+CRITERIA: dict[str, tuple[Any, str]] = {
+    "a class too many": (Y + 1, "the module gives the classes 0 to 1, and there is a target 2 (sample "),
+    "class numbers as floats": (Y.float(), "give targets.long()"),
+    "class numbers in a column": (Y[:, None], "give targets.squeeze(1)"),
+}
+
+
+@pytest.mark.parametrize("case", CRITERIA)
+def test_a_criterion_that_fails_shows_outputs_and_targets(case: str) -> None:
+    targets, said = CRITERIA[case]
+    _, note = notes(linear(), (X, targets))
+    assert note.startswith("in CrossEntropyLoss(): outputs are float32 of shape (8, 2), targets are ")
+    assert said in note
+
+
+def test_the_sample_that_is_named_has_the_target() -> None:
+    targets = Y.clone()
+    targets[37] = 9
+    assert "a target 9 (sample 37)" in notes(linear(), (X, targets))[1]
+
+
+def test_a_module_that_answers_a_tuple_and_one_that_takes_fewer_inputs() -> None:
+    assert "return it alone from forward" in notes(nn.LSTM(3, 2), (torch.randn(64, 4, 3), Y))[1]
+    assert "its forward takes (input)" in notes(nn.Linear(3, 2), (X, X, Y))[1]
+
+
+def test_batch_norm_meets_a_batch_of_one() -> None:
+    _, note = notes(nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)), (X[:9], Y[:9]))
+    assert "leaves no batch of one, or drop_last=True" in note
+
+
+class Samples(Dataset[Any]):
+    """Fails to read one sample, or gives it another shape."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if self.fails and index == 13:
+            raise FileNotFoundError("13.png")
+        return torch.zeros(4 if index == 13 else 3), torch.tensor(index % 2)
+
+
+def test_a_sample_that_cannot_be_read_or_stacked_is_named() -> None:
+    error, note = notes(linear(), Samples(fails=True))
+    assert isinstance(error, FileNotFoundError)
+    assert note == "in reading sample 13 of Samples"
+    assert "together into a batch: give all one shape" in notes(linear(), Samples(fails=False))[1]
+
+
+def test_steps_metrics_and_ready_batches() -> None:
+    _, note = notes(linear(), (X, Y), None, step=lambda module, batch: module(batch[0]) - batch[1])
+    assert note.startswith("in step, whose batch is a tuple of (float32 of shape (8, 3), int64 of shape (8,))")
+    _, note = notes(linear(), (X, Y), valid=(X, Y), metrics={"mine": lambda outputs, targets: outputs - targets})
+    assert note == "in metric mine, called once on all outputs and targets together"
+    assert "batches that are made already go in by a DataLoader" in notes(linear(), [(X, Y), (X, Y)])[1]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ((X.clone().requires_grad_(), Y), "input 0 requires a gradient"),
+        ((X.to_sparse(), Y), "input 0 is sparse_coo"),
+        ((X.tolist(), Y.tolist()), "a tuple of a list of length 64, a list of length 64"),
+    ],
+)
+def test_data_that_cannot_be_taken_by_number_is_refused(data: Any, said: str) -> None:
+    error, _ = notes(linear(), data)
+    assert isinstance(error, DataError)
+    assert said in str(error)
+
+
+def test_a_module_without_numbers_is_refused() -> None:
+    error, _ = notes(nn.Linear(3, 2, device="meta"), (X, Y))
+    assert isinstance(error, SettingError)
+    assert "meta device" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"monitor": "valid_acc", "valid": (X, Y)}, "a metric is valid_<name>"),
+        ({"monitor": "trainloss"}, "did you mean 'train_loss'?"),
+        ({"monitor": "valid_loss", "patience": 2}, "pass validation data"),
+        ({"monitor": "valid_f1"}, "pass validation data"),
+    ],
+)
+def test_a_figure_that_no_epoch_has_is_refused_before_one_is_paid_for(more: Any, said: str, tmp_path: Any) -> None:
+    error, _ = notes(linear(), (X, Y), run=tmp_path / "run", **more)
+    assert isinstance(error, SettingError)
+    assert said in str(error)
+    assert not (tmp_path / "run").exists()

@@ -550,3 +550,15 @@ def test_a_class_that_a_few_rows_hold_none_of_is_no_cast() -> None:
         net, loader, criterion=nn.BCEWithLogitsLoss(), optimizer=adam(net), select=["check-target-cast"]
     )
     assert found == []
+
+
+def test_a_rate_of_nought_is_said_unless_something_raises_it() -> None:
+    net = nn.Linear(3, 2)
+    data = (torch.randn(60, 3), torch.arange(60) % 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
+    found = luthier.check(net, data, criterion=nn.CrossEntropyLoss(), optimizer=optimizer)
+    assert [item.code for item in found] == ["check-learning-rate"]
+    raised = torch.optim.SGD(net.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.LambdaLR(raised, lambda step: step / 10)  # a warm-up from 0
+    assert raised.param_groups[0]["lr"] == 0
+    assert not luthier.check(net, data, criterion=nn.CrossEntropyLoss(), optimizer=raised)

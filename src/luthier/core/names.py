@@ -15,5 +15,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     near = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     if near:
         return f"did you mean {lowered[near[0]]!r}?"
+    within = [item for item in names if len(name) > 2 and name.lower() in item.lower()]
+    if 0 < len(within) <= 3:
+        return f"did you mean {' or '.join(map(repr, within))}?"
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"known: {shown}" if names else "none is known"

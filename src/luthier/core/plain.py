@@ -104,6 +104,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     elif origin is None and isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool):
         return value
     wanted = getattr(hint, "__name__", str(hint)) if origin is None else str(hint).replace("typing.", "")
+    if origin is tuple and Ellipsis not in arguments:
+        wanted = f"{len(arguments)} values, of types {', '.join(kind.__name__ for kind in arguments)}"
     raise SettingError(
         f"{where} is {value!r}, of type {type(value).__name__}; it takes {wanted}", code="setting-wrong-type"
     )

@@ -149,9 +149,15 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
     except (TypeError, ValueError, RuntimeError) as error:
         raise SettingError(
             f"optimizer {cls.__name__} does not take these settings: {error}",
-            hint=did_you_mean(next(iter(recipe.optimizer_args), "lr"), inspect.signature(cls).parameters),
+            hint=_meant(recipe, cls),
             code="setting-optimizer",
         ) from error
+
+
+def _meant(recipe: Recipe, cls: type[Optimizer]) -> str:
+    known = inspect.signature(cls).parameters
+    unknown = next((name for name in recipe.optimizer_args if name not in known), None)
+    return f"look at the values: torch.optim.{cls.__name__}" if unknown is None else did_you_mean(unknown, known)
 
 
 def parameter_groups(module: nn.Module, recipe: Recipe, cls: type[Optimizer]) -> Any:

@@ -149,6 +149,15 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
             fix="the function gives a factor, and not a rate: lambda epoch: 0.95 ** epoch",
         )
         return
+    rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
+    if rates and not any(rates) and not s.has_schedule and s.step is None:
+        yield warning(
+            "check-learning-rate",
+            "the learning rate is 0 and nothing raises it: no weight moves",
+            where="lr",
+            fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
+        )
+        return
     ratio = first_step(s)
     if ratio is None:
         return

@@ -90,6 +90,8 @@ READERS = {
     "x = torch.from_numpy(f.drop('y').to_numpy().astype('float32'))\n"
     "y = torch.from_numpy(f.select('y').to_numpy().astype('float32'))",
     "luthier": "from luthier.pipeline.plan import design\nt = now()\nplan = design(P, target='y')",
+    "luthier, reading alone": "from pathlib import Path\nfrom luthier.data.tables import read_table\n"
+    't = now()\ntable = read_table(Path(P), texts=(), targets=("y",))',
     "the same work by hand": """
 import numpy as np, polars
 t = now()

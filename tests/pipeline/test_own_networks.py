@@ -147,6 +147,11 @@ class Wide(Net):
     def forward(self, numbers, categories):
         return self.head(self.body(numbers))
 
+class Lazy(Net):
+    def __init__(self, num_outputs):
+        super().__init__(1, [2], num_outputs)
+        self.head = nn.LazyLinear(num_outputs)
+
 class Late(Net):
     calls = 0
 
@@ -163,6 +168,7 @@ class Late(Net):
     [
         ("More", "of shape (2, 5) for 2 samples, and binary takes a tensor of numbers of shape (2, 1)", None),
         ("Pair", "gives a tuple of length 2", None),
+        ("Lazy", "has lazy layers", None),
         ("Wide", "in body.0, a Linear(in_features=4, out_features=8, bias=True): input is float32 of", "body(numbers)"),
         ("Late", "in Late: numbers is float32 of shape", "raise KeyError"),
     ],

@@ -4,6 +4,7 @@ from traceback import walk_tb
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from luthier.core.batch import describe
 from luthier.core.blueprint import Blueprint
@@ -26,6 +27,12 @@ def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> None:
     with kept_rng():
         batch = next(iter(source.batches((torch.arange(min(2, len(source))),), 0, 0)))
         module = build(blueprint)
+        if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
+            raise NetworkError(
+                f"network {blueprint.family} has lazy layers, whose weights have no shape before they are called",
+                hint="layers of a fixed size, from the sizes that __init__ asks for: num_numbers, channels, …",
+                code="network-fails",
+            )
         try:
             with evaluating(module):
                 outputs = batch.forward(module)

@@ -199,10 +199,6 @@ def _read(samples: _Addressed, numbers: list[int]) -> Any:
     return default_collate(items)
 
 
-# where an error is that comes from reading: of one sample, or of several that do not go together
-read_sample, put_together = _Addressed.__getitem__.__code__, _read.__code__
-
-
 def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None, split: bool = True) -> Source:
     """Return what a caller holds as a source.
 
@@ -266,11 +262,31 @@ def _is_arrays(data: Any) -> bool:
 
 def _from_arrays(data: Any, target_key: str | None) -> TensorSource:
     split = split_batch(data, target_key)
-    targets = to_tensor(split.targets, "the targets")
+    targets = _samples(split.targets, "the targets")
     if isinstance(split.inputs, dict):
-        named = {name: to_tensor(value, f"input {name!r}") for name, value in split.inputs.items()}
+        named = {name: _samples(value, f"input {name!r}") for name, value in split.inputs.items()}
         return TensorSource(named, targets, target_key=split.target_key)
-    return TensorSource(tuple(to_tensor(v, f"input {i}") for i, v in enumerate(split.inputs)), targets)
+    return TensorSource(tuple(_samples(v, f"input {i}") for i, v in enumerate(split.inputs)), targets)
+
+
+def _samples(value: Any, where: str) -> Tensor:
+    """Return `to_tensor`, of what samples can be taken from again and again.
+
+    Raises:
+        DataError: as `to_tensor` does; or a tensor that is sparse or part of a graph.
+    """
+    tensor = to_tensor(value, where)
+    if tensor.requires_grad:  # each batch's backward pass would go on into it, the second one in vain
+        raise DataError(
+            f"{where} requires a gradient", hint="give its numbers alone: .detach()", code="data-not-understood"
+        )
+    if tensor.layout != torch.strided:
+        raise DataError(
+            f"{where} is {str(tensor.layout).removeprefix('torch.')}, and samples are taken from it by number",
+            hint="give .to_dense(), or a DataLoader that makes each batch dense",
+            code="data-not-understood",
+        )
+    return tensor
 
 
 def to_tensor(value: Any, where: str) -> Tensor:
@@ -279,19 +295,9 @@ def to_tensor(value: Any, where: str) -> Tensor:
     Tensors and uint8, bool and float32 are taken as they are; half floats become float32.
 
     Raises:
-        DataError: text, objects or another type that is no number; a tensor that is sparse or part of a graph.
+        DataError: text, objects or another type that is no number.
     """
     if isinstance(value, Tensor):
-        if value.requires_grad:  # each batch's backward pass would go on into it, the second one in vain
-            raise DataError(
-                f"{where} requires a gradient", hint="give its numbers alone: .detach()", code="data-not-understood"
-            )
-        if value.layout != torch.strided:
-            raise DataError(
-                f"{where} is {str(value.layout).removeprefix('torch.')}, and samples are taken from it by number",
-                hint="give .to_dense(), or a DataLoader that makes each batch dense",
-                code="data-not-understood",
-            )
         return value
     if not isinstance(value, np.ndarray):
         frame = value

@@ -8,6 +8,7 @@ from torch.nn.parameter import is_lazy
 
 from luthier.core.batch import describe
 from luthier.core.blueprint import Blueprint
+from luthier.core.failure import explain
 from luthier.core.rng import kept_rng
 from luthier.core.schema import Schema
 from luthier.data.sources import Source
@@ -15,7 +16,6 @@ from luthier.errors import NetworkError
 from luthier.metrics.evaluation import evaluating
 from luthier.networks.build import build
 from luthier.networks.foreign import source_file
-from luthier.training.failure import explain
 
 
 def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> None:

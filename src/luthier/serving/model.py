@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from luthier.core.batch import Batch, move, split_batch
 from luthier.core.blueprint import Blueprint
+from luthier.core.failure import explaining
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng
 from luthier.core.schema import Schema, Task
@@ -203,11 +204,9 @@ class Model:
         """
         if self.schema is None:
             batches = self._batches(source, with_targets=True)
-            loss = criterion or self.criterion
-            found: dict[str, Any] = dict(
-                evaluate_batches(self.module, batches, criterion=loss, metrics=as_metrics(metrics), device=self.device)
-            )
-            return found
+            loss, own = criterion or self.criterion, as_metrics(metrics)
+            with explaining(self.module, metrics=own):
+                return dict(evaluate_batches(self.module, batches, criterion=loss, metrics=own, device=self.device))
         from luthier.serving.inputs import pieces
 
         measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
@@ -286,10 +285,17 @@ class Model:
 
     def _outputs(self, source: Any) -> Tensor:
         found = []
-        with evaluating(self.module):
+        with explaining(self.module), evaluating(self.module):
             for batch in self._batches(source, with_targets=False):
                 found.append(batch.to(self.device).forward(self.module).cpu())
-        return torch.cat(found)
+        outputs = torch.cat(found)
+        if self.task == "multiclass" and outputs.ndim < 2:
+            raise DataError(
+                f"the module gives outputs of shape {tuple(outputs.shape)}, and classes take a row a sample",
+                hint="give a batch, also of one sample: x.unsqueeze(0)",
+                code="data-not-understood",
+            )
+        return outputs
 
     def _batches(self, source: Any, *, with_targets: bool) -> Iterator[Batch]:
         if isinstance(source, DataLoader):
@@ -302,6 +308,12 @@ class Model:
             inputs, targets = split.inputs, to_tensor(split.targets, "the targets")
         else:
             inputs, targets = source if isinstance(source, dict | tuple) else (source,), None
+        if isinstance(source, str | Path):
+            raise DataError(
+                f"{str(source)!r} is a path, and an own module takes what its forward does",
+                hint="give tensors or arrays, or a DataLoader",
+                code="data-not-understood",
+            )
         named = inputs.items() if isinstance(inputs, dict) else enumerate(inputs)
         tensors = {key: to_tensor(value, f"input {key!r}") for key, value in named}
         n = len(next(iter(tensors.values())))

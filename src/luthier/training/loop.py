@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from luthier.core.batch import Batch
+from luthier.core.failure import explain
 from luthier.core.machine import autocast
 from luthier.core.rng import get_rng_state, set_rng_state
 from luthier.errors import TrainingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.store.bundle import load_weights, module_weights
-from luthier.training.failure import explain
 from luthier.training.freezing import start_training
 from luthier.training.state import Run
 from luthier.training.step import train_step
@@ -36,7 +36,8 @@ def train(run: Run) -> None:
             reason = state.stop.reason if state.stop else "all epochs are done"
             run.note({"event": "end", "reason": reason, "best_epoch": state.best_epoch})
     except Exception as error:
-        explain(error, run.module, metrics=run.metrics, feed=run.train)
+        source = getattr(run.train, "source", None)
+        explain(error, run.module, metrics=run.metrics, data=getattr(source, "dataset", None))
         raise
     finally:
         try:

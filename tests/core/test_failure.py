@@ -130,7 +130,22 @@ def test_steps_metrics_and_ready_batches() -> None:
     assert note.startswith("in step, whose batch is a tuple of (float32 of shape (8, 3), int64 of shape (8,))")
     _, note = notes(linear(), (X, Y), valid=(X, Y), metrics={"mine": lambda outputs, targets: outputs - targets})
     assert note == "in metric mine, called once on all outputs and targets together"
-    assert "batches that are made already go in by a DataLoader" in notes(linear(), [(X, Y), (X, Y)])[1]
+    assert "ready batches go in by a DataLoader" in notes(linear(), [(X, Y), (X, Y)])[1]
+
+
+def test_a_trained_module_says_the_same_of_what_it_is_given() -> None:
+    model = luthier.fit(linear(), (X, Y), criterion="cross-entropy", optimizer="SGD", lr=0.1, epochs=1).model
+    with pytest.raises(RuntimeError) as caught:
+        model.predict(torch.zeros(5, 4))
+    assert "in_features=3" in caught.value.__notes__[1]
+    with pytest.raises(IndexError) as out:
+        model.evaluate((X, Y + 1))
+    assert "there is a target 2" in out.value.__notes__[1]
+    with pytest.raises(DataError, match=r"x.unsqueeze\(0\)"):
+        model.predict(X[0])
+    with pytest.raises(DataError, match="is a path"):
+        model.predict("new.csv")
+    assert model.predict(X.clone().requires_grad_()).shape == (64,)
 
 
 @pytest.mark.parametrize(

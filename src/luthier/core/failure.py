@@ -7,56 +7,76 @@ to do. All of it is read from the frames that the error left: nothing is run aga
 import inspect
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from traceback import walk_tb
 from types import FrameType
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from luthier.core.batch import Batch
-from luthier.data.feeds import AddressedFeed, Feed
-from luthier.data.sources import DatasetSource, put_together, read_sample
 from luthier.errors import LuthierError
-from luthier.metrics.criteria import measure
-from luthier.metrics.evaluation import run_step
-from luthier.metrics.metrics import Metric
 
 _log = logging.getLogger("luthier")
 _CALLS = ("_call_impl", "_wrapped_call_impl")
+# Luthier's own functions that call what is the user's, by name: this file is below them
+_MEASURE = "luthier.metrics.criteria.measure"
+_STEP = "luthier.metrics.evaluation.run_step"
+_SAMPLE = "luthier.data.sources._Addressed.__getitem__"
+_STACK = "luthier.data.sources._read"
 
 
-def explain(error: Exception, module: nn.Module, *, metrics: Sequence[Metric] = (), feed: Feed | None = None) -> None:
+class Named(Protocol):
+    """A metric, as far as it matters here."""
+
+    name: str
+
+
+def explain(error: Exception, module: nn.Module, *, metrics: Sequence[Named] = (), data: Any = None) -> None:
     """Add to `error` where it happened, with shapes and types, and what to do.
 
     Args:
         error: What was raised, still with its traceback.
         module: Whose layers are named.
         metrics: Those that were measured.
-        feed: Where the batches came from.
+        data: The dataset that samples are read from, where there is one.
     """
     if isinstance(error, LuthierError):
         return
     frames = [frame for frame, _ in walk_tb(error.__traceback__)][::-1]
     batch = next((held for frame in frames if isinstance(held := frame.f_locals.get("batch"), Batch)), None)
     try:
-        for line in [*_where(frames, module, metrics, batch), *_ready_batches(feed)]:
+        for line in _where(frames, module, metrics, batch):
             error.add_note(line)
+        if isinstance(data, list):
+            error.add_note("the data is a list, which is taken as samples; ready batches go in by a DataLoader")
     except Exception as second:  # what cannot be said hides no error
         _log.debug("where the error came from cannot be said: %s", second)
 
 
-def _where(frames: list[FrameType], module: nn.Module, metrics: Sequence[Metric], batch: Batch | None) -> Iterator[str]:
+@contextmanager
+def explaining(module: nn.Module, *, metrics: Sequence[Named] = ()) -> Iterator[None]:
+    """Explain what is raised within."""
+    try:
+        yield
+    except Exception as error:
+        explain(error, module, metrics=metrics)
+        raise
+
+
+def _where(frames: list[FrameType], module: nn.Module, metrics: Sequence[Named], batch: Batch | None) -> Iterator[str]:
     """Say what the innermost call was that is the user's: a layer, the criterion, a metric, a step or a sample."""
     names = {id(part): name for name, part in module.named_modules()}
     figures = {id(metric): metric.name for metric in metrics}
     for frame in frames:
-        if frame.f_code is measure.__code__:
+        name = f"{frame.f_globals.get('__name__')}.{frame.f_code.co_qualname}"
+        if name == _MEASURE:
             yield from _criterion(frame, batch)
             return
-        if frame.f_code in (read_sample, put_together):
-            yield _reading(frame)
+        if name in (_SAMPLE, _STACK):
+            yield _reading(frame, name)
             return
-        if frame.f_code is run_step.__code__:
+        if name == _STEP:
             yield f"in step, whose batch is {_say(frame.f_locals['batch'].original())}"
             return
         owner = frame.f_locals.get(frame.f_code.co_varnames[0]) if frame.f_code.co_argcount else None
@@ -69,8 +89,8 @@ def _where(frames: list[FrameType], module: nn.Module, metrics: Sequence[Metric]
             return
 
 
-def _reading(frame: FrameType) -> str:
-    if frame.f_code is read_sample:
+def _reading(frame: FrameType, name: str) -> str:
+    if name == _SAMPLE:
         return f"in reading sample {frame.f_locals['index']} of {type(frame.f_locals['self'].dataset).__name__}"
     numbers = ", ".join(map(str, frame.f_locals["numbers"][:4]))
     return (
@@ -172,12 +192,6 @@ def _classes(criterion: Any, outputs: Tensor, targets: Tensor, batch: Batch | No
         first = bad.reshape(len(targets), -1).any(dim=1).nonzero()[0, 0] if targets.ndim else 0
         sample = "" if batch is None or batch.indices is None else f" (sample {int(batch.indices[int(first)])})"
         yield f"the module gives the classes 0 to {count - 1}, and there is a target {int(targets[bad][0])}{sample}"
-
-
-def _ready_batches(feed: Feed | None) -> Iterator[str]:
-    source = feed.source if isinstance(feed, AddressedFeed) else None
-    if isinstance(source, DatasetSource) and isinstance(source.dataset, list):
-        yield "the data is a list, which is taken as samples; batches that are made already go in by a DataLoader"
 
 
 def _say(value: Any) -> str:

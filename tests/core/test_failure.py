@@ -76,6 +76,8 @@ CRITERIA: dict[str, tuple[Any, str]] = {
     "a class too many": (Y + 1, "the module gives the classes 0 to 1, and there is a target 2 (sample "),
     "class numbers as floats": (Y.float(), "give targets.long()"),
     "class numbers in a column": (Y[:, None], "give targets.squeeze(1)"),
+    "one-hot as whole numbers": (nn.functional.one_hot(Y), "targets.argmax(1)"),
+    "a row of numbers a sample": (Y[:, None].repeat(1, 5), "to outputs (N, classes, …) go targets (N, …): (8,) here"),
 }
 
 
@@ -91,6 +93,15 @@ def test_the_sample_that_is_named_has_the_target() -> None:
     targets = Y.clone()
     targets[37] = 9
     assert "a target 9 (sample 37)" in notes(linear(), (X, targets))[1]
+
+
+def test_yes_and_no_in_other_shapes_types_and_scales() -> None:
+    sure = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
+    column = Y[:, None]
+    assert "targets.unsqueeze(-1)" in notes(sure, (X, Y.float()), nn.BCELoss(), check=False)[1]
+    assert "targets.to(torch.float32)" in notes(sure, (X, column), nn.BCELoss())[1]
+    large = nn.Sequential(nn.Linear(3, 1), nn.Threshold(2.0, 3.0))  # always 2 or more
+    assert "give logits to BCEWithLogitsLoss" in notes(large, (X, column.float()), nn.BCELoss(), check=False)[1]
 
 
 def test_a_module_that_answers_a_tuple_and_one_that_takes_fewer_inputs() -> None:

@@ -102,8 +102,8 @@ def _reading(frame: FrameType, name: str) -> str:
 def _arguments(frame: FrameType) -> dict[str, Any]:
     """What a forward, or the call of one, was given."""
     code = frame.f_code
-    names = [name for name in code.co_varnames[1 : code.co_argcount] if name in frame.f_locals]
-    found = {name: frame.f_locals[name] for name in names if frame.f_locals[name] is not None}
+    names = [name for name in code.co_varnames[1 : code.co_argcount] if name not in ("weight", "bias")]
+    found = {name: frame.f_locals[name] for name in names if frame.f_locals.get(name) is not None}
     if code.co_name in _CALLS:
         found = {f"input {i}": value for i, value in enumerate(frame.f_locals["args"])} | frame.f_locals["kwargs"]
     return found
@@ -111,8 +111,9 @@ def _arguments(frame: FrameType) -> dict[str, Any]:
 
 def _layer(part: nn.Module, name: str, frame: FrameType, *, is_innermost: bool) -> Iterator[str]:
     given = _arguments(frame)
-    place = f"in {name}, a {part}" if name else f"in {type(part).__name__}"
-    yield f"{place.splitlines()[0]}: {', '.join(f'{name} is {_say(value)}' for name, value in given.items())}"
+    kind = type(part).__name__ if "\n" in str(part) else str(part)
+    what = [f"{name} is {_say(value)}" for name, value in given.items() if not isinstance(value, bool)]
+    yield f"in {name}, a {kind}: {', '.join(what)}" if name else f"in {type(part).__name__}: {', '.join(what)}"
     if frame.f_code.co_name in _CALLS:
         if is_innermost:
             takes = ", ".join(inspect.signature(part.forward).parameters)
@@ -173,16 +174,26 @@ def _criterion(frame: FrameType, batch: Batch | None) -> Iterator[str]:
         return
     if not isinstance(targets, Tensor):
         return
-    takes_classes = isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss)
-    if takes_classes and targets.shape == (len(outputs), 1):
-        yield "class numbers have no dimension of their own: give targets.squeeze(1)"
-    elif takes_classes and targets.ndim == outputs.ndim - 1:
+    if isinstance(criterion, nn.CrossEntropyLoss | nn.NLLLoss):
         yield from _classes(criterion, outputs, targets, batch)
-    elif not takes_classes and targets.shape == outputs.shape and not targets.is_floating_point():
+    elif targets.shape == (*outputs.shape[:-1],) and outputs.shape[-1:] == (1,):
+        yield "give both one shape: targets.unsqueeze(-1), or outputs.squeeze(-1)"
+    elif targets.shape == outputs.shape and not targets.is_floating_point():
         yield f"give the targets as numbers of the outputs' type: targets.to({outputs.dtype})"
+    elif isinstance(criterion, nn.BCELoss) and not bool(((outputs >= 0) & (outputs <= 1)).all()):
+        yield "BCELoss takes probabilities: give logits to BCEWithLogitsLoss, with no sigmoid before it"
 
 
 def _classes(criterion: Any, outputs: Tensor, targets: Tensor, batch: Batch | None) -> Iterator[str]:
+    if targets.ndim == outputs.ndim and targets.ndim > 1 and targets.shape[1] == 1:
+        yield "class numbers have no dimension of their own: give targets.squeeze(1)"
+        return
+    if targets.shape == outputs.shape:
+        yield "class numbers are one a sample, targets.argmax(1); probabilities of the classes are floats"
+        return
+    if targets.ndim != outputs.ndim - 1 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
+        yield f"to outputs (N, classes, …) go targets (N, …): {tuple(outputs.shape[:1] + outputs.shape[2:])} here"
+        return
     if str(targets.dtype) not in ("torch.int64", "torch.uint8"):
         yield "class numbers are int64: give targets.long()"
         return

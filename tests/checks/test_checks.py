@@ -562,3 +562,10 @@ def test_a_rate_of_nought_is_said_unless_something_raises_it() -> None:
     torch.optim.lr_scheduler.LambdaLR(raised, lambda step: step / 10)  # a warm-up from 0
     assert raised.param_groups[0]["lr"] == 0
     assert not luthier.check(net, data, criterion=nn.CrossEntropyLoss(), optimizer=raised)
+
+
+def test_a_trained_module_that_cannot_be_copied_is_no_finding() -> None:
+    net = nn.Sequential(nn.utils.spectral_norm(nn.Linear(4, 8)), nn.ReLU(), nn.Linear(8, 3))
+    x = torch.randn(60, 4)
+    data = (x, (x @ torch.randn(4, 3)).argmax(1))
+    assert not luthier.check(net, data, criterion=nn.CrossEntropyLoss(), optimizer=torch.optim.Adam(net.parameters()))

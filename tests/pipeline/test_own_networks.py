@@ -190,6 +190,38 @@ def test_what_an_own_class_does_wrong_is_said_with_its_line(
     assert (tmp_path / "run").exists() == (name == "Late")  # the others are seen before there is a run
 
 
+DRAWS = """
+
+class Draws(Net):
+    def __init__(self, num_numbers, category_sizes, num_outputs):
+        super().__init__(num_numbers, category_sizes, num_outputs)
+        self.places, self.scale = torch.randperm(num_numbers), torch.randn(num_numbers)
+
+    def forward(self, numbers, categories):
+        return super().forward((numbers * self.scale)[:, self.places], categories)
+
+class Half(Net):
+    def __init__(self, num_numbers, category_sizes, num_outputs):
+        super().__init__(num_numbers, category_sizes, num_outputs)
+        self.bfloat16()
+
+    def forward(self, numbers, categories):
+        return super().forward(numbers.bfloat16(), categories)
+"""
+
+
+@pytest.mark.parametrize("name", ["Draws", "Half"])
+def test_what_is_drawn_and_not_saved_comes_back_and_bfloat16_is_ejected(name: str, tmp_path: Path) -> None:
+    source = table(tmp_path)
+    (tmp_path / "nets.py").write_text(TABLES + DRAWS)
+    network = f"{tmp_path / 'nets.py'}:{name}"
+    result = luthier.train(source, target="y", network=network, run=tmp_path / "run", seed=3, check=False, **FAST)
+    loaded = luthier.load(tmp_path / "run", network=network)
+    torch.testing.assert_close(loaded.predict_proba(source), result.model.predict_proba(source), rtol=0, atol=0)
+    luthier.eject(tmp_path / "run", tmp_path / "plain")
+    assert "the run's, to the bit" in run_script(tmp_path / "plain")
+
+
 def test_what_a_callback_raises_is_not_the_networks(tmp_path: Path) -> None:
     class Fails(luthier.Callback):
         def on_step_end(self, run: Any) -> None:

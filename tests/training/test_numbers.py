@@ -175,3 +175,33 @@ def test_the_average_of_the_weights_is_validated_and_kept() -> None:
     )  # fmt: skip
     loss = nn.functional.cross_entropy(net(valid[0]), valid[1]).item()
     assert result.record.epochs[-1]["valid_loss"] == pytest.approx(loss, rel=1e-6)
+
+
+def test_class_weights_go_with_an_ignored_class_beyond_the_classes() -> None:
+    x, y = torch.randn(12, 3), torch.arange(12) % 3
+    y[::4] = 255
+    criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]), ignore_index=255)
+    net = nn.Linear(3, 3)
+    result = luthier.fit(
+        net, (x, y), (x, y), criterion=criterion, optimizer="SGD", lr=0.1, epochs=1, batch_size=5, seed=0
+    )
+    whole = criterion(net(x), y).item()
+    assert result.record.epochs[-1]["valid_loss"] == pytest.approx(whole, rel=1e-5)
+
+
+def test_a_micro_batch_whose_every_target_is_ignored_counts_for_nothing() -> None:
+    x, y = torch.randn(32, 4), torch.arange(32) % 3
+    y[::3] = -100
+    weights = []
+    for size in (None, 1, 5):
+        net = nn.Linear(4, 3)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.copy_(torch.linspace(-0.5, 0.5, parameter.numel()).reshape(parameter.shape))
+        luthier.fit(
+            net, (x, y), criterion="cross-entropy", optimizer="SGD", lr=0.1, epochs=3, batch_size=16,
+            micro_batch_size=size, seed=0,
+        )  # fmt: skip
+        weights.append(net.weight.detach().clone())
+    assert torch.allclose(weights[0], weights[1], atol=1e-6)
+    assert torch.allclose(weights[0], weights[2], atol=1e-6)

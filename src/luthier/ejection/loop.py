@@ -345,7 +345,8 @@ def _main(loop: Loop, has_metric: bool) -> str:
         indented(_keep_best(loop, name, per_step, has_metric), 8),
         f"    weights = {{name: value.contiguous() for name, value in {final}.items()}}",
         '    save_file(weights, data.HERE / "model.safetensors")',
-        '    content = b"".join(name.encode() + weights[name].numpy().tobytes() for name in sorted(weights))',
+        "    flat = {name: value.reshape(-1).view(torch.uint8).numpy() for name, value in weights.items()}",
+        '    content = b"".join(name.encode() + flat[name].tobytes() for name in sorted(flat))',
         "    is_same = hashlib.sha256(content).hexdigest() == RUN",
         '    print("the weights are", "the run\'s, to the bit" if is_same else "not the run\'s")',
     )

@@ -118,7 +118,7 @@ def _count(criterion: Criterion, targets: Any, num_samples: int, lowest_target: 
     kept = targets != criterion.ignore_index
     if criterion.weight is None:
         return kept.sum()
-    return (criterion.weight[targets.clamp(min=0)] * kept).sum()
+    return (criterion.weight[targets.masked_fill(~kept, 0)] * kept).sum()
 
 
 def _weighted(criterion: Criterion, outputs: Tensor, targets: Tensor, weights: Tensor) -> Measured:
@@ -134,7 +134,10 @@ def _weighted(criterion: Criterion, outputs: Tensor, targets: Tensor, weights: T
     losses = each(outputs, targets)
     losses = losses.reshape(losses.shape[0], -1).mean(dim=1)  # (N,)
     own = weights
-    if isinstance(criterion, _CLASS_INDEX) and criterion.weight is not None:
-        own = weights * criterion.weight[targets]
+    if isinstance(criterion, _CLASS_INDEX) and targets.ndim == 1 and not targets.is_floating_point():
+        kept = targets != criterion.ignore_index
+        own = weights * kept
+        if criterion.weight is not None:
+            own = own * criterion.weight[targets.masked_fill(~kept, 0)]
     count = own.sum()
     return Measured((losses * weights).sum() / count, count)

@@ -132,7 +132,7 @@ def _story(run: Path, plan: Plan) -> Story:
 def _digest(weights: dict[str, torch.Tensor]) -> str:
     sha256 = hashlib.sha256()
     for name in sorted(weights):
-        sha256.update(name.encode() + weights[name].contiguous().numpy().tobytes())
+        sha256.update(name.encode() + weights[name].reshape(-1).view(torch.uint8).numpy().tobytes())
     return sha256.hexdigest()
 
 

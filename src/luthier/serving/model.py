@@ -20,7 +20,7 @@ from luthier.core.batch import Batch, move, split_batch
 from luthier.core.blueprint import Blueprint
 from luthier.core.failure import explaining
 from luthier.core.machine import find_device
-from luthier.core.rng import kept_rng
+from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema, Task
 from luthier.data.sources import to_tensor
 from luthier.errors import BundleError, DataError
@@ -407,7 +407,9 @@ def load(
                 hint=f"pass an instance: luthier.load({str(path)!r}, module={bundle.module_name}(…))",
                 code="bundle-module-needed",
             )
-        with kept_rng():
+        with kept_rng():  # by the run's seed: an own class may hold what it drew and does not save
+            if isinstance(seed := bundle.facts.get("seed"), int):
+                seed_all(seed)
             module = build(blueprint)
     if any(_is_channels_last(weight) for weight in bundle.weights["state"].values()):
         module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks this form

@@ -95,6 +95,39 @@ def test_the_sample_that_is_named_has_the_target() -> None:
     assert "a target 9 (sample 37)" in notes(linear(), (X, targets))[1]
 
 
+class Narrow(nn.Module):
+    """Two convolutions that do not fit each other, on 32 x 32: the width is no number of channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 8, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Any:
+        """Fail at the second."""
+        return self.body(x)
+
+
+def test_hints_that_would_not_help_are_not_given() -> None:
+    pictures = torch.randn(64, 3, 32, 32)
+    assert "takes in_channels=32" in notes(Narrow(), (pictures, Y))[1]
+    chain = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(6, 2))
+    assert "takes in_features=6" in notes(chain, (X, Y), precision="bf16")[1]
+    sequences = (torch.randn(64, 5, 4), torch.arange(320).reshape(64, 5) % 7)
+    assert notes(nn.Linear(4, 7), sequences, check=False)[1].endswith("give outputs.transpose(1, 2)")
+    masks = torch.randint(0, 3, (64, 8, 8), dtype=torch.uint8)
+    masks[0] = 255
+    assert notes(nn.Conv2d(1, 3, 1), (PICTURES[:, None], masks), check=False)[1].endswith("give targets.long()")
+    flat = nn.Sequential(nn.Conv2d(1, 2, 3))
+    assert "put nn.Unflatten before it" in notes(flat, (torch.randn(64, 784), Y))[1]
+    listed = [(x, y) for x, y in zip(X, Y + 1, strict=True)]
+    assert "DataLoader" not in notes(linear(), listed)[1]
+
+
+def test_a_sample_of_a_subset_is_called_by_its_number_in_the_whole() -> None:
+    part = torch.utils.data.Subset(Samples(fails=True), range(10, 20))
+    assert notes(linear(), part)[1] == "in reading sample 13 of Samples"
+
+
 def test_yes_and_no_in_other_shapes_types_and_scales() -> None:
     sure = nn.Sequential(nn.Linear(3, 1), nn.Sigmoid())
     column = Y[:, None]

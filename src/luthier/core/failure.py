@@ -12,7 +12,9 @@ from traceback import walk_tb
 from types import FrameType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from luthier.core.batch import Batch
 from luthier.errors import LuthierError
@@ -46,9 +48,9 @@ def explain(error: Exception, module: nn.Module, *, metrics: Sequence[Named] = (
     frames = [frame for frame, _ in walk_tb(error.__traceback__)][::-1]
     batch = next((held for frame in frames if isinstance(held := frame.f_locals.get("batch"), Batch)), None)
     try:
-        for line in _where(frames, module, metrics, batch):
+        for line in _where(frames, module, metrics, batch, str(error)):
             error.add_note(line)
-        if isinstance(data, list):
+        if isinstance(data, list) and _is_batch(data[0]):
             error.add_note("the data is a list, which is taken as samples; ready batches go in by a DataLoader")
     except Exception as second:  # what cannot be said hides no error
         _log.debug("where the error came from cannot be said: %s", second)
@@ -64,7 +66,9 @@ def explaining(module: nn.Module, *, metrics: Sequence[Named] = ()) -> Iterator[
         raise
 
 
-def _where(frames: list[FrameType], module: nn.Module, metrics: Sequence[Named], batch: Batch | None) -> Iterator[str]:
+def _where(
+    frames: list[FrameType], module: nn.Module, metrics: Sequence[Named], batch: Batch | None, said: str
+) -> Iterator[str]:
     """Say what the innermost call was that is the user's: a layer, the criterion, a metric, a step or a sample."""
     names = {id(part): name for name, part in module.named_modules()}
     figures = {id(metric): metric.name for metric in metrics}
@@ -84,14 +88,26 @@ def _where(frames: list[FrameType], module: nn.Module, metrics: Sequence[Named],
             whole = ", called once on all outputs and targets together" if frame.f_code.co_name == "value" else ""
             yield f"in metric {figures[id(owner)]}{whole}"
             return
-        if isinstance(owner, nn.Module) and id(owner) in names and hasattr(type(owner), frame.f_code.co_name):
-            yield from _layer(owner, names[id(owner)], frame, is_innermost=frame is frames[0])
+        if isinstance(owner, nn.Module) and id(owner) in names and frame.f_code.co_name in ("forward", *_CALLS):
+            yield from _layer(owner, names[id(owner)], frame, batch, said, is_innermost=frame is frames[0])
             return
+
+
+def _is_batch(sample: Any) -> bool:
+    """Whether what stands for a sample looks like several: tensors of one length."""
+    parts = list(sample.values()) if isinstance(sample, dict) else sample
+    if not isinstance(parts, tuple | list) or not all(isinstance(part, Tensor) and part.ndim for part in parts):
+        return False
+    return len({len(part) for part in parts}) == 1
 
 
 def _reading(frame: FrameType, name: str) -> str:
     if name == _SAMPLE:
-        return f"in reading sample {frame.f_locals['index']} of {type(frame.f_locals['self'].dataset).__name__}"
+        dataset: Any = frame.f_locals["self"].dataset
+        index = frame.f_locals["index"]
+        while type(dataset) is Subset:
+            dataset, index = dataset.dataset, dataset.indices[index]
+        return f"in reading sample {index} of {type(dataset).__name__}"
     numbers = ", ".join(map(str, frame.f_locals["numbers"][:4]))
     return (
         f"in putting samples {numbers}, … together into a batch: give all one shape, "
@@ -109,22 +125,30 @@ def _arguments(frame: FrameType) -> dict[str, Any]:
     return found
 
 
-def _layer(part: nn.Module, name: str, frame: FrameType, *, is_innermost: bool) -> Iterator[str]:
+def _layer(
+    part: nn.Module, name: str, frame: FrameType, batch: Batch | None, said: str, *, is_innermost: bool
+) -> Iterator[str]:
     given = _arguments(frame)
-    kind = type(part).__name__ if "\n" in str(part) else str(part)
-    what = [f"{name} is {_say(value)}" for name, value in given.items() if not isinstance(value, bool)]
-    yield f"in {name}, a {kind}: {', '.join(what)}" if name else f"in {type(part).__name__}: {', '.join(what)}"
+    what = [f"{key} is {_say(value)}" for key, value in given.items() if not isinstance(value, bool)]
+    place = f"in {name}, a {_called(part)}" if name else f"in {type(part).__name__}"
+    yield f"{place}: {', '.join(what)}" if what else place
+    value = next(iter(given.values()), None)
     if frame.f_code.co_name in _CALLS:
         if is_innermost:
-            takes = ", ".join(inspect.signature(part.forward).parameters)
-            yield f"its forward takes ({takes}): a batch is (inputs, …, targets), or use step= to call it yourself"
+            yield f"its forward takes ({', '.join(inspect.signature(part.forward).parameters)})"
         return
-    hint = _hint(part, next(iter(given.values()), None))
+    is_input = batch is not None and not isinstance(batch.inputs, dict) and any(value is item for item in batch.inputs)
+    hint = _hint(part, value, said, is_input=is_input)
     if hint:
         yield hint
 
 
-def _hint(part: nn.Module, value: Any) -> str | None:
+def _called(part: nn.Module) -> str:
+    text = str(part)
+    return type(part).__name__ if "\n" in text else text
+
+
+def _hint(part: nn.Module, value: Any, said: str, *, is_input: bool) -> str | None:
     weight = next((item for item in part.parameters(recurse=False) if item.is_floating_point()), None)
     if weight is None:
         return None
@@ -133,19 +157,24 @@ def _hint(part: nn.Module, value: Any) -> str | None:
     if not isinstance(value, Tensor):
         return None
     if isinstance(part, nn.Embedding | nn.EmbeddingBag):
-        if value.is_floating_point():
+        if value.dtype not in (torch.int64, torch.int32):
             return "an embedding takes whole numbers: give it inputs.long()"
         low, high, last = int(value.min()), int(value.max()), part.num_embeddings - 1
         return None if low >= 0 and high <= last else f"it has the rows 0 to {last}, and is asked for {low} to {high}"
-    if value.dtype != weight.dtype:
+    width = _width(part, value, is_input=is_input)
+    if (
+        width is None and value.dtype != weight.dtype and "type" in said
+    ):  # autocast takes other types: no error is of them
         return f"its weights are {_dtype(weight)}: give the inputs as that, inputs.to({weight.dtype})"
-    return _width(part, value)
+    return width
 
 
-def _width(part: nn.Module, value: Tensor) -> str | None:
+def _width(part: nn.Module, value: Tensor, *, is_input: bool) -> str | None:
     if isinstance(part, nn.Linear) and value.ndim and value.shape[-1] != part.in_features:
         if value.ndim > 2 and value[0].numel() == part.in_features:
             return f"a sample has {part.in_features} numbers in {value.ndim - 1} dimensions: put nn.Flatten() before it"
+        if value.ndim == 1 and part.in_features == 1:
+            return "a sample needs a dimension for its number: give inputs.unsqueeze(1)"
         return f"the last dimension is {value.shape[-1]}, and it takes in_features={part.in_features}"
     if isinstance(part, nn.RNNBase) and value.shape[-1] != part.input_size:
         return f"the last dimension is {value.shape[-1]}, and it takes input_size={part.input_size}"
@@ -158,7 +187,9 @@ def _width(part: nn.Module, value: Tensor) -> str | None:
         spatial = len(part.kernel_size)
         if value.ndim == spatial + 1 and part.in_channels == 1:
             return "there is no dimension of channels: give inputs.unsqueeze(1)"
-        if value.shape[1] != part.in_channels and value.shape[-1] == part.in_channels:
+        if value.ndim < spatial + 2 and value.shape[-1] != part.in_channels:
+            return f"it takes {spatial + 2} dimensions, samples and channels first: put nn.Unflatten before it"
+        if is_input and value.shape[1] != part.in_channels == value.shape[-1] and part.in_channels <= 4:
             return "the channels stand last, and torch wants them after the samples: inputs.movedim(-1, 1)"
         if value.shape[1] != part.in_channels:
             return f"dimension 1 is {value.shape[1]}, and it takes in_channels={part.in_channels}"
@@ -167,8 +198,11 @@ def _width(part: nn.Module, value: Tensor) -> str | None:
 
 def _criterion(frame: FrameType, batch: Batch | None) -> Iterator[str]:
     criterion, outputs, targets = (frame.f_locals[name] for name in ("criterion", "outputs", "targets"))
-    name = criterion if isinstance(criterion, nn.Module) else getattr(criterion, "__name__", "the criterion")
+    is_own = not isinstance(criterion, nn.Module)
+    name = getattr(criterion, "__name__", "the criterion") if is_own else _called(criterion)
     yield f"in {name}: outputs are {_say(outputs)}, targets are {_say(targets)}"
+    if is_own or type(criterion).__module__.partition(".")[0] != "torch":
+        return
     if not isinstance(outputs, Tensor):
         yield "a criterion takes one tensor: return it alone from forward, or compute the loss with step="
         return
@@ -178,7 +212,7 @@ def _criterion(frame: FrameType, batch: Batch | None) -> Iterator[str]:
         yield from _classes(criterion, outputs, targets, batch)
     elif targets.shape == (*outputs.shape[:-1],) and outputs.shape[-1:] == (1,):
         yield "give both one shape: targets.unsqueeze(-1), or outputs.squeeze(-1)"
-    elif targets.shape == outputs.shape and not targets.is_floating_point():
+    elif targets.shape == outputs.shape and targets.dtype != outputs.dtype:
         yield f"give the targets as numbers of the outputs' type: targets.to({outputs.dtype})"
     elif isinstance(criterion, nn.BCELoss) and not bool(((outputs >= 0) & (outputs <= 1)).all()):
         yield "BCELoss takes probabilities: give logits to BCEWithLogitsLoss, with no sigmoid before it"
@@ -186,18 +220,25 @@ def _criterion(frame: FrameType, batch: Batch | None) -> Iterator[str]:
 
 def _classes(criterion: Any, outputs: Tensor, targets: Tensor, batch: Batch | None) -> Iterator[str]:
     if targets.ndim == outputs.ndim and targets.ndim > 1 and targets.shape[1] == 1:
-        yield "class numbers have no dimension of their own: give targets.squeeze(1)"
+        cast = "" if targets.dtype == torch.int64 else ".long()"
+        yield f"class numbers have no dimension of their own: give targets.squeeze(1){cast}"
         return
     if targets.shape == outputs.shape:
         yield "class numbers are one a sample, targets.argmax(1); probabilities of the classes are floats"
         return
+    if outputs.ndim == 3 and targets.shape == outputs.shape[:-1] != outputs.shape[:1] + outputs.shape[2:]:
+        yield "the classes stand last, and go after the samples: give outputs.transpose(1, 2)"
+        return
     if targets.ndim != outputs.ndim - 1 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
         yield f"to outputs (N, classes, …) go targets (N, …): {tuple(outputs.shape[:1] + outputs.shape[2:])} here"
         return
-    if str(targets.dtype) not in ("torch.int64", "torch.uint8"):
+    if targets.dtype != torch.int64 and not (targets.dtype == torch.uint8 and targets.ndim == 1):
         yield "class numbers are int64: give targets.long()"
         return
     count = outputs.shape[1] if outputs.ndim > 1 else outputs.shape[0]
+    if count == 1:
+        yield "one output is one class: give two, or use bce with targets of 0.0 and 1.0"
+        return
     bad = ((targets < 0) | (targets >= count)) & (targets != criterion.ignore_index)
     if bad.any():
         first = bad.reshape(len(targets), -1).any(dim=1).nonzero()[0, 0] if targets.ndim else 0

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -20,3 +21,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"did you mean {' or '.join(map(repr, within))}?"
     shown = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
     return f"known: {shown}" if names else "none is known"
+
+
+def near_file(path: Path) -> str:
+    """Return, of a file that is not there, which of its folder's was probably meant."""
+    if not path.parent.is_dir():
+        return f"there is no folder {str(path.parent)!r}"
+    names = sorted(item.name for item in path.parent.iterdir() if item.name[0] != ".")
+    return did_you_mean(path.name, names) if names else f"{str(path.parent)!r} is an empty folder"

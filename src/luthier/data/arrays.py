@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from luthier.core.names import did_you_mean
+from luthier.core.names import near_file
 from luthier.data.frames import plain_frame
 from luthier.errors import DataError
 
@@ -73,8 +73,7 @@ def _load(path: Path) -> tuple[dict[str, Array], list[str]]:
     if path.is_dir():
         raise DataError(f"{path} is a folder", hint="give an .npz file", code="data-is-folder")
     if not path.exists():
-        beside = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
-        raise DataError(f"there is no file {path}", hint=did_you_mean(path.name, beside), code="data-no-file")
+        raise DataError(f"there is no file {path}", hint=near_file(path), code="data-no-file")
     if not path.stat().st_size:
         raise DataError(f"{path} is empty: 0 bytes", hint=_SAVE, code="data-file-empty")
     with path.open("rb") as file:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
-from luthier.core.names import did_you_mean
+from luthier.core.names import near_file
 from luthier.core.schema import Decoder, ImageInput
 from luthier.data.cells import to_texts
 from luthier.data.room import room_for
@@ -187,8 +187,7 @@ def _suffixes() -> str:
 def _no_folder(path: Path) -> DataError:
     if path.exists():
         return DataError(f"{path} is no folder", hint="give a folder of images", code="data-not-folder")
-    beside = sorted(other.name for other in path.parent.iterdir()) if path.parent.is_dir() else []
-    return DataError(f"there is no file or folder {path}", hint=did_you_mean(path.name, beside), code="data-no-file")
+    return DataError(f"there is no file or folder {path}", hint=near_file(path), code="data-no-file")
 
 
 def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, int]:

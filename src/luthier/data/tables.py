@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from luthier.core.names import did_you_mean
+from luthier.core.names import did_you_mean, near_file
 from luthier.core.schema import Decimal
 from luthier.data.commas import (
     DECIMAL_COMMA,
@@ -478,9 +478,7 @@ def _opened(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
-        folder = path.parent
-        beside = sorted(item.name for item in folder.iterdir()) if folder.is_dir() else []
-        hint = did_you_mean(path.name, beside) if beside else f"there is no folder {str(folder)!r}"
+        hint = near_file(path)
         raise DataError(f"there is no file {str(path)!r}", hint=hint, code="data-no-file") from error
     except IsADirectoryError as error:
         raise DataError(

@@ -215,7 +215,7 @@ def test_a_module_without_numbers_is_refused() -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"monitor": "valid_acc", "valid": (X, Y)}, "a metric is valid_<name>"),
+        ({"monitor": "valid_acc", "valid": (X, Y)}, "a metric is called valid_<name>"),
         ({"monitor": "trainloss"}, "did you mean 'train_loss'?"),
         ({"monitor": "valid_loss", "patience": 2}, "pass validation data"),
         ({"monitor": "valid_f1"}, "pass validation data"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import luthier
 from luthier.data.sources import TensorSource
+from luthier.metrics.criteria import measure
 from tests.problems import mlp, table
 
 
@@ -205,3 +206,16 @@ def test_a_micro_batch_whose_every_target_is_ignored_counts_for_nothing() -> Non
         weights.append(net.weight.detach().clone())
     assert torch.allclose(weights[0], weights[1], atol=1e-6)
     assert torch.allclose(weights[0], weights[2], atol=1e-6)
+
+
+def test_sample_weights_leave_ignored_samples_out() -> None:
+    outputs, targets = torch.randn(6, 3), torch.tensor([0, 1, 2, -100, 1, 0])
+    weights = torch.tensor([1.0, 2.0, 0.5, 9.0, 1.0, 3.0])
+    for own in (None, torch.tensor([1.0, 2.0, 3.0])):
+        criterion = nn.CrossEntropyLoss(weight=own)
+        found = measure(criterion, outputs, targets, weights, 6)
+        kept = targets != -100
+        share = weights[kept] * (1.0 if own is None else own[targets[kept]])
+        each = nn.functional.cross_entropy(outputs[kept], targets[kept], reduction="none")
+        torch.testing.assert_close(found.loss, (share * each).sum() / share.sum())
+        torch.testing.assert_close(found.count, share.sum())

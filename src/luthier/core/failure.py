@@ -162,9 +162,8 @@ def _hint(part: nn.Module, value: Any, said: str, *, is_input: bool) -> str | No
         low, high, last = int(value.min()), int(value.max()), part.num_embeddings - 1
         return None if low >= 0 and high <= last else f"it has the rows 0 to {last}, and is asked for {low} to {high}"
     width = _width(part, value, is_input=is_input)
-    if (
-        width is None and value.dtype != weight.dtype and "type" in said
-    ):  # autocast takes other types: no error is of them
+    # Autocast takes inputs of another type than the weights, so that alone is no reason.
+    if width is None and value.dtype != weight.dtype and "type" in said:
         return f"its weights are {_dtype(weight)}: give the inputs as that, inputs.to({weight.dtype})"
     return width
 

@@ -8,7 +8,7 @@ from torch.nn.parameter import is_lazy
 
 from luthier.core.batch import describe
 from luthier.core.blueprint import Blueprint
-from luthier.core.failure import explain
+from luthier.core.failure import explaining
 from luthier.core.rng import kept_rng
 from luthier.core.schema import Schema
 from luthier.data.sources import Source
@@ -34,10 +34,9 @@ def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> None:
                 code="network-fails",
             )
         try:
-            with evaluating(module):
+            with explaining(module), evaluating(module):
                 outputs = batch.forward(module)
         except Exception as error:
-            explain(error, module)
             raise network_failed(error, blueprint.family) from error
     wanted = (len(batch), schema.num_outputs)
     if not isinstance(outputs, Tensor) or tuple(outputs.shape) != wanted or not outputs.is_floating_point():
@@ -59,9 +58,7 @@ def network_failed(error: Exception, family: str) -> NetworkError:
         if path is not None and frame.f_code.co_filename == str(path.resolve())
     ]
     said = [*lines[-1:], *getattr(error, "__notes__", [])]
-    where, hint = (
-        (said[:2], said[2]) if len(said) > 2 else (said, "luthier explain network-fails says what it is given")
-    )
+    where, hint = said[:2], "".join(said[2:3]) or "luthier explain network-fails says what it is given"
     return NetworkError(
         "\n  ".join([f"network {family} fails: {type(error).__name__}: {error}", *where]),
         hint=hint,

@@ -161,8 +161,8 @@ def check_monitor(recipe: Recipe, metrics: Iterable[Metric], *, has_valid: bool)
     if recipe.monitor in figures or (is_left and not has_valid):
         return
     needs_valid = not has_valid and recipe.monitor.startswith("valid_")
-    near = did_you_mean(recipe.monitor, figures)
-    hint = "pass validation data, or monitor='train_loss'" if needs_valid else f"{near}; a metric is valid_<name>"
+    near = f"a metric is called valid_<name>; {did_you_mean(recipe.monitor, figures)}"
+    hint = "pass validation data, or monitor='train_loss'" if needs_valid else near
     raise SettingError(
         f"monitor is {recipe.monitor!r}, and an epoch has: {', '.join(figures)}", hint=hint, code="setting-monitor"
     )

@@ -48,9 +48,7 @@ def backward(run: Run, batch: Batch) -> None:
     for part in parts:
         measured = forward(run, part)
         weighted = measured.loss if measured.is_sum else measured.loss * measured.count
-        if (
-            isinstance(measured.count, Tensor) and not measured.is_sum
-        ):  # a part whose every target is ignored has no mean
+        if isinstance(measured.count, Tensor) and not measured.is_sum:  # where every target is ignored there is no mean
             weighted = torch.where(measured.count > 0, weighted, torch.zeros_like(weighted))
         do_backward(_scaled(run, weighted))
         losses.append(weighted.detach())

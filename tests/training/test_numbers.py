@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import luthier
 from luthier.data.sources import TensorSource
-from luthier.metrics.criteria import measure
+from luthier.metrics.criteria import Measured, measure
+from luthier.metrics.evaluation import LossMean
 from tests.problems import mlp, table
 
 
@@ -219,3 +220,22 @@ def test_sample_weights_leave_ignored_samples_out() -> None:
         each = nn.functional.cross_entropy(outputs[kept], targets[kept], reduction="none")
         torch.testing.assert_close(found.loss, (share * each).sum() / share.sum())
         torch.testing.assert_close(found.count, share.sum())
+
+
+def test_losses_are_copied_out_of_the_steps_memory_and_none_is_lost() -> None:
+    mean = LossMean()
+    losses = [torch.tensor(float(i), requires_grad=True) * 1.0 for i in range(150)]
+    losses += [
+        torch.tensor(7.0, dtype=torch.float64),
+        torch.tensor([8.0]),
+    ]
+    for loss in losses:
+        mean.add(Measured(loss, 2.0))
+    kept = [item.loss for item in mean.pending]
+    assert len({value.untyped_storage().data_ptr() for value in kept[:150]}) == 3
+    assert not any(value.requires_grad for value in kept)
+    for loss in losses[:150]:
+        loss.detach().fill_(-1.0)
+    assert mean.mean == (sum(range(150)) + 15.0) / 152
+    mean.add(Measured(torch.tensor(100.0), 1.0))  # the places are used again
+    assert mean.mean == (2 * (sum(range(150)) + 15.0) + 100.0) / 305

@@ -27,6 +27,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+_SLOTS = 64
+
+
 class LossMean:
     """The mean loss of many batches, `sum(loss * n) / sum(n)` in float64, read from the device now and then."""
 
@@ -34,10 +37,21 @@ class LossMean:
         self.total = 0.0
         self.count = 0.0
         self.pending: list[Measured] = []
+        self.slots: list[Tensor] = []
 
     def add(self, measured: Measured) -> None:
         """Take in a batch, with no host sync."""
-        self.pending.append(Measured(measured.loss.detach(), measured.count, measured.is_sum))
+        self.pending.append(Measured(self._kept(measured.loss.detach()), measured.count, measured.is_sum))
+
+    def _kept(self, loss: Tensor) -> Tensor:
+        """Copy a loss out of the step's own memory, where it would keep the heap from closing over the activations."""
+        place = len(self.pending)
+        if place == len(self.slots):
+            self.slots += torch.empty(_SLOTS, dtype=loss.dtype, device=loss.device).unbind()
+        slot = self.slots[place]
+        if loss.shape != slot.shape or loss.dtype != slot.dtype or loss.device != slot.device:
+            return loss
+        return slot.copy_(loss)
 
     def fold(self) -> list[float]:
         """Read what is pending from the device; return those losses."""

@@ -26,6 +26,7 @@ _log = logging.getLogger("luthier")
 _CALLS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)  # of a schedule's function
 _SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)
 _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so that large networks wait for seconds
+_MOST_MADE, _ENOUGH_ROWS = 2_000_000, 17  # of all layers together, which a trace keeps; fewer rows than these say less
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
 LOSSES = {
     "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss",
@@ -178,20 +179,35 @@ class Subject:
             wanted.append(own)
         order = torch.randperm(rows.n, generator=torch.Generator().manual_seed(1))
         numbers = order[: 2 * max([*wanted, 16])].tolist()
+        large: tuple[Batch, Batch | None] | None = None  # runs, and makes more than a trace should keep
         for size in wanted:
+            if size > most and size != own:
+                continue
             both = rows.batch(numbers[: 2 * size])
             first, second = (take(both, 2 * size, range(i * size, (i + 1) * size)) for i in (0, 1))
             if first is None or second is None:
                 first, second = rows.batch(numbers[:size]), None
-            if self._runs(first):
+            made = self._numbers_made(first)
+            if made is not None and (made <= _MOST_MADE or size <= _ENOUGH_ROWS):
                 return first, second
-        return rows.batch(numbers[:32]), None
+            if made is not None:
+                large, most = (first, second), max(_ENOUGH_ROWS, size * _MOST_MADE // made)
+        return large or (rows.batch(numbers[:32]), None)
 
-    def _runs(self, batch: Batch) -> bool:
+    def _numbers_made(self, batch: Batch) -> int | None:
+        """Return how many numbers the layers make of a batch, or None where the module does not run on it."""
         if self.template is None:
-            return True
+            return 0
         module = copy.deepcopy(self.template)
+        made = 0
+
+        def count(part: nn.Module, args: Any, output: Any) -> None:
+            nonlocal made
+            made += sum(x.numel() for x in leaves(output))
+
         try:
+            for part in module.modules():
+                part.register_forward_hook(count)
             with torch.no_grad():
                 seed_probe(0)
                 if self.step is None:
@@ -199,8 +215,8 @@ class Subject:
                 else:
                     self.step(module, copy_inputs(batch).original())
         except Exception:
-            return False
-        return True
+            return None
+        return made
 
     @property
     def batch(self) -> Batch:

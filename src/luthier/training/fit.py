@@ -94,7 +94,8 @@ def fit(
             depends on it.
         restore_best: Leave the weights of the best epoch in the module (by `monitor`); False leaves the last.
         tune: Let a fixed rule fill in what makes a run faster and changes its rounding: fused updates, channels_last
-            for convolutions, larger evaluation batches. Without it `fit` equals the hand-written loop by the bit.
+            for convolutions, evaluation batches that suit the cache. Without it `fit` equals the hand-written loop
+            by the bit.
         seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
             DataLoader nothing is drawn; else one seed for the order is drawn from torch's generator.
         target_key: The target's name where batches are dicts.

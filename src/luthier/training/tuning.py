@@ -15,6 +15,7 @@ from luthier.training.settings import is_loader
 
 _FUSED = ("Adam", "AdamW", "Adagrad")
 _NUMBERS_AT_ONCE = 1 << 18  # inputs of an evaluation batch: more of them leave the cache, fewer cost calls
+_PIXELS_AT_ONCE = 1 << 16  # the same before convolutions, which make many numbers of each
 _MOST_ROWS = 1024
 
 
@@ -22,7 +23,7 @@ def tuned(recipe: Recipe, module: nn.Module, train: Any, *, optimizer: Any = Non
     """Return the recipe with what is left open in it filled in for speed.
 
     Fused updates for Adam, AdamW, Adagrad and SGD with momentum; channels_last for networks of two-dimensional
-    convolutions; evaluation batches of up to 1,024 rows. What the recipe says already stays.
+    convolutions; evaluation batches of up to 1,024 rows that suit the cache. What the recipe says already stays.
 
     Args:
         recipe: As the caller gave it.
@@ -38,7 +39,8 @@ def tuned(recipe: Recipe, module: nn.Module, train: Any, *, optimizer: Any = Non
         chosen["optimizer_flavour"] = flavour(name, recipe.momentum, module)
     if recipe.memory_format == "contiguous" and has_convolutions(module):
         chosen["memory_format"] = "channels_last"
-    if recipe.eval_batch_size is None and (rows := _rows_at_once(train)) is not None:
+    at_once = _PIXELS_AT_ONCE if has_convolutions(module) else _NUMBERS_AT_ONCE
+    if recipe.eval_batch_size is None and (rows := _rows_at_once(train, at_once)) is not None:
         chosen["eval_batch_size"] = max(rows, recipe.batch_size or 1)
     return recipe.updated(**chosen)
 
@@ -59,7 +61,7 @@ def has_convolutions(module: nn.Module) -> bool:
     return any(isinstance(part, nn.Conv2d) for part in module.modules())
 
 
-def _rows_at_once(train: Any) -> int | None:
+def _rows_at_once(train: Any, numbers: int) -> int | None:
     if is_loader(train):
         return None
     source = as_source(train, split=True)
@@ -67,5 +69,5 @@ def _rows_at_once(train: Any) -> int | None:
         return None
     values = source.inputs.values() if isinstance(source.inputs, dict) else source.inputs
     width = sum(value.numel() for value in values) // max(1, num_rows(source.targets) or 1)
-    rows: int = 1 << max(0, (_NUMBERS_AT_ONCE // max(width, 1)).bit_length() - 1)
+    rows: int = 1 << max(0, (numbers // max(width, 1)).bit_length() - 1)
     return min(rows, _MOST_ROWS)

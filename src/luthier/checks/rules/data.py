@@ -130,7 +130,7 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
     if len(table) != s.rows.n:  # neighbours are to be neighbours
         if not s.rows.is_in_memory:
             return
-        first = list(range(min(s.rows.n, 2000)))
+        first = list(range(min(s.rows.n, 2000, len(table))))
         batch = s.rows.batch(first)
         if not isinstance(batch.targets, Tensor):
             return
@@ -184,12 +184,13 @@ def _scored(table: Table) -> Tensor | None:
 
 
 def _probe_features(table: Table) -> Tensor:
-    x = table.features.nan_to_num()
+    x = table.features.nan_to_num()  # of megabytes: what follows is done in place
     if any(not v.is_floating_point() for v in table.inputs) and x.shape[1] > 2:  # ids: how often each occurs
         width = 128
         counts = torch.zeros(len(x), width, dtype=torch.float64)
         x = counts.scatter_add(1, (x.long() % width).clamp(min=0), torch.ones_like(x))
-    x = (x - x.mean(0)) / x.std(0).clamp(min=1e-9)
+    middle, spread = x.mean(0), x.std(0).clamp(min=1e-9)
+    x.sub_(middle).div_(spread)
     generator = torch.Generator().manual_seed(0)
     if x.shape[1] > 200:
         x = x @ torch.randn(x.shape[1], 200, generator=generator, dtype=torch.float64) / x.shape[1] ** 0.5
@@ -297,7 +298,7 @@ def imbalance(s: Subject) -> Iterator[Finding]:
 
 def channels(x: Tensor) -> Tensor:
     """Return inputs as columns, `(M, C)`: those of a table, or the channels of images and sequences."""
-    x = x.double().nan_to_num()
+    x = x.to(torch.float64, copy=True).nan_to_num_()
     if x.ndim <= 2:
         return x.reshape(len(x), -1)
     if x.ndim == 4:

@@ -140,6 +140,8 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
         text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adam", "--momentum", "0.9"), "setting-ignored", "momentum"
     ),
     "an unknown scheduler": (text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "Cosine"), "setting-scheduler", "Cosine"),
+    "a scheduler's name, before the data is read": (nothing, (*TRAIN_CSV, "--scheduler", "cos"), "setting-scheduler", "CosineAnnealingLR"),
+    "an optimizer's name, before the data is read": (nothing, (*TRAIN_CSV, "--optimizer", "adm"), "setting-optimizer", "Adam"),
     "an unknown network": (text("data.csv", GOOD), (*TRAIN_CSV, "--network", "mpl"), "network-unknown-family", "mlp"),
     "a network for other data": (text("data.csv", GOOD), (*TRAIN_CSV, "--network", "resnet"), "network-wrong-family", ""),
     "augmentation of a table": (text("data.csv", GOOD), (*TRAIN_CSV, "--augment", "flip"), "setting-ignored", "augment"),

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -167,6 +168,21 @@ def test_a_sample_that_cannot_be_read_or_stacked_is_named() -> None:
     assert isinstance(error, FileNotFoundError)
     assert note == "in reading sample 13 of Samples"
     assert "together into a batch: give all one shape" in notes(linear(), Samples(fails=False))[1]
+
+
+@pytest.mark.parametrize(
+    ("thing", "hint"),
+    [
+        (Image.new("RGB", (4, 4)), "samples hold PIL images: make tensors of them in __getitem__"),
+        (None, "make tensors or numbers of each NoneType in __getitem__"),
+    ],
+)
+def test_samples_that_hold_no_numbers_are_named(thing: Any, hint: str) -> None:
+    class Things(Samples):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            return thing, torch.tensor(0)
+
+    assert f"together into a batch: {hint}, or pass" in notes(linear(), Things(fails=False))[1]
 
 
 def test_steps_metrics_and_ready_batches() -> None:

@@ -6,6 +6,7 @@ to do. All of it is read from the frames that the error left: nothing is run aga
 
 import inspect
 import logging
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from traceback import walk_tb
@@ -78,7 +79,7 @@ def _where(
             yield from _criterion(frame, batch)
             return
         if name in (_SAMPLE, _STACK):
-            yield _reading(frame, name)
+            yield _reading(frame, name, said)
             return
         if name == _STEP:
             yield f"in step, whose batch is {_say(frame.f_locals['batch'].original())}"
@@ -101,7 +102,7 @@ def _is_batch(sample: Any) -> bool:
     return len({len(part) for part in parts}) == 1
 
 
-def _reading(frame: FrameType, name: str) -> str:
+def _reading(frame: FrameType, name: str, said: str) -> str:
     if name == _SAMPLE:
         dataset: Any = frame.f_locals["self"].dataset
         index = frame.f_locals["index"]
@@ -109,10 +110,14 @@ def _reading(frame: FrameType, name: str) -> str:
             dataset, index = dataset.dataset, dataset.indices[index]
         return f"in reading sample {index} of {type(dataset).__name__}"
     numbers = ", ".join(map(str, frame.f_locals["numbers"][:4]))
-    return (
-        f"in putting samples {numbers}, … together into a batch: give all one shape, "
-        "or pass a DataLoader with a collate_fn"
-    )
+    other = re.search(r"found <class '(.+)'>", said)  # by default_collate
+    if other is None:
+        what = "give all one shape"
+    elif other[1].startswith("PIL."):
+        what = "samples hold PIL images: make tensors of them in __getitem__"
+    else:
+        what = f"make tensors or numbers of each {other[1].rpartition('.')[2]} in __getitem__"
+    return f"in putting samples {numbers}, … together into a batch: {what}, or pass a DataLoader with a collate_fn"
 
 
 def _arguments(frame: FrameType) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from luthier.pipeline.prepare import prepare
 from luthier.pipeline.runfile import read_run_file, write_run_file
 from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
+from luthier.training.optimizers import optimizer_class
+from luthier.training.schedules import scheduler_name
 
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
@@ -105,6 +107,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
             settings = DataSettings(source=str(source), **parts["data"])
     else:
         data, settings = source, DataSettings(source="<in memory>", **parts["data"])
+    _check_names(recipe_fields)
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
         raise SettingError(
@@ -158,6 +161,14 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
+
+
+def _check_names(recipe: Mapping[str, Any]) -> None:
+    """Refuse an optimizer or scheduler that torch does not have, before the data is read."""
+    if isinstance(name := recipe.get("optimizer"), str):
+        optimizer_class(name)
+    if isinstance(name := recipe.get("scheduler"), str):
+        scheduler_name(name)
 
 
 def _check_class_weights(recipe: Recipe, schema: Schema) -> None:

@@ -214,9 +214,11 @@ class Checkpointing(Callback):
             self._try(run)
 
     def on_end(self, run: View) -> None:
-        """Write the state that the run ends in, unless it was cut off inside an update."""
+        """Write the state that the run ends in, unless it was cut off inside an update or the end of an epoch."""
         if not run.is_whole and run.folder is not None:
-            _log.warning("the run was cut off inside an update: a resume goes on from the checkpoint before it")
+            _log.warning(
+                "the run was cut off inside an update or the end of an epoch: a resume goes on from the checkpoint before it"
+            )
         self._try(run, save=run.is_whole, wait=True)
 
     def _try(self, run: View, *, save: bool = True, wait: bool = False) -> None:

@@ -124,6 +124,28 @@ def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> 
         ) from error
 
 
+def scheduler_name(wanted: str) -> str:
+    """Return the class of torch.optim.lr_scheduler of that name, in any case.
+
+    Raises:
+        SettingError: there is none, or plain arguments do not make it.
+    """
+    by_lower = {known.lower(): known for known in scheduler_names()}
+    name = by_lower.get(wanted.lower())
+    if name is None:
+        special = wanted in _NOT_BY_NAME
+        raise SettingError(
+            f"scheduler {wanted!r} takes functions or other schedulers and cannot be made by name"
+            if special
+            else f"there is no scheduler {wanted!r}",
+            hint="pass it to fit: scheduler=lambda optimizer: …"
+            if special
+            else did_you_mean(wanted, by_lower.values()),
+            code="setting-scheduler",
+        )
+    return name
+
+
 def interval_of(name: str, recipe: Recipe) -> str:
     """Return when a scheduler of torch steps: `step` or `epoch`."""
     return recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
@@ -135,19 +157,7 @@ def schedule_arguments(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: in
     Raises:
         SettingError: an unknown name, or a horizon that cannot be known.
     """
-    by_lower = {known.lower(): known for known in scheduler_names()}
-    name = by_lower.get(str(recipe.scheduler).lower())
-    if name is None:
-        special = recipe.scheduler in _NOT_BY_NAME
-        raise SettingError(
-            f"scheduler {recipe.scheduler!r} takes functions or other schedulers and cannot be made by name"
-            if special
-            else f"there is no scheduler {recipe.scheduler!r}",
-            hint="pass it to fit: scheduler=lambda optimizer: …"
-            if special
-            else did_you_mean(str(recipe.scheduler), by_lower.values()),
-            code="setting-scheduler",
-        )
+    name = scheduler_name(str(recipe.scheduler))
     arguments: dict[str, Any] = dict(recipe.scheduler_args)
     interval = interval_of(name, recipe)
     horizon = _HORIZONS.get(name)

@@ -217,7 +217,7 @@ class Checkpointing(Callback):
         """Write the state that the run ends in, unless it was cut off inside an update or the end of an epoch."""
         if not run.is_whole and run.folder is not None:
             _log.warning(
-                "the run was cut off inside an update or the end of an epoch: a resume goes on from the checkpoint before it"
+                "the run was cut off inside an update or an epoch's end: a resume goes on from the checkpoint before"
             )
         self._try(run, save=run.is_whole, wait=True)
 

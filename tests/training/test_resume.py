@@ -40,7 +40,8 @@ class CopyAt(Callback):
 
     def on_step_end(self, run: View) -> None:
         if run.global_step == self.step and run.folder is not None:
-            shutil.copytree(run.folder, self.to)
+            # a large state is written beside the run: what has no name yet may be gone in the middle of the copy
+            shutil.copytree(run.folder, self.to, ignore=shutil.ignore_patterns(".*"))
 
 
 def tensors() -> Any:

@@ -1,17 +1,20 @@
 # ruff: noqa: E501  (rows of a table)
 """What the checks find, what they say of sound programs, and what they cost.
 
-    python -m benchmarks.checks [--seeds 5] [--ways plain,dict] [--quick] [--cost]
+    python -m benchmarks.checks [--seeds 5] [--ways plain,dict] [--quick] [--cost] [--memory]
 
 Programs: the planted mistakes and field reports of tests/checks, each with its sound twin, and the sound programs that
 look wrong. Ways: as they are; bfloat16 autocast; loaders with batches of 2 and of 64; dict batches.
 `--cost`: seconds of the default checks before Fashion-MNIST and Adult, and of the monitors in a step.
+`--memory`: what the default checks hold at most beyond the data and the network, and their CPU time, on large ones.
 """
 
 import argparse
 import inspect
 import logging
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -30,6 +33,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import luthier
 from benchmarks.data import adult, fashion_mnist
 from benchmarks.loops import WORKS, work
+from benchmarks.speed import peak_mb
 from luthier.checks.look import check
 from luthier.checks.monitors import Monitors
 from luthier.checks.watch import watch
@@ -210,6 +214,43 @@ def monitored(name: str) -> tuple[float, float]:
     return spent / seconds, seconds
 
 
+def large(name: str) -> tuple[nn.Module, Tensor]:
+    """Return a network and inputs, one of which is large."""
+    torch.manual_seed(0)
+    if name == "images":
+        body = [nn.Conv2d(3, 16, 7, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)]
+        return nn.Sequential(*body), torch.randn(600, 3, 224, 224)
+    if name == "columns":
+        return nn.Sequential(nn.Linear(30_000, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(2_000, 30_000)
+    if name == "rows":
+        return nn.Sequential(nn.Linear(10, 64), nn.ReLU(), nn.Linear(64, 4)), torch.randn(3_000_000, 10)
+    body = [nn.Linear(100, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 4)]
+    return nn.Sequential(*body), torch.randn(20_000, 100)
+
+
+LARGE = ("images", "columns", "rows", "network")
+
+
+def memory(name: str) -> None:
+    """Check a large program in this process; print its size, the growth of the memory at its peak, and the time."""
+    import torch._dynamo  # any optimizer of torch would import it now
+
+    module, x = large(name)
+    y = torch.randint(0, 4, (len(x),))
+    cut = len(x) * 4 // 5
+    before, start = peak_mb(), time.process_time()
+    check(
+        module, (x[:cut], y[:cut]), (x[cut:], y[cut:]),
+        criterion=nn.CrossEntropyLoss(), optimizer=torch.optim.Adam(module.parameters()),
+    )  # fmt: skip
+    seconds, weights = time.process_time() - start, sum(p.numel() for p in module.parameters())
+    print(
+        f"| {name}: {tuple(x.shape)} | {x.numel() / 2**18:.0f} | {weights / 2**18:.0f} | {peak_mb() - before:.0f} "
+        f"| {seconds:.2f} |",
+        flush=True,
+    )
+
+
 def luthier_criterion(plan: Any, arguments: dict[str, Any]) -> Any:
     from luthier.training.settings import choose_criterion
 
@@ -222,11 +263,18 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one seed, as they are")
     parser.add_argument("--ways", default=",".join(WAYS))
     parser.add_argument("--cost", action="store_true")
+    parser.add_argument("--memory", nargs="?", const="", metavar="ONE", choices=("", *LARGE))
     given = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    if given.cost:
+    if given.memory:
+        memory(given.memory)
+    elif given.memory is not None:
+        print("| | data MB | weights MB | beyond them MB | CPU s |\n|---|---|---|---|---|", flush=True)
+        for name in LARGE:
+            subprocess.run([sys.executable, "-m", "benchmarks.checks", "--memory", name], check=True)
+    elif given.cost:
         cost()
     else:
         table(1 if given.quick else given.seeds, WAYS[:1] if given.quick else tuple(given.ways.split(",")))

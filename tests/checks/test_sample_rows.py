@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.checks.look import check, chosen_rules, look
+from luthier.checks.rows import Table
 from luthier.checks.subject import Subject
 from luthier.core.batch import Batch
 
@@ -61,3 +62,65 @@ def test_of_large_images_in_memory_few_are_looked_at() -> None:
     s.rows.batch = batch  # type: ignore[method-assign]
     assert not look(s, chosen_rules("check-labels-misaligned"))
     assert max(asked) == 128
+
+
+def wide(n: int, width: int = 40_000) -> Tensor:
+    return torch.randn(n, width, generator=torch.Generator().manual_seed(n))
+
+
+def test_wide_rows_are_hashed_whole_and_reckoned_with_by_every_kth_number() -> None:
+    x = wide(40)
+    table = Table(list(range(40)), [x[:, :30_000].reshape(40, 3, 100, 100), x[:, 30_000:]], None)
+    assert table.width == 40_000
+    assert torch.equal(table.features, x[:, ::5].double())
+    assert table.column(3) == "input column 15"
+    middle, spread = table.middle_and_spread
+    assert torch.allclose(middle, x.double().mean(0))
+    assert torch.allclose(spread, x.double().std(0))
+    twin = x.clone()
+    twin[0, 7] += 1.0  # not one of every fifth
+    other = Table(list(range(40)), [twin], None)
+    assert torch.equal(other.hashes == table.hashes, torch.arange(40) > 0)
+
+
+def test_mistakes_in_wide_data_are_found() -> None:
+    x, y = wide(200, 30_000), torch.arange(200) % 2
+    x[:, :10_000] += 0.5 * y[:, None]
+    net = nn.Sequential(nn.Linear(30_000, 2))
+
+    def codes(train: Any, valid: Any) -> set[str]:
+        return {finding.code for finding in check(net, train, valid, criterion=nn.CrossEntropyLoss(), select="data")}
+
+    train, valid = (x[:140], y[:140]), (x[140:], y[140:])
+    assert not codes(train, valid)
+    assert "check-split-overlap" in codes(train, (torch.cat([x[140:], x[:30]]), torch.cat([y[140:], y[:30]])))
+    assert "check-valid-shift" in codes(train, (3 * x[140:] + 2, y[140:]))
+    pixels = torch.rand(160, 3, 224, 224)
+    pixels[10, 1, 2, 3] = float("nan")
+    picture_net = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2))
+    found = check(picture_net, (pixels, torch.arange(160) % 2), criterion=nn.CrossEntropyLoss())
+    assert "check-data-not-finite" in {finding.code for finding in found}
+
+
+def test_copies_that_only_read_share_large_parameters_and_nothing_else() -> None:
+    net = nn.Sequential(nn.Linear(600, 600), nn.BatchNorm1d(600), nn.Linear(600, 2))
+    x, y = torch.randn(200, 600), torch.arange(200) % 2
+    s = Subject(net, (x, y), criterion=nn.CrossEntropyLoss())
+    assert s.template is not None
+    before = [p.detach().clone() for p in s.template.parameters()]
+    a, b = s.fresh(training=True, only_read=True), s.fresh(training=True, only_read=True)
+    assert a.get_parameter("0.weight").data_ptr() == b.get_parameter("0.weight").data_ptr()
+    assert a.get_parameter("2.weight").data_ptr() != b.get_parameter("2.weight").data_ptr()
+    assert a.get_parameter("0.weight").data_ptr() != net.get_parameter("0.weight").data_ptr()
+    assert s.fresh(training=True).get_parameter("0.weight").data_ptr() != a.get_parameter("0.weight").data_ptr()
+    s.pass_over(a, s.batch).loss.backward()  # type: ignore[union-attr]
+    assert a.get_parameter("0.weight").grad is not None
+    assert b.get_parameter("0.weight").grad is None
+    s.steps(3, lr=0.1)
+    look(s, chosen_rules())
+    assert all(torch.equal(p, q) for p, q in zip(before, s.template.parameters(), strict=True))
+    own = Subject(net, (x, y), step=lambda module, batch: module(batch[0]).sum())
+    assert (
+        own.fresh(training=True, only_read=True).get_parameter("0.weight").data_ptr()
+        != own.fresh(training=True, only_read=True).get_parameter("0.weight").data_ptr()
+    )

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luthier.checks.rows import WIDEST
+
 _NUMBERS_AT_ONCE = 1 << 18
 _EPSILON = 2e-5  # of the projection's spread: some ten times the rounding of float32
 _MOST_CANDIDATES = 16
@@ -35,19 +37,24 @@ class Projected:
         return x if bool(x.sum().isfinite()) else x.nan_to_num()
 
     def onto(self, k: int, most: int | None = None) -> Tensor:
-        """Return `k` numbers for each row (evenly chosen ones, where there are more than `most`), `(N, k)`."""
+        """Return `k` numbers for each row (evenly chosen ones, where there are more than `most`), `(N, k)`.
+
+        Where `k` is more than 1, wide rows are taken by every n-th of their numbers.
+        """
         n = len(self)
         numbers = torch.arange(n) if most is None or n <= most else torch.linspace(0, n - 1, most).long()
         generator = torch.Generator().manual_seed(0)
-        directions = torch.randn(len(self.scale), k, generator=generator, dtype=torch.float64) / len(self.scale) ** 0.5
+        stride = -(-len(self.scale) // WIDEST) if k > 1 else 1
+        scale, middle = self.scale[::stride], self.middle[::stride].float()
+        directions = torch.randn(len(scale), k, generator=generator, dtype=torch.float64) / len(scale) ** 0.5
         # In float32, as candidates are confirmed number by number; less the middle first, so that little is rounded
-        turned, middle = (directions / self.scale[:, None]).float(), self.middle.float()
+        turned = (directions / scale[:, None]).float()
         at_once = max(1, _NUMBERS_AT_ONCE // len(self.scale))
         found = []
         for part in numbers.split(at_once):
             is_whole = len(numbers) == n  # then a slice will do
             some = [x[int(part[0]) : int(part[-1]) + 1] if is_whole else x[part] for x in self.inputs]
-            x = torch.cat([x.reshape(len(part), -1).float() for x in some], dim=1) - middle
+            x = torch.cat([x.reshape(len(part), -1).float() for x in some], dim=1)[:, ::stride] - middle
             found.append((x if bool(x.sum().isfinite()) else x.nan_to_num()) @ turned)
         return torch.cat(found).double()
 

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 128  # looked at of data in memory,
 MOST_NUMBERS = 1_000_000  # in the rows that a pass over the data looks at: large images are fewer
 _FEWEST_ROWS = 128
 _MOST_COPIED_BYTES = 1 << 28
+WIDEST = 8_192  # columns that statistics are taken of: of images of 3 x 224 x 224, every nineteenth pixel
+_NUMBERS_AT_ONCE = 1 << 18
 
 
 class Rows:
@@ -169,15 +172,41 @@ class Table:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    @property
+    def width(self) -> int:
+        """How many numbers a row of the inputs holds."""
+        return sum(x[0].numel() for x in self.inputs) if len(self) else 0
+
     def column(self, i: int, what: str = "input column") -> str:
         """Return what the user calls a column of `features`: its name, or its number."""
-        return repr(self._names[i]) if len(self._names) == self.features.shape[1] else f"{what} {i}"
+        i *= self._stride
+        return repr(self._names[i]) if len(self._names) == self.width else f"{what} {i}"
+
+    @property
+    def _stride(self) -> int:
+        return -(-self.width // WIDEST) or 1
 
     @cached_property
     def features(self) -> Tensor:
-        """All inputs as one row of numbers a sample, shape `(N, D)`, float64."""
-        flat = [x.reshape(len(self), -1).double() for x in self.inputs]
-        return torch.cat(flat, dim=1) if flat else torch.zeros(len(self), 0, dtype=torch.float64)
+        """All inputs as one row of numbers a sample, shape `(N, D)`, float64; of wide ones every k-th number."""
+        flat = [x.reshape(len(self), -1) for x in self.inputs]
+        if self._stride > 1:
+            places = torch.arange(0, self.width, self._stride)
+            ends = torch.tensor([0, *(x.shape[1] for x in flat)]).cumsum(0).tolist()
+            chosen = [places[(places >= start) & (places < end)] - start for start, end in pairwise(ends)]
+            flat = [x.index_select(1, some) for x, some in zip(flat, chosen, strict=True)]
+        return torch.cat([x.double() for x in flat], dim=1) if flat else torch.zeros(len(self), 0, dtype=torch.float64)
+
+    @cached_property
+    def middle_and_spread(self) -> tuple[Tensor, Tensor]:
+        """The mean and the standard deviation of every number of a row, each `(width,)`, float64, NaN taken as 0."""
+        found = []
+        for x in self.inputs:
+            for part in x.reshape(len(self), -1).split(max(1, _NUMBERS_AT_ONCE // len(self)), dim=1):
+                values = part.double().nan_to_num()
+                found.append(torch.stack([values.mean(0), values.std(0).nan_to_num()]))
+        middle, spread = torch.cat(found, dim=1)
+        return middle, spread
 
     @cached_property
     def classes(self) -> Tensor | None:
@@ -198,12 +227,17 @@ class Table:
     @cached_property
     def hashes(self) -> Tensor:
         """A number for each row's inputs, equal for equal rows (rounded to 5 digits), shape `(N,)`, int64."""
-        width = self.features.shape[1]
         generator = torch.Generator().manual_seed(0)
-        factors = torch.randint(-(2**62), 2**62, (width,), generator=generator) | 1
-        parts = self.features.split(max(1, (1 << 18) // max(width, 1)))
-        rounded = ((part * 1e5).round().nan_to_num(7.0).clamp(-9e15, 9e15).long() for part in parts)
-        return torch.cat([(part * factors).sum(dim=1) for part in rounded])
+        factors = torch.randint(-(2**62), 2**62, (self.width,), generator=generator) | 1
+        found = [] if self.inputs else [torch.zeros(len(self), dtype=torch.int64)]
+        for start in range(
+            0, len(self) if self.inputs else 0, at_once := max(1, _NUMBERS_AT_ONCE // max(self.width, 1))
+        ):
+            rows = [x[start : start + at_once] for x in self.inputs]
+            part = torch.cat([x.reshape(len(x), -1).double() for x in rows], dim=1)
+            rounded = (part * 1e5).round().nan_to_num(7.0).clamp(-9e15, 9e15).long()
+            found.append((rounded * factors).sum(dim=1))
+        return torch.cat(found)
 
 
 def _flat(parts: list[Any]) -> Tensor | None:

@@ -26,6 +26,7 @@ _log = logging.getLogger("luthier")
 _CALLS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)  # of a schedule's function
 _SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)
 _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so that large networks wait for seconds
+_LARGE = 1 << 18  # numbers of a parameter that copies share where they only read it
 _MOST_MADE, _ENOUGH_ROWS = 2_000_000, 17  # of all layers together, which a trace keeps; fewer rows than these say less
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
 LOSSES = {
@@ -198,7 +199,7 @@ class Subject:
         """Return how many numbers the layers make of a batch, or None where the module does not run on it."""
         if self.template is None:
             return 0
-        module = copy.deepcopy(self.template)
+        module = self._copied(only_read=True)
         made = 0
 
         def count(part: nn.Module, args: Any, output: Any) -> None:
@@ -233,15 +234,30 @@ class Subject:
         """Whether there is a copy to run, and rows to run it on."""
         return self.template is not None and (self.rows is not None or self.given is not None)
 
-    def fresh(self, *, training: bool) -> nn.Module:
-        """Return a new copy of the module; in training it has the modes that the caller set."""
-        assert self.template is not None
-        module = copy.deepcopy(self.template)
+    def fresh(self, *, training: bool, only_read: bool = False) -> nn.Module:
+        """Return a new copy of the module; in training it has the modes that the caller set.
+
+        Args:
+            training: Whether it is to be in training mode.
+            only_read: Nothing is written into its parameters, so copies may share the numbers of large ones.
+        """
+        module = self._copied(only_read=only_read)
         if not training:
             module.eval()
         elif not any(part.training for part in module.modules()):
             module.train()
         return module
+
+    def _copied(self, *, only_read: bool) -> nn.Module:
+        assert self.template is not None
+        memo: dict[int, Any] = {}
+        if only_read and self.step is None:  # an own step may write where it likes
+            memo = {
+                id(p): nn.Parameter(p.detach(), p.requires_grad)
+                for p in self.template.parameters()
+                if type(p) is nn.Parameter and p.numel() >= _LARGE
+            }
+        return copy.deepcopy(self.template, memo)
 
     def forward(self, module: nn.Module, batch: Batch, seed: int = 0) -> Any:
         """Return what a copy gives for a batch, without gradients."""
@@ -269,12 +285,12 @@ class Subject:
     @cached_property
     def eval_pass(self) -> Passed:
         """A pass in evaluation mode."""
-        return self.pass_over(self.fresh(training=False), self.batch)
+        return self.pass_over(self.fresh(training=False, only_read=True), self.batch)
 
     @cached_property
     def train_pass(self) -> Passed:
         """A pass in training mode, and its gradients."""
-        passed = self.pass_over(self.fresh(training=True), self.batch)
+        passed = self.pass_over(self.fresh(training=True, only_read=True), self.batch)
         if isinstance(passed.loss, Tensor) and passed.loss.requires_grad and passed.loss.numel() == 1:
             passed.loss.backward(retain_graph=True)  # rules ask what parts of the loss and the outputs hand back
         return passed
@@ -302,7 +318,7 @@ class Subject:
         """A copy in evaluation mode that ran once, the rows as it left them, and what it gave."""
         if self.module_batch is None:
             return None
-        module, batch = self.fresh(training=False), copy_inputs(self.module_batch)
+        module, batch = self.fresh(training=False, only_read=True), copy_inputs(self.module_batch)
         seed_probe(0)
         with torch.no_grad():
             outputs = batch.forward(module)
@@ -387,6 +403,7 @@ class Subject:
             optimizer.zero_grad()
             loss.backward()
             update()
+        module.zero_grad()  # large ones would wait for the next rule that asks for these steps
         return Stepped(module, losses)
 
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
-from luthier.checks.rows import Rows, Table, class_called
+from luthier.checks.rows import MOST_NUMBERS, WIDEST, Rows, Table, class_called
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, Subject
@@ -23,7 +23,7 @@ def table_of(s: Subject) -> Table | None:
 def both_tables(s: Subject) -> tuple[Table, Table] | None:
     """Return the rows looked at in training and validation, where their inputs are alike in shape."""
     train, valid = table_of(s), None if s.valid_rows is None else s.valid_rows.table
-    if train is None or valid is None or not train.inputs or train.features.shape[1] != valid.features.shape[1]:
+    if train is None or valid is None or not train.inputs or train.width != valid.width:
         return None
     return train, valid
 
@@ -38,7 +38,7 @@ def row_numbers(rows: list[int], table: Table) -> str:
 def label_leak(s: Subject) -> Iterator[Finding]:
     """One column of the inputs is the target in other clothes."""
     table = table_of(s) if s.step is None else None  # what a step does with the targets is its own
-    if table is None or table.targets is None or len(table) < 40 or not 3 <= table.features.shape[1] <= 4096:
+    if table is None or table.targets is None or len(table) < 40 or not 3 <= table.width <= 4096:
         return
     if any(x.ndim > 2 for x in table.inputs) or table.targets.numel() != len(table):
         return
@@ -298,6 +298,11 @@ def imbalance(s: Subject) -> Iterator[Finding]:
 
 def channels(x: Tensor) -> Tensor:
     """Return inputs as columns, `(M, C)`: those of a table, or the channels of images and sequences."""
+    if x.ndim == 4:  # of large images every k-th pixel
+        k = math.ceil(math.sqrt(x.numel() / MOST_NUMBERS))
+        x = x[:, :, ::k, ::k]
+    elif x.ndim == 2:  # of very many columns the same
+        x = x[:, :: math.ceil(x.shape[1] / WIDEST)]
     x = x.to(torch.float64, copy=True).nan_to_num_()
     if x.ndim <= 2:
         return x.reshape(len(x), -1)

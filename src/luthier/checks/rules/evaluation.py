@@ -66,7 +66,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
     """In eval mode the same input gives another answer with other random numbers."""
     if not s.can_run or s.module_batch is None:
         return
-    module = s.fresh(training=False)
+    module = s.fresh(training=False, only_read=True)
     first, second = s.eval_outputs, s.forward(module, s.module_batch, seed=1)
     if not differs(first, second):
         return

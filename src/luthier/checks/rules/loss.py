@@ -228,7 +228,7 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
         places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
     if places is None:
         return
-    again = s.pass_over(s.fresh(training=False), s.batch)
+    again = s.pass_over(s.fresh(training=False, only_read=True), s.batch)
     if not isinstance(again.loss, Tensor) or not again.loss.requires_grad:
         return
     gradient = torch.autograd.grad(again.loss, again.outputs, allow_unused=True)[0]

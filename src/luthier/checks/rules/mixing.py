@@ -173,7 +173,7 @@ def _goes_by_place(s: Subject, outputs: Tensor) -> bool:
         order = torch.arange(n).roll(n // 3)
         rolled = take(Batch(given, None), n, order.tolist())
         again = None if rolled is None else _evaluated(s, rolled)
-        other = _own_rows(s.forward(s.fresh(training=False), Batch(given, None), seed=1), n)
+        other = _own_rows(s.forward(s.fresh(training=False, only_read=True), Batch(given, None), seed=1), n)
     except Exception:
         return False  # lengths that are to be sorted, for one
     if again is None or other is None or again.shape != outputs.shape or differs(other, outputs, tolerance=1e-3):
@@ -209,7 +209,7 @@ def _over_first(call: Call, x: Tensor) -> bool:
 
 
 def _evaluated(s: Subject, batch: Batch) -> Tensor | None:
-    return _own_rows(s.forward(s.fresh(training=False), batch), s.n)
+    return _own_rows(s.forward(s.fresh(training=False, only_read=True), batch), s.n)
 
 
 def _own_rows(outputs: Any, n: int) -> Tensor | None:
@@ -331,7 +331,7 @@ def future_leak(s: Subject) -> Iterator[Finding]:
         or (y.is_floating_point() and y.ndim < 3 and not s.module_has_order)
     ):
         return
-    passed = s.pass_over(s.fresh(training=False), batch)
+    passed = s.pass_over(s.fresh(training=False, only_read=True), batch)
     out = passed.outputs
     if (
         not isinstance(out, Tensor)
@@ -395,7 +395,7 @@ def _sees_later(s: Subject, x: Tensor, time: int, axis: int) -> bool:
     late.narrow(time, middle, length - middle).copy_(other)
     assert s.module_batch is not None
     changed = Batch(map_leaves(s.module_batch.inputs, lambda v: late if v is x else v), None)
-    module = s.fresh(training=False)
+    module = s.fresh(training=False, only_read=True)
     a, b = s.forward(module, s.module_batch), s.forward(module, changed)
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         return False
@@ -519,7 +519,7 @@ def _after(s: Subject, x: Tensor, where: Tensor) -> Any:
     spread = where.reshape(*where.shape, *([1] * (x.ndim - 2)))
     changed = torch.where(spread, fill, x)
     batch = Batch(map_leaves(s.module_batch.inputs, lambda v: changed if v is x else v), None)
-    return s.forward(s.fresh(training=False), batch)
+    return s.forward(s.fresh(training=False, only_read=True), batch)
 
 
 def _differs_at(a: Any, b: Any, keep: Tensor | None) -> bool:

@@ -23,7 +23,7 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     if both is None or s.rows is None:
         return
     table, held = both
-    middle, scale = table.features.nan_to_num().mean(0), table.features.nan_to_num().std(0).nan_to_num()
+    middle, scale = table.middle_and_spread
     scale = torch.where(scale > 0, scale, 1.0)
     source = s.rows.source if s.rows.is_in_memory else None
     whole = table.inputs

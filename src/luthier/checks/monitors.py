@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from luthier.checks.rows import class_called
 from luthier.checks.rule import note, warning
-from luthier.checks.subject import batch_axis, differs, map_leaves
+from luthier.checks.sampled import batch_axis, differs, map_leaves
 from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
 from luthier.core.rng import kept_rng

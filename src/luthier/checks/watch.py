@@ -14,7 +14,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from luthier.checks.hearing import Listener, norm_of
 from luthier.checks.look import check_parts, chosen_rules, look
 from luthier.checks.rule import error, warning
-from luthier.checks.subject import LOSSES, Passed, Subject, map_leaves, schedulers_of
+from luthier.checks.sampled import map_leaves
+from luthier.checks.subject import LOSSES, Passed, Subject, schedulers_of
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding

@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import answers_to
-from luthier.checks.subject import Subject, copy_inputs, differs
+from luthier.checks.sampled import copy_inputs, differs
+from luthier.checks.subject import Subject
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.finding import Finding
 from luthier.core.rng import seed_probe

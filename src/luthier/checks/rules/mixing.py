@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import padding_of
-from luthier.checks.subject import Passed, Subject, batch_axis, differs, map_leaves, mix_rows, rows_of, take
+from luthier.checks.sampled import batch_axis, differs, map_leaves, mix_rows, rows_of, take
+from luthier.checks.subject import Passed, Subject
 from luthier.checks.tracing import Call, leaves
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding

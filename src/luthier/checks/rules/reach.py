@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.module import few
-from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject, batch_axis, differs, map_leaves
+from luthier.checks.sampled import batch_axis, differs, map_leaves
+from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding

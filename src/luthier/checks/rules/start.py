@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.module import NORMS, few
-from luthier.checks.subject import WEIGHTED, Subject, batch_axis
+from luthier.checks.sampled import batch_axis
+from luthier.checks.subject import WEIGHTED, Subject
 from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
 

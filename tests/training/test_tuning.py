@@ -29,6 +29,7 @@ def test_what_is_tuned_follows_from_the_network_the_data_and_the_optimizer() -> 
     assert tuned(Recipe(optimizer="Adam"), nn.Conv2d(1, 2, 3), (x, y)).memory_format == "channels_last"
     images = torch.zeros(300, 1, 32, 32), torch.zeros(300, dtype=torch.long)
     assert tuned(Recipe(batch_size=8), nn.Conv2d(1, 2, 3), images).eval_batch_size == 64
+    assert tuned(Recipe(), nn.Conv2d(1, 2, 3), (torch.zeros(9, 1, 128, 128), y[:9])).eval_batch_size == 32
     assert tuned(Recipe(batch_size=128), nn.Conv2d(1, 2, 3), images).eval_batch_size == 128
     assert tuned(Recipe(batch_size=8), net, images).eval_batch_size == 256
     assert tuned(Recipe(optimizer="Adam"), net, (x, y)).memory_format == "contiguous"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from luthier.checks.rows import WIDEST
+from luthier.checks.rows import some_columns
 
 _NUMBERS_AT_ONCE = 1 << 18
 _EPSILON = 2e-5  # of the projection's spread: some ten times the rounding of float32
@@ -39,13 +39,14 @@ class Projected:
     def onto(self, k: int, most: int | None = None) -> Tensor:
         """Return `k` numbers for each row (evenly chosen ones, where there are more than `most`), `(N, k)`.
 
-        Where `k` is more than 1, wide rows are taken by every n-th of their numbers.
+        Where `k` is more than 1, wide rows are taken by some of their numbers.
         """
         n = len(self)
         numbers = torch.arange(n) if most is None or n <= most else torch.linspace(0, n - 1, most).long()
         generator = torch.Generator().manual_seed(0)
-        stride = -(-len(self.scale) // WIDEST) if k > 1 else 1
-        scale, middle = self.scale[::stride], self.middle[::stride].float()
+        some = some_columns(len(self.scale)) if k > 1 else None
+        scale, middle = (x if some is None else x[some] for x in (self.scale, self.middle))
+        middle = middle.float()
         directions = torch.randn(len(scale), k, generator=generator, dtype=torch.float64) / len(scale) ** 0.5
         # In float32, as candidates are confirmed number by number; less the middle first, so that little is rounded
         turned = (directions / scale[:, None]).float()
@@ -53,8 +54,9 @@ class Projected:
         found = []
         for part in numbers.split(at_once):
             is_whole = len(numbers) == n  # then a slice will do
-            some = [x[int(part[0]) : int(part[-1]) + 1] if is_whole else x[part] for x in self.inputs]
-            x = torch.cat([x.reshape(len(part), -1).float() for x in some], dim=1)[:, ::stride] - middle
+            rows = [x[int(part[0]) : int(part[-1]) + 1] if is_whole else x[part] for x in self.inputs]
+            x = torch.cat([x.reshape(len(part), -1).float() for x in rows], dim=1)
+            x = (x if some is None else x.index_select(1, some)) - middle
             found.append((x if bool(x.sum().isfinite()) else x.nan_to_num()) @ turned)
         return torch.cat(found).double()
 

@@ -21,7 +21,7 @@ MOST_TENSOR_ROWS, MOST_DATASET_ROWS = 4_000, 128  # looked at of data in memory,
 MOST_NUMBERS = 1_000_000  # in the rows that a pass over the data looks at: large images are fewer
 _FEWEST_ROWS = 128
 _MOST_COPIED_BYTES = 1 << 28
-WIDEST = 8_192  # columns that statistics are taken of: of images of 3 x 224 x 224, every nineteenth pixel
+WIDEST = 8_192  # columns that statistics are taken of: of images of 3 x 224 x 224, one pixel of nineteen
 _NUMBERS_AT_ONCE = 1 << 18
 
 
@@ -150,6 +150,16 @@ def class_called(source: Any, number: int) -> str:
     return f"class {names[number]!r}" if 0 <= number < len(names) else f"class {number}"
 
 
+def some_columns(width: int, most: int = WIDEST) -> Tensor | None:
+    """Return which columns of a wide table are reckoned with, the same each time, in order; None where all are.
+
+    They are drawn, as columns often come in pairs and rows of pixels.
+    """
+    if width <= most:
+        return None
+    return torch.randperm(width, generator=torch.Generator().manual_seed(0))[:most].sort().values
+
+
 class Table:
     """Rows of a split, stacked.
 
@@ -160,10 +170,16 @@ class Table:
     """
 
     def __init__(
-        self, numbers: list[int], inputs: list[Tensor], targets: Tensor | None, names: Sequence[str] = ()
+        self,
+        numbers: list[int],
+        inputs: list[Tensor],
+        targets: Tensor | None,
+        names: Sequence[str] = (),
+        *,
+        widest: int = WIDEST,
     ) -> None:
         n = len(numbers)
-        self._names = names
+        self._names, self._widest = names, widest
         self.numbers = numbers
         self.inputs = [x.detach() for x in inputs if x.ndim and x.shape[0] == n]
         is_whole = targets is not None and targets.ndim and targets.shape[0] == n
@@ -179,19 +195,18 @@ class Table:
 
     def column(self, i: int, what: str = "input column") -> str:
         """Return what the user calls a column of `features`: its name, or its number."""
-        i *= self._stride
+        i = i if self._places is None else int(self._places[i])
         return repr(self._names[i]) if len(self._names) == self.width else f"{what} {i}"
 
-    @property
-    def _stride(self) -> int:
-        return -(-self.width // WIDEST) or 1
+    @cached_property
+    def _places(self) -> Tensor | None:
+        return some_columns(self.width, self._widest)
 
     @cached_property
     def features(self) -> Tensor:
-        """All inputs as one row of numbers a sample, shape `(N, D)`, float64; of wide ones every k-th number."""
+        """All inputs as one row of numbers a sample, shape `(N, D)`, float64; of wide ones `some_columns`."""
         flat = [x.reshape(len(self), -1) for x in self.inputs]
-        if self._stride > 1:
-            places = torch.arange(0, self.width, self._stride)
+        if (places := self._places) is not None:
             ends = torch.tensor([0, *(x.shape[1] for x in flat)]).cumsum(0).tolist()
             chosen = [places[(places >= start) & (places < end)] - start for start, end in pairwise(ends)]
             flat = [x.index_select(1, some) for x, some in zip(flat, chosen, strict=True)]

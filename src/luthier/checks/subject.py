@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -92,6 +93,19 @@ def _without_fast_path() -> Iterator[None]:
         switch.set_fastpath_enabled(True)
 
 
+@contextmanager
+def _kept_parametrizations(module: nn.Module) -> Iterator[None]:
+    """Put back what a look at a parametrized weight moves: under spectral norm it is a step of power iteration."""
+    lists = [part for part in module.modules() if isinstance(part, parametrize.ParametrizationList)]
+    kept = [(buffer, buffer.clone()) for part in lists for buffer in part.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in kept:
+            if not torch.equal(buffer, before):
+                buffer.copy_(before)
+
+
 class Subject:
     """A module, its data, criterion and optimizers, and what probes on copies found; each probe is done once.
 
@@ -124,8 +138,10 @@ class Subject:
         self.valid_rows = self._rows(valid, "valid")
         self.given = batch
         self.has_own_pass = False
+        self._only_reads = False  # known once the module ran: its forward writes into no large parameter
         try:
-            self.template: nn.Module | None = copy.deepcopy(module)
+            with kept_rng():  # an own `__deepcopy__` may draw
+                self.template: nn.Module | None = copy.deepcopy(module)
         except Exception as error:
             self.template = None
             self.notes.append(f"{type(module).__name__} cannot be copied, so nothing is tried on it: {error}")
@@ -144,7 +160,7 @@ class Subject:
 
     @contextmanager
     def guarded(self) -> Iterator[None]:
-        """Leave generators, gradient mode, autocast and thread-local state as they were found."""
+        """Leave generators, gradient mode, autocast, thread-local state and the caller's module as they were found."""
         # Transformers have a fast path in evaluation that takes masks of numbers for others than training does
         with (
             _without_fast_path(),
@@ -152,6 +168,7 @@ class Subject:
             torch.enable_grad(),
             torch.autocast("cpu", enabled=False),
             torch.autocast("cuda", enabled=False),
+            _kept_parametrizations(self.module),
         ):
             yield
 
@@ -199,7 +216,7 @@ class Subject:
         """Return how many numbers the layers make of a batch, or None where the module does not run on it."""
         if self.template is None:
             return 0
-        module = self._copied(only_read=True)
+        module = copy.deepcopy(self.template)
         made = 0
 
         def count(part: nn.Module, args: Any, output: Any) -> None:
@@ -217,6 +234,8 @@ class Subject:
                     self.step(module, copy_inputs(batch).original())
         except Exception:
             return None
+        pairs = zip(self.template.parameters(), module.parameters(), strict=True)
+        self._only_reads = self.step is None and all(torch.equal(a, b) for a, b in pairs if a.numel() >= _LARGE)
         return made
 
     @property
@@ -251,7 +270,7 @@ class Subject:
     def _copied(self, *, only_read: bool) -> nn.Module:
         assert self.template is not None
         memo: dict[int, Any] = {}
-        if only_read and self.step is None:  # an own step may write where it likes
+        if only_read and self._only_reads:
             memo = {
                 id(p): nn.Parameter(p.detach(), p.requires_grad)
                 for p in self.template.parameters()
@@ -285,12 +304,14 @@ class Subject:
     @cached_property
     def eval_pass(self) -> Passed:
         """A pass in evaluation mode."""
-        return self.pass_over(self.fresh(training=False, only_read=True), self.batch)
+        batch = self.batch
+        return self.pass_over(self.fresh(training=False, only_read=True), batch)
 
     @cached_property
     def train_pass(self) -> Passed:
         """A pass in training mode, and its gradients."""
-        passed = self.pass_over(self.fresh(training=True, only_read=True), self.batch)
+        batch = self.batch
+        passed = self.pass_over(self.fresh(training=True, only_read=True), batch)
         if isinstance(passed.loss, Tensor) and passed.loss.requires_grad and passed.loss.numel() == 1:
             passed.loss.backward(retain_graph=True)  # rules ask what parts of the loss and the outputs hand back
         return passed

@@ -41,7 +41,7 @@ def tuned(recipe: Recipe, module: nn.Module, train: Any, *, optimizer: Any = Non
         chosen["memory_format"] = "channels_last"
     at_once = _PIXELS_AT_ONCE if has_convolutions(module) else _NUMBERS_AT_ONCE
     if recipe.eval_batch_size is None and (rows := _rows_at_once(train, at_once)) is not None:
-        chosen["eval_batch_size"] = max(rows, recipe.batch_size or 1)
+        chosen["eval_batch_size"] = max(rows, recipe.batch_size or 32)  # never below the training batch
     return recipe.updated(**chosen)
 
 

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
-from luthier.checks.rows import MOST_NUMBERS, WIDEST, Rows, Table, class_called
+from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, some_columns
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, Subject
 from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.data.sources import TensorSource
 
 
 def table_of(s: Subject) -> Table | None:
@@ -128,13 +129,12 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
     if table is None or table.targets is None or len(table) < 60 or s.rows is None or not table.inputs:
         return
     if len(table) != s.rows.n:  # neighbours are to be neighbours
-        if not s.rows.is_in_memory:
+        source = s.rows.source
+        if not isinstance(source, TensorSource):
             return
-        first = list(range(min(s.rows.n, 2000, len(table))))
-        batch = s.rows.batch(first)
-        if not isinstance(batch.targets, Tensor):
-            return
-        table = Table(first, leaves(batch.inputs), batch.targets)
+        n = min(s.rows.n, 2000)  # where they are: large images are not copied, and of each some pixels do
+        inputs = [x[:n] for x in leaves(source.inputs)]
+        table = Table(list(range(n)), inputs, source.targets[:n], widest=2 * MOST_NUMBERS // n)
     y = _scored(table)
     if y is None:
         return
@@ -299,15 +299,15 @@ def imbalance(s: Subject) -> Iterator[Finding]:
 def channels(x: Tensor) -> Tensor:
     """Return inputs as columns, `(M, C)`: those of a table, or the channels of images and sequences."""
     if x.ndim == 4:  # of large images every k-th pixel
-        k = math.ceil(math.sqrt(x.numel() / MOST_NUMBERS))
+        k = max(1, math.ceil(math.sqrt(x.numel() / MOST_NUMBERS)))
         x = x[:, :, ::k, ::k]
-    elif x.ndim == 2:  # of very many columns the same
-        x = x[:, :: math.ceil(x.shape[1] / WIDEST)]
+    elif x.ndim == 2 and (some := some_columns(x.shape[1])) is not None:
+        x = x.index_select(1, some)
     x = x.to(torch.float64, copy=True).nan_to_num_()
     if x.ndim <= 2:
         return x.reshape(len(x), -1)
     if x.ndim == 4:
-        return x.movedim(1, -1).reshape(-1, x.shape[1])
+        return x.movedim(1, -1).flatten(0, -2)
     return x.reshape(-1, x.shape[-1]) if x.shape[-1] <= 64 else x.reshape(len(x), -1)
 
 

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from luthier.checks.look import chosen_rules, described, look
 from luthier.checks.subject import Subject
-from luthier.core.machine import compile_in_place
+from luthier.core.machine import compile_in_place, give_back_memory
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
@@ -246,6 +246,8 @@ def make_run(
         )  # fmt: skip
         rules = [rule for rule in chosen_rules(checks.select, checks.ignore) if rule.is_cheap]
         run.find(look(subject, rules))
+        del subject
+        give_back_memory()
     if recipe.compile:
         compile_in_place(module)
     run.arguments = arguments_of(run)

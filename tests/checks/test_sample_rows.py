@@ -170,6 +170,24 @@ def test_what_writes_into_its_weights_or_has_its_own_step_shares_nothing() -> No
         assert a != b
 
 
+class Grown(nn.Module):
+    """Makes parameters in its forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(600, 600)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not hasattr(self, "head"):
+            self.head = nn.Linear(600, 2)
+        answer: Tensor = self.head(self.body(x))
+        return answer
+
+
+def test_parameters_that_forward_makes_stop_no_rule() -> None:
+    assert len(subject_of(Grown(), criterion=nn.CrossEntropyLoss()).batch) == 47
+
+
 class Redrawn(nn.Module):
     """Is copied by being made anew."""
 

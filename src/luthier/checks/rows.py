@@ -242,14 +242,14 @@ class Table:
     @cached_property
     def hashes(self) -> Tensor:
         """A number for each row's inputs, equal for equal rows (rounded to 5 digits), shape `(N,)`, int64."""
+        if not self.inputs:
+            return torch.zeros(len(self), dtype=torch.int64)
         generator = torch.Generator().manual_seed(0)
         factors = torch.randint(-(2**62), 2**62, (self.width,), generator=generator) | 1
-        found = [] if self.inputs else [torch.zeros(len(self), dtype=torch.int64)]
-        for start in range(
-            0, len(self) if self.inputs else 0, at_once := max(1, _NUMBERS_AT_ONCE // max(self.width, 1))
-        ):
-            rows = [x[start : start + at_once] for x in self.inputs]
-            part = torch.cat([x.reshape(len(x), -1).double() for x in rows], dim=1)
+        found = []
+        at_once = max(1, _NUMBERS_AT_ONCE // max(self.width, 1))
+        for rows in zip(*(x.reshape(len(self), -1).split(at_once) for x in self.inputs), strict=True):
+            part = torch.cat([x.double() for x in rows], dim=1)
             rounded = (part * 1e5).round().nan_to_num(7.0).clamp(-9e15, 9e15).long()
             found.append((rounded * factors).sum(dim=1))
         return torch.cat(found)

@@ -93,6 +93,15 @@ def _without_fast_path() -> Iterator[None]:
         switch.set_fastpath_enabled(True)
 
 
+def _have_equal_large(a: nn.Module, b: nn.Module) -> bool:
+    """Whether two copies have the same numbers in their large parameters; False where that cannot be told."""
+    try:
+        pairs = zip(a.parameters(), b.parameters(), strict=True)
+        return all(torch.equal(p, q) for p, q in pairs if p.numel() >= _LARGE)
+    except (ValueError, RuntimeError):  # what forward has made, lazily or anew
+        return False
+
+
 @contextmanager
 def _kept_parametrizations(module: nn.Module) -> Iterator[None]:
     """Put back what a look at a parametrized weight moves: under spectral norm it is a step of power iteration."""
@@ -234,8 +243,7 @@ class Subject:
                     self.step(module, copy_inputs(batch).original())
         except Exception:
             return None
-        pairs = zip(self.template.parameters(), module.parameters(), strict=True)
-        self._only_reads = self.step is None and all(torch.equal(a, b) for a, b in pairs if a.numel() >= _LARGE)
+        self._only_reads = self.step is None and _have_equal_large(self.template, module)
         return made
 
     @property

@@ -8,6 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
+from luthier.data.distinct import by_distinct, is_text
 from luthier.errors import DataError
 
 Floats = NDArray[np.float64]
@@ -41,6 +42,7 @@ DATE_FORMATS = {
 """Dates that are understood, each with an optional time `HH:MM[:SS[.f]]` and zone (`Z`, `+02:00`; UTC without one)."""
 
 
+@by_distinct
 def to_numbers(series: pl.Series) -> tuple[Floats, Mask, Mask]:
     """Return a column's cells as numbers, and which are missing, and which are neither.
 
@@ -64,7 +66,8 @@ def to_numbers(series: pl.Series) -> tuple[Floats, Mask, Mask]:
         raw = to_float(text.cast(pl.Float64, strict=False))
         unparseable = np.isnan(raw)
         if unparseable.any():  # mostly few: only these are held against the words
-            unparseable[unparseable] = ~_is_missing_word(text.filter(pl.Series(unparseable)))
+            rest = text.filter(pl.Series(unparseable)).to_frame()
+            unparseable[unparseable] = ~rest.select(_is_missing_word(pl.first())).to_series().to_numpy()
     else:
         unparseable = series.is_not_null().to_numpy()
         raw = np.full(len(series), np.nan)
@@ -82,11 +85,12 @@ def finite_numbers(numbers: Floats) -> Floats:
 
 def count_infinite(series: pl.Series) -> int:
     """Return how many cells hold an infinite number: infinite as written, or too large for float64."""
-    if series.dtype == pl.String:
-        series = series.str.strip_chars().cast(pl.Float64, strict=False)
+    if is_text(series):
+        series = series.cast(pl.String).str.strip_chars().cast(pl.Float64, strict=False)
     return int(series.is_infinite().sum()) if series.dtype.is_float() else 0
 
 
+@by_distinct
 def to_texts(series: pl.Series) -> pl.Series:
     """Return a column's cells as text, null where missing: one text for one value, however the file was typed.
 
@@ -98,9 +102,8 @@ def to_texts(series: pl.Series) -> pl.Series:
     """
     kind = series.dtype
     if kind == pl.String:
-        text = series.str.strip_chars()
-        words = pl.Series(_is_missing_word(text))
-        return text.to_frame().select(pl.when(~words).then(pl.first()).alias(series.name)).to_series()
+        text = series.to_frame().select(pl.first().str.strip_chars())
+        return text.select(pl.when(~_is_missing_word(pl.first())).then(pl.first())).to_series()
     frame = pl.DataFrame({"v": series})
     value = pl.col("v")
     if kind.is_float():
@@ -118,10 +121,12 @@ def to_texts(series: pl.Series) -> pl.Series:
     return frame.select(made.alias(series.name)).to_series()
 
 
+@by_distinct
 def is_missing(series: pl.Series) -> Mask:
     """Return which cells hold no value at all, bool `(N,)`. An infinite number is a value here, if a wrong one."""
     if series.dtype == pl.String:
-        return _is_missing_word(series.str.strip_chars())
+        found = series.to_frame().select(pl.first().str.strip_chars()).select(_is_missing_word(pl.first()))
+        return found.to_series().to_numpy()
     return np.isnan(to_float(series)) if series.dtype.is_float() else series.is_null().to_numpy()
 
 
@@ -136,7 +141,7 @@ def find_date_format(series: pl.Series) -> tuple[str, str]:
     """
     if series.dtype in (pl.Date, pl.Datetime):
         return "YYYY-MM-DD", ""
-    if series.dtype != pl.String:
+    if not is_text(series):
         return "", ""
     present = to_texts(series).drop_nulls()
     if not len(present) or not present[0][:1].isdigit():
@@ -148,6 +153,7 @@ def find_date_format(series: pl.Series) -> tuple[str, str]:
     return "", f"dates like {present[0]!r} may be {' or '.join(fitting)}" if fitting else ""
 
 
+@by_distinct
 def to_seconds(series: pl.Series, date_format: str) -> Floats:
     """Return dates as seconds since 1970-01-01 UTC, float64 `(N,)`; NaN where missing or not of that format.
 
@@ -203,6 +209,7 @@ def date_parts(seconds: Floats, parts: tuple[str, ...]) -> list[Floats]:
     return made
 
 
+@by_distinct
 def cell_hashes(series: pl.Series) -> Hashes:
     """Return a 64-bit hash of each cell's content, uint64 `(N,)`; one value hashes alike in any file format.
 
@@ -222,8 +229,10 @@ def cell_hashes(series: pl.Series) -> Hashes:
     rest = series.filter(pl.Series(other))
     texts = to_texts(rest)
     unique = texts.unique()
-    seconds = to_seconds(unique, "YYYY-MM-DD")
-    made = np.fromiter((_hash_text(text) for text in unique.to_list()), dtype=np.uint64, count=len(unique))
+    words = unique.to_list()
+    may_be_dates = any(text is not None and text[0].isdigit() for text in words)
+    seconds = to_seconds(unique, "YYYY-MM-DD") if may_be_dates else np.full(len(words), np.nan)
+    made = np.fromiter((_hash_text(text) for text in words), dtype=np.uint64, count=len(unique))
     dated = ~np.isnan(seconds)
     made[dated] = mix(mix((seconds[dated] + 0.0).view(np.uint64) ^ np.uint64(1)))
     codes = pl.DataFrame({"t": texts}).join(
@@ -307,13 +316,10 @@ def _hash_text(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _is_missing_word(stripped: pl.Series) -> Mask:
-    maybe = (stripped.str.len_bytes() <= _LONGEST_MISSING).fill_null(True)
-    found = np.array(maybe.to_numpy(), dtype=np.bool_)
-    if found.any():
-        short = stripped.filter(maybe)
-        found[found] = (short.str.to_lowercase().is_in(MISSING) | short.is_null()).fill_null(True).to_numpy()
-    return found
+def _is_missing_word(stripped: pl.Expr) -> pl.Expr:
+    """Return whether texts without spaces around them stand for no value; only short ones are looked up."""
+    short = pl.when(stripped.str.len_bytes() <= _LONGEST_MISSING).then(stripped)
+    return stripped.is_null() | short.str.to_lowercase().is_in(MISSING).fill_null(False)
 
 
 def to_float(series: pl.Series) -> Floats:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import charset_normalizer
 import polars as pl
 
+from luthier.data.distinct import distinct_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
 
@@ -270,7 +271,10 @@ def number_types(frame: pl.DataFrame, texts: Collection[str], targets: Collectio
         series = frame[name]
         if series.dtype != pl.String or series.null_count() == len(series):
             return None
-        if not (bool(series[:64].str.contains(_PLAIN_NUMBER).all()) and bool(series.str.contains(_PLAIN_NUMBER).all())):
+        if not series[:64].str.contains(_PLAIN_NUMBER).all():
+            return None
+        series = distinct_texts(series)
+        if not series.str.contains(_PLAIN_NUMBER).all():
             return None
         if name in targets:
             is_quantity = bool(series.str.contains(".", literal=True).any()) and series.n_unique() >= _MANY_NUMBERS

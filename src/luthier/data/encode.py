@@ -20,6 +20,7 @@ from luthier.data.cells import (
     to_seconds,
     to_texts,
 )
+from luthier.data.distinct import by_distinct, is_text
 from luthier.data.series import encode_series, first_values, is_lists, series_cells
 from luthier.data.text import encode_texts
 from luthier.data.threads import each
@@ -149,11 +150,7 @@ def unread_cells(frame: pl.DataFrame, schema: Schema) -> dict[str, int]:
     """
     found = {}
     for column in schema.inputs:
-        if (
-            column.kind not in ("number", "date")
-            or column.name not in frame.columns
-            or frame[column.name].dtype != pl.String
-        ):
+        if column.kind not in ("number", "date") or column.name not in frame.columns or not is_text(frame[column.name]):
             continue
         values, missing = _values(frame[column.name], column)
         if count := int((np.isnan(values) & ~missing).sum()):
@@ -199,11 +196,12 @@ def _values(cells: pl.Series, column: Column) -> tuple[Floats, Mask]:
     return boolean_values(cells) if column.kind == "boolean" else numbers, missing
 
 
+@by_distinct
 def boolean_values(cells: pl.Series) -> Floats:
     """Return 1 for yes, 0 for no and NaN for neither, float64 `(N,)`."""
     numbers = to_numbers(cells)[0]
     numbers = np.where(np.isin(numbers, (0, 1)), numbers, np.nan)
-    if cells.dtype == pl.String:
+    if is_text(cells):
         words = to_texts(cells).str.to_lowercase()
         numbers[words.is_in(YES_WORDS).fill_null(False).to_numpy()] = 1
         numbers[words.is_in(NO_WORDS).fill_null(False).to_numpy()] = 0
@@ -235,6 +233,7 @@ def _ranks(values: Floats, standardised: Floats, quantiles: tuple[float, ...]) -
     return ranks
 
 
+@by_distinct
 def _category_codes(cells: pl.Series, column: Column) -> tuple[NDArray[np.int64], Mask]:
     texts = to_texts(cells)
     missing = texts.is_null().to_numpy()

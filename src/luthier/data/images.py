@@ -134,10 +134,10 @@ def image_columns(frame: pl.DataFrame) -> list[str]:
     """Return the columns of a table whose cells name image files: text that ends as such a file does, in nearly all."""
     found = []
     for name, kind in frame.schema.items():
-        if kind != pl.String:
+        if kind not in (pl.String, pl.Enum):
             continue
-        some = to_texts(frame[name].drop_nulls()[:1000]).drop_nulls().str.to_lowercase()
-        if not some.str.extract(r"(\.[a-z0-9]+)$").is_in(IMAGE_SUFFIXES).any():
+        some = frame[name].drop_nulls()[:1000].unique().cast(pl.String).to_list()
+        if not any(cell.strip().lower().endswith(IMAGE_SUFFIXES) for cell in some):
             continue
         cells = to_texts(frame[name]).drop_nulls()
         suffix = cells.str.to_lowercase().str.extract(r"(\.[a-z0-9]+)$")

@@ -23,6 +23,7 @@ from luthier.data.cells import (
     to_texts,
 )
 from luthier.data.commas import hint_at_decimals
+from luthier.data.distinct import is_text
 from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
 from luthier.data.split import Rows
 from luthier.data.text import has_tokenizers, learn_tokenizer
@@ -124,7 +125,7 @@ class _Cells:
         self.num_missing = int(np.count_nonzero(self.gone))
         self.num_present = len(rows) - self.num_missing
         if self.unparseable.any():
-            self.num_distinct = self._present_texts().n_unique()
+            self.num_distinct = self.counts.height
         else:
             self.num_distinct = self.num_numbers
 
@@ -163,7 +164,7 @@ class _Cells:
 
     def image(self) -> Column:
         """Return the column as paths of images."""
-        if self.series.dtype != pl.String or not self.num_present:
+        if not is_text(self.series) or not self.num_present:
             raise self._unmet("image")
         return Column(
             name=self.name, kind="image", why=f"names of image files{self._and_missing()}", missing=self.num_missing
@@ -194,7 +195,7 @@ class _Cells:
         else:
             if self.num_distinct > 8:  # no, No, NO, nO and so on
                 return None
-            words = sorted(self._present_texts().str.to_lowercase().unique().to_list())
+            words = sorted(self.counts["text"].str.to_lowercase().unique().to_list())
             if tuple(words) not in set(zip(NO_WORDS, YES_WORDS, strict=True)):
                 return None
         flags = self.numbers if words == ["0", "1"] else self._flags(words[1])
@@ -272,8 +273,8 @@ class _Cells:
         return None
 
     def _words(self) -> Column | None:
-        present = self._present_texts()
-        words = float(present.str.count_matches(r"\S+").mean() or 0)  # type: ignore[arg-type]  # a number
+        lengths = self.counts["text"].str.count_matches(r"\S+")
+        words = int((lengths.cast(pl.Int64) * self.counts["len"]).sum()) / max(self.num_present, 1)
         share = self.num_distinct / self.num_present
         figures = f"{self.num_distinct} different among {self.num_present} values"
         if words > 4 and share > 0.5:
@@ -282,12 +283,12 @@ class _Cells:
                 return self._left_out("text", f"{why}, left out: it needs pip install 'luthier[text]'")
             return self._text(why)
         if share >= 0.95 and len(self.rows) >= 20:
-            hint = hint_at_decimals(present)
+            hint = hint_at_decimals(self.counts["text"])
             return self._left_out("identifier", f"{figures}: almost every row has its own{hint}")
         return None
 
     def _text(self, why: str) -> Column:
-        tokenizer, size, longest = learn_tokenizer(self._present_texts().to_list())
+        tokenizer, size, longest = learn_tokenizer(self.texts.filter(pl.Series(~self.gone)).drop_nulls().to_list())
         return Column(
             name=self.name,
             kind="text",
@@ -299,8 +300,7 @@ class _Cells:
         )
 
     def _category(self, why: str = "") -> Column:
-        texts = self._present_texts().rename("text").to_frame()
-        counts = texts.group_by("text").len().sort(["len", "text"], descending=[True, False])
+        counts = self.counts.sort(["len", "text"], descending=[True, False])
         at_least = next((fewest for size, fewest in _RARE if len(self.rows) >= size), 1)
         kept = counts.filter(pl.col("len") >= at_least).head(MAX_CATEGORIES)
         kept = kept if kept.height else counts.head(MAX_CATEGORIES)
@@ -310,8 +310,8 @@ class _Cells:
             reason += f"; the {folded} rarest of them ({share:.1%} of rows) share one code with values never seen"
         if self.num_missing:
             reason += f"; {self.num_missing} missing, a category of their own"
-        if not why and self.series.dtype == pl.String:
-            reason += hint_at_decimals(self._present_texts())
+        if not why and is_text(self.series):
+            reason += hint_at_decimals(self.counts["text"])
         return Column(
             name=self.name,
             kind="category",
@@ -326,8 +326,11 @@ class _Cells:
     def _present(self) -> pl.Series:
         return self.series.filter(pl.Series(~self.gone))
 
-    def _present_texts(self) -> pl.Series:
-        return self.texts.filter(pl.Series(~self.gone)).drop_nulls()
+    @cached_property
+    def counts(self) -> pl.DataFrame:
+        """How often each text stands there: `text`, in order, and `len`."""
+        texts = self.texts.filter(pl.Series(~self.gone)).drop_nulls().rename("text").to_frame()
+        return texts.group_by("text", maintain_order=True).len()
 
     def _and_missing(self) -> str:
         return f"; {self.num_missing} missing" if self.num_missing else ""

@@ -21,6 +21,7 @@ from luthier.data.cells import (
     to_float,
     to_numbers,
 )
+from luthier.data.distinct import is_text
 from luthier.data.threads import each
 from luthier.errors import DataError
 
@@ -82,6 +83,8 @@ def content_columns(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
 
 def _is_numbering(series: pl.Series) -> bool:
     if series.dtype.is_float() and (series.head(64) != series.head(64).floor()).any():
+        return False
+    if is_text(series) and np.isnan(to_numbers(series.head(8))[0]).any():
         return False
     numbers = to_numbers(series)[0]
     if len(numbers) < 2 or np.isnan(numbers).any() or numbers.max() - numbers.min() != len(numbers) - 1:

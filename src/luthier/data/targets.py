@@ -25,6 +25,7 @@ from luthier.data.cells import (
     to_texts,
 )
 from luthier.data.commas import hint_at_decimals
+from luthier.data.distinct import by_distinct
 from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
 from luthier.errors import DataError
@@ -144,8 +145,9 @@ class _Keys:
 
     @classmethod
     def of(cls, texts: pl.Series) -> "_Keys":
+        texts = texts.unique()
         numeric = not np.isnan(to_numbers(texts)[0]).any()
-        words = [] if numeric else texts.unique().str.to_lowercase().to_list()
+        words = [] if numeric else texts.str.to_lowercase().to_list()
         return cls(numeric, not numeric and set(words) <= {*NO_WORDS, *YES_WORDS})
 
     def __call__(self, texts: pl.Series) -> pl.Series:
@@ -208,10 +210,11 @@ class _Cells:
     def classes(self, task: Task) -> Target:
         """Return the target of a binary or multiclass task."""
         self._refuse_missing()
-        keys = _Keys.of(self.texts)
-        found = pl.DataFrame({"key": keys(self.texts), "text": self.texts, "size": self.texts.str.len_chars()})
+        found = pl.DataFrame({"text": self.texts}).group_by("text").len()
+        texts = found["text"]
+        found = found.with_columns(key=_Keys.of(texts)(texts), size=texts.str.len_chars())
         # of several spellings of one class, such as 1 and 1.0, the shortest stands for it
-        found = found.sort("size", "text").group_by("key", maintain_order=True).agg(pl.first("text"), pl.len())
+        found = found.sort("size", "text").group_by("key", maintain_order=True).agg(pl.first("text"), pl.sum("len"))
         found = found.sort("key")
         names, counts = found["text"].to_list(), found["len"].to_list()
         if len(names) < 2:
@@ -266,18 +269,15 @@ class _Cells:
             DataError: a cell is missing or of another class, with its row.
         """
         self._refuse_missing()
-        known = pl.Series(classes, dtype=pl.String)
-        keys = _Keys.of(known)
-        table = pl.DataFrame({"key": keys(known), "code": np.arange(len(classes))})
-        joined = pl.DataFrame({"key": keys(self.texts)}).join(table, on="key", how="left", maintain_order="left")
-        bad = np.flatnonzero(joined["code"].is_null().to_numpy())
+        codes = _codes(self.series, classes)
+        bad = np.flatnonzero(codes < 0)
         if len(bad):
             raise DataError(
                 f"{self._cell(bad)}: a class that no training row has",
                 hint=did_you_mean(str(self.texts[int(bad[0])]), classes),
                 code="data-target-unseen-class",
             )
-        return joined["code"].cast(pl.Int64).to_numpy()
+        return codes
 
     def label_lists(self, delimiter: str) -> pl.DataFrame:
         """Return one line for each label of each row: `row` counts in this object, `label` is stripped."""
@@ -316,12 +316,22 @@ class _Cells:
         return f"target {self.name!r} is {show(self.series, row)} in row {self.rows[row] + 1}{more}"
 
 
+@by_distinct
+def _codes(cells: pl.Series, classes: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of each cell in `classes`, -1 where it has none."""
+    known = pl.Series(classes, dtype=pl.String)
+    keys = _Keys.of(known)
+    table = pl.DataFrame({"key": keys(known), "code": np.arange(len(classes))})
+    joined = pl.DataFrame({"key": keys(to_texts(cells))}).join(table, on="key", how="left", maintain_order="left")
+    return joined["code"].cast(pl.Int64).fill_null(-1).to_numpy()
+
+
 def _find_task(cells: Sequence[_Cells]) -> Task:
     if len(cells) == 1:
         if cells[0].looks_like_quantity():
             return "regression"
         cells[0]._refuse_missing()
-        texts = cells[0].texts
+        texts = cells[0].texts.unique()
         return "binary" if _Keys.of(texts)(texts).n_unique() == 2 else "multiclass"
     yes_no = [cell.is_yes_no() for cell in cells]
     if all(yes_no):

@@ -13,6 +13,7 @@ from luthier.core.schema import Decimal, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
+from luthier.data.distinct import code_texts
 from luthier.data.encode import encode_inputs, feature_names, input_sizes
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
@@ -164,7 +165,8 @@ def _shaped(
         scalars = [*settings.target, *(name for name in (settings.group, settings.weight) if name is not None)]
         frame = fold_steps(frame, settings.series, settings.order, scalars=scalars, where=name)
         notes.append(f"{frame.height:,} series, a step a row")
-    return fold_channels(frame, settings.channel)
+    frame, channels = fold_channels(frame, settings.channel)
+    return code_texts(frame), channels
 
 
 def _series_names(frame: pl.DataFrame, series: str, rows: Rows) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ import io
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-import charset_normalizer
 import polars as pl
 
 from luthier.data.distinct import distinct_texts
@@ -71,6 +70,8 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
 
 
 def _likeliest(sample: bytes, name: str) -> tuple[str, tuple[str, ...]]:
+    import charset_normalizer  # only for files that are not UTF-8: it takes as long as reading a small one
+
     matches = charset_normalizer.from_bytes(sample, cp_isolation=_COMMON)
     best = matches.best()
     if best is None:

@@ -30,9 +30,9 @@ def settle(recipe: Recipe | None, given: dict[str, Any]) -> Recipe:
         SettingError: a field that the recipe sets too, to something else.
     """
     if recipe is not None:
-        plain = {item.name: getattr(Recipe(), item.name) for item in fields(Recipe)}
+        plain, names = Recipe(), {item.name for item in fields(Recipe)}
         for name, value in given.items():
-            if name in plain and getattr(recipe, name) not in (plain[name], value):
+            if name in names and getattr(recipe, name) not in (getattr(plain, name), value):
                 raise SettingError(
                     f"{name} is given twice: {value!r}, and {getattr(recipe, name)!r} in the recipe",
                     hint="give it once, or pass recipe.updated(…)",

@@ -26,7 +26,7 @@ from luthier.data.text import encode_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
 
-_BLOCK = 1 << 14
+_BLOCK = 1 << 15
 MAX_ABS = 4.0
 """Standardised numbers stop here, so that one wild cell does not rule the network."""
 

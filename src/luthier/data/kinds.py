@@ -283,7 +283,7 @@ class _Cells:
                 return self._left_out("text", f"{why}, left out: it needs pip install 'luthier[text]'")
             return self._text(why)
         if share >= 0.95 and len(self.rows) >= 20:
-            hint = hint_at_decimals(self.counts["text"])
+            hint = hint_at_decimals(self.counts["text"], self.counts["len"])
             return self._left_out("identifier", f"{figures}: almost every row has its own{hint}")
         return None
 
@@ -311,7 +311,7 @@ class _Cells:
         if self.num_missing:
             reason += f"; {self.num_missing} missing, a category of their own"
         if not why and is_text(self.series):
-            reason += hint_at_decimals(self.counts["text"])
+            reason += hint_at_decimals(self.counts["text"], self.counts["len"])
         return Column(
             name=self.name,
             kind="category",

@@ -33,6 +33,7 @@ from luthier.data.csvtext import (
     whole_records,
 )
 from luthier.data.frames import plain_frame, records_frame, typed_pandas
+from luthier.data.threads import ahead
 from luthier.errors import DataError
 
 _PARQUET = (".parquet", ".pq")
@@ -418,29 +419,42 @@ def _text_pieces(source: _TextFile, typed: _Types | None = None) -> Iterator[pl.
     records = whole_records(source.blocks())
     header, rest = split_header(next(records, b""), path.name)
     names = source.columns(header)
-    done = 0
-    for block in chain([rest], records):
-        commas = source.commas
-        types = None if typed is None or not done else typed.types
-        if types and commas is not None and commas.is_known and b"." in block:  # polars would read 7.934 as below 8
-            types = {name: kind for name, kind in types.items() if name in commas.points}
-        frame = parse_rows(
-            block, names, source.delimiter, path.name, decimal_comma=commas is not None, rows_before=done, types=types
-        )
-        if not frame.height:
-            continue
-        if not done:
-            source.settle(frame)
-        elif commas is not None:
-            source.look_again(frame, block)
+    blocks = chain([rest], records)
+    for block in blocks:  # up to the first that has rows: they settle how the others are read
+        frame = parse_rows(block, names, source.delimiter, path.name)
+        if frame.height:
+            break
+    if frame.height:
+        source.settle(frame)
         frame = frame if source.commas is None else with_decimal_points(frame, source.commas)
-        if typed is not None and not done:
+        if typed is not None:
             typed.settle(frame)
             frame = typed.cast(frame)
+    yield frame
+    done = frame.height
+
+    def parse(block: bytes, rows_before: int = 0) -> pl.DataFrame:
+        commas = source.commas
+        types = None if typed is None else typed.types
+        if types and commas is not None and commas.is_known and b"." in block:  # polars would read 7.934 as below 8
+            types = {name: kind for name, kind in types.items() if name in commas.points}
+        comma = commas is not None
+        return parse_rows(
+            block, names, source.delimiter, path.name, decimal_comma=comma, rows_before=rows_before, types=types
+        )
+
+    for block, parsed in ahead(parse, blocks):
+        try:
+            frame = parsed()
+        except DataError:
+            frame = parse(block, done)  # says which row it is
+        if not frame.height:
+            continue
+        if source.commas is not None:
+            source.look_again(frame, block)
+            frame = with_decimal_points(frame, source.commas)
         done += frame.height
         yield frame
-    if not done:
-        yield parse_rows(b"", names, source.delimiter, path.name)
 
 
 def _parquet_pieces(path: Path, rows: int) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:

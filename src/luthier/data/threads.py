@@ -1,6 +1,7 @@
 """Columns and blocks of rows on two threads: NumPy and polars let go of the interpreter while they reckon."""
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -20,3 +21,21 @@ def each(function: Callable[[_Item], _Result], items: Iterable[_Item], *, rows: 
         return [function(item) for item in items]
     with ThreadPoolExecutor(_WORKERS) as pool:
         return list(pool.map(function, items))
+
+
+def ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item]
+) -> Iterator[tuple[_Item, Callable[[], _Result]]]:
+    """Yield items and calls that return what a function makes of each, or raise; on two threads, a few items ahead.
+
+    >>> [(item, made()) for item, made in ahead(abs, [-2, 3])]
+    [(-2, 2), (3, 3)]
+    """
+    waiting: deque[tuple[_Item, Callable[[], _Result]]] = deque()
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for item in items:
+            waiting.append((item, pool.submit(function, item).result))
+            if len(waiting) > _WORKERS:
+                yield waiting.popleft()
+        while waiting:
+            yield waiting.popleft()

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+import luthier
 from luthier.checks.look import check, chosen_rules, look
 from luthier.checks.rows import Table, some_columns
 from luthier.checks.rules.data import channels
 from luthier.checks.subject import Subject
+from luthier.core import machine
 from luthier.core.batch import Batch
 
 IMAGES = torch.randn(200, 1, 16, 16), torch.randint(0, 2, (200,))
@@ -221,3 +223,16 @@ def test_looking_moves_no_generator_and_no_power_iteration(make: Any) -> None:
     check(net, (x, y), criterion=nn.CrossEntropyLoss(), optimizer=torch.optim.Adam(net.parameters()))
     assert torch.equal(generator, torch.get_rng_state())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_a_network_whose_copies_find_no_room_is_not_copied_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Sequential(nn.Linear(4, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.Linear(4096, 2), nn.Softmax(dim=1))
+    train = torch.randn(64, 4), torch.randint(0, 2, (64,))
+    arguments: dict[str, Any] = {"criterion": "cross-entropy"}
+    assert "check-double-softmax" in {finding.code for finding in check(module, train, **arguments)}
+    monkeypatch.setattr(machine, "free_memory", lambda device: 500 * 2.0**20)
+    found = check(module, train, **arguments)
+    assert [finding.code for finding in found] == ["check-partly"]
+    assert "Sequential takes 0.063 GiB of cpu memory" in found[0].what
+    fit = luthier.fit(module, train, criterion="cross-entropy", optimizer="SGD", epochs=1)
+    assert len(fit.record.epochs) == 1

@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from luthier.core.machine import give_back_memory
+from luthier.core import machine
+from luthier.core.machine import give_back_memory, short_of_memory
 
 
 def test_memory_is_given_back_where_the_c_library_can_and_nothing_happens_elsewhere(
@@ -24,3 +26,14 @@ def test_memory_is_given_back_where_the_c_library_can_and_nothing_happens_elsewh
         monkeypatch.setattr(ctypes, "CDLL", library)
         give_back_memory()
     assert asked == [0]
+
+
+def test_a_network_is_too_large_where_some_times_its_size_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = nn.Linear(4096, 4097)  # 64 MiB and a little
+    assert short_of_memory(large, 9) == ""
+    monkeypatch.setattr(machine, "free_memory", lambda device: 500 * 2.0**20)
+    assert short_of_memory(large, 9).startswith("Linear takes 0.063 GiB of cpu memory, and 9 times as much")
+    assert short_of_memory(large, 7) == ""
+    assert short_of_memory(nn.Linear(2, 2), 9) == ""
+    assert short_of_memory(nn.Linear(4096, 4097, device="meta"), 9) == ""
+    assert short_of_memory(nn.LazyLinear(3), 9) == ""

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from luthier.core.machine import free_memory
 from luthier.data import room
-from luthier.data.room import free_memory, room_for, without
+from luthier.data.room import room_for, without
 from luthier.errors import DataError
 from luthier.pipeline.train import train
 

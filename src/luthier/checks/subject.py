@@ -20,6 +20,7 @@ from luthier.checks.rows import Rows
 from luthier.checks.sampled import SIZES, copy_inputs, cut_given, take
 from luthier.checks.tracing import Call, Trace, leaves
 from luthier.core.batch import Batch
+from luthier.core.machine import short_of_memory
 from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
 from luthier.store.bundle import without_wrapper
@@ -28,6 +29,7 @@ _log = logging.getLogger("luthier")
 _CALLS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000)  # of a schedule's function
 _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so that large networks wait for seconds
 _LARGE = 1 << 18  # numbers of a parameter that copies share where they only read it
+_TIMES = 9  # the size of a network that its copies, their gradients and Adam's state take at most
 _MOST_MADE, _ENOUGH_ROWS = 2_000_000, 17  # of all layers together, which a trace keeps; fewer rows than these say less
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
 LOSSES = {
@@ -148,11 +150,14 @@ class Subject:
         self.given = batch
         self.has_own_pass = False
         self._only_reads = False  # known once the module ran: its forward writes into no large parameter
+        self.template: nn.Module | None = None
         try:
-            with kept_rng():  # an own `__deepcopy__` may draw
-                self.template: nn.Module | None = copy.deepcopy(module)
+            if short := short_of_memory(module, _TIMES):
+                self.notes.append(f"{short}: nothing is tried on copies of it")
+            else:
+                with kept_rng():  # an own `__deepcopy__` may draw
+                    self.template = copy.deepcopy(module)
         except Exception as error:
-            self.template = None
             self.notes.append(f"{type(module).__name__} cannot be copied, so nothing is tried on it: {error}")
         if self.template is not None:
             for parameter in self.template.parameters():

@@ -1,15 +1,21 @@
 """Device and threads: what torch has here, and what bits depend on."""
 
 import ctypes
+import math
+import os
 import platform
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from luthier.core.names import did_you_mean
 from luthier.errors import SettingError
+
+_SMALL = 1 << 26  # bytes: there is always room for a few times as much
 
 
 def give_back_memory() -> None:
@@ -23,6 +29,51 @@ def give_back_memory() -> None:
     except (AttributeError, OSError, TypeError):  # another C library, another system
         return
     trim(0)
+
+
+def free_memory(device: torch.device | None = None) -> float:
+    """Return how many bytes of memory can be had without swapping: of the machine, or of a container that has less.
+
+    Where neither can be found out (beside Linux), half of what there is, or no limit. Of a GPU: what is free there.
+    """
+    if device is not None and device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[0])
+    found = [math.inf]
+    for line in _read("/proc/meminfo").splitlines():
+        if line.startswith("MemAvailable:"):
+            found.append(int(line.split()[1]) * 1024.0)
+    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
+    if limit.isdecimal() and used.isdecimal():
+        found.append(max(0.0, float(limit) - float(used)))
+    if len(found) == 1 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2)
+    return min(found)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""
+
+
+def short_of_memory(module: nn.Module, times: int) -> str:
+    """Say that some times a module's parameters and buffers are more than the memory that is free, or nothing.
+
+    >>> short_of_memory(nn.Linear(2, 2), 9)
+    ''
+    """
+    sizes: dict[torch.device, int] = {}
+    for x in (*module.parameters(), *module.buffers()):
+        if not is_lazy(x) and x.device.type != "meta":
+            sizes[x.device] = sizes.get(x.device, 0) + x.numel() * x.element_size()
+    for device, size in sizes.items():
+        if size > _SMALL and size * times > (free := free_memory(device)):
+            return (
+                f"{type(module).__name__} takes {size / 2**30:.2g} GiB of {device} memory, and {times} times as much "
+                f"is more than the {free / 2**30:.2g} GiB that are free"
+            )
+    return ""
 
 
 def find_device(name: str | torch.device | None) -> torch.device:

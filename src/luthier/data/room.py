@@ -5,11 +5,11 @@ import math
 import os
 import shutil
 import tempfile
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from luthier.core.machine import free_memory
 from luthier.errors import DataError
 
 SHARE = 0.5
@@ -72,27 +72,3 @@ def without(pixels: NDArray[np.uint8], rows: NDArray[np.int64]) -> NDArray[np.ui
             some = kept[start : start + _AT_ONCE]
             pixels[start : start + len(some)] = pixels[some]
     return pixels[: len(kept)]
-
-
-def free_memory() -> float:
-    """Return how many bytes of memory can be had without swapping: of the machine, or of a container that has less.
-
-    Where neither can be found out (beside Linux), half of what there is, or no limit.
-    """
-    found = [math.inf]
-    for line in _read("/proc/meminfo").splitlines():
-        if line.startswith("MemAvailable:"):
-            found.append(int(line.split()[1]) * 1024.0)
-    limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
-    if limit.isdecimal() and used.isdecimal():
-        found.append(max(0.0, float(limit) - float(used)))
-    if len(found) == 1 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2)
-    return min(found)
-
-
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text()
-    except OSError:
-        return ""

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import luthier
-from luthier.data import tables
-from luthier.data.tables import ReadOptions, iter_tables, read_table
+from luthier.data import textfile
+from luthier.data.tables import iter_tables, read_table
+from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError
 from luthier.pipeline.plan import design
 
@@ -32,7 +33,7 @@ def write(path: Path, rows: Sequence[tuple[str, ...]], delimiter: str) -> Path:
 def test_a_comma_is_a_point(
     rows: list[tuple[str, str]], size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", size)
     turned = [tuple(cell if "," in cell else cell.replace(".", ",") for cell in row) for row in rows]
     commas, points = write(tmp_path / "c.csv", turned, ";"), write(tmp_path / "p.csv", rows, ",")
     same = ReadOptions(delimiter=","), ReadOptions(delimiter=";")
@@ -57,7 +58,7 @@ def test_thousands_and_files_with_other_delimiters(tmp_path: Path) -> None:
 
 
 def test_points_between_thousands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", 200)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 200)
     path = tmp_path / "t.csv"
     amounts = [(i * 7919) % 20_000 for i in range(300)]
     shares = [f"{i % 90},{i % 10}" for i in range(300)]
@@ -144,7 +145,7 @@ def test_what_points_mean_is_settled_for_each_column(tmp_path: Path, monkeypatch
     for late in (0, 299):
         path.write_text("n;version;x;y\n" + "\n".join([*lines[:late], "1.000;1.5;12,5;0", *lines[late:]]) + "\n")
         for size in (1 << 22, 400):
-            monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+            monkeypatch.setattr(textfile, "_BLOCK_BYTES", size)
             for texts in (None, ()):
                 table = read_table(path, texts=texts)
                 assert table.decimal == ","
@@ -155,12 +156,12 @@ def test_what_points_mean_is_settled_for_each_column(tmp_path: Path, monkeypatch
     rows = [f"{i};{i % 9},5" for i in range(300)]  # points between thousands, and a decimal point, that come late
     path.write_text("\n".join(["n;x", *rows, "7.934;1,5", "8.000;0,5"]) + "\n")
     for size, texts in ((1 << 22, None), (1 << 22, ()), (400, None), (400, ())):
-        monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(textfile, "_BLOCK_BYTES", size)
         assert read_table(path, texts=texts).frame["n"].cast(pl.Float64).tail(2).to_list() == [7934.0, 8000.0]
         assert pl.concat([t.frame for t in iter_tables(path)])["n"].tail(2).to_list() == ["7934", "8000"]
     path.write_text("\n".join(["n;x", "7.934;1,5", *rows, "1.5;1,5"]) + "\n")
     for size, texts in ((1 << 22, None), (1 << 22, ()), (400, None), (400, ())):
-        monkeypatch.setattr(tables, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(textfile, "_BLOCK_BYTES", size)
         table = read_table(path, texts=texts)
         assert table.points == ("n",)
         numbers_of_n = table.frame["n"].cast(pl.Float64).to_list()

@@ -8,8 +8,9 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from luthier.data import tables
-from luthier.data.tables import ReadOptions, iter_tables, read_table, table_from
+from luthier.data import textfile
+from luthier.data.tables import iter_tables, read_table, table_from
+from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError
 
 
@@ -161,7 +162,7 @@ def test_pieces_are_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     rng = np.random.default_rng(0)
     lines = [f'{i},"said ""{i}"",\nthen é",{"" if i % 3 else rng.random()}' for i in range(500)]
     text = "i,quote,x\n" + "\n\n".join(lines) + "\n"
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", 101)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 101)
     for name, content in {
         "a.csv": text.encode(),
         "b.csv": text.encode("utf-16"),
@@ -178,7 +179,7 @@ def test_pieces_are_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_bad_row_in_a_late_piece_has_its_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 64)
     path = write(tmp_path, b"a,b\n" + b"1,2\n" * 300 + b"1,2,3\n" + b"1,2\n" * 9)
     parts = iter_tables(path, rows=10)
     next(parts)

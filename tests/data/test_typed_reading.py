@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luthier.data import tables
+from luthier.data import textfile
 from luthier.data.cells import cell_hashes, to_numbers
 from luthier.data.kinds import infer_columns, quantiles
 from luthier.data.tables import iter_tables, read_table
@@ -28,7 +28,7 @@ odd = st.sampled_from(["007", "+1", " 2", "n/a", "nan", "inf", "1e400", "1e5", "
 def test_the_same_numbers_hashes_and_kinds(
     columns: list[str], data: st.DataObject, num_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", 120)  # so that a file has many blocks
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 120)  # so that a file has many blocks
     whole = st.integers(-99, 99).map(str)
     cells = {"whole": whole, "number": plain, "mixed": st.one_of(plain, plain, plain, odd)}
     rows = [["t", *("w" for _ in columns)]]
@@ -62,7 +62,7 @@ def to_numbered(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def test_which_columns_come_as_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", 60)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 60)
     path = tmp_path / "t.csv"
     lines = [
         f"{i},{i}.5,0{i},{i},{'' if i in (7, 90) else i},{'x' if i == 90 else i},{'2.5' if i == 90 else i}"
@@ -99,7 +99,7 @@ def test_quantiles_are_numpy_s() -> None:
 def test_a_block_that_had_to_be_read_slowly_is_no_reason_to_read_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "_BLOCK_BYTES", 60)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 60)
     path = tmp_path / "t.csv"
     lines = [f"{i},{i}.5,x" for i in range(60)]
     lines.insert(50, "")  # a blank line: polars takes it for a row without values

@@ -164,7 +164,7 @@ def evaluate(
 ) -> int:
     """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which has the targets too."""
     from luthier.cli import show
-    from luthier.data.tables import ReadOptions
+    from luthier.data.textfile import ReadOptions
     from luthier.serving.model import load
 
     figures = load(model, network=network, device=device).evaluate(source, options=ReadOptions(**reading))
@@ -196,7 +196,7 @@ def predict(
     Columns: `prediction` (or `prediction_TARGET` of several) and `probability_CLASS`; `image` for images, and `error`
     for those that cannot be read. A SOURCE larger than memory is no problem.
     """
-    from luthier.data.tables import ReadOptions
+    from luthier.data.textfile import ReadOptions
     from luthier.serving.files import write_answers
     from luthier.serving.model import load
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from luthier.data.commas import Commas, pattern_of
-from luthier.data.tables import TextLayout
+from luthier.data.textfile import TextLayout
 from luthier.ejection.tables import TableData, TableFile, used
 from luthier.ejection.text import indented, literal
 

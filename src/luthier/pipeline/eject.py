@@ -26,7 +26,8 @@ from luthier.data.encode import text_columns
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
-from luthier.data.tables import Table, TextLayout, read_table, text_layout
+from luthier.data.tables import Table, read_table
+from luthier.data.textfile import TextLayout, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
 from luthier.ejection.reading import csv_reading, file_commas, npz_reading, parquet_reading

@@ -20,8 +20,9 @@ from luthier.data.kinds import infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
-from luthier.data.tables import ReadOptions, Table, read_table
+from luthier.data.tables import Table, read_table
 from luthier.data.targets import encode_targets, read_targets, rows_with_target
+from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError
 from luthier.pipeline.images import read_column, with_file_hashes
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, split_words

@@ -19,8 +19,9 @@ from luthier.data.commas import find_commas, hint_at_decimals, with_decimal_poin
 from luthier.data.encode import encode_inputs, unread_cells
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
-from luthier.data.tables import ReadOptions, iter_tables, read_table, table_from
+from luthier.data.tables import iter_tables, read_table, table_from
 from luthier.data.targets import encode_targets
+from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError, LuthierError
 
 _log = logging.getLogger("luthier")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from luthier.data.one_row import RowEncoder
-    from luthier.data.tables import ReadOptions
+    from luthier.data.textfile import ReadOptions
     from luthier.serving.inputs import Piece
 
 _ROWS = 1024  # that the network sees at a time; an answer depends on it by rounding alone

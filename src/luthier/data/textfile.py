@@ -1,0 +1,344 @@
+"""Text files of tables: how they are written, and their rows piece by piece. What a cell means is said in `cells`."""
+
+import codecs
+import gzip
+import io
+import zlib
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import polars as pl
+
+from luthier.core.names import did_you_mean, near_file
+from luthier.core.schema import Decimal
+from luthier.data.commas import (
+    DECIMAL_COMMA,
+    Commas,
+    columns_with,
+    find_commas,
+    late_points,
+    with_decimal_points,
+)
+from luthier.data.csvtext import (
+    find_delimiter,
+    find_encoding,
+    name_columns,
+    number_types,
+    parse_rows,
+    split_header,
+    whole_records,
+)
+from luthier.data.threads import ahead
+from luthier.errors import DataError
+
+_BLOCK_BYTES = 4 << 20  # of the file, read at a time
+_OTHER_MAGIC = {
+    b"PK\x03\x04": "a zip file or an Excel workbook",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x28\xb5\x2f\xfd": "a Zstandard file",
+    b"%PDF": "a PDF",
+    b"\x89PNG": "an image",
+    b"\xff\xd8\xff": "an image",
+    b"SQLite format 3": "an SQLite database",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """How a text table is read where that is not to be found out: None looks at the file.
+
+    Attributes:
+        delimiter: One character between the cells.
+        encoding: As Python names it: `utf-8`, `latin-1`, `utf-16`.
+        decimal: `,` or `.`, before the decimals of a number. Left open, it is a comma where cells are separated by
+            semicolons, else a point. Where some number has a comma, or it is said here, points stand between thousands.
+        as_written: Columns whose cells keep their commas all the same: those of several labels.
+        likely_decimal: That of the data that a network was trained on, which decides where a file leaves it open.
+        points: Columns that have decimal points also where other columns have commas.
+    """
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: Decimal | None = None
+    as_written: tuple[str, ...] = ()
+    likely_decimal: Decimal | None = None
+    points: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
+            raise DataError(
+                f"the delimiter is {self.delimiter!r}",
+                hint="give one ASCII character that is neither a quote nor a line break, such as ',' or ';'",
+                code="data-delimiter",
+            )
+        if self.decimal not in (None, ",", "."):
+            raise DataError(f"the decimal mark is {self.decimal!r}", hint="give ',' or '.'", code="data-decimal")
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise DataError(
+                    f"the encoding {self.encoding!r} is not known",
+                    hint=did_you_mean(self.encoding, ("utf-8", "utf-16", "latin-1", "cp1252", "shift_jis", "gb18030")),
+                    code="data-encoding",
+                ) from error
+
+
+AS_FOUND = ReadOptions()
+"""Nothing is said."""
+
+
+@dataclass(frozen=True)
+class TextLayout:
+    """How a text table is written.
+
+    Attributes:
+        delimiter: Between the cells.
+        encoding: As Python names it.
+        header: The first record.
+    """
+
+    delimiter: str
+    encoding: str
+    header: str
+
+
+def text_layout(path: Path, options: ReadOptions = AS_FOUND) -> "TextLayout":
+    """Return how a text table is written.
+
+    Raises:
+        DataError: as `read_table`.
+    """
+    source = TextFile(path, options)
+    header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
+    return TextLayout(source.delimiter, source.encoding, header.decode())
+
+
+class TextFile:
+    """A delimited text file as blocks of UTF-8, whatever its encoding, compression and line ends."""
+
+    def __init__(self, path: Path, options: ReadOptions) -> None:
+        self.path = path
+        with self._open() as file, self._damage_told():
+            head = file.read(1 << 16)
+            if not head:
+                raise empty_file(path.name)
+            _refuse_binary(head, path.name, options.encoding)
+        blocks = self._raw_blocks()
+        self.encoding, self.notes = find_encoding(blocks, options.encoding, path.name)
+        sample = bytes(next(self._decoded()))
+        self.old_line_ends = b"\r" in sample and b"\n" not in sample
+        sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
+        self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
+        self.options = options
+        self.commas: Commas | None = None
+        self.is_late = False  # whether commas stand before decimals after first rows that left it open
+        self.late_points: set[str] = set()  # columns that have decimal points after first rows that left it open
+
+    def settle(self, frame: pl.DataFrame) -> None:
+        """Find how commas are read from the first rows of the file, as text."""
+        asked = self.options
+        self.commas = find_commas(
+            frame, delimiter=self.delimiter, decimal=asked.decimal, likely=asked.likely_decimal,
+            points=asked.points, as_written=asked.as_written,
+        )  # fmt: skip
+        if self.commas is not None and self.commas.open:
+            shown = ", ".join(f"{cell} in {name!r}" for name, cell in self.commas.open[:3])
+            self.notes += (f"{shown}: read with a decimal point; --decimal , reads a point between thousands",)
+
+    def look_again(self, frame: pl.DataFrame, block: bytes) -> None:
+        """Keep what later rows show otherwise than the first ones: columns of text as they stand in the file."""
+        assert self.commas is not None
+        if self.commas.is_known:
+            self.late_points.update(late_points(frame, self.commas))
+        elif self.options.decimal is None and b"," in block:  # what was read as numbers shows its commas no more
+            cells = parse_rows(block, frame.columns, self.delimiter, self.path.name)
+            self.is_late = self.is_late or bool(columns_with(DECIMAL_COMMA, cells, self.commas.as_written))
+
+    def columns(self, header: bytes) -> list[str]:
+        """Return the names of the columns, and keep the notes on them."""
+        names, notes = name_columns(header.decode(), self.delimiter)
+        self.notes += notes
+        return names
+
+    def blocks(self) -> Iterator[bytes | bytearray]:
+        """Yield the text as UTF-8 without a mark at the start, lines ending in a line feed; each until the next."""
+        for block in self._decoded():
+            yield block.replace(b"\r", b"\n") if self.old_line_ends else block
+
+    def _decoded(self) -> Iterator[bytes | bytearray]:
+        if self.encoding == "utf-8":
+            blocks = self._raw_blocks()
+            yield next(blocks).removeprefix(codecs.BOM_UTF8)
+            yield from blocks
+            return
+        decoder = codecs.getincrementaldecoder(self.encoding)()
+        done = 0
+        try:
+            for block in self._raw_blocks():
+                yield decoder.decode(block).encode()
+                done += len(block)
+            yield decoder.decode(b"", final=True).encode()
+        except UnicodeError as error:
+            raise DataError(
+                f"{self.path.name} is not {self.encoding} near byte {done + getattr(error, 'start', 0)}",
+                hint="name the file's encoding, for example encoding='latin-1'",
+                code="data-encoding",
+            ) from error
+
+    def _raw_blocks(self) -> Iterator[bytearray]:
+        """Yield the file in blocks, each in the same memory: new memory would cost as much as the reading."""
+        block = bytearray(_BLOCK_BYTES)
+        with self._open() as file:
+            while True:
+                with self._damage_told():
+                    size = file.readinto(block)
+                if not size:
+                    return
+                yield block if size == len(block) else block[:size]
+
+    def _open(self) -> io.BufferedIOBase:
+        with open_file(self.path) as file:
+            packed = file.read(2) == b"\x1f\x8b"
+        return gzip.open(self.path) if packed else open_file(self.path)
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, OSError, zlib.error) as error:
+            raise DataError(
+                f"{self.path.name} is damaged or cut short: {error}",
+                hint="copy or download the file again",
+                code="data-file-damaged",
+            ) from error
+
+
+class ColumnTypes:
+    """Which columns are read as numbers: those whose cells in the first block of the file are."""
+
+    def __init__(self, texts: Collection[str], targets: Collection[str] = ()) -> None:
+        self.texts, self.targets = texts, targets
+        self.types: dict[str, pl.DataType] | None = None
+
+    def settle(self, frame: pl.DataFrame) -> None:
+        """Find the types from the first rows, if they are not known yet."""
+        if self.types is None:
+            self.types = number_types(frame, self.texts, self.targets)
+
+    def narrow(self, frames: Sequence[pl.DataFrame]) -> bool:
+        """Take back what the frames do not agree on; return whether that changes anything."""
+        types = self.types or {}
+        schemas = [frame.schema for frame in frames]
+        failed = [
+            frame for frame, schema in zip(frames, schemas, strict=True) if any(schema[n] == pl.String for n in types)
+        ]
+        seen = [number_types(frame, self.texts, self.targets) for frame in failed]
+        before = types
+        self.types = {
+            name: pl.Float64() if any(found.get(name) == pl.Float64 for found in seen) else kind
+            for name, kind in types.items()
+            if all(name in found or not frame[name].count() for found, frame in zip(seen, failed, strict=True))
+        }
+        return self.types != before
+
+    def cast(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return a frame with its columns of numbers as such, also where it had to be read as text."""
+        schema = frame.schema
+        late = {name: kind for name, kind in (self.types or {}).items() if schema[name] == pl.String}
+        return frame.with_columns(pl.col(name).cast(kind) for name, kind in late.items()) if late else frame
+
+
+def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[pl.DataFrame]:
+    """Yield the rows block by block; from the first one on, the source knows its notes and how commas are read."""
+    path = source.path
+    records = whole_records(source.blocks())
+    header, rest = split_header(next(records, b""), path.name)
+    names = source.columns(header)
+    blocks = chain([rest], records)
+    for block in blocks:  # up to the first that has rows: they settle how the others are read
+        frame = parse_rows(block, names, source.delimiter, path.name)
+        if frame.height:
+            break
+    if frame.height:
+        source.settle(frame)
+        frame = frame if source.commas is None else with_decimal_points(frame, source.commas)
+        if typed is not None:
+            typed.settle(frame)
+            frame = typed.cast(frame)
+    yield frame
+    done = frame.height
+
+    def parse(block: bytes, rows_before: int = 0) -> pl.DataFrame:
+        commas = source.commas
+        types = None if typed is None else typed.types
+        if types and commas is not None and commas.is_known and b"." in block:  # polars would read 7.934 as below 8
+            types = {name: kind for name, kind in types.items() if name in commas.points}
+        comma = commas is not None
+        return parse_rows(
+            block, names, source.delimiter, path.name, decimal_comma=comma, rows_before=rows_before, types=types
+        )
+
+    for block, parsed in ahead(parse, blocks):
+        try:
+            frame = parsed()
+        except DataError:
+            frame = parse(block, done)  # says which row it is
+        if not frame.height:
+            continue
+        if source.commas is not None:
+            source.look_again(frame, block)
+            frame = with_decimal_points(frame, source.commas)
+        done += frame.height
+        yield frame
+
+
+def open_file(path: Path) -> io.BufferedReader:
+    """Open a file for reading.
+
+    Raises:
+        DataError: there is none, or none that can be read more than once.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise DataError(
+            f"{str(path)!r} is no file, but a pipe or a device",
+            hint="write it to a file first: it is read more than once",
+            code="data-not-a-table",
+        )
+    try:
+        return path.open("rb")
+    except FileNotFoundError as error:
+        hint = near_file(path)
+        raise DataError(f"there is no file {str(path)!r}", hint=hint, code="data-no-file") from error
+    except IsADirectoryError as error:
+        raise DataError(
+            f"{str(path)!r} is a folder, not a table", hint="name a file in it", code="data-is-folder"
+        ) from error
+    except OSError as error:
+        raise DataError(
+            f"{str(path)!r} cannot be read: {error.strerror}",
+            hint="see who may read the file",
+            code="data-no-file",
+        ) from error
+
+
+def _refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
+    what = next((what for magic, what in _OTHER_MAGIC.items() if head.startswith(magic)), None)
+    marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or encoding is not None
+    if what is None and (marked or b"\x00" not in head):
+        return
+    raise DataError(
+        f"{name} is {what or 'binary: it holds zero bytes'}, not a table",
+        hint="save it as CSV or Parquet" if what else "save it as CSV, or name its encoding, such as 'utf-16-le'",
+        code="data-file-binary",
+    )
+
+
+def empty_file(name: str) -> DataError:
+    """Return the error of a file without a byte."""
+    return DataError(f"{name} is empty: 0 bytes", hint="give a table with a header and rows", code="data-file-empty")

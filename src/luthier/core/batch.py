@@ -35,7 +35,7 @@ class Batch:
     lowest_target: int | None = None
 
     def __len__(self) -> int:
-        return num_rows(self.targets) or num_rows(self.inputs) or num_rows(self.raw) or 1
+        return num_rows(self.targets) or num_rows(self.inputs) or _num_samples(self.raw) or 1
 
     def forward(self, module: Callable[..., Any]) -> Any:
         """Call `module` on the inputs."""
@@ -67,8 +67,16 @@ class Batch:
         if size >= n:
             return [self]
         spans = [(start, min(start + size, n)) for start in range(0, n, size)]
-        names = ("inputs", "targets", "weights", "indices", "raw")
-        return [replace(self, **{name: _slice(getattr(self, name), a, b, n) for name in names}) for a, b in spans]
+        names = ("targets", "weights", "indices")
+        return [
+            replace(
+                self,
+                inputs=_slice_each(self.inputs, a, b, n),
+                raw=_slice_each(self.raw, a, b, n),
+                **{name: _slice(getattr(self, name), a, b, n) for name in names},
+            )
+            for a, b in spans
+        ]
 
 
 def split_batch(raw: Any, target_key: str | None = None) -> Batch:
@@ -120,6 +128,21 @@ def num_rows(value: Any) -> int | None:
     return None
 
 
+def _num_samples(raw: Any) -> int | None:
+    """Return the number of samples of a batch as an own step takes it, on which its parts agree, also lists."""
+    parts = list(raw.values()) if isinstance(raw, Mapping) else raw if isinstance(raw, list | tuple) else [raw]
+    sizes = [{*filter(None, (num_rows(part), _length(part)))} for part in parts]
+    known = [found for found in sizes if found]
+    agreed = set.intersection(*known) if known else set()
+    first = num_rows(raw)
+    return first if first in agreed or not agreed else max(agreed)
+
+
+def _length(value: Any) -> int | None:
+    """Return the length of what may be a list of samples."""
+    return len(value) if isinstance(value, list | tuple) and not hasattr(value, "_fields") else None
+
+
 def move(value: Any, device: torch.device) -> Any:
     """Move every tensor in a nested value to `device`; anything else with a `.to` goes by it."""
     if isinstance(value, Tensor):
@@ -143,8 +166,18 @@ def _is_on(value: Any, device: torch.device) -> bool:
 def _slice(value: Any, start: int, stop: int, n: int) -> Any:
     if isinstance(value, Tensor):
         return value[start:stop] if value.ndim and value.shape[0] == n else value
+    if isinstance(value, list | tuple) and len(value) == n and not all(_has_rows(item, n) for item in value):
+        return value[start:stop]  # of samples
+    return _slice_each(value, start, stop, n)
+
+
+def _slice_each(value: Any, start: int, stop: int, n: int) -> Any:
     if isinstance(value, dict):
         return {key: _slice(item, start, stop, n) for key, item in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_slice(item, start, stop, n) for item in value)
-    return value
+    return value if not isinstance(value, Tensor) else _slice(value, start, stop, n)
+
+
+def _has_rows(value: Any, n: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == n

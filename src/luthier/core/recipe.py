@@ -153,8 +153,8 @@ class Recipe:
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 _refuse("augment", name, did_you_mean(name, AUGMENTATIONS))
-        if self.micro_batch_size and self.micro_batch_size > (self.batch_size or 32):
-            _refuse("micro_batch_size", self.micro_batch_size, f"at most batch_size ({self.batch_size or 32})")
+        if self.micro_batch_size and self.batch_size and self.micro_batch_size > self.batch_size:
+            _refuse("micro_batch_size", self.micro_batch_size, f"at most batch_size ({self.batch_size})")
         if self.scheduler is None and (self.scheduler_args or self.scheduler_interval):
             raise SettingError(
                 "scheduler_args and scheduler_interval are given without a scheduler",

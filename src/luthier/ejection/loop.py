@@ -390,8 +390,12 @@ def _schedule(loop: Loop, cls: type[Any]) -> tuple[str, str | None]:
     plain: list[dict[str, Any]] = [{} for _ in range(1 if recipe.decay_norm_and_bias else 2)]
     groups = [{**group, "params": [torch.zeros(1, 1, requires_grad=True)]} for group in loop.groups or plain]
     optimizer = cls(groups, **optimizer_arguments(cls, recipe))
-    name, arguments = schedule_arguments(recipe, optimizer, loop.steps_per_epoch)
+    name, arguments = schedule_arguments(recipe, optimizer, loop.steps_per_epoch, _is_better_high(recipe))
     return name, call(f"scheduler = torch.optim.lr_scheduler.{name}", ["optimizer", *keywords(arguments)], indent=4)
+
+
+def _is_better_high(recipe: Recipe) -> bool:
+    return recipe.monitor.removeprefix("valid_") in ("accuracy", "f1", "auc", "r2")
 
 
 def _epoch(loop: Loop, per_step: bool) -> str:
@@ -479,7 +483,7 @@ def _keep_best(loop: Loop, scheduler: str, per_step: bool, has_metric: bool) -> 
         if scheduler and not per_step:
             step = "scheduler.step(total / seen)" if scheduler == "ReduceLROnPlateau" else "scheduler.step()"
         return block('print(f"epoch {epoch + 1}: train_loss {total / seen:.6g}")', step)
-    higher = recipe.monitor.removeprefix("valid_") in ("accuracy", "f1", "auc", "r2")
+    higher = _is_better_high(recipe)
     sign = ">" if higher else "<"
     found = "valid_loss, value" if has_metric else "valid_loss"
     value = {"valid_loss": "valid_loss", "train_loss": "train_loss"}.get(recipe.monitor, "value")

@@ -140,4 +140,5 @@ def _weighted(criterion: Criterion, outputs: Tensor, targets: Tensor, weights: T
         if criterion.weight is not None:
             own = own * criterion.weight[targets.masked_fill(~kept, 0)]
     count = own.sum()
-    return Measured((losses * weights).sum() / count, count)
+    over = torch.where(count > 0, count, torch.ones_like(count))  # samples that weigh nothing have no loss
+    return Measured((losses * weights).sum() / over, count)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Schema, Task
@@ -31,6 +31,11 @@ class Metric(Protocol):
     def reset(self) -> None:
         """Forget everything taken in."""
         ...
+
+
+def directions(metrics: Sequence[Metric]) -> dict[str, bool]:
+    """Return by the figure's name whether a metric is better high; losses are better low."""
+    return {f"valid_{metric.name}": metric.higher_is_better for metric in metrics}
 
 
 def decide(outputs: Tensor, task: Task) -> Tensor:
@@ -121,7 +126,19 @@ class AUC:
         self.targets: list[Tensor] = []
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in logits and targets of a batch."""
+        """Take in logits of a batch, of the second class or of both, and its targets.
+
+        Raises:
+            SettingError: there are more classes than two.
+        """
+        if outputs.numel() == 2 * targets.numel() and outputs.ndim == 2 and outputs.shape[1] == 2:
+            outputs = outputs[:, 1] - outputs[:, 0]
+        if outputs.numel() != targets.numel():
+            raise SettingError(
+                f"auc ranks the samples of two classes, and the outputs are of shape {tuple(outputs.shape)}",
+                hint="use accuracy or f1, or a function of your own",
+                code="setting-metric",
+            )
         self.scores.append(outputs.detach().reshape(-1).float().cpu())
         self.targets.append(targets.reshape(-1).cpu() > 0)
 
@@ -165,10 +182,10 @@ class _Errors:
         true = targets.double().reshape(len(targets), -1).cpu() * self.stds
         error = outputs.double().reshape(len(targets), -1).cpu() * self.stds - true
         self.count += len(targets)
-        self.squares += error.square().sum(0)
-        self.absolutes += error.abs().sum(0)
-        self.sums += true.sum(0)
-        self.target_squares += true.square().sum(0)
+        self.squares = self.squares + error.square().sum(0)  # of one target so far as of all
+        self.absolutes = self.absolutes + error.abs().sum(0)
+        self.sums = self.sums + true.sum(0)
+        self.target_squares = self.target_squares + true.square().sum(0)
 
     def value(self) -> float:
         """Return the figure."""
@@ -219,7 +236,8 @@ class FunctionMetric:
     def __init__(self, function: Callable[[Any, Any], Any], name: str | None = None) -> None:
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
-        self.higher_is_better = bool(getattr(function, "higher_is_better", True))
+        self.is_said = hasattr(function, "higher_is_better") or _is_loss(function)
+        self.higher_is_better = bool(getattr(function, "higher_is_better", not _is_loss(function)))
         self.reset()
 
     def reset(self) -> None:
@@ -235,6 +253,13 @@ class FunctionMetric:
     def value(self) -> float:
         """Return what the function says of all samples together."""
         return float(self.function(torch.cat(self.outputs), torch.cat(self.targets)))
+
+
+def _is_loss(function: Any) -> bool:
+    """Whether it is one of torch's losses."""
+    name = str(getattr(function, "__name__", ""))
+    named = name.endswith(("_loss", "cross_entropy", "_with_logits", "kl_div"))
+    return isinstance(function, nn.modules.loss._Loss) or (named and getattr(nn.functional, name, None) is function)
 
 
 class ObjectMetric:
@@ -284,7 +309,17 @@ def as_metrics(given: Any) -> list[Metric]:
         SettingError: an unknown name, or something that is no metric.
     """
     pairs = given.items() if isinstance(given, Mapping) else ((None, item) for item in given)
-    return [_as_metric(item, name) for name, item in pairs]
+    metrics = [_as_metric(item, name) for name, item in pairs]
+    names = [metric.name for metric in metrics]
+    taken = next((name for i, name in enumerate(names) if name == "loss" or name in names[:i]), None)
+    if taken is not None:
+        raise SettingError(
+            f"a metric is called {taken!r}, as {'the loss of the criterion' if taken == 'loss' else 'another one'} is: "
+            "one figure would be lost",
+            hint="give each a name of its own: metrics={'name': function, …}",
+            code="setting-metric",
+        )
+    return metrics
 
 
 def _as_metric(item: Any, name: str | None) -> Metric:

@@ -73,8 +73,9 @@ def train(
         return _run(plan, folder, callbacks)
     except LuthierError as error:
         is_refused = isinstance(error, SettingError) or error.code == "training-no-batches"
-        if is_refused or not (folder / "record.jsonl").exists():  # no such run can be: no folder is left of it
-            shutil.rmtree(folder)
+        rows = _rows(folder)
+        if not rows or (is_refused and not any(row["event"] == "epoch" for row in rows)):
+            shutil.rmtree(folder)  # no such run can be: no folder is left of it
         raise
 
 
@@ -98,18 +99,28 @@ def resume(
     Raises:
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
+    rows = _rows(Path(run))
+    if epochs is None:  # those that a life before was given, which did not come to its end
+        epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
     more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     folder, plan = open_run(run, **more, **given)
     if report is not None:
         report(plan, folder)
+    ends = [row["event"] for row in rows if row["event"] in ("extended", "end")]
     if not (folder / "record.jsonl").exists() and not checkpoints(folder / "checkpoints"):
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
-    elif epochs is None and any(row["event"] == "end" for row in read_record(folder / "record.jsonl")):
+    elif ends and ends[-1] == "end" and plan.recipe.epochs <= sum(row["event"] == "epoch" for row in rows):
         _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
     result = _run(plan, open_folder(folder), callbacks)
     if more:
         write_whole(folder / "run.toml", plan.toml(folder).encode())
     return result
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's record, none where it has no record yet."""
+    path = folder / "record.jsonl"
+    return list(read_record(path)) if path.exists() else []
 
 
 def make_module(plan: Plan) -> nn.Module:

@@ -1,6 +1,7 @@
 """The moments of a run, and what Luthier itself does at them. Nothing here uses what a caller's callback cannot."""
 
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -143,7 +144,8 @@ class EarlyStopping(Callback):
             )
         value = run.figures[self.monitor]
         sign = 1.0 if run.higher_is_better.get(self.monitor, False) else -1.0
-        if self.best is None or sign * value > sign * self.best + self.min_delta:
+        best = -math.inf if self.best is None or math.isnan(self.best) else sign * self.best + self.min_delta
+        if sign * value > best:  # never so where it is NaN
             self.best, self.waited = value, 0
             return None
         self.waited += 1

@@ -20,12 +20,12 @@ from luthier.core.stepping import without_compiler
 from luthier.errors import DataError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import Step
-from luthier.metrics.metrics import as_metrics
+from luthier.metrics.metrics import as_metrics, directions
 from luthier.serving.model import Model, task_of
 from luthier.training.callbacks import Checkpointing, EarlyStopping, TimeLimit
 from luthier.training.folder import arguments_of, continue_run, open_folder
 from luthier.training.freezing import freeze
-from luthier.training.loop import keep_weights
+from luthier.training.loop import ALL_DONE, keep_weights
 from luthier.training.loop import train as train_run
 from luthier.training.monitoring import Monitoring
 from luthier.training.optimizers import make_optimizer
@@ -121,7 +121,7 @@ def fit(
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
     if tune:
-        chosen = tuned(chosen, module, train, optimizer=optimizer)
+        chosen = tuned(chosen, module, train, valid, optimizer=optimizer)
     live, generators = None, get_rng_state()
     modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
@@ -154,12 +154,18 @@ def fit(
         record=live.record,
         best_epoch=live.state.best_epoch if restore_best else live.state.epoch - 1,
         model=Model(module, task=task_of(live.criterion), criterion=live.criterion),
-        stopped=stop.reason if stop else None,
+        stopped=stop.reason if stop else _stopped_before(live),
         is_done=live.state.is_done,
         global_step=live.state.global_step,
         folder=live.folder,
         findings=live.findings,
     )
+
+
+def _stopped_before(run: Run) -> str | None:
+    """Return what stopped a run that a life before has finished, but for its epochs."""
+    ends = [row["reason"] for row in run.record if row["event"] == "end"] if run.state.is_done else []
+    return ends[-1] if ends and ends[-1] != ALL_DONE else None
 
 
 def _cause(run: Run) -> NotFinite | None:
@@ -221,7 +227,13 @@ def make_run(
     run = Run(
         module=module,
         optimizer=optimizer,
-        schedule=make_schedule(scheduler, optimizer, recipe, steps_per_epoch=steps_per_epoch(feeds[0], recipe)),
+        schedule=make_schedule(
+            scheduler,
+            optimizer,
+            recipe,
+            steps_per_epoch=steps_per_epoch(feeds[0], recipe),
+            higher_is_better=directions(metric_list).get(recipe.monitor, False),
+        ),
         criterion=loss,
         step=step,
         train=feeds[0],

@@ -95,8 +95,8 @@ def continue_run(run: Run) -> bool:
             _log.warning("%s was %s and is %s: the bits may differ from a run never stopped", name, value, here[name])
     run.restore(tree)
     if extended:
-        run.note({"event": "extended", "epoch": run.state.epoch, "epochs": run.recipe.epochs})
         _extend(run, added=run.recipe.epochs - run.state.epoch)
+        run.note({"event": "extended", "epoch": run.state.epoch, "epochs": run.recipe.epochs})
     return not run.state.is_done
 
 
@@ -107,13 +107,21 @@ def _extend(run: Run, *, added: int) -> None:
         if isinstance(callback, EarlyStopping):
             callback.waited = 0
     if has_horizon(run.schedule) and run.recipe.scheduler is not None:
-        for group in run.optimizer.param_groups:
-            group["lr"] = group.pop("initial_lr", group["lr"]) if run.recipe.lr is None else run.recipe.lr
+        for group, rate in zip(run.optimizer.param_groups, run.schedule.rates, strict=True):
+            group["lr"] = rate
             group.pop("initial_lr", None)
         part = run.recipe.updated(epochs=added)
+        better = run.higher_is_better.get(run.recipe.monitor, False)
         steps = steps_per_epoch(run.train, part)
-        run.schedule = make_schedule(None, run.optimizer, part, steps_per_epoch=steps)
+        run.schedule = make_schedule(None, run.optimizer, part, steps_per_epoch=steps, higher_is_better=better)
         _log.info("%s starts anew over the %d added epochs", run.recipe.scheduler, added)
+    elif type(run.schedule.scheduler).__name__ == "OneCycleLR":
+        raise RunError(
+            f"OneCycleLR was made for {run.schedule.scheduler.total_steps} steps, which are done, and was passed in: "
+            f"it cannot start anew over the {added} added epochs",
+            hint="name it (scheduler='OneCycleLR'), or train a new run",
+            code="run-arguments-differ",
+        )
 
 
 def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:

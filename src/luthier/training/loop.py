@@ -19,6 +19,7 @@ from luthier.training.freezing import start_training
 from luthier.training.state import Run
 from luthier.training.step import train_step
 
+ALL_DONE = "all epochs are done"
 _LOOK_EVERY = 64  # steps between looks at the losses: a fixed schedule, so that the step itself needs no host sync
 
 
@@ -27,19 +28,20 @@ def train(run: Run) -> None:
 
     Whatever ends it, the module holds the best weights afterwards (the last with `restore_best=False`).
     """
-    state = run.state
+    state, has_gradients = run.state, torch.is_grad_enabled()
     try:
         run.tell("on_start")
         advance(run)
         state.is_done = state.stop is None or state.stop.finished
         if state.is_done:
-            reason = state.stop.reason if state.stop else "all epochs are done"
+            reason = state.stop.reason if state.stop else ALL_DONE
             run.note({"event": "end", "reason": reason, "best_epoch": state.best_epoch})
     except Exception as error:
         source = getattr(run.train, "source", None)
         explain(error, run.module, metrics=run.metrics, data=getattr(source, "dataset", None))
         raise
     finally:
+        torch.set_grad_enabled(has_gradients)  # an interrupt between the lines of torch's own switch leaves it
         try:
             run.tell("on_end")
         finally:
@@ -76,7 +78,7 @@ def train_epoch(run: Run) -> None:
         run.tell("on_step_end")
     run.look()
     run.is_whole = True
-    if not state.batch:
+    if not state.batch and state.stop is None:
         raise TrainingError(
             "the training data gave no batch in an epoch",
             hint="drop_last leaves out a batch smaller than batch_size; a loader must be iterable once an epoch",
@@ -115,16 +117,18 @@ def validate(run: Run) -> None:
 def finish_epoch(run: Run) -> None:
     """Keep the weights where they are the best yet, move the schedule on, write the row, and turn the page."""
     state = run.state
+    run.is_whole = False  # the best weights are copied, the schedule moves, and the page is turned last
     monitor = run.recipe.monitor
     value = state.figures[monitor] if monitor in state.figures else state.figures["train_loss"]  # no validation data
     sign = 1.0 if run.higher_is_better.get(monitor, False) else -1.0
-    if run.valid is not None and not math.isnan(value):
+    if math.isnan(value):  # no best, but where there is none yet
+        state.best_epoch = state.epoch if state.best_value is None else state.best_epoch
+    elif run.valid is not None or monitor == "train_loss":
         if state.best_value is None or sign * value > sign * state.best_value:
             state.best_epoch, state.best_value = state.epoch, value
             state.best_weights = module_weights(run.evaluated) if run.restore_best else None
     else:
         state.best_epoch = state.epoch
-    run.is_whole = False  # the schedule moves now and the page is turned last
     run.schedule.end_epoch(value)
     run.note({"event": "epoch", "epoch": state.epoch, "step": state.global_step, **state.figures})
     run.tell("on_epoch_end")

@@ -1,7 +1,7 @@
 """Learning-rate schedules: any of torch.optim.lr_scheduler, per step or per epoch, with a warm-up before."""
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,8 +30,10 @@ class Schedule:
     During the warm-up, update t (from 0) uses the scheduled rate times (t + 1) / warmup_steps.
     """
 
-    def __init__(self, optimizer: Optimizer, scheduler: Any, *, interval: str, warmup_steps: int) -> None:
-        self.optimizer, self.scheduler = optimizer, scheduler
+    def __init__(
+        self, optimizer: Optimizer, scheduler: Any, *, interval: str, warmup_steps: int, rates: Sequence[float]
+    ) -> None:
+        self.optimizer, self.scheduler, self.rates = optimizer, scheduler, rates
         self.interval, self.warmup_steps = interval, warmup_steps
 
     @contextmanager
@@ -76,7 +78,14 @@ class Schedule:
             self.scheduler.load_state_dict(state)
 
 
-def make_schedule(given: Any, optimizer: Optimizer, recipe: Recipe, *, steps_per_epoch: int | None) -> Schedule:
+def make_schedule(
+    given: Any,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    *,
+    steps_per_epoch: int | None,
+    higher_is_better: bool | None = None,
+) -> Schedule:
     """Return the schedule.
 
     Args:
@@ -84,12 +93,14 @@ def make_schedule(given: Any, optimizer: Optimizer, recipe: Recipe, *, steps_per
         optimizer: What it moves.
         recipe: The scheduler's name and arguments, interval, warm-up and epochs.
         steps_per_epoch: Updates an epoch; None where the loader cannot say.
+        higher_is_better: Of the figure that is watched; None takes all but losses for such.
 
     Raises:
         SettingError: an unknown name, arguments it does not take, or a horizon that cannot be known.
     """
+    rates = [float(group["lr"]) for group in optimizer.param_groups]
     if given is None and recipe.scheduler is not None:
-        scheduler = _make(recipe, optimizer, steps_per_epoch)
+        scheduler = _make(recipe, optimizer, steps_per_epoch, higher_is_better)
     elif given is None or hasattr(given, "step"):
         scheduler = given
     else:
@@ -108,11 +119,11 @@ def make_schedule(given: Any, optimizer: Optimizer, recipe: Recipe, *, steps_per
             hint="leave scheduler_interval out",
             code="setting-scheduler",
         )
-    return Schedule(optimizer, scheduler, interval=interval, warmup_steps=recipe.warmup_steps)
+    return Schedule(optimizer, scheduler, interval=interval, warmup_steps=recipe.warmup_steps, rates=rates)
 
 
-def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> Any:
-    name, arguments = schedule_arguments(recipe, optimizer, steps_per_epoch)
+def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool | None) -> Any:
+    name, arguments = schedule_arguments(recipe, optimizer, steps_per_epoch, higher_is_better)
     cls: Any = getattr(lr_scheduler, name)
     try:
         return cls(optimizer, **arguments)
@@ -151,14 +162,25 @@ def interval_of(name: str, recipe: Recipe) -> str:
     return recipe.scheduler_interval or ("step" if name in _PER_STEP else "epoch")
 
 
-def schedule_arguments(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None) -> tuple[str, dict[str, Any]]:
+def schedule_arguments(
+    recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool | None = None
+) -> tuple[str, dict[str, Any]]:
     """Return the class of torch.optim.lr_scheduler that a recipe names, and what it is made with.
 
     Raises:
-        SettingError: an unknown name, or a horizon that cannot be known.
+        SettingError: an unknown name, a horizon that cannot be known, or one rate for groups of several.
     """
     name = scheduler_name(str(recipe.scheduler))
     arguments: dict[str, Any] = dict(recipe.scheduler_args)
+    one = [key for key in ("base_lr", "max_lr") if isinstance(arguments.get(key), int | float)]
+    if one and recipe.lr_scale and name in _PER_STEP:
+        raise SettingError(
+            f"lr_scale would be ignored: {name} gives every layer the {' and '.join(one)} of scheduler_args",
+            hint="leave max_lr out: OneCycleLR takes it from lr and lr_scale"
+            if name == "OneCycleLR"
+            else f"give a list, one for each of the {len(optimizer.param_groups)} groups, or leave lr_scale out",
+            code="setting-ignored",
+        )
     interval = interval_of(name, recipe)
     horizon = _HORIZONS.get(name)
     if horizon and horizon not in arguments and not (name == "OneCycleLR" and "epochs" in arguments):
@@ -178,7 +200,9 @@ def schedule_arguments(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: in
                 code="setting-scheduler",
             )
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
-    if name == "ReduceLROnPlateau" and "mode" not in arguments and not recipe.monitor.endswith("loss"):
+    if higher_is_better is None:
+        higher_is_better = not recipe.monitor.endswith("loss")
+    if name == "ReduceLROnPlateau" and "mode" not in arguments and higher_is_better:
         arguments["mode"] = "max"
     return name, arguments
 

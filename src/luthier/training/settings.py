@@ -94,7 +94,9 @@ def choose_criterion(
             code="setting-ignored",
         )
     if isinstance(chosen, str):
-        chosen = named_criterion(chosen, recipe, class_counts(train) if recipe.class_weights == "balanced" else None)
+        ignored = recipe.criterion_args.get("ignore_index", -100)
+        counts = class_counts(train, ignored) if recipe.class_weights == "balanced" else None
+        chosen = named_criterion(chosen, recipe, counts)
     if isinstance(chosen, nn.Module):
         chosen.to(place)
     return chosen
@@ -158,6 +160,10 @@ def check_monitor(recipe: Recipe, metrics: Iterable[Metric], *, has_valid: bool)
     measured = ["loss", *(metric.name for metric in metrics)] if has_valid else []
     figures = ["train_loss", *(f"valid_{name}" for name in measured), "grad_norm", "lr", "seconds"]
     is_left = recipe.monitor == Recipe().monitor and recipe.patience is None  # nothing depends on it
+    for metric in metrics:
+        if recipe.monitor == f"valid_{metric.name}" and not getattr(metric, "is_said", True):
+            words = "%s is taken to be better high: %s.higher_is_better = False says otherwise"
+            _log.warning(words, recipe.monitor, metric.name)
     if recipe.monitor in figures or (is_left and not has_valid):
         return
     needs_valid = not has_valid and recipe.monitor.startswith("valid_")
@@ -168,8 +174,8 @@ def check_monitor(recipe: Recipe, metrics: Iterable[Metric], *, has_valid: bool)
     )
 
 
-def class_counts(train: Any) -> list[int]:
-    """Count the classes of data in memory.
+def class_counts(train: Any, ignored: int = -100) -> list[int]:
+    """Count the classes of data in memory, but for targets of the value that the criterion ignores.
 
     Raises:
         SettingError: the targets are not class numbers in memory.
@@ -182,7 +188,15 @@ def class_counts(train: Any) -> list[int]:
             hint="give the weights as numbers, one a class",
             code="setting-class-weights",
         )
-    return torch.bincount(targets.reshape(-1).long()).tolist()
+    targets = targets.reshape(-1).long()
+    targets = targets[targets != ignored]
+    if (targets < 0).any():
+        raise SettingError(
+            f"class_weights='balanced' counts classes from 0, and a target is {int(targets.min())}",
+            hint="number the classes from 0, or name what stands for none: criterion_args={'ignore_index': …}",
+            code="setting-class-weights",
+        )
+    return torch.bincount(targets).tolist()
 
 
 def is_loader(data: Any) -> bool:

@@ -22,7 +22,7 @@ from luthier.data.feeds import Feed
 from luthier.errors import CheckError, LuthierError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import LossMean, Step
-from luthier.metrics.metrics import Metric
+from luthier.metrics.metrics import Metric, directions
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.callbacks import MOMENTS, Callback, Stop
 from luthier.training.record import Record
@@ -92,7 +92,11 @@ class Run:
     is_whole: bool = True
 
     def __post_init__(self) -> None:
-        self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer)
+        moved = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        known = {id(parameter) for parameter in moved}
+        others = [parameter for parameter in self.module.parameters() if id(parameter) not in known]
+        self.parameters = [*moved, *others]
+        self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer, others)
         # Only what a callback defines itself is called.
         self._listeners = {
             moment: [
@@ -215,7 +219,7 @@ class Run:
     @property
     def higher_is_better(self) -> dict[str, bool]:
         """The direction of each metric; losses are better low."""
-        return {f"valid_{metric.name}": metric.higher_is_better for metric in self.metrics}
+        return directions(self.metrics)
 
     @property
     def evaluated(self) -> nn.Module:
@@ -249,6 +253,7 @@ class Run:
             "epoch_seconds": self.state.epoch_seconds,
             "gradient_norm": self.gradient_norm(),
             "module": module_weights(self.module, copy=False),
+            "criterion": module_weights(self.criterion, copy=False) if isinstance(self.criterion, nn.Module) else {},
             "own_generators": generator_states(self._own_generators()),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -283,6 +288,8 @@ class Run:
         self.state.epoch_seconds = tree["epoch_seconds"]
         self.state.gradient_norm = tree["gradient_norm"]
         load_weights(self.module, tree["module"], where="the checkpoint")
+        if isinstance(self.criterion, nn.Module) and tree.get("criterion"):
+            load_weights(self.criterion, tree["criterion"], where="the checkpoint")
         self.optimizer.load_state_dict(tree["optimizer"])
         self.schedule.load_state_dict(tree["schedule"])
         if self.average is not None:

@@ -42,24 +42,28 @@ def backward(run: Run, batch: Batch) -> None:
         return
     # Each part's count must be known before its gradient is taken, so a part is weighted by its count here and the
     # whole by their sum after: k micro-batches give the gradient of one big batch, whatever their sizes.
+    earlier = [(p, p.grad) for p in run.parameters if p.grad is not None]  # of the batches before, in one update
+    for parameter, _ in earlier:
+        parameter.grad = None
     total: Tensor | float = 0.0
     losses: list[Tensor] = []
     is_sum = False
     for part in parts:
         measured = forward(run, part)
-        weighted = measured.loss if measured.is_sum else measured.loss * measured.count
-        if isinstance(measured.count, Tensor) and not measured.is_sum:  # where every target is ignored there is no mean
-            weighted = torch.where(measured.count > 0, weighted, torch.zeros_like(weighted))
+        total, is_sum = total + measured.count, measured.is_sum
+        if isinstance(measured.count, Tensor) and not is_sum and not measured.count > 0:
+            continue  # every target is ignored, or weighs nothing: there is no mean, and no gradient
+        weighted = measured.loss if is_sum else measured.loss * measured.count
         do_backward(_scaled(run, weighted))
         losses.append(weighted.detach())
-        total, is_sum = total + measured.count, measured.is_sum
-    loss = torch.stack(losses).sum()
-    if not is_sum:
-        for parameter in run.module.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= total
-        loss = loss / total
-    run.state.loss.add(Measured(loss, total, is_sum))
+    loss = torch.stack(losses).sum() if losses else torch.zeros((), device=run.device)
+    over: Tensor | float = 1.0 if is_sum or (batch.weights is not None and not losses) else total
+    for parameter in run.parameters:
+        if parameter.grad is not None:
+            parameter.grad /= over * run.recipe.accumulate
+    for parameter, gradient in earlier:
+        parameter.grad = gradient if parameter.grad is None else gradient + parameter.grad
+    run.state.loss.add(Measured(loss / over, total, is_sum))
 
 
 def forward(run: Run, batch: Batch) -> Measured:

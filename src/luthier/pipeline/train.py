@@ -100,7 +100,8 @@ def resume(
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
     rows = _rows(Path(run))
-    if epochs is None:  # those that a life before was given, which did not come to its end
+    is_asked = epochs is not None
+    if not is_asked:  # those that a life before was given, which did not come to its end
         epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
     more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     folder, plan = open_run(run, **more, **given)
@@ -109,7 +110,7 @@ def resume(
     ends = [row["event"] for row in rows if row["event"] in ("extended", "end")]
     if not (folder / "record.jsonl").exists() and not checkpoints(folder / "checkpoints"):
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
-    elif ends and ends[-1] == "end" and plan.recipe.epochs <= sum(row["event"] == "epoch" for row in rows):
+    elif not is_asked and ends[-1:] == ["end"]:
         _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
     result = _run(plan, open_folder(folder), callbacks)
     if more:

@@ -383,3 +383,41 @@ def test_an_interrupt_leaves_gradients_on() -> None:
     with pytest.raises(KeyboardInterrupt):
         fit(net(), (X, Y), callbacks=[Off()])
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("what", ["inputs", "targets", "valid"])
+def test_one_changed_number_among_many_rows_is_noticed_on_resume(what: str, tmp_path: Path) -> None:
+    x, y = torch.randn(12_000, 2), torch.randn(12_000, 1)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net_of_two(), (x, y), (x, y), run=tmp_path, batch_size=4000, callbacks=[Cut(2)])
+    changed = {"inputs": x.clone(), "targets": y.clone(), "valid": x.clone()}
+    changed[what][7001, 0] += 1e-3
+    part = "validation" if what == "valid" else "training"
+    with pytest.raises(RunError, match=f"the {part} data has changed"):
+        fit(net_of_two(), (changed["inputs"], changed["targets"]), (changed["valid"], y), run=tmp_path, batch_size=4000)
+
+
+def net_of_two() -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Linear(2, 1)
+
+
+def test_other_weights_and_other_rows_in_a_part_are_noticed_on_resume(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+
+    def write(start: int, weight: float) -> None:
+        rows = [f"{i % 17},{i},{i % 2},{weight if i == 40 else 1}" for i in range(start, start + 120)]
+        path.write_text("\n".join(["a,b,y,w", *rows]))
+
+    write(0, 1.0)
+    luthier.train(path, target="y", weight="w", epochs=1, run=tmp_path / "run", seed=0, check=False)
+    write(0, 2.0)
+    with pytest.raises(RunError, match="data has changed"):
+        luthier.resume(tmp_path / "run", epochs=2)
+    write(60, 1.0)
+    with pytest.raises(RunError, match=r"t\.csv has changed since .* began: other rows are in"):
+        luthier.resume(tmp_path / "run", epochs=2)
+    (tmp_path / "run" / "split.safetensors").write_bytes(b"cut")
+    with pytest.raises(RunError, match="remove the file and write it anew"):
+        luthier.resume(tmp_path / "run", epochs=2)

@@ -39,9 +39,9 @@ from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
 from luthier.pipeline.tables import read_options
-from luthier.pipeline.train import make_module, open_run
+from luthier.pipeline.train import make_module, open_run, read_split
 from luthier.store.bundle import load_bundle
-from luthier.store.files import cannot_write, unpack
+from luthier.store.files import cannot_write
 from luthier.training.freezing import freeze, names_under
 from luthier.training.optimizers import optimizer_class, parameter_groups
 from luthier.training.record import read_record
@@ -106,14 +106,7 @@ def _story(run: Path, plan: Plan) -> Story:
         raise RunError(f"{run} is not finished", hint=f"finish it first: luthier resume {run}", code="run-cannot-eject")
     if any(row["event"] == "extended" for row in record):
         raise _cannot(run, "it was given more epochs after its end, which is no single loop")
-    try:
-        rows, _ = unpack(run / "split.safetensors", "luthier-split")
-    except (ValueError, OSError) as error:
-        raise RunError(
-            f"the row numbers of {run} in split.safetensors cannot be read: {error}",
-            hint=f"remove the file and write it anew with: luthier resume {run}",
-            code="run-cannot-eject",
-        ) from error
+    rows = read_split(run)
     for part, found in plan.prepared.parts.items():
         if part not in rows or not np.array_equal(rows[part].numpy(), found.rows):
             raise _cannot(run, f"its data has changed: the {part} rows are others than they were")

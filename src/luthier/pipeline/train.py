@@ -27,7 +27,7 @@ from luthier.pipeline.trial import network_failed
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
-from luthier.store.files import cannot_write, remove_parts, write_tensors, write_whole
+from luthier.store.files import cannot_write, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import open_folder
@@ -178,6 +178,8 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
         rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
         words = {"rows": "row numbers of each part, from 0"}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
+    else:
+        _refuse_other_rows(plan, folder)
     module = make_module(plan)
     try:
         result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder)
@@ -206,6 +208,36 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     if result.is_done:
         model.save(folder / "model.safetensors")
     return replace(result, model=model, test=test)
+
+
+def read_split(run: Path) -> dict[str, torch.Tensor]:
+    """Return the row numbers of each part of a run's data.
+
+    Raises:
+        RunError: they cannot be read.
+    """
+    try:
+        return unpack(run / "split.safetensors", "luthier-split")[0]
+    except (ValueError, OSError) as error:
+        raise RunError(
+            f"the row numbers of {run} in split.safetensors cannot be read: {error}",
+            hint=f"remove the file and write it anew with: luthier resume {run}",
+            code="run-record-damaged",
+        ) from error
+
+
+def _refuse_other_rows(plan: Plan, folder: Path) -> None:
+    """Refuse data whose rows are in other parts than when the run began: its test rows may have been trained on."""
+    before = read_split(folder)
+    now = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+    none = torch.empty(0, dtype=torch.int64)
+    other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]
+    if other:
+        raise RunError(
+            f"{plan.settings.source} has changed since {folder} began: other rows are in {' and '.join(other)}",
+            hint="put the data back as it was, or train a new run",
+            code="run-arguments-differ",
+        )
 
 
 def _fingerprint(parts: Mapping[str, Part]) -> str:

@@ -262,7 +262,8 @@ def make_run(
         give_back_memory()
     if recipe.compile:
         compile_in_place(module)
-    run.arguments = arguments_of(run)
+    if folder is not None:
+        run.arguments = arguments_of(run)
     return run
 
 

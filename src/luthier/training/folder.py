@@ -12,6 +12,7 @@ from torch import nn
 
 from luthier.core.machine import machine
 from luthier.core.plain import to_plain
+from luthier.data.augment import ImageSource
 from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import TensorSource
 from luthier.errors import RunError
@@ -24,6 +25,7 @@ from luthier.training.settings import steps_per_epoch
 from luthier.training.state import Run
 
 _log = logging.getLogger("luthier")
+_MOST_BYTES, _AT_ONCE = 1 << 30, 1 << 24  # of data in memory that are hashed, in pieces
 # None of these moves a bit.
 _MAY_DIFFER = {
     f"recipe.{name}"
@@ -134,7 +136,7 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     Raises:
         RunError: anything else differs that moves a bit.
     """
-    old, new = _dotted(before), _dotted(run.arguments)
+    old, new = _dotted(before), _dotted(run.arguments or arguments_of(run))
     differing = [
         name
         for name in sorted(old.keys() | new.keys(), key=_recipe_first)
@@ -146,7 +148,7 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
         return True
     if differing:
         fewer = differing == ["recipe.epochs"]
-        said = "; ".join(f"{name} was {old.get(name)!r} and is {new.get(name)!r}" for name in differing[:6])
+        said = "; ".join(_difference(name, old.get(name), new.get(name)) for name in differing[:6])
         raise RunError(
             f"{run.folder or 'the run'} was made with other arguments: {said}",
             hint="a run may be given more epochs than it was planned with, and not fewer"
@@ -155,6 +157,12 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
             code="run-arguments-differ",
         )
     return False
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name.endswith(".content"):
+        return f"the {'training' if name.startswith('train') else 'validation'} data has changed"
+    return f"{name} was {before!r} and is {now!r}"
 
 
 def _recipe_first(name: str) -> tuple[bool, str]:
@@ -213,19 +221,29 @@ def _describe(feed: Feed) -> dict[str, Any]:
         return {"loader": type(feed.loader).__name__, "samples": size}
     assert isinstance(feed, AddressedFeed)
     described: dict[str, Any] = {"samples": len(feed.source)}
-    if isinstance(feed.source, TensorSource):
+    if isinstance(feed.source, TensorSource | ImageSource):
         described["content"] = _content(feed.source)
     return described
 
 
-def _content(source: TensorSource) -> str:
-    """Return a hash over up to 4,096 rows, evenly spread: another table is noticed, at little cost."""
-    rows = torch.linspace(0, len(source) - 1, min(len(source), 4096)).long()
-    batch = source.batch(rows)
+def _content(source: TensorSource | ImageSource) -> str:
+    """Return a hash of all that a source in memory holds; of more than a gigabyte, of samples evenly spread."""
+    rows = None
+    if isinstance(source, ImageSource):
+        values, rows = [source.pixels, *source.others, source.targets], source.rows
+    else:
+        values = [*(source.inputs.values() if isinstance(source.inputs, dict) else source.inputs), source.targets]
+    if source.weights is not None:
+        values.append(source.weights)
+    size = sum(len(source) * value[:1].numel() * value.element_size() for value in values)
+    every = max(1, -(-size // _MOST_BYTES))
     digest = hashlib.sha256()
-    inputs = list(batch.inputs.values()) if isinstance(batch.inputs, dict) else list(batch.inputs)
-    for tensor in [*inputs, batch.targets]:
-        digest.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        if tensor.numel():
-            digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    for value in values:
+        digest.update(f"{value.dtype} {tuple(value.shape[1:])}".encode())
+        step = max(1, _AT_ONCE // max(1, value[:1].numel() * value.element_size()))
+        for start in range(0, len(source), step * every):
+            part = slice(start, start + step * every, every)
+            chosen = value[rows[part]] if rows is not None and value is values[0] else value[part]
+            if chosen.numel():
+                digest.update(chosen.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

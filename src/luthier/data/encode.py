@@ -1,5 +1,6 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -156,6 +157,19 @@ def unread_cells(frame: pl.DataFrame, schema: Schema) -> dict[str, int]:
         if count := int((np.isnan(values) & ~missing).sum()):
             found[column.name] = count
     return found
+
+
+def unread_words(unread: Mapping[str, int], schema: Schema, where: str = "") -> list[str]:
+    """Return what is to be said of cells that `unread_cells` counted, a line for each column."""
+    said = []
+    for name, count in unread.items():
+        column = next(column for column in schema.columns if column.name == name)
+        one, more = ("number", "numbers")
+        if column.kind == "date":
+            one, more = f"date like {column.date_format}", f"dates like {column.date_format}"
+        cells = f"{count:,} cells are no {more}, and count" if count > 1 else f"a cell is no {one}, and counts"
+        said.append(f"column {name!r}{f' of {where}' if where else ''}: {cells} as missing")
+    return said
 
 
 def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:

@@ -98,7 +98,8 @@ def iter_tables(
     be of numbers in one piece and of text in another.
 
     Raises:
-        DataError: as `read_table`; an error in a later row is raised when its piece is reached.
+        DataError: as `read_table`; an error in a later row is raised when its piece is reached, and after the last one
+            where rows show that the numbers of rows before were read wrongly.
     """
     typed = None if texts is None else ColumnTypes(texts)
     source: TextFile | None = None
@@ -116,6 +117,13 @@ def iter_tables(
                 seen += frame.height
                 yield Table(frame, path.name, notes)
                 notes = ()
+    if source is not None and (source.is_late or source.late_points):  # rows were handed out that read otherwise
+        where = f"in {', '.join(sorted(source.late_points))} " if source.late_points else ""
+        raise DataError(
+            f"{path.name}: later rows show {where}that points and commas mean otherwise than its first rows let think",
+            hint="say which stands before decimals: --decimal , (decimal=','); or write the numbers alike in all rows",
+            code="data-decimal",
+        )
     if not seen:
         raise _no_rows(path.name)
 

@@ -230,8 +230,19 @@ def _prove(plan: Plan, folder: Path) -> None:
         finally:
             sys.modules.update(hidden)
     read = runpy.run_path(str(folder / "data.py"))["read"]
+    files = _sources(plan)
+    others = [str(file) for part, file in files.items() if file != files["train"]]
+    unlike = RunError(
+        f"{' and '.join(others)} cannot be read as {files['train']} is, which is what the project's reader does",
+        hint="write both alike (kind of file, delimiter, encoding, columns in one order), and train anew",
+        code="run-cannot-eject",
+    )
+    try:
+        made = list(read())
+    except Exception as error:
+        raise (unlike if others else error) from error
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
-    for found, part in zip(read(), parts, strict=True):
+    for found, part in zip(made, parts, strict=True):
         source = part.source
         own = {"targets": source.targets}
         if isinstance(source, TensorSource):
@@ -242,6 +253,8 @@ def _prove(plan: Plan, folder: Path) -> None:
         own |= {} if source.weights is None else {"weights": source.weights}
         for name, value in own.items():
             if found[name].dtype != value.dtype or not torch.equal(found[name], value):
+                if others and part.file != str(files["train"]):
+                    raise unlike
                 raise RunError(
                     f"this data cannot be ejected: its {name} come out otherwise than the run read them",
                     hint="please report it, with the kinds and types of the columns",

@@ -115,6 +115,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
             hint="use luthier.load(path, module=…) and luthier.fit",
             code="setting-start",
         )
+    if bundle is not None and bundle.schema is not None:
+        _refuse_given(parts, bundle.schema, str(settings.start))
     asked = blueprint.family if blueprint is not None else parts["network"].get("network") or ""
     if bundle is not None and bundle.blueprint is not None and is_foreign(bundle.blueprint.family):
         raise SettingError(
@@ -161,6 +163,30 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
+
+
+def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start: str) -> None:
+    """Refuse what is given beside a bundle to start from, whose Schema and network are taken over."""
+    data = parts["data"]
+    own = {
+        "target": (schema.label_column,) if schema.label_column else tuple(target.name for target in schema.targets),
+        "labels": schema.label_delimiter,
+        "task": schema.task,
+    }
+    given = {name: tuple(v) if isinstance(v := data[name], list) else v for name in own if data.get(name) is not None}
+    if isinstance(given.get("target"), str):
+        given["target"] = (given["target"],)
+    other = [name for name, value in given.items() if value and value != own[name]]
+    other += ["kind"] if data.get("kind") else []
+    other += list(parts["network"])
+    if other:
+        name = other[0]
+        what = f": it has {name} {own[name]!r}" if name in own else ""
+        raise SettingError(
+            f"{', '.join(other)} would be ignored: kinds, targets and network are those of {start}{what}",
+            hint="leave them out; to change them, train anew, or take the weights alone: --weights",
+            code="setting-ignored",
+        )
 
 
 def _check_names(recipe: Mapping[str, Any]) -> None:

@@ -37,7 +37,11 @@ def prepare(
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
-    table = read_source(path, settings, *(() if schema is None else (schema.decimal, schema.points)))
+    if schema is None:
+        table = read_source(path, settings)
+    else:
+        texts = [column.name for column in schema.columns if column.kind in ("category", "text")]
+        table = read_source(path, settings, schema.decimal, schema.points, as_text=texts)
     return prepare_table(settings, table, schema, augment=augment, root=path.parent)
 
 

@@ -1,5 +1,6 @@
 """Tables: read, split, then the kinds of columns and their statistics from training rows."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
 from luthier.data.distinct import code_texts
-from luthier.data.encode import encode_inputs, feature_names, input_sizes
+from luthier.data.encode import encode_inputs, feature_names, input_sizes, unread_cells, unread_words
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
@@ -31,11 +32,19 @@ _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
 def read_source(
-    path: Path, settings: DataSettings, likely_decimal: Decimal | None = None, points: tuple[str, ...] = ()
+    path: Path,
+    settings: DataSettings,
+    likely_decimal: Decimal | None = None,
+    points: tuple[str, ...] = (),
+    *,
+    as_text: Collection[str] = (),
 ) -> Table:
-    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written."""
+    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written.
+
+    So do those of the columns `as_text`, whose cells may all happen to be numbers in this file.
+    """
     aside = (settings.group, settings.time, settings.series, settings.order)
-    texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
+    texts = {*settings.target, *settings.kind, *as_text, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
     return read_table(path, read_options(settings, likely_decimal, points), texts=texts, targets=targets)
 
@@ -111,9 +120,10 @@ def prepare_table(
     files = dict.fromkeys(PARTS, origin)
     frames = dict.fromkeys(PARTS, whole)
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
+    text_names = [name for name in table.frame.columns if table.frame[name].dtype == pl.String and name not in names]
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
-            other = read_source(Path(file), settings, table.decimal, table.points)
+            other = read_source(Path(file), settings, table.decimal, table.points, as_text=text_names)
             notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
             frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
             rows[part] = _with_target(frames[part], settings, notes)[1]
@@ -148,6 +158,8 @@ def prepare_table(
         if len(rows[part]):
             where = f"the {part} rows"
             source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), where=where)
+            if files[part] != origin:
+                notes += unread_words(unread_cells(frames[part], schema), schema, Path(files[part]).name)
             if isinstance(source, ImageSource) and part == "train":
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])

@@ -16,7 +16,7 @@ from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
 from luthier.data.commas import find_commas, hint_at_decimals, with_decimal_points
-from luthier.data.encode import encode_inputs, unread_cells
+from luthier.data.encode import encode_inputs, unread_cells, unread_words
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
 from luthier.data.tables import iter_tables, read_table, table_from
@@ -121,13 +121,8 @@ def pieces(
             piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root)
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
-    for name, count in unread.items():
-        column = next(column for column in schema.columns if column.name == name)
-        one, more = ("number", "numbers")
-        if column.kind == "date":
-            one, more = f"date like {column.date_format}", f"dates like {column.date_format}"
-        cells = f"{count:,} cells are no {more}, and count" if count > 1 else f"a cell is no {one}, and counts"
-        _log.warning("column %r: %s as missing%s", name, cells, hints[name])
+    for name, words in zip(unread, unread_words(unread, schema), strict=True):
+        _log.warning("%s%s", words, hints[name])
 
 
 def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:

@@ -1,0 +1,78 @@
+"""Files beside the training file, and bundles to start from: read by what the training rows were."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import luthier
+from luthier.data import textfile
+from luthier.errors import DataError, RunError, SettingError
+from luthier.pipeline.eject import eject
+
+
+def _sizes(rows: int, sizes: tuple[str, ...]) -> pl.DataFrame:
+    draw = np.random.default_rng(rows)
+    size = draw.choice(sizes, rows)
+    flag = np.isin(size, sizes[:2])
+    return pl.DataFrame({"size": size, "x": draw.normal(size=rows).round(3), "y": np.where(flag, "p", "q")})
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    _sizes(400, ("1.0", "2.0", "3.50", "XL")).write_csv(tmp_path / "t.csv")
+    _sizes(100, ("1.0", "2.0", "3.50")).write_csv(tmp_path / "v.csv")  # all of them numbers
+    return tmp_path
+
+
+def test_a_category_whose_texts_are_numbers_in_another_file_stays_one(files: Path) -> None:
+    trained = luthier.train(
+        files / "t.csv", target="y", valid=str(files / "v.csv"), test=str(files / "v.csv"), epochs=12, lr=0.02, seed=0,
+        run=files / "run",
+    )  # fmt: skip
+    assert trained.test["accuracy"] == luthier.load(files / "run").evaluate(files / "v.csv")["accuracy"] > 0.9
+    assert luthier.resume(files / "run", epochs=15).is_done
+    again = luthier.train(
+        files / "v.csv", target="y", start=str(files / "run" / "model.safetensors"), epochs=1, lr=0.0, seed=0,
+        run=files / "again",
+    )  # fmt: skip
+    assert again.test["accuracy"] > 0.9
+
+
+def test_cells_of_other_files_that_cannot_be_read_are_said(files: Path) -> None:
+    pl.read_csv(files / "v.csv").with_columns(pl.col("x").cast(pl.String) + " kg").write_csv(files / "w.csv")
+    plan = luthier.design(files / "t.csv", target="y", test=str(files / "w.csv"))
+    assert "column 'x' of w.csv: 100 cells are no numbers, and count as missing" in plan.prepared.notes
+
+
+def test_what_a_bundle_brings_along_is_not_given_beside_it(files: Path) -> None:
+    luthier.train(files / "t.csv", target="y", epochs=1, run=files / "run", seed=0)
+    start = str(files / "run" / "model.safetensors")
+    for given, said in (
+        ({"target": "x"}, "target would be ignored: .* it has target"),
+        ({"target": "y", "widths": (8,), "kind": {"x": "category"}}, "kind, widths would be ignored"),
+        ({"target": "y", "task": "multiclass"}, "task would be ignored"),
+    ):
+        with pytest.raises(SettingError, match=said):
+            luthier.design(files / "t.csv", start=start, **given)
+    assert luthier.design(files / "t.csv", target=["y"], task="binary", start=start).schema.targets[0].name == "y"
+
+
+def test_a_file_that_is_written_otherwise_is_not_ejected_and_that_is_said(files: Path) -> None:
+    pl.read_csv(files / "v.csv", infer_schema=False).select("y", "size", "x").write_csv(files / "w.csv", separator=";")
+    luthier.train(files / "t.csv", target="y", valid=str(files / "w.csv"), epochs=1, run=files / "run", seed=0)
+    with pytest.raises(RunError, match=r"w\.csv cannot be read as .*t\.csv is"):
+        eject(files / "run", files / "project")
+    assert not (files / "project").exists()
+
+
+def test_rows_that_turn_out_to_be_read_wrongly_are_no_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [f"{i * 7 % 101};{i},5" for i in range(200)]
+    (tmp_path / "t.csv").write_text("\n".join(["x;y", *rows]))
+    model = luthier.train(tmp_path / "t.csv", target="y", epochs=1, run=tmp_path / "run", seed=0)
+    monkeypatch.setattr(textfile, "_BLOCK_BYTES", 200)
+    late = [*(str(1000 + i) for i in range(200)), "12.125", "3.5"]
+    (tmp_path / "new.csv").write_text("\n".join(["x;z", *(f"{x};1" for x in late)]))
+    with pytest.raises(DataError, match=r"new\.csv: later rows show in x that points and commas mean otherwise"):
+        model.predict(tmp_path / "new.csv")

@@ -117,7 +117,8 @@ def iter_tables(
                 seen += frame.height
                 yield Table(frame, path.name, notes)
                 notes = ()
-    if source is not None and (source.is_late or source.late_points):  # rows were handed out that read otherwise
+    is_misread = source is not None and source.is_late and source.commas is not None and source.commas.open
+    if source is not None and (is_misread or source.late_points):  # rows were handed out that read otherwise
         where = f"in {', '.join(sorted(source.late_points))} " if source.late_points else ""
         raise DataError(
             f"{path.name}: later rows show {where}that points and commas mean otherwise than its first rows let think",

@@ -59,7 +59,6 @@ def test_what_a_bundle_brings_along_is_not_given_beside_it(files: Path) -> None:
     assert luthier.design(files / "t.csv", target=["y"], task="binary", start=start).schema.targets[0].name == "y"
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the project's reader stops half-way
 def test_a_file_that_is_written_otherwise_is_not_ejected_and_that_is_said(files: Path) -> None:
     pl.read_csv(files / "v.csv", infer_schema=False).select("y", "size", "x").write_csv(files / "w.csv", separator=";")
     luthier.train(files / "t.csv", target="y", valid=str(files / "w.csv"), epochs=1, run=files / "run", seed=0)

@@ -180,7 +180,7 @@ def _arrays(data: ImageData) -> list[str]:
         f'''
 def read():
     """Return {" and ".join(data.parts)}, each a dict of tensors: pixels (N, C, H, W) and targets."""
-    rows = np.load(HERE / "split.npz")
+    rows = dict(np.load(HERE / "split.npz"))
     return [tensors(part, rows[part]) for part in {literal(tuple(data.parts))}]
 ''',
         f'''

@@ -216,7 +216,7 @@ def _read(data: TableData) -> str:
     return f'''
 def read():
     """Return {" and ".join(parts)}, each a dict of tensors: {", ".join(blocks)}, targets."""
-    rows = np.load(HERE / "split.npz")
+    rows = dict(np.load(HERE / "split.npz"))
     return [tensors({values}) for part in {literal(parts)}]
 
 

@@ -1,6 +1,6 @@
 """What surrounds training: a quick design, the first step, one answer, a CSV, a folder of JPEGs, a busy machine.
 
-    python -m benchmarks.everyday [--repeats 5] [quick step row csv jpeg busy]
+    python -m benchmarks.everyday [--repeats 5] [quick step prepare row csv jpeg busy]
 
 Each figure is of a process of its own, in turn with what it is held against; the median of the repeats and of their
 ratios is printed. Files are made in a temporary folder; photos are cut from those of scikit-learn.
@@ -195,6 +195,13 @@ def step(place: Path, repeats: int) -> None:
     compare("To the first step, Adult", programs, repeats, ("cpu",))
 
 
+def prepare(place: Path, repeats: int) -> None:
+    """CPU seconds from Adult's file to tensors: read, split, kinds and statistics, features."""
+    adult().write_csv(place / "adult.csv")
+    code = "from luthier.pipeline.plan import design\nt = now()\ndesign(sys.argv[1] + '/adult.csv', target='loan')\ndone(t)"
+    compare("Adult to tensors", {"luthier": lambda: run(code, str(place))}, repeats, ("wall", "cpu"))
+
+
 def row(place: Path, repeats: int) -> None:
     """Microseconds of one answer of Adult's network from a dict of raw values, and CPU seconds to the first one."""
     adult().write_csv(place / "adult.csv")
@@ -311,7 +318,7 @@ def quick(place: Path, repeats: int) -> None:
     print(f"mean {accuracy:.4f}, median {seconds:.1f} CPU s")
 
 
-PARTS = {"quick": quick, "step": step, "row": row, "csv": csv, "jpeg": jpeg, "busy": busy}
+PARTS = {"quick": quick, "step": step, "prepare": prepare, "row": row, "csv": csv, "jpeg": jpeg, "busy": busy}
 
 
 def main() -> None:

@@ -154,6 +154,23 @@ def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(number: int, tmp_pa
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_no_half_written_answers(number: int, models: Path, tmp_path: Path) -> None:
+    header, *rows = PENGUINS.read_text().splitlines()
+    (tmp_path / "many.csv").write_text("\n".join([header, *rows * 3000]))
+    command = [sys.executable, "-c", "from luthier.cli.main import run; run()"]
+    arguments = ["predict", str(models / "table"), "many.csv", "-o", "a.csv"]
+    process = subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob(".*.part")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
+    assert "stopped by" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["many.csv"]
+
+
 def test_a_broken_pipe_is_no_error(models: Path) -> None:
     code = "from luthier.cli.main import run; run()"
     line = f"{sys.executable} -c '{code}' predict {models / 'table'} {PENGUINS} | head -1"

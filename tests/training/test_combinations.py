@@ -160,7 +160,7 @@ def test_added_epochs_start_at_each_layers_own_rate(scheduler: str, tmp_path: Pa
     for epochs in (2, 4):
         fit(net(), (X, Y), run=tmp_path, epochs=epochs, lr_scale={"0": 0.01}, scheduler=scheduler, callbacks=[Look()])
     half = len(rates) // 2
-    assert len(rates) == 8
+    assert half == 4
     torch.testing.assert_close(torch.tensor(rates[half:]), torch.tensor(rates[:half]))
     assert all(small == pytest.approx(large / 100) for large, small in rates)
     assert max(rates)[0] > 0.04
@@ -369,9 +369,8 @@ def test_best_weights_and_best_epoch_are_of_one_state(monkeypatch: pytest.Monkey
         fit(net(), (X, Y), (X, Y), metrics=[Figures(4.0, 2.0, 3.0, 3.0)], run=tmp_path, **told)
     module = net()
     result = fit(module, (X, Y), (X, Y), metrics=[Figures(4.0, 2.0, 3.0, 3.0)], run=tmp_path, **told)
-    assert result.is_done
-    assert result.best_epoch == 1 or result.record.epochs[0]["valid_told"] == 4.0
-    assert torch.equal(weights_of(module), weights_of(whole)) or result.best_epoch != 1
+    assert (result.is_done, result.best_epoch, len(result.record.epochs)) == (True, 1, 4)
+    assert torch.equal(weights_of(module), weights_of(whole))
 
 
 def test_an_interrupt_leaves_gradients_on() -> None:
@@ -421,3 +420,14 @@ def test_other_weights_and_other_rows_in_a_part_are_noticed_on_resume(tmp_path: 
     (tmp_path / "run" / "split.safetensors").write_bytes(b"cut")
     with pytest.raises(RunError, match="remove the file and write it anew"):
         luthier.resume(tmp_path / "run", epochs=2)
+
+
+@pytest.mark.parametrize("epochs", [None, 4])
+def test_a_damaged_record_is_written_anew_by_a_resume(epochs: int | None, tmp_path: Path) -> None:
+    path, record = tmp_path / "t.csv", tmp_path / "run" / "record.jsonl"
+    path.write_text("\n".join(["a,b,y", *(f"{i % 7},{i % 5},{i % 2}" for i in range(120))]))
+    luthier.train(path, target="y", epochs=2, run=tmp_path / "run", seed=0, check=False)
+    rows = record.read_text().splitlines()
+    record.write_text("\n".join([rows[0], "{broken", *rows[2:]]) + "\n")
+    result = luthier.resume(tmp_path / "run", epochs=epochs)
+    assert (result.is_done, len(read_record(record).epochs)) == (True, epochs or 2)

@@ -275,7 +275,12 @@ def run() -> None:
     """Run the command and leave with its status."""
     # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    signal.signal(signal.SIGTERM, _interrupt)  # so that what is half-written is taken away, as after Ctrl-C
     sys.exit(_run(sys.argv[1:]))
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt(signal.Signals(number))
 
 
 def _run(arguments: list[str]) -> int:

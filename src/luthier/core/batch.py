@@ -172,11 +172,14 @@ def _slice(value: Any, start: int, stop: int, n: int) -> Any:
 
 
 def _slice_each(value: Any, start: int, stop: int, n: int) -> Any:
+    """Slice the parts of a batch, of which there may be as many as samples."""
+    if isinstance(value, Tensor):
+        return _slice(value, start, stop, n)
     if isinstance(value, dict):
         return {key: _slice(item, start, stop, n) for key, item in value.items()}
     if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
         return type(value)(_slice(item, start, stop, n) for item in value)
-    return value if not isinstance(value, Tensor) else _slice(value, start, stop, n)
+    return value
 
 
 def _has_rows(value: Any, n: int) -> bool:

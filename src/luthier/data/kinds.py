@@ -288,7 +288,7 @@ class _Cells:
         return None
 
     def _text(self, why: str) -> Column:
-        tokenizer, size, longest = learn_tokenizer(self.texts.filter(pl.Series(~self.gone)).drop_nulls().to_list())
+        tokenizer, size, longest = learn_tokenizer(self.present_texts.to_list())
         return Column(
             name=self.name,
             kind="text",
@@ -327,10 +327,14 @@ class _Cells:
         return self.series.filter(pl.Series(~self.gone))
 
     @cached_property
+    def present_texts(self) -> pl.Series:
+        """The texts that there are."""
+        return self.texts.filter(pl.Series(~self.gone)).drop_nulls()
+
+    @cached_property
     def counts(self) -> pl.DataFrame:
         """How often each text stands there: `text`, in order, and `len`."""
-        texts = self.texts.filter(pl.Series(~self.gone)).drop_nulls().rename("text").to_frame()
-        return texts.group_by("text", maintain_order=True).len()
+        return self.present_texts.rename("text").to_frame().group_by("text", maintain_order=True).len()
 
     def _and_missing(self) -> str:
         return f"; {self.num_missing} missing" if self.num_missing else ""

@@ -168,20 +168,15 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
 def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start: str) -> None:
     """Refuse what is given beside a bundle to start from, whose Schema and network are taken over."""
     data = parts["data"]
-    own = {
-        "target": (schema.label_column,) if schema.label_column else tuple(target.name for target in schema.targets),
-        "labels": schema.label_delimiter,
-        "task": schema.task,
-    }
-    given = {name: tuple(v) if isinstance(v := data[name], list) else v for name in own if data.get(name) is not None}
-    if isinstance(given.get("target"), str):
-        given["target"] = (given["target"],)
-    other = [name for name, value in given.items() if value and value != own[name]]
-    other += ["kind"] if data.get("kind") else []
-    other += list(parts["network"])
+    columns = (schema.label_column,) if schema.label_column else tuple(target.name for target in schema.targets)
+    own = {"target": columns, "labels": schema.label_delimiter, "task": schema.task}
+    given = {name: data[name] for name in own if data.get(name)}
+    if "target" in given:
+        given["target"] = (data["target"],) if isinstance(data["target"], str) else tuple(data["target"])
+    other = [name for name, value in given.items() if value != own[name]]
+    other += [*(["kind"] if data.get("kind") else []), *parts["network"]]
     if other:
-        name = other[0]
-        what = f": it has {name} {own[name]!r}" if name in own else ""
+        what = f": it has {other[0]} {own[other[0]]!r}" if other[0] in own else ""
         raise SettingError(
             f"{', '.join(other)} would be ignored: kinds, targets and network are those of {start}{what}",
             hint="leave them out; to change them, train anew, or take the weights alone: --weights",

@@ -73,8 +73,8 @@ def train(
         return _run(plan, folder, callbacks)
     except LuthierError as error:
         is_refused = isinstance(error, SettingError) or error.code == "training-no-batches"
-        rows = _rows(folder)
-        if not rows or (is_refused and not any(row["event"] == "epoch" for row in rows)):
+        has_begun = (folder / "record.jsonl").exists()
+        if not has_begun or (is_refused and not any(row["event"] == "epoch" for row in _rows(folder))):
             shutil.rmtree(folder)  # no such run can be: no folder is left of it
         raise
 
@@ -119,9 +119,12 @@ def resume(
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's record, none where it has no record yet."""
-    path = folder / "record.jsonl"
-    return list(read_record(path)) if path.exists() else []
+    """Return the rows of a run's record: none where it has no record yet, or a damaged one, which is written anew."""
+    try:
+        return list(read_record(folder / "record.jsonl"))
+    except RunError as error:
+        _log.warning("%s", error.message)
+        return []
 
 
 def make_module(plan: Plan) -> nn.Module:

@@ -84,7 +84,7 @@ def make_schedule(
     recipe: Recipe,
     *,
     steps_per_epoch: int | None,
-    higher_is_better: bool | None = None,
+    higher_is_better: bool,
 ) -> Schedule:
     """Return the schedule.
 
@@ -93,7 +93,7 @@ def make_schedule(
         optimizer: What it moves.
         recipe: The scheduler's name and arguments, interval, warm-up and epochs.
         steps_per_epoch: Updates an epoch; None where the loader cannot say.
-        higher_is_better: Of the figure that is watched; None takes all but losses for such.
+        higher_is_better: Whether the figure that is watched is.
 
     Raises:
         SettingError: an unknown name, arguments it does not take, or a horizon that cannot be known.
@@ -122,7 +122,7 @@ def make_schedule(
     return Schedule(optimizer, scheduler, interval=interval, warmup_steps=recipe.warmup_steps, rates=rates)
 
 
-def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool | None) -> Any:
+def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool) -> Any:
     name, arguments = schedule_arguments(recipe, optimizer, steps_per_epoch, higher_is_better)
     cls: Any = getattr(lr_scheduler, name)
     try:
@@ -163,7 +163,7 @@ def interval_of(name: str, recipe: Recipe) -> str:
 
 
 def schedule_arguments(
-    recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool | None = None
+    recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool
 ) -> tuple[str, dict[str, Any]]:
     """Return the class of torch.optim.lr_scheduler that a recipe names, and what it is made with.
 
@@ -200,8 +200,6 @@ def schedule_arguments(
                 code="setting-scheduler",
             )
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
-    if higher_is_better is None:
-        higher_is_better = not recipe.monitor.endswith("loss")
     if name == "ReduceLROnPlateau" and "mode" not in arguments and higher_is_better:
         arguments["mode"] = "max"
     return name, arguments

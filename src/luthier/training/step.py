@@ -52,7 +52,7 @@ def backward(run: Run, batch: Batch) -> None:
         measured = forward(run, part)
         total, is_sum = total + measured.count, measured.is_sum
         if isinstance(measured.count, Tensor) and not is_sum and not measured.count > 0:
-            continue  # every target is ignored, or weighs nothing: there is no mean, and no gradient
+            continue  # every target is ignored, or weighs nothing: no mean, no gradient (a GPU is waited for here)
         weighted = measured.loss if is_sum else measured.loss * measured.count
         do_backward(_scaled(run, weighted))
         losses.append(weighted.detach())

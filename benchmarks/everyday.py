@@ -198,7 +198,8 @@ def step(place: Path, repeats: int) -> None:
 def prepare(place: Path, repeats: int) -> None:
     """CPU seconds from Adult's file to tensors: read, split, kinds and statistics, features."""
     adult().write_csv(place / "adult.csv")
-    code = "from luthier.pipeline.plan import design\nt = now()\ndesign(sys.argv[1] + '/adult.csv', target='loan')\ndone(t)"
+    code = "from luthier.pipeline.plan import design\nt = now()\n"
+    code += "design(sys.argv[1] + '/adult.csv', target='loan')\ndone(t)"
     compare("Adult to tensors", {"luthier": lambda: run(code, str(place))}, repeats, ("wall", "cpu"))
 
 

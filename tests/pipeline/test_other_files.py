@@ -67,6 +67,15 @@ def test_a_file_that_is_written_otherwise_is_not_ejected_and_that_is_said(files:
     assert not (files / "project").exists()
 
 
+def test_a_run_whose_data_has_changed_is_not_ejected(files: Path) -> None:
+    luthier.train(files / "t.csv", target="y", valid=str(files / "v.csv"), epochs=1, run=files / "run", seed=0)
+    changed = pl.read_csv(files / "v.csv", infer_schema=False).with_row_index()
+    odd = pl.when(pl.col("index") == 60).then(pl.lit("9.5")).otherwise(pl.col("x")).alias("x")
+    changed.with_columns(odd).drop("index").write_csv(files / "v.csv")
+    with pytest.raises(RunError, match="its data has changed: the valid data"):
+        eject(files / "run", files / "project")
+
+
 def test_rows_that_turn_out_to_be_read_wrongly_are_no_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [f"{i * 7 % 101};{i},5" for i in range(200)]
     (tmp_path / "t.csv").write_text("\n".join(["x;y", *rows]))

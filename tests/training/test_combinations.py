@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,7 +16,9 @@ from luthier.errors import RunError, SettingError
 from luthier.metrics.metrics import as_metrics
 from luthier.store.bundle import module_weights
 from luthier.training import loop
+from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
+from luthier.training.state import Run
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = X @ torch.tensor([[1.0], [-2.0], [0.5], [0.0], [3.0]]) + 1
@@ -431,3 +434,16 @@ def test_a_damaged_record_is_written_anew_by_a_resume(epochs: int | None, tmp_pa
     record.write_text("\n".join([rows[0], "{broken", *rows[2:]]) + "\n")
     result = luthier.resume(tmp_path / "run", epochs=epochs)
     assert (result.is_done, len(read_record(record).epochs)) == (True, epochs or 2)
+
+
+def test_a_run_whose_data_was_hashed_by_an_older_luthier_goes_on() -> None:
+    older = {"recipe": {"epochs": 2}, "train": {"samples": 3, "content": "a"}, "valid": None}
+    now = {"recipe": {"epochs": 2}, "train": {"samples": 3, "sha256": "b"}, "valid": None}
+    assert not compare_arguments(older, cast(Run, SimpleNamespace(arguments=now, folder=None)))
+    other = {**now, "train": {"samples": 3, "sha256": "c"}}
+    with pytest.raises(RunError, match="the training data has changed"):
+        compare_arguments(other, cast(Run, SimpleNamespace(arguments=now, folder=None)))
+    with pytest.raises(RunError, match=r"train\.samples was 4 and is 3"):
+        compare_arguments(
+            {**older, "train": {"samples": 4, "content": "a"}}, cast(Run, SimpleNamespace(arguments=now, folder=None))
+        )

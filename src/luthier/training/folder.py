@@ -140,7 +140,7 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     differing = [
         name
         for name in sorted(old.keys() | new.keys(), key=_recipe_first)
-        if old.get(name) != new.get(name) and name not in _MAY_DIFFER
+        if old.get(name) != new.get(name) and name not in _MAY_DIFFER and not _is_of_older_hash(name, old, new)
     ]
     more = "recipe.epochs" in differing and new["recipe.epochs"] > old["recipe.epochs"]
     others = [name for name in differing if name != "recipe.epochs" and not (more and name.startswith("scheduler."))]
@@ -160,9 +160,15 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
 
 
 def _difference(name: str, before: Any, now: Any) -> str:
-    if name.endswith(".content"):
+    if name.endswith(".sha256"):
         return f"the {'training' if name.startswith('train') else 'validation'} data has changed"
     return f"{name} was {before!r} and is {now!r}"
+
+
+def _is_of_older_hash(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether the data was hashed otherwise when the run began, over some rows: no word on whether it has changed."""
+    part = name.partition(".")[0]
+    return name in (f"{part}.content", f"{part}.sha256") and f"{part}.content" in {**old, **new}
 
 
 def _recipe_first(name: str) -> tuple[bool, str]:
@@ -222,11 +228,11 @@ def _describe(feed: Feed) -> dict[str, Any]:
     assert isinstance(feed, AddressedFeed)
     described: dict[str, Any] = {"samples": len(feed.source)}
     if isinstance(feed.source, TensorSource | ImageSource):
-        described["content"] = _content(feed.source)
+        described["sha256"] = hash_source(feed.source)
     return described
 
 
-def _content(source: TensorSource | ImageSource) -> str:
+def hash_source(source: TensorSource | ImageSource) -> str:
     """Return a hash of all that a source in memory holds; of more than a gigabyte, of samples evenly spread."""
     rows = None
     if isinstance(source, ImageSource):

@@ -84,11 +84,11 @@ def work(name: str) -> Work:
     if name == "cnn":
         from benchmarks.data import fashion_mnist
 
-        x, y = (torch.from_numpy(part[:8000].copy()) for part in fashion_mnist("train"))
+        x, y = (torch.from_numpy(part.copy()) for part in fashion_mnist("train"))
         x = (x.float().reshape(-1, 1, 28, 28) / 255 - 0.286) / 0.353
-        data = (x[:6400], y[:6400].long()), (x[6400:], y[6400:].long())
+        data = (x[:50_000], y[:50_000].long()), (x[50_000:], y[50_000:].long())
         settings = {"lr": 1e-3, "momentum": 0.9}
-        return Work("CNN on Fashion-MNIST, 6,400 images, batch 128", cnn, *data, 128, "SGD", settings, 2)
+        return Work("CNN on Fashion-MNIST, 50,000 images, batch 128", cnn, *data, 128, "SGD", settings, 1)
     if name == "lstm":
         data = classes(10_000, 4, 64, 8), classes(1_000, 4, 64, 8)
         return Work("LSTM 64, 10,000 x 64 x 8, batch 64", Reader, *data, 64, "Adam", {"lr": 1e-3}, 4)

@@ -116,15 +116,16 @@ def encode_inputs(
             measured.append((column, _values(cells, column)[0], None))
 
     def fill(start: int) -> None:
-        """Write all features of some rows, whose memory then stays in the cache."""
-        block = numbers[start : start + _BLOCK]
-        here = slice(start, start + _BLOCK)
+        """Write all features of some rows, whose memory then stays in the cache: a feature a row first."""
+        here = slice(start, min(start + _BLOCK, count))
+        block = np.empty((numbers.shape[1], here.stop - start), dtype=np.float32)
         place = 0
         for column, values, rows in measured:
             part = finite_numbers(values[here if rows is None else rows[here]])
             for feature in _features(part, column):
-                block[:, place] = feature
+                block[place] = feature
                 place += 1
+        numbers[here] = block.T
 
     each(fill, range(0, count, _BLOCK), rows=count)
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}

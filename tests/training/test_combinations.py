@@ -179,6 +179,19 @@ def test_added_epochs_of_a_schedule_that_cannot_start_anew_are_refused_and_not_n
     assert not [row for row in read_record(tmp_path / "record.jsonl") if row["event"] == "extended"]
 
 
+def test_one_cycle_rises_in_a_single_step_too() -> None:
+    """Torch divides by nought where `pct_start` of the steps is exactly one."""
+    rates = {}
+    for epochs, rise in ((5, 0.2), (5, 0.21)):
+        result = fit(
+            net(), (X, Y), epochs=epochs, batch_size=len(X), lr=0.1, scheduler="OneCycleLR",
+            scheduler_args={"pct_start": rise},
+        )  # fmt: skip
+        rates[rise] = [row["lr"] for row in result.record.epochs]
+    assert rates[0.2] == pytest.approx(rates[0.21], rel=0.1)
+    assert rates[0.2][0] < rates[0.2][1] > rates[0.2][-1]
+
+
 @pytest.mark.parametrize("name", ["CyclicLR", "OneCycleLR"])
 def test_a_schedule_that_would_ignore_the_rates_of_layers_is_refused(name: str) -> None:
     arguments = {"base_lr": 0.001, "max_lr": 0.1} if name == "CyclicLR" else {"max_lr": 0.1}

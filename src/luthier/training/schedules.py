@@ -194,11 +194,7 @@ def schedule_arguments(
     if name == "OneCycleLR":
         total, rise = arguments.get("total_steps"), arguments.get("pct_start", 0.3)
         if total is not None and abs(total * rise - 1) < 1e-9:  # torch divides by the length of the rise, less one
-            raise SettingError(
-                f"OneCycleLR cannot rise within {rise:g} of {total} steps: that is one step",
-                hint="train for more steps, or use another schedule",
-                code="setting-scheduler",
-            )
+            arguments["pct_start"] = rise * (1 + 1e-9)  # a rise of one step, as just below and above it
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
     if name == "ReduceLROnPlateau" and "mode" not in arguments and higher_is_better:
         arguments["mode"] = "max"

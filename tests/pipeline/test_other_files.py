@@ -85,3 +85,19 @@ def test_rows_that_turn_out_to_be_read_wrongly_are_no_answers(tmp_path: Path, mo
     (tmp_path / "new.csv").write_text("\n".join(["x;z", *(f"{x};1" for x in late)]))
     with pytest.raises(DataError, match=r"new\.csv: later rows show in x that points and commas mean otherwise"):
         model.predict(tmp_path / "new.csv")
+
+
+def test_errors_say_which_of_several_files_they_are_about(files: Path) -> None:
+    other = pl.read_csv(files / "v.csv")
+    other.with_columns(y=pl.lit("r")).write_csv(files / "w.csv")
+    other.drop("x").write_csv(files / "u.csv")
+    for part in ("valid", "test"):
+        for name, said in (("w", "^w.csv: target 'y' is 'r' in row 1 "), ("u", "^u.csv lacks 1 column .*: 'x'")):
+            with pytest.raises(DataError, match=said):
+                luthier.design(files / "t.csv", target="y", **{part: str(files / f"{name}.csv")})
+    for name, y in (("a", [0.5, 1.5, 2.5]), ("b", [0.5, np.nan, 1.5])):
+        np.savez(files / f"{name}.npz", x=np.eye(3), y=np.asarray(y))
+    with pytest.raises(DataError, match=r"^b\.npz: target .* in row 2: "):
+        luthier.design(
+            files / "a.npz", task="regression", valid=str(files / "b.npz"), test_fraction=0
+        )

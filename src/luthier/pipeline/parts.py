@@ -1,6 +1,7 @@
 """The parts of prepared data, and what the readers of all kinds share."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from luthier.core.schema import InputSizes, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.sources import TensorSource
-from luthier.errors import SettingError
+from luthier.errors import DataError, SettingError
 
 Rows = NDArray[np.int64]
 PARTS = ("train", "valid", "test")
@@ -97,3 +98,15 @@ def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:
             raise SettingError(
                 f"{name} would be ignored: the data is {what}", hint="leave it out", code="setting-ignored"
             )
+
+
+@contextmanager
+def errors_name(file: str) -> Iterator[None]:
+    """Have errors about rows of a file beside the source say which file it is."""
+    try:
+        yield
+    except DataError as error:
+        name = Path(file).name
+        if name in error.message:
+            raise
+        raise DataError(f"{name}: {error.message}", hint=error.hint, code=error.code) from error

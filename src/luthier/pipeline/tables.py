@@ -1,6 +1,7 @@
 """Tables: read, split, then the kinds of columns and their statistics from training rows."""
 
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from luthier.data.targets import encode_targets, read_targets, rows_with_target
 from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError
 from luthier.pipeline.images import read_column, with_file_hashes
-from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, split_words
+from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, errors_name, fractions, refuse, split_words
 
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
@@ -123,10 +124,11 @@ def prepare_table(
     text_names = [name for name in table.frame.columns if table.frame[name].dtype == pl.String and name not in names]
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
-            other = read_source(Path(file), settings, table.decimal, table.points, as_text=text_names)
-            notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
-            frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
-            rows[part] = _with_target(frames[part], settings, notes)[1]
+            with errors_name(file):
+                other = read_source(Path(file), settings, table.decimal, table.points, as_text=text_names)
+                notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
+                frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
+                rows[part] = _with_target(frames[part], settings, notes)[1]
             files[part] = file
     pictures: dict[str, NDArray[Any]] = {}
     image = None
@@ -156,8 +158,8 @@ def prepare_table(
     parts = {}
     for part in PARTS:
         if len(rows[part]):
-            where = f"the {part} rows"
-            source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), where=where)
+            with errors_name(files[part]) if files[part] != origin else nullcontext():
+                source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), files[part])
             if files[part] != origin:
                 notes += unread_words(unread_cells(frames[part], schema), schema, Path(files[part]).name)
             if isinstance(source, ImageSource) and part == "train":
@@ -256,11 +258,10 @@ def _table_source(
     schema: Schema,
     settings: DataSettings,
     pixels: NDArray[Any] | None,
-    *,
-    where: str,
+    file: str,
 ) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    blocks = encode_inputs(frame, schema, rows, where=where)
+    blocks = encode_inputs(frame, schema, rows, where=Path(file).name)
     inputs = tuple(torch.from_numpy(block) for block in blocks.values())
     targets = torch.from_numpy(encode_targets(frame, schema, rows))
     weights = None
@@ -304,10 +305,9 @@ def prepare_number_arrays(
     for part in ("valid", "test"):
         if part in frames:
             rows = np.arange(frames[part].height, dtype=np.int64)
-            prepared.parts[part] = Part(
-                rows,
-                _table_source(frames[part], rows, prepared.schema, named, None, where=f"the {part} rows"),
-                file=str(getattr(settings, part)),
-            )
+            file = str(getattr(settings, part))
+            with errors_name(file):
+                made = _table_source(frames[part], rows, prepared.schema, named, None, file)
+            prepared.parts[part] = Part(rows, made, file=file)
     prepared.notes[:1] = notes
     return prepared

@@ -98,6 +98,4 @@ def test_errors_say_which_of_several_files_they_are_about(files: Path) -> None:
     for name, y in (("a", [0.5, 1.5, 2.5]), ("b", [0.5, np.nan, 1.5])):
         np.savez(files / f"{name}.npz", x=np.eye(3), y=np.asarray(y))
     with pytest.raises(DataError, match=r"^b\.npz: target .* in row 2: "):
-        luthier.design(
-            files / "a.npz", task="regression", valid=str(files / "b.npz"), test_fraction=0
-        )
+        luthier.design(files / "a.npz", task="regression", valid=str(files / "b.npz"), test_fraction=0)

@@ -8,6 +8,7 @@ from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Column, Schema, Target
 from luthier.data.encode import encode_inputs, feature_names, input_sizes, unread_cells
 from luthier.data.kinds import infer_columns
+from luthier.data.one_row import RowEncoder
 from luthier.errors import DataError
 
 TARGET = Target(name="t", kind="number")
@@ -132,3 +133,19 @@ def test_dates_of_another_format_are_counted() -> None:
     schema = Schema(task="regression", targets=(), columns=(Column(name="d", kind="date", date_format="DD.MM.YYYY"),))
     frame = pl.DataFrame({"d": ["31.12.2024", "2024-12-31", "", None]})
     assert unread_cells(frame, schema) == {"d": 1}
+
+
+def test_numbers_are_the_categories_that_training_had_as_text() -> None:
+    """What pandas reads as 1.0 or 1234 may have stood as `1.0` beside `XL`, or as `01234`, in the training file."""
+    column = Column(name="c", kind="category", categories=("XL", "1.0", "2", "2.0", "01234", "007", "07", ""))
+    schema = schema_of(column)
+    for cells in (pl.Series([1.0, 2.0, 3.0, 1234.0, 7.0, None]), pl.Series([1, 2, 3, 1234, 7, None])):
+        encoded = encode_inputs(pl.DataFrame({"c": cells}), schema)
+        assert encoded["categories"][:, 0].tolist() == [2, 3, 0, 5, 0, 8]
+        read = RowEncoder(schema)
+        for cell, code in zip(cells, (2, 3, 0, 5, 0, 8), strict=True):
+            encoded_row = read({"c": cell})
+            assert encoded_row is not None
+            assert encoded_row[1] == [code]
+    texts = encode_inputs(pl.DataFrame({"c": ["1", "2.00", "1234"]}), schema)
+    assert texts["categories"][:, 0].tolist() == [0, 0, 0]

@@ -252,6 +252,11 @@ def _ranks(values: Floats, standardised: Floats, quantiles: tuple[float, ...]) -
 def _category_codes(cells: pl.Series, column: Column) -> tuple[NDArray[np.int64], Mask]:
     texts = to_texts(cells)
     missing = texts.is_null().to_numpy()
-    known = pl.DataFrame({"text": pl.Series(column.categories, dtype=pl.String)}).with_row_index("code", offset=1)
+    written = pl.Series(column.categories, dtype=pl.String)
+    known = pl.DataFrame({"text": written}).with_row_index("code", offset=1)
+    if cells.dtype.is_numeric():  # the number 1 is also what training rows had as 1.0, if none had 1
+        same = known.with_columns(text=to_texts(pl.Series(to_numbers(written)[0], nan_to_null=True)))
+        same = same.unique("text", keep="none").filter(~pl.col("text").is_in(written.implode()))
+        known = pl.concat([known, same.drop_nulls()])
     joined = texts.fill_null("").rename("text").to_frame().join(known, on="text", how="left", maintain_order="left")
     return joined["code"].cast(pl.Int64).fill_null(0).to_numpy(), missing

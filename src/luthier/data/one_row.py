@@ -131,8 +131,8 @@ def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[
             return missing if text.lower() in words else 0
         if value is None:
             return missing
-        if type(value) is int:
-            return codes.get(str(value), 0)
+        if type(value) is int and (code := codes.get(str(value))) is not None:
+            return code
         found: int = by_frame(type(value).__name__, value)
         return found
 

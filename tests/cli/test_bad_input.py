@@ -133,8 +133,23 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "an unknown optimizer": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adamm"), "setting-optimizer", "Adam"),
     "an optimizer with a closure": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS"), "setting-optimizer", "step="),
     "an optimizer for sparse gradients": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "SparseAdam"), "setting-optimizer", "sparse"),
-    "a cycle in too few steps": (
-        text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "OneCycleLR", "--scheduler-args", "total_steps=10", "--scheduler-args", "pct_start=0.1"), "setting-scheduler", "one step"
+    "a cycle that ends before the run": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "OneCycleLR", "--scheduler-args", "total_steps=10"), "setting-scheduler", "ends after 10 steps"
+    ),
+    "a scheduler's argument that shows in a step": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "StepLR", "--scheduler-args", "step_size=0"), "setting-scheduler", "StepLR"
+    ),
+    "a scheduler's argument of another type": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "OneCycleLR", "--scheduler-args", "pct_start=x"), "setting-scheduler", "OneCycleLR"
+    ),
+    "an optimizer's pair of one": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adam", "--optimizer-args", "betas=[0.9]"), "setting-optimizer", "Adam"
+    ),
+    "an optimizer's argument that shows in its second step": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "SGD", "--momentum", "0.9", "--optimizer-args", "dampening=x"), "setting-optimizer", "SGD"
+    ),
+    "a criterion's argument that shows in a step": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--criterion-args", "reduction=x"), "setting-criterion", "reduction"
     ),
     "momentum for Adam": (
         text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adam", "--momentum", "0.9"), "setting-ignored", "momentum"

@@ -189,6 +189,13 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     except LuthierError:
         raise
     except Exception as error:
+        loss = next((note.split("(")[0] for note in getattr(error, "__notes__", []) if "Loss(" in note), None)
+        if plan.recipe.criterion_args and loss is not None:
+            raise SettingError(
+                f"criterion {loss.removeprefix('in ')} fails with these arguments: {error}",
+                hint=f"look at criterion_args: {dict(plan.recipe.criterion_args)}",
+                code="setting-criterion",
+            ) from error
         if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
             raise
         raise network_failed(error, plan.blueprint.family) from error

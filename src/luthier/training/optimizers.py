@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
+from luthier.core.stepping import updater
 from luthier.errors import SettingError
 from luthier.training.freezing import names_under
 
@@ -145,8 +146,13 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
             code="setting-optimizer",
         )
     try:
+        if recipe.optimizer_args and cls is not torch.optim.SparseAdam:  # some show only in a step what they are
+            stand_in = torch.zeros(2, 2, device=next(module.parameters()).device, requires_grad=True)
+            stand_in.grad = torch.ones_like(stand_in)
+            step = updater(cls([stand_in], **arguments))
+            step(), step()
         return cls(parameter_groups(module, recipe, cls), **arguments)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ArithmeticError, AssertionError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise SettingError(
             f"optimizer {cls.__name__} does not take these settings: {error}",
             hint=_meant(recipe, cls),

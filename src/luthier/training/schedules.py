@@ -1,6 +1,7 @@
 """Learning-rate schedules: any of torch.optim.lr_scheduler, per step or per epoch, with a warm-up before."""
 
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -125,14 +126,31 @@ def make_schedule(
 def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool) -> Any:
     name, arguments = schedule_arguments(recipe, optimizer, steps_per_epoch, higher_is_better)
     cls: Any = getattr(lr_scheduler, name)
+    before = [dict(group) for group in optimizer.param_groups]
     try:
-        return cls(optimizer, **arguments)
-    except (TypeError, ValueError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a schedule that moves before its optimizer
+            trial = cls(optimizer, **arguments)
+            trial.step(*([1.0] if name == "ReduceLROnPlateau" else []))  # some arguments show only here what they are
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
         raise SettingError(
             f"scheduler {name} does not take these arguments: {error}",
             hint=f"it takes: {', '.join(list(inspect.signature(cls).parameters)[1:])}",
             code="setting-scheduler",
         ) from error
+    finally:
+        for group, values in zip(optimizer.param_groups, before, strict=True):
+            group.clear()
+            group.update(values)
+    scheduler = cls(optimizer, **arguments)
+    per_epoch = steps_per_epoch if interval_of(name, recipe) == "step" else 1
+    if name == "OneCycleLR" and per_epoch is not None and scheduler.total_steps < recipe.epochs * per_epoch:
+        raise SettingError(  # torch raises an error at the first step beyond
+            f"OneCycleLR ends after {scheduler.total_steps} steps, and the run has {recipe.epochs * per_epoch}",
+            hint="leave total_steps and epochs out of scheduler_args: they follow from the run",
+            code="setting-scheduler",
+        )
+    return scheduler
 
 
 def scheduler_name(wanted: str) -> str:
@@ -193,8 +211,8 @@ def schedule_arguments(
         arguments[horizon] = recipe.epochs * (steps_per_epoch or 1) if interval == "step" else recipe.epochs
     if name == "OneCycleLR":
         total, rise = arguments.get("total_steps"), arguments.get("pct_start", 0.3)
-        if total is not None and abs(total * rise - 1) < 1e-9:  # torch divides by the length of the rise, less one
-            arguments["pct_start"] = rise * (1 + 1e-9)  # a rise of one step, as just below and above it
+        if isinstance(total, int) and isinstance(rise, float) and abs(total * rise - 1) < 1e-9:
+            arguments["pct_start"] = rise * (1 + 1e-9)  # torch divides by the length of the rise, less one
         arguments.setdefault("max_lr", [group["lr"] for group in optimizer.param_groups])
     if name == "ReduceLROnPlateau" and "mode" not in arguments and higher_is_better:
         arguments["mode"] = "max"

@@ -151,6 +151,21 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "a criterion's argument that shows in a step": (
         text("data.csv", GOOD), (*TRAIN_CSV, "--criterion-args", "reduction=x"), "setting-criterion", "reduction"
     ),
+    "batches of one row for batch norm": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--batch-norm", "--batch-size", "1"), "setting-out-of-range", "no batch of one"
+    ),
+    "no class of a weight": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--class-weights", "0,0"), "setting-out-of-range", "above 0"
+    ),
+    "a class of a weight below nought": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--class-weights", "1,-1"), "setting-out-of-range", "above 0"
+    ),
+    "a first class without a weight": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--class-weights", "0,1"), "setting-class-weights", "above 0"
+    ),
+    "more threads than a machine can start": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--threads", "100000"), "setting-out-of-range", "1024"
+    ),
     "momentum for Adam": (
         text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adam", "--momentum", "0.9"), "setting-ignored", "momentum"
     ),

@@ -20,6 +20,7 @@ from torch.utils.data import Subset
 from luthier.core.batch import Batch
 from luthier.errors import LuthierError
 
+ONE_SAMPLE = "one sample has no spread"
 _log = logging.getLogger("luthier")
 _CALLS = ("_call_impl", "_wrapped_call_impl")
 # Luthier's own functions that call what is the user's, by name: this file is below them
@@ -186,7 +187,7 @@ def _width(part: nn.Module, value: Tensor, *, is_input: bool) -> str | None:
         if value.shape[1] != part.num_features:
             return f"dimension 1 is {value.shape[1]}, and it takes num_features={part.num_features}"
         if part.training and value.shape[0] == 1:
-            return "one sample has no spread: choose a batch_size that leaves no batch of one, or drop_last=True"
+            return f"{ONE_SAMPLE}: choose a batch_size that leaves no batch of one, or drop_last=True"
     if isinstance(part, nn.modules.conv._ConvNd) and value.ndim >= 2:
         spatial = len(part.kernel_size)
         if value.ndim == spatial + 1 and part.in_channels == 1:

@@ -150,6 +150,11 @@ class Recipe:
             _refuse("ema", self.ema, "a number between 0 and 1, such as 0.999")
         if isinstance(self.class_weights, str) and self.class_weights != "balanced":
             _refuse("class_weights", self.class_weights, "'balanced' or one number a class")
+        weights = () if isinstance(self.class_weights, str) else self.class_weights or ()
+        if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or (weights and not any(weights)):
+            _refuse("class_weights", self.class_weights, "numbers of 0 or more, one of them above 0")
+        if self.threads is not None and self.threads > _MOST_THREADS:
+            _refuse("threads", self.threads, f"at most {_MOST_THREADS}")
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 _refuse("augment", name, did_you_mean(name, AUGMENTATIONS))
@@ -180,6 +185,7 @@ class Recipe:
 
 
 AUGMENTATIONS = ("flip", "shift", "erase")
+_MOST_THREADS = 1024  # far beyond, a process ends without a word
 
 _AT_LEAST = {
     "lr": 0, "momentum": 0, "weight_decay": 0, "warmup_steps": 0, "epochs": 1, "batch_size": 1,

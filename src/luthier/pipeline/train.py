@@ -23,7 +23,7 @@ from luthier.networks.build import build
 from luthier.networks.foreign import is_foreign
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
-from luthier.pipeline.trial import network_failed
+from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
@@ -189,13 +189,8 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     except LuthierError:
         raise
     except Exception as error:
-        loss = next((note.split("(")[0] for note in getattr(error, "__notes__", []) if "Loss(" in note), None)
-        if plan.recipe.criterion_args and loss is not None:
-            raise SettingError(
-                f"criterion {loss.removeprefix('in ')} fails with these arguments: {error}",
-                hint=f"look at criterion_args: {dict(plan.recipe.criterion_args)}",
-                code="setting-criterion",
-            ) from error
+        if (refused := setting_failed(error, plan.recipe)) is not None:
+            raise refused from error
         if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
             raise
         raise network_failed(error, plan.blueprint.family) from error

@@ -1,4 +1,4 @@
-"""Networks that Luthier did not design: tried on two samples before they train, and answerable for their own errors."""
+"""What a network or a setting of the user's is to blame for: tried on two samples first, and said in one message."""
 
 from traceback import walk_tb
 
@@ -8,11 +8,12 @@ from torch.nn.parameter import is_lazy
 
 from luthier.core.batch import describe
 from luthier.core.blueprint import Blueprint
-from luthier.core.failure import explaining
+from luthier.core.failure import ONE_SAMPLE, explaining
+from luthier.core.recipe import Recipe
 from luthier.core.rng import kept_rng
 from luthier.core.schema import Schema
 from luthier.data.sources import Source
-from luthier.errors import NetworkError
+from luthier.errors import NetworkError, SettingError
 from luthier.metrics.evaluation import evaluating
 from luthier.networks.build import build
 from luthier.networks.foreign import source_file
@@ -64,3 +65,21 @@ def network_failed(error: Exception, family: str) -> NetworkError:
         hint=hint,
         code="network-fails",
     )
+
+
+def setting_failed(error: Exception, recipe: Recipe) -> SettingError | None:
+    """Return an error in a step of training that a setting is to blame for as one that says so."""
+    notes: list[str] = [line for note in getattr(error, "__notes__", []) for line in note.splitlines()]
+    if lone := next((note for note in notes if note.startswith(ONE_SAMPLE)), None):
+        size = recipe.micro_batch_size or recipe.batch_size
+        return SettingError(
+            f"batch norm meets a batch of one row, in batches of {size}", hint=lone, code="setting-out-of-range"
+        )
+    loss = next((note.split("(")[0].removeprefix("in ") for note in notes if "Loss(" in note), None)
+    if recipe.criterion_args and loss is not None:
+        return SettingError(
+            f"criterion {loss} fails with these arguments: {error}",
+            hint=f"look at criterion_args: {dict(recipe.criterion_args)}",
+            code="setting-criterion",
+        )
+    return None

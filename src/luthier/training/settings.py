@@ -133,6 +133,12 @@ def criterion_arguments(name: str, recipe: Recipe, counts: list[int] | None) -> 
         if kind in (nn.CrossEntropyLoss, nn.NLLLoss):
             arguments["weight"] = list(weights)
         elif kind is nn.BCEWithLogitsLoss and len(weights) == 2:
+            if not weights[0]:
+                raise SettingError(
+                    f"class_weights is {list(weights)}, and bce weighs the second class by the first, which is 0",
+                    hint="give the first class a weight above 0",
+                    code="setting-class-weights",
+                )
             arguments["pos_weight"] = [weights[1] / weights[0]]
         else:
             raise SettingError(

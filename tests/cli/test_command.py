@@ -63,6 +63,14 @@ def test_a_design_is_a_run_file(command: Command, tmp_path: Path) -> None:
     assert "test:" in out
 
 
+def test_values_by_name_are_numbers_however_their_point_stands(command: Command) -> None:
+    given = ("--lr-scale", "hidden=.5", "--optimizer-args", "eps=1e-7", "--kind", "year=category")
+    status, out, _ = command("design", PENGUINS, "-t", "species", *given)
+    assert status == 0
+    assert "lr_scale = { hidden = 0.5 }" in out
+    assert "optimizer_args = { eps = 1e-07 }" in out
+
+
 def test_what_the_design_chooses_can_be_switched_off(command: Command) -> None:
     off = ("--scheduler", "none", "--clip-norm", "none", "--patience", "none", "--augment", "none")
     status, out, _ = command("design", PENGUINS, "-t", "species", *off)

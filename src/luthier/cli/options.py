@@ -1,5 +1,6 @@
 """The CLI's options, made from the settings' own definitions: one field, one option, one line of `run.toml`."""
 
+import re
 import tomllib
 import types
 from collections.abc import Callable, Iterable
@@ -77,8 +78,8 @@ class _Off:
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        return text
+    except tomllib.TOMLDecodeError:  # which wants a digit on both sides of a point
+        return float(text) if re.fullmatch(r"[+-]?(\.\d+|\d+\.)", text) else text
 
 
 def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Command]:

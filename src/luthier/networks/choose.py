@@ -178,7 +178,9 @@ def _accepted(family: str, designed: dict[str, Any], given: dict[str, Any]) -> d
     for name in given:
         if name not in known:
             raise NetworkError(
-                f"{name} would be ignored: a {family} has none", hint="leave it out", code="network-unknown-argument"
+                f"{name} would be ignored: the network {family} has none",
+                hint="leave it out",
+                code="network-unknown-argument",
             )
     return {name: designed[name] for name in known if name in designed} | given
 

@@ -290,8 +290,8 @@ words = texts.filter(lambda text: text != "none")  # which stands for None in a 
 recipes = st.builds(
     Recipe,
     criterion=maybe | words, criterion_args=st.dictionaries(names, plain_values, max_size=3),
-    class_weights=maybe | st.just("balanced") | numbers, label_smoothing=st.floats(0, 0.99), optimizer=maybe | words,
-    lr=maybe | positive, nesterov=maybe | st.booleans(), betas=maybe | st.tuples(finite, finite),
+    class_weights=maybe | st.just("balanced") | st.lists(positive, max_size=3), label_smoothing=st.floats(0, 0.99),
+    optimizer=maybe | words, lr=maybe | positive, nesterov=maybe | st.booleans(), betas=maybe | st.tuples(finite, finite),
     optimizer_args=st.dictionaries(names, plain_values, max_size=3), scheduler=words,
     scheduler_args=st.dictionaries(names, plain_values, max_size=3),
     scheduler_interval=st.sampled_from([None, "step", "epoch"]), warmup_steps=st.integers(0, 99),

@@ -141,7 +141,7 @@ def test_what_was_not_finite_before_is_named() -> None:
     with torch.no_grad():
         net[2].bias[0] = float("nan")  # type: ignore[index]  # a Sequential of Linear
     assert "(step 1), parameter 2.bias: it is not finite before the step" in message(net)
-    said = message(nn.Linear(4, 2), class_weights=(float("inf"), 1.0))
+    said = message(nn.Linear(4, 2), criterion_args={"weight": [float("inf"), 1.0]})
     assert "weight of the criterion (CrossEntropyLoss): it holds infinite" in said
     nan = float("nan")
     said = message(Body(Named(lambda v: torch.where(v[:, :1] > 1.2, torch.tensor(nan), v))))

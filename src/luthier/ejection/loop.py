@@ -14,6 +14,7 @@ from luthier.ejection.figures import write_monitored
 from luthier.ejection.text import WIDTH, block, call, indented, keywords, literal, script
 from luthier.errors import RunError
 from luthier.metrics.criteria import make_criterion
+from luthier.metrics.metrics import directions, metrics_for
 from luthier.training.optimizers import optimizer_arguments, optimizer_class
 from luthier.training.schedules import interval_of, schedule_arguments
 from luthier.training.settings import criterion_arguments
@@ -69,6 +70,11 @@ class Loop:
     class_counts: list[int] | None
     starts_from: bool
     groups: list[dict[str, Any]] | None = None
+
+    @property
+    def higher_is_better(self) -> bool:
+        """Whether the figure that is watched is."""
+        return directions(metrics_for(self.schema)).get(self.recipe.monitor, False)
 
     @property
     def is_image(self) -> bool:
@@ -390,12 +396,8 @@ def _schedule(loop: Loop, cls: type[Any]) -> tuple[str, str | None]:
     plain: list[dict[str, Any]] = [{} for _ in range(1 if recipe.decay_norm_and_bias else 2)]
     groups = [{**group, "params": [torch.zeros(1, 1, requires_grad=True)]} for group in loop.groups or plain]
     optimizer = cls(groups, **optimizer_arguments(cls, recipe))
-    name, arguments = schedule_arguments(recipe, optimizer, loop.steps_per_epoch, _is_better_high(recipe))
+    name, arguments = schedule_arguments(recipe, optimizer, loop.steps_per_epoch, loop.higher_is_better)
     return name, call(f"scheduler = torch.optim.lr_scheduler.{name}", ["optimizer", *keywords(arguments)], indent=4)
-
-
-def _is_better_high(recipe: Recipe) -> bool:
-    return recipe.monitor.removeprefix("valid_") in ("accuracy", "f1", "auc", "r2")
 
 
 def _epoch(loop: Loop, per_step: bool) -> str:
@@ -483,7 +485,7 @@ def _keep_best(loop: Loop, scheduler: str, per_step: bool, has_metric: bool) -> 
         if scheduler and not per_step:
             step = "scheduler.step(total / seen)" if scheduler == "ReduceLROnPlateau" else "scheduler.step()"
         return block('print(f"epoch {epoch + 1}: train_loss {total / seen:.6g}")', step)
-    higher = _is_better_high(recipe)
+    higher = loop.higher_is_better
     sign = ">" if higher else "<"
     found = "valid_loss, value" if has_metric else "valid_loss"
     value = {"valid_loss": "valid_loss", "train_loss": "train_loss"}.get(recipe.monitor, "value")

@@ -12,6 +12,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("docs/growth"))
     given = parser.parse_args()
+    if find_spec("matplotlib") is None:
+        parser.error("the plots need matplotlib: pip install matplotlib")
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
     print("| | tutorial | fit(tune=True) | ratio |\n|---|---|---|---|")

@@ -140,7 +140,6 @@ class Subject:
         module = without_wrapper(module)  # what torch.compile wraps is looked at as it was written
         self.module, self.step, self.metrics, self.evaluate = module, step, metrics, evaluate
         self.criterion = copy.deepcopy(criterion) if isinstance(criterion, nn.Module) else criterion
-        self.own_criterion = criterion
         found = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         self.optimizers: list[Optimizer] = [item for item in found if isinstance(item, Optimizer)]
         self.target_key = target_key

@@ -112,7 +112,6 @@ class _Forward:
     """One call of the module in the loop."""
 
     training: bool
-    has_grad: bool
     step: int
     inputs: tuple[int, ...]
     is_moded: bool
@@ -215,7 +214,7 @@ class Watch:
         tensors = leaves((args, kwargs))
         moded = any(m.training for m in part.modules() if isinstance(m, _MODED))
         numbers = tuple(map(id, tensors))
-        self._forwards.append(_Forward(part.training, torch.is_grad_enabled(), self.steps, numbers, moded, tensors))
+        self._forwards.append(_Forward(part.training, self.steps, numbers, moded, tensors))
         if len(self._forwards) > _HELD:
             self._forwards[-_HELD - 1].held = None
         self._mode.inside = 1  # and not one more: a forward that raised has not come back

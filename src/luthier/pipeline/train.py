@@ -1,10 +1,9 @@
 """`train` and `resume`: the whole path as one function."""
 
-import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -243,14 +242,6 @@ def _refuse_other_rows(plan: Plan, folder: Path) -> None:
             hint="put the data back as it was, or train a new run",
             code="run-arguments-differ",
         )
-
-
-def _fingerprint(parts: Mapping[str, Part]) -> str:
-    """Return a hash of which rows are in which part."""
-    digest = hashlib.sha256()
-    for part, found in parts.items():
-        digest.update(part.encode() + found.rows.astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
 
 
 def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:

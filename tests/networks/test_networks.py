@@ -1,5 +1,7 @@
 """Families give the shapes they promise, and the design follows its rules."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,7 +11,7 @@ from luthier.core.settings import NetworkSettings
 from luthier.errors import NetworkError
 from luthier.networks.build import build
 from luthier.networks.choose import choose
-from luthier.networks.families.mlp import ACTIVATIONS
+from luthier.networks.families.mlp import ACTIVATIONS, MLP
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -65,3 +67,32 @@ def test_the_family_follows_from_the_images(side: int, family: str) -> None:
 def test_sizes_that_cannot_be_are_named() -> None:
     with pytest.raises(NetworkError, match="cannot be built"):
         build(Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2, "widths": [-1]}))
+
+
+@pytest.mark.parametrize(
+    ("family", "arguments"),
+    [
+        ("mlp", {"num_numbers": 3, "num_outputs": 2, "widths": [10**8, 10**8]}),
+        ("convnet", {"channels": 1, "num_outputs": 2, "widths": [10**7, 10**7]}),
+        ("resnet", {"channels": 1, "num_outputs": 2, "widths": [10**7]}),
+        ("inception", {"channels": 2, "num_outputs": 2, "width": 10**7}),
+        ("recurrent", {"channels": 2, "num_outputs": 2, "hidden_size": 10**7}),
+        ("mixed", {"num_numbers": 3, "num_outputs": 2, "widths": [10**8, 10**8]}),
+    ],
+)
+def test_weights_that_no_memory_holds_are_refused_before_they_are_made(family: str, arguments: dict[str, Any]) -> None:
+    with pytest.raises(NetworkError, match=r"[0-9,]{15,} weights: [0-9,.]+ GiB, and [0-9,.]+ GiB of memory are free"):
+        build(Blueprint(family=family, arguments=arguments))
+
+
+def test_what_training_keeps_has_to_fit_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    blueprint = Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2, "widths": [9_000]})
+    monkeypatch.setattr("luthier.networks.build.free_memory", lambda: 400_000.0)
+    torch.manual_seed(0)
+    made = build(blueprint)  # 54,002 weights
+    torch.manual_seed(0)
+    assert torch.equal(
+        made.state_dict()["head.weight"], MLP(**blueprint.arguments).state_dict()["head.weight"]
+    )  # counting draws nothing
+    with pytest.raises(NetworkError, match="with what training keeps for each"):
+        build(blueprint, times=2)

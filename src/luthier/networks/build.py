@@ -3,10 +3,13 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 
+import torch
 from torch import nn
 
 from luthier.core.blueprint import Blueprint
+from luthier.core.machine import free_memory
 from luthier.core.names import did_you_mean
 from luthier.errors import NetworkError
 from luthier.networks.families.convnet import ConvNet
@@ -26,6 +29,8 @@ class Family:
     takes: tuple[str, ...] | None
 
 
+_LARGE = 8192
+
 FAMILIES: dict[str, Family] = {
     "mlp": Family(MLP, ("numbers", "categories")),
     "convnet": Family(ConvNet, ("pixels",)),
@@ -36,8 +41,13 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def build(blueprint: Blueprint) -> nn.Module:
+def build(blueprint: Blueprint, *, times: int = 1) -> nn.Module:
     """Build the network, with fresh weights from torch's global generator.
+
+    Args:
+        blueprint: Family and arguments.
+        times: How many times its weights have to fit into memory: a network that is trained has a gradient for each,
+            and what its optimizer keeps.
 
     Raises:
         NetworkError: an unknown family, arguments it does not take, or sizes that cannot be built.
@@ -69,7 +79,35 @@ def build(blueprint: Blueprint) -> nn.Module:
             hint=did_you_mean(activation, ACTIVATIONS),
             code="network-unknown-argument",
         )
+    _refuse_too_large(family, blueprint, times)
     return _make(family, blueprint)
+
+
+def _refuse_too_large(family: Callable[..., nn.Module], blueprint: Blueprint, times: int) -> None:
+    """Refuse weights that do not fit into memory: the system would end the process without a word.
+
+    They are counted on a device without memory; where all sizes are small, they are not.
+
+    Raises:
+        NetworkError: they do not fit.
+    """
+    sizes = chain.from_iterable(x if isinstance(x, list | tuple) else (x,) for x in blueprint.arguments.values())
+    if max((size for size in sizes if isinstance(size, int)), default=0) < _LARGE:
+        return
+    try:
+        with torch.device("meta"):
+            made = family(**blueprint.arguments)
+    except Exception:  # building it says what is wrong
+        return
+    count = sum(x.numel() for x in made.parameters())
+    if 4 * count * times > (free := free_memory()):
+        more = " with what training keeps for each" if times > 1 else ""
+        raise NetworkError(
+            f"network {blueprint.family} of these sizes has {count:,} weights{more}: {4 * count * times / 2**30:,.1f} "
+            f"GiB, and {free / 2**30:,.1f} GiB of memory are free",
+            hint="make it narrower: twice the width are up to four times the weights",
+            code="network-cannot-be-built",
+        )
 
 
 def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:

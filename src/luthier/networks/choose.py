@@ -380,13 +380,13 @@ def _for_images(
     batch_size = _power_of_two(n / 100, 16, 128)
     steps = 2_800
     # its epochs take a quarter of the time
-    share, least = (0.7, 3) if is_quick else (_EFFORT[settings.effort], 4)
+    share, least = (0.6, 3) if is_quick else (_EFFORT[settings.effort], 4)
     epochs = max(least, min(60, round(steps * batch_size / max(n, 1) * share)))
     moved = settings.effort == "thorough" or (settings.effort == "normal" and n < 20_000)
     augment = ("shift",) if moved else ()
     recipe: dict[str, Any] = {
         "optimizer": "AdamW",
-        "lr": 0.008 if is_quick else 0.004,
+        "lr": 0.012 if is_quick else 0.004,
         "weight_decay": 0.05,
         "decay_norm_and_bias": False,
         "scheduler": "OneCycleLR",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
-from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, some_columns
+from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, column_spread, some_columns
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, Subject
@@ -189,7 +189,7 @@ def _probe_features(table: Table) -> Tensor:
         width = 128
         counts = torch.zeros(len(x), width, dtype=torch.float64)
         x = counts.scatter_add(1, (x.long() % width).clamp(min=0), torch.ones_like(x))
-    middle, spread = x.mean(0), x.std(0).clamp(min=1e-9)
+    middle, spread = x.mean(0), column_spread(x).clamp(min=1e-9)
     x.sub_(middle).div_(spread)
     generator = torch.Generator().manual_seed(0)
     if x.shape[1] > 200:
@@ -315,7 +315,7 @@ def is_trend(x: Tensor, n: int) -> bool:
     """Whether the training rows drift as much within themselves as the validation rows are away: ordered in time."""
     flat = channels(x) if x.ndim <= 2 else x.double().reshape(len(x), -1)[:, :64]
     quarter = max(len(flat) // 4, 1)
-    drift = (flat[:quarter].mean(0) - flat[-quarter:].mean(0)).abs() / flat.std(0).clamp(min=1e-9)
+    drift = (flat[:quarter].mean(0) - flat[-quarter:].mean(0)).abs() / column_spread(flat).clamp(min=1e-9)
     return float((drift > 0.5).double().mean()) > 0.5
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from luthier.checks.rows import num_different
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import answers_to
@@ -250,7 +251,7 @@ def _drawn_tensors(module: nn.Module) -> list[tuple[str, str, Tensor]]:
             if not isinstance(x, Tensor) or isinstance(x, nn.Parameter) or not x.is_floating_point() or x.requires_grad:
                 continue
             flat = x.detach().double()
-            if x.ndim != 2 or min(x.shape) < 3 or x.numel() < 32 or len(flat.unique()) < 0.99 * x.numel():
+            if x.ndim != 2 or min(x.shape) < 3 or x.numel() < 32 or num_different(flat) < 0.99 * x.numel():
                 continue
             flat = (flat - flat.mean()) / flat.std().clamp(min=1e-12)
             along = [float((a * b).mean().abs()) for a, b in ((flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1]))]

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.checks.rows import num_different
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import padding_of
@@ -414,7 +415,7 @@ def mask(s: Subject) -> Iterator[Finding]:
         (
             x
             for x in xs
-            if x.ndim >= 2 and x.shape[0] == n and x.shape[1] > 2 and x.dtype != torch.bool and len(x.unique()) > 2
+            if x.ndim >= 2 and x.shape[0] == n and x.shape[1] > 2 and x.dtype != torch.bool and num_different(x) > 2
         ),
         None,
     )

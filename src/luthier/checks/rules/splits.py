@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from luthier.checks.copies import Projected, share_moved, share_of_near, stand_in
-from luthier.checks.rows import Rows, Table, class_called
+from luthier.checks.rows import Rows, Table, class_called, column_spread, num_different
 from luthier.checks.rule import rule, warning
 from luthier.checks.rules.data import both_tables, channels, is_trend, row_numbers, targets_in_order
 from luthier.checks.subject import Subject
@@ -48,10 +48,12 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     for x, v in zip(whole, held.inputs, strict=False):
         if not x.is_floating_point() or x.ndim > 3 or min(x.shape[1:], default=0) < 1 or x[0].numel() > 4096:
             continue
-        if len(x[:200].unique()) < max(64, x[:200].numel() // 50):  # few values meet by chance
+        if num_different(x[:200]) < max(64, x[:200].numel() // 50):  # few values meet by chance
             continue
         for a, b in _series_of(x[:20_000], v):
-            moved = min(share_moved(b[i], a[i]) for i in range(len(a)))
+            moved = 1.0
+            for train_part, valid_part in zip(a, b, strict=True):  # up to the first channel that shows none
+                moved = min(moved, share_moved(valid_part, train_part)) if moved > 0.3 else moved
             if moved > 0.3:
                 yield warning(
                     "check-split-overlap",
@@ -123,7 +125,7 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
         a, b = channels(x), channels(v)
         if a.shape[1] != b.shape[1]:
             continue
-        std_a, std_b = a.std(0).clamp(min=1e-9), b.std(0).clamp(min=1e-9)
+        std_a, std_b = column_spread(a).clamp(min=1e-9), column_spread(b).clamp(min=1e-9)
         use = (std_a > 1e-6) | (std_b > 1e-6)
         if not bool(use.any()):
             continue

@@ -438,6 +438,19 @@ def test_other_weights_and_other_rows_in_a_part_are_noticed_on_resume(tmp_path: 
         luthier.resume(tmp_path / "run", epochs=2)
 
 
+def test_another_test_file_is_noticed_on_resume(tmp_path: Path) -> None:
+    rows = [f"{i % 17},{i},{i % 2}" for i in range(160)]
+    train, test = tmp_path / "t.csv", tmp_path / "late.csv"
+    train.write_text("\n".join(["a,b,y", *rows[:120]]))
+    test.write_text("\n".join(["a,b,y", *rows[120:]]))
+    luthier.train(train, target="y", test=str(test), epochs=1, run=tmp_path / "run", seed=0, check=False)
+    test.write_text("\n".join(["a,b,y", *rows[120:-1], "1,2,0"]))
+    with pytest.raises(RunError, match=r"late\.csv has changed since .* began: its test rows hold something else"):
+        luthier.resume(tmp_path / "run", epochs=2)
+    test.write_text("\n".join(["a,b,y", *rows[120:]]))
+    assert luthier.resume(tmp_path / "run", epochs=2).test.keys() >= {"accuracy"}
+
+
 @pytest.mark.parametrize("epochs", [None, 4])
 def test_a_damaged_record_is_written_anew_by_a_resume(epochs: int | None, tmp_path: Path) -> None:
     path, record = tmp_path / "t.csv", tmp_path / "run" / "record.jsonl"

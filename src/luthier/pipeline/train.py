@@ -3,7 +3,7 @@
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,8 @@ from torch import nn
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
+from luthier.data.augment import ImageSource
+from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
@@ -29,7 +31,7 @@ from luthier.store.checkpoint import checkpoints
 from luthier.store.files import cannot_write, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
-from luthier.training.folder import open_folder
+from luthier.training.folder import hash_source, open_folder
 from luthier.training.record import read_record
 from luthier.training.result import Result
 
@@ -178,7 +180,7 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     schema, parts = plan.schema, plan.prepared.parts
     if not (folder / "split.safetensors").exists():  # always, unless a kill came between
         rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
-        words = {"rows": "row numbers of each part, from 0"}
+        words = {"rows": "row numbers of each part, from 0", "test": _hash_test(plan)}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     else:
         _refuse_other_rows(plan, folder)
@@ -220,8 +222,12 @@ def read_split(run: Path) -> dict[str, torch.Tensor]:
     Raises:
         RunError: they cannot be read.
     """
+    return _read_split(run)[0]
+
+
+def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
     try:
-        return unpack(run / "split.safetensors", "luthier-split")[0]
+        return unpack(run / "split.safetensors", "luthier-split")
     except (ValueError, OSError) as error:
         raise RunError(
             f"the row numbers of {run} in split.safetensors cannot be read: {error}",
@@ -230,18 +236,28 @@ def read_split(run: Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
+def _hash_test(plan: Plan) -> str | None:
+    """Return a hash of the test rows, which `fit` does not see and therefore does not compare."""
+    test = plan.prepared.parts.get("test")
+    return hash_source(test.source) if test and isinstance(test.source, TensorSource | ImageSource) else None
+
+
 def _refuse_other_rows(plan: Plan, folder: Path) -> None:
     """Refuse data whose rows are in other parts than when the run began: its test rows may have been trained on."""
-    before = read_split(folder)
+    before, words = _read_split(folder)
     now = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
     none = torch.empty(0, dtype=torch.int64)
     other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]
-    if other:
-        raise RunError(
-            f"{plan.settings.source} has changed since {folder} began: other rows are in {' and '.join(other)}",
-            hint="put the data back as it was, or train a new run",
-            code="run-arguments-differ",
-        )
+    source, what = plan.settings.source, f"other rows are in {' and '.join(other)}"
+    if not other:
+        if words.get("test", found := _hash_test(plan)) == found:
+            return
+        source, what = plan.settings.test or source, "its test rows hold something else"
+    raise RunError(
+        f"{source} has changed since {folder} began: {what}",
+        hint="put the data back as it was, or train a new run",
+        code="run-arguments-differ",
+    )
 
 
 def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import luthier
+from luthier.errors import RunError
 from luthier.store.files import unpack
 from luthier.training.progress import Progress
 
@@ -94,6 +95,19 @@ def test_each_task_learns_and_answers_in_the_users_terms(task: str, here: Path) 
         else:
             assert set(answers[name].unique()) <= {str(value) for value in frame[target].unique()}
             assert (answers[name] == frame[target].cast(pl.String)).mean() > 0.85
+
+
+def test_a_run_over_data_in_memory_says_that_it_is_gone(here: Path) -> None:
+    luthier.train(made_up(), callbacks=[QUIET], epochs=1, check=False, **TASKS["binary"][0])
+    run = here / "runs" / "in-memory"
+    assert 'source = "<in memory>"' in (run / "run.toml").read_text()
+    for call in (luthier.resume, luthier.replay, lambda run: luthier.eject(run, here / "out")):
+        with pytest.raises(RunError, match=r"in-memory/run\.toml describes a run over data in memory, which is gone"):
+            call(run)
+    text = (run / "run.toml").read_text().replace('"<in memory>"', '"../../<in memory>"')  # as it was written before
+    (run / "run.toml").write_text(text)
+    with pytest.raises(RunError, match="over data in memory"):
+        luthier.design(run / "run.toml")
 
 
 def test_labels_in_one_cell(here: Path) -> None:

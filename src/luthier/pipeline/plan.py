@@ -13,12 +13,12 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
-from luthier.errors import NetworkError, SettingError
+from luthier.errors import NetworkError, RunError, SettingError
 from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
-from luthier.pipeline.runfile import read_run_file, write_run_file
+from luthier.pipeline.runfile import IN_MEMORY, read_run_file, write_run_file
 from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
 from luthier.training.optimizers import optimizer_class
@@ -80,6 +80,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         SettingError: an unknown or wrong setting.
         DataError: data that cannot be trained on.
         NetworkError: a network that Luthier did not design does not take the data, or fails on two samples of it.
+        RunError: a run file of a run over data in memory.
 
     >>> plan = design({"x": [i % 9 for i in range(100)], "y": ["a", "b"] * 50}, target="y")
     >>> plan.blueprint.family, plan.recipe.criterion
@@ -93,6 +94,12 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if isinstance(source, str | Path):
         if Path(source).suffix == ".toml":
             file = read_run_file(Path(source))
+            if file.data.source.endswith(IN_MEMORY):  # with a folder before it in older run files
+                raise RunError(
+                    f"{source} describes a run over data in memory, which is gone",
+                    hint="train again, from the data or from a file of it",
+                    code="run-data-in-memory",
+                )
             if parts["network"]:
                 raise SettingError(
                     f"{', '.join(parts['network'])} would be ignored: {source} describes the network",
@@ -106,7 +113,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         else:
             settings = DataSettings(source=str(source), **parts["data"])
     else:
-        data, settings = source, DataSettings(source="<in memory>", **parts["data"])
+        data, settings = source, DataSettings(source=IN_MEMORY, **parts["data"])
     _check_names(recipe_fields)
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):

@@ -19,6 +19,9 @@ from luthier.core.settings import CheckSettings, DataSettings
 from luthier.errors import SettingError
 from luthier.networks.foreign import source_file
 
+IN_MEMORY = "<in memory>"
+"""The source of data that was passed as an object."""
+
 _PATHS = ("source", "valid", "test", "weights", "start")
 _SECTIONS = ("data", "blueprint", "recipe", "check")
 
@@ -103,7 +106,9 @@ def write_run_file(
     if relative_to is not None:
         found = {name: getattr(data, name) for name in _PATHS}
         base = relative_to.resolve()
-        paths: dict[str, Any] = {name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v}
+        paths: dict[str, Any] = {
+            name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v and v != IN_MEMORY
+        }
         data = replace(data, **paths)
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(file.resolve(), base))
     plain = DataSettings(source="")

@@ -168,12 +168,7 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
             hint="name a folder that luthier train wrote, as runs/penguins; a run of fit goes on by the same call",
             code="run-not-found",
         )
-    plan = design(folder / "run.toml", **given)
-    if plan.settings.source.endswith("<in memory>"):
-        raise RunError(
-            f"{folder} trained on data in memory, which is gone", hint="train again", code="run-data-in-memory"
-        )
-    return folder, plan
+    return folder, design(folder / "run.toml", **given)
 
 
 def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:

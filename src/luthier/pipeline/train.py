@@ -133,7 +133,8 @@ def make_module(plan: Plan) -> nn.Module:
     assert plan.recipe.seed is not None
     with kept_rng():
         seed_all(plan.recipe.seed)
-        module = build(plan.blueprint, times=4 if "Adam" in str(plan.recipe.optimizer) else 2)
+        times = 4 if "Adam" in str(plan.recipe.optimizer) else 2  # weights, gradients, and Adam's two moments
+        module = build(plan.blueprint, times=times)
     if plan.start is not None:
         load_weights(module, plan.start.weights, where="the bundle")
     if plan.settings.weights is not None:

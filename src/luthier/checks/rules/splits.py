@@ -52,8 +52,10 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
             continue
         for a, b in _series_of(x[:20_000], v):
             moved = 1.0
-            for train_part, valid_part in zip(a, b, strict=True):  # up to the first channel that shows none
-                moved = min(moved, share_moved(valid_part, train_part)) if moved > 0.3 else moved
+            for train_part, valid_part in zip(a, b, strict=True):
+                moved = min(moved, share_moved(valid_part, train_part))
+                if moved <= 0.3:
+                    break
             if moved > 0.3:
                 yield warning(
                     "check-split-overlap",

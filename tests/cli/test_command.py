@@ -184,7 +184,7 @@ def test_a_broken_pipe_is_no_error(models: Path) -> None:
     line = f"{sys.executable} -c '{code}' predict {models / 'table'} {PENGUINS} | head -1"
     done = subprocess.run(line, shell=True, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("prediction,")
-    assert done.stderr == ""
+    assert all("the training range" in line for line in done.stderr.splitlines())
 
 
 def test_cells_that_are_no_numbers_are_said_by_predict_and_evaluate(
@@ -196,7 +196,7 @@ def test_cells_that_are_no_numbers_are_said_by_predict_and_evaluate(
     for name in ("predict", "evaluate"):
         caplog.clear()
         assert command(name, models / "table", "odd.csv")[0] == 0
-        assert "column 'body_mass_g': 3 cells are no numbers, and count as missing" in caplog.text
+        assert "column 'body_mass_g': 3 cells are not numbers, and count as missing" in caplog.text
     caplog.clear()
     command("predict", models / "table", PENGUINS)
-    assert caplog.text == ""
+    assert "count as missing" not in caplog.text

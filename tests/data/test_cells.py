@@ -97,7 +97,7 @@ def test_dates(cell: str, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["2023-02-29", "2024-13-01", "2024-00-10", "2024-01-01 25:00", "2024", "x", "20240101"]
+    "cell", ["2023-02-29", "2024-13-01", "2024-00-10", "2024-01-01 25:00", "2024", "x", "20240132"]
 )
 def test_what_is_no_date(cell: str) -> None:
     assert np.isnan(to_seconds(pl.Series([cell]), "YYYY-MM-DD")).all()
@@ -107,7 +107,7 @@ def test_what_is_no_date(cell: str) -> None:
 def test_an_ambiguous_date_is_said() -> None:
     name, why = find_date_format(pl.Series(["01/02/2024", "03/04/2024", None]))
     assert name == ""
-    assert "MM/DD/YYYY or DD/MM/YYYY" in why
+    assert "DD/MM/YYYY or MM/DD/YYYY" in why
     assert find_date_format(pl.Series(["01/02/2024", "03/14/2024", "NA"]))[0] == "MM/DD/YYYY"
 
 

@@ -1,11 +1,14 @@
 import csv
 import io
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.data.csvtext import find_delimiter, parse_rows, split_header, whole_records
+from luthier.data import csvtext
+from luthier.data.csvtext import BackslashError, find_delimiter, parse_rows, split_header, whole_records
+from luthier.errors import DataError
 
 
 @pytest.mark.parametrize(
@@ -41,14 +44,46 @@ def test_any_csv_that_python_writes_is_read_back_also_in_pieces(rows: list[list[
     file = io.StringIO()
     csv.writer(file, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows(rows)
     text = file.getvalue().encode()
-    names = ["x", "y", "z"]
-    expected = [tuple(row) for row in rows]
+    assert read(text, len(text)) == read(text, size) == [tuple(row) for row in rows]
 
-    def read(data: bytes) -> list[tuple[str, ...]]:
-        return [tuple(cell or "" for cell in row) for row in parse_rows(data, names, ",", "t").rows()]
 
-    assert read(text) == expected
-    blocks = [text[i : i + size] for i in range(0, len(text), size)]
-    pieces = list(whole_records(blocks))
-    assert b"".join(pieces) == text
-    assert [row for piece in pieces for row in read(piece)] == expected
+def read(text: bytes, size: int) -> list[tuple[str, ...]]:
+    pieces = list(whole_records((text[i : i + size] for i in range(0, len(text), size)), ","))
+    assert b"".join(piece.text for piece in pieces) == text
+    frames = [parse_rows(piece, ["x", "y", "z"], ",", "t") for piece in pieces]
+    return [tuple(cell or "" for cell in row) for frame in frames for row in frame.rows()]
+
+
+def test_any_text_is_read_as_python_reads_it_or_refused() -> None:
+    """Quotes in any place, doubled or escaped, any line ends, rows of any length: 10,000 texts, in any blocks."""
+    draw = random.Random(0)
+    refused = 0
+    for _ in range(10_000):
+        text = "".join(draw.choice(PIECES) for _ in range(draw.randint(1, 24)))
+        try:
+            rows = [
+                row
+                for row in csv.reader(io.StringIO(text, newline=""), strict=True)
+                if len(row) > 1 or (row and row[0].strip())
+            ]
+            expected = None if any(len(row) != 3 for row in rows) else [tuple(row) for row in rows]
+        except csv.Error:
+            expected = None
+        try:
+            found = read(text.encode(), draw.randint(1, len(text)))
+        except (DataError, BackslashError):
+            refused += 1
+            assert expected is None, repr(text)
+        else:
+            assert found == expected, repr(text)
+    assert 2_000 < refused < 9_500
+
+
+PIECES = ["a", "b", ",", ",", "a,b,c\n", '"a","b,","c"\n', '"', '""', "\n", "\r\n", '"a\nb"', '\\"', "x,y,z\r\n", "é"]
+
+
+def test_a_quote_that_is_never_closed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(csvtext, "_MOST_BYTES", 1000)
+    blocks = [b'x,y\n1,2\n3,"4\n', *[b"5,6\n" * 50] * 10]
+    with pytest.raises(DataError, match="record after row 1 of t is longer than 0 MB"):
+        list(whole_records(blocks, ",", "t"))

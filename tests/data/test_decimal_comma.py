@@ -172,9 +172,10 @@ def test_what_points_mean_is_settled_for_each_column(tmp_path: Path, monkeypatch
     assert "1.000 in 'n'" in table.notes[0]
 
 
-def test_a_column_that_looks_so_elsewhere_is_said(tmp_path: Path) -> None:
+def test_a_column_with_decimal_commas_elsewhere_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("x\tn\ty\n" + "".join(f"{i}\t{i * i % 97},5\t{i % 2}\n" for i in range(90)))
     column = design(path, target="y", kind={"x": "number"}).schema.columns[1]
-    assert "--decimal ," in column.why
-    assert design(path, target="y", kind={"x": "number"}, decimal=",").schema.columns[1].kind == "number"
+    assert (column.kind, column.number_format) == ("number", "1234,5")
+    assert design(path, target="y", kind={"x": "number"}, decimal=",").schema.columns[1].means == column.means
+    assert design(path, target="y", kind={"x": "number"}, decimal=".").schema.columns[1].kind == "category"

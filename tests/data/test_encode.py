@@ -6,7 +6,7 @@ import pytest
 
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Column, Schema, Target
-from luthier.data.encode import encode_inputs, feature_names, input_sizes, unread_cells
+from luthier.data.encode import OddCells, encode_inputs, feature_names, input_sizes
 from luthier.data.kinds import infer_columns
 from luthier.data.one_row import RowEncoder
 from luthier.errors import DataError
@@ -55,7 +55,9 @@ def test_by_hand() -> None:
         )
     )
     assert encoded["categories"].tolist() == [[2, 1], [1, 0], [0, 0], [3, 1], [2, 1]]
-    assert unread_cells(frame, schema) == {"n": 1, "d": 1}
+    odd = OddCells()
+    encode_inputs(frame, schema, odd=odd)
+    assert {name: count for (name, what), count in odd.items() if what == "unread"} == {"n": 1, "flag": 1, "d": 1}
 
 
 def make(n: int = 300) -> pl.DataFrame:
@@ -130,9 +132,15 @@ def test_no_rows_and_no_numbers() -> None:
 
 
 def test_dates_of_another_format_are_counted() -> None:
-    schema = Schema(task="regression", targets=(), columns=(Column(name="d", kind="date", date_format="DD.MM.YYYY"),))
-    frame = pl.DataFrame({"d": ["31.12.2024", "2024-12-31", "", None]})
-    assert unread_cells(frame, schema) == {"d": 1}
+    column = Column(name="d", kind="date", date_format="DD.MM.YYYY", span=(0.0, 1e8))
+    schema = Schema(task="regression", targets=(), columns=(column,))
+    odd = OddCells()
+    encode_inputs(pl.DataFrame({"d": ["31.12.2024", "2024-12-31", "", None, "01.02.1970"]}), schema, odd=odd)
+    assert odd == {("d", "unread"): 1, ("d", "above"): 1}
+    assert odd.lines(schema) == [
+        "column 'd': 1 cell is not a date like DD.MM.YYYY, and counts as missing",
+        "column 'd': 1 cell is above the training range, which ends at 1973-03-03T09:46:40",
+    ]
 
 
 def test_numbers_are_the_categories_that_training_had_as_text() -> None:

@@ -43,7 +43,7 @@ def test_a_category_whose_texts_are_numbers_in_another_file_stays_one(files: Pat
 def test_cells_of_other_files_that_cannot_be_read_are_said(files: Path) -> None:
     pl.read_csv(files / "v.csv").with_columns(pl.col("x").cast(pl.String) + " kg").write_csv(files / "w.csv")
     plan = luthier.design(files / "t.csv", target="y", test=str(files / "w.csv"))
-    assert "column 'x' of w.csv: 100 cells are no numbers, and count as missing" in plan.prepared.notes
+    assert "column 'x' of w.csv: 100 cells are not numbers, and count as missing" in plan.prepared.notes
 
 
 def test_what_a_bundle_brings_along_is_not_given_beside_it(files: Path) -> None:

@@ -151,7 +151,7 @@ def test_without_the_package_text_is_left_out_or_named(
     column = plan.schema.columns[0]
     assert column.kind == "text"
     assert not column.is_input
-    assert "luthier[text]" in column.why
+    assert "luthier[text]" in column.doubt
     with pytest.raises(MissingPackageError, match="missing-package"):
         luthier.design(reviews(), target="liked", kind={"review": "text"})
     with pytest.raises(DataError, match="no column is left"):

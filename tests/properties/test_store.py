@@ -24,8 +24,8 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import COLUMN_KINDS, Column, ImageInput, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.core.tree import flatten, unflatten
-from luthier.data.cells import DATE_FORMATS
 from luthier.data.encode import feature_names, input_sizes
+from luthier.data.formats import DATE_FORMATS
 from luthier.pipeline.runfile import read_run_file, write_run_file
 from luthier.store.bundle import load_bundle
 from luthier.store.checkpoint import CheckpointWriter, load_checkpoint

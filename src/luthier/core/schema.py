@@ -25,13 +25,18 @@ class Column:
         why: The reason for the kind, in words.
         missing: Training rows without a value; of a series, their steps without one.
         categories: Of a category, in the order of their codes, counted from 1 (code 0 is kept for unseen ones). The
-            last is "", for missing, where training rows lack the value. Of a boolean, the words for no and yes.
+            last is "", for missing, where training rows lack the value. Of a boolean, the words for no and yes; "" for
+            no where a cell without a value means no.
         parts: Of a date, the numbers made of it. Of a series, the columns of the file that it stands in, a step each;
             none where a cell holds it whole.
         means: Of each number that the column becomes, over the training rows that have it.
         stds: Likewise the standard deviation (1 where it would be 0).
         quantiles: Of a number, knots of its distribution over training rows; empty where it enters as it is.
-        date_format: Of a date, how it is written, as `data.cells.DATE_FORMATS` names it.
+        span: Of a number or date, the least and the greatest value of training rows; dates in seconds since 1970.
+        date_format: Of a date, how it is written, as `data.formats.DATE_FORMATS` names it.
+        number_format: Of a number, how it is written where that is not plain, as `data.formats.NumberFormat` names it.
+        missing_words: Words that stand for no value, where they were said; None for the usual ones.
+        doubt: What is uncertain about the kind or the reading, and how to have it otherwise, in words.
         tokenizer: Of a text, how it becomes tokens, as JSON of the package `tokenizers`; without one it is left out.
         vocabulary_size: Of a text, the tokens known.
         max_tokens: Of a text, the tokens read of a row.
@@ -47,7 +52,11 @@ class Column:
     means: tuple[float, ...] = ()
     stds: tuple[float, ...] = ()
     quantiles: tuple[float, ...] = ()
+    span: tuple[float, float] | None = None
     date_format: str = ""
+    number_format: str = ""
+    missing_words: tuple[str, ...] | None = None
+    doubt: str = ""
     tokenizer: str = ""
     vocabulary_size: int = 0
     max_tokens: int = 0
@@ -64,10 +73,15 @@ class Column:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """One target: its classes (categories and yes/no), or its mean and standard deviation (numbers)."""
+    """One target: its classes (categories and yes/no), or its mean and standard deviation (numbers).
+
+    `number_format` and `missing_words` are those of `Column`.
+    """
 
     name: str
     kind: Literal["number", "category", "boolean"]
+    number_format: str = ""
+    missing_words: tuple[str, ...] | None = None
     classes: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
     mean: float = 0.0

@@ -31,6 +31,10 @@ class DataSettings:
     source: str
     target: tuple[str, ...] = _setting((), "Column to predict; several for several targets")
     kind: dict[str, ColumnKind] = _setting({}, f"Override a column's kind: NAME=KIND, with {', '.join(COLUMN_KINDS)}")
+    format: dict[str, str] = _setting(
+        {}, "How a column's dates or numbers are written: NAME=FORMAT, as DD/MM/YYYY, 'Mon DD YYYY' or '1.234,5'"
+    )
+    missing: tuple[str, ...] = _setting((), "Words that stand for no value, in place of the usual ones; several times")
     task: Task | None = _setting(None, "binary, multiclass, multilabel or regression, where the target leaves it open")
     labels: str | None = _setting(None, "Several labels stand in one cell of the target: what separates them")
     weight: str | None = _setting(None, "Column with each row's weight in the loss")

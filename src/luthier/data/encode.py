@@ -1,6 +1,6 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
-from collections.abc import Mapping
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -9,27 +9,15 @@ from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Column, InputSizes, Schema
-from luthier.data.cells import (
-    NO_WORDS,
-    YES_WORDS,
-    Floats,
-    Mask,
-    date_parts,
-    finite_numbers,
-    to_float,
-    to_numbers,
-    to_seconds,
-    to_texts,
-)
-from luthier.data.distinct import by_distinct, is_text
+from luthier.data.cells import Floats, Mask, date_parts, finite_numbers, to_float, to_numbers, to_seconds, to_texts
+from luthier.data.distinct import by_distinct
 from luthier.data.series import encode_series, first_values, is_lists, series_cells
 from luthier.data.text import encode_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
+from luthier.plain.cells import features_of, flag_values
 
 _BLOCK = 1 << 15
-MAX_ABS = 4.0
-"""Standardised numbers stop here, so that one wild cell does not rule the network."""
 
 
 def feature_names(schema: Schema, kind: str = "numbers") -> list[str]:
@@ -70,8 +58,58 @@ def text_columns(schema: Schema) -> list[Column]:
     return [column for column in schema.inputs if column.kind == "text"]
 
 
+class OddCells(Counter[tuple[str, str]]):
+    """How many cells of each column are not like those of training rows: by the column's name, and in what way."""
+
+    def add_cells(self, column: Column, values: Floats, missing: Mask) -> None:
+        """Count the cells of a number, yes/no or date column."""
+        none = np.isnan(values)
+        self._add(column, "unread", none & ~missing)
+        if column.span is not None:
+            self._add(column, "below", values < column.span[0])
+            self._add(column, "above", values > column.span[1])
+
+    def add_codes(self, column: Column, codes: NDArray[np.int64], missing: Mask) -> None:
+        """Count the cells of a category."""
+        self._add(column, "unseen", (codes == 0) & ~missing)
+
+    def _add(self, column: Column, what: str, which: Mask) -> None:
+        if count := int(np.count_nonzero(which)):
+            self[column.name, what] += count
+
+    def lines(self, schema: Schema, where: str = "") -> list[str]:
+        """Return what is to be said of them, a line for each column and way."""
+        columns = {column.name: column for column in schema.columns}
+        of = f" of {where}" if where else ""
+        return [
+            f"column {name!r}{of}: {self._line(columns[name], what, count)}" for (name, what), count in self.items()
+        ]
+
+    def _line(self, column: Column, what: str, count: int) -> str:
+        many = count > 1
+        cells = f"{count:,} cell{'s' * many} {'are' if many else 'is'}"
+        if what == "unseen":
+            return f"{cells} of no category that training rows have"
+        if what in ("below", "above"):
+            assert column.span is not None
+            edge = column.span[what == "above"]
+            shown = str(np.datetime64(int(edge), "s")) if column.kind == "date" else f"{edge:g}"
+            return f"{cells} {what} the training range, which {'ends' if what == 'above' else 'begins'} at {shown}"
+        kind = f"number{'s' * many}" if many else "a number"
+        if column.kind == "date":
+            kind = f"{'dates' if many else 'a date'} like {column.date_format}"
+        if column.kind == "boolean":
+            kind = " or ".join(column.categories)
+        return f"{cells} not {kind}, and count{'s' * (not many)} as missing"
+
+
 def encode_inputs(
-    frame: pl.DataFrame, schema: Schema, rows: NDArray[np.int64] | None = None, *, where: str = "the data"
+    frame: pl.DataFrame,
+    schema: Schema,
+    rows: NDArray[np.int64] | None = None,
+    *,
+    where: str = "the data",
+    odd: OddCells | None = None,
 ) -> dict[str, NDArray[np.generic]]:
     """Return the inputs of the network, in the order of `schema.inputs`, whatever the order of the frame's columns.
 
@@ -80,10 +118,11 @@ def encode_inputs(
         schema: From training.
         rows: Which of them, int64, in this order; None for all.
         where: What to call the rows in messages.
+        odd: Where to count cells that are not like those of training rows.
 
     Returns:
         The blocks of `schema.blocks` but for `pixels`. `numbers`, float32 `(N, D)`, named by `feature_names`:
-        `(x - mean) / std` within ±4, 0 where missing, infinite
+        `(x - mean) / std` within ±`plain.cells.MAX_ABS`, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
         `(N, K)`, of `input_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64 `(N, M, T)`, of
         the M columns of text: numbers of tokens, filled up with 0. `values`, float32 `(N, C, L)`, and `lengths`, int64
@@ -101,19 +140,29 @@ def encode_inputs(
     tokens: list[NDArray[np.int64]] = []
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
-        if column.kind == "number" and cells.dtype.is_numeric():
-            measured.append((column, to_float(cells), rows))
+        if column.kind == "number" and cells.dtype.is_numeric() and column.missing_words is None:
+            values = to_float(cells)
+            measured.append((column, values, rows))
+            if odd is not None:
+                chosen = values if rows is None else values[rows]
+                odd.add_cells(column, chosen, np.isnan(chosen))
             continue
         cells = cells if rows is None else cells[rows]
         if column.kind == "series":
             steps.append((cells, column))
         elif column.kind == "text":
-            tokens.append(encode_texts(to_texts(cells), column))
+            tokens.append(encode_texts(to_texts(cells, column.missing_words), column))
         elif column.kind == "category":
-            categories[:, place] = _category_codes(cells, column)[0]
+            codes, missing = _category_codes(cells, column)
+            categories[:, place] = codes
             place += 1
+            if odd is not None:
+                odd.add_codes(column, codes, missing)
         elif column.kind != "image":
-            measured.append((column, _values(cells, column)[0], None))
+            values, missing = _values(cells, column)
+            measured.append((column, values, None))
+            if odd is not None:
+                odd.add_cells(column, values, missing)
 
     def fill(start: int) -> None:
         """Write all features of some rows, whose memory then stays in the cache: a feature a row first."""
@@ -143,34 +192,6 @@ def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
     if column.kind == "category":
         return [_category_codes(cells, column)[0]]
     return [*_features(_values(cells, column)[0], column)]
-
-
-def unread_cells(frame: pl.DataFrame, schema: Schema) -> dict[str, int]:
-    """Return how many cells of each column of numbers or dates are none, and no word for a missing one, where some are.
-
-    Only columns read as text are looked at: one whose cells are all numbers has been read as numbers.
-    """
-    found = {}
-    for column in schema.inputs:
-        if column.kind not in ("number", "date") or column.name not in frame.columns or not is_text(frame[column.name]):
-            continue
-        values, missing = _values(frame[column.name], column)
-        if count := int((np.isnan(values) & ~missing).sum()):
-            found[column.name] = count
-    return found
-
-
-def unread_words(unread: Mapping[str, int], schema: Schema, where: str = "") -> list[str]:
-    """Return what is to be said of cells that `unread_cells` counted, a line for each column."""
-    said = []
-    for name, count in unread.items():
-        column = next(column for column in schema.columns if column.name == name)
-        one, more = ("number", "numbers")
-        if column.kind == "date":
-            one, more = f"date like {column.date_format}", f"dates like {column.date_format}"
-        cells = f"{count:,} cells are no {more}, and count" if count > 1 else f"a cell is no {one}, and counts"
-        said.append(f"column {name!r}{f' of {where}' if where else ''}: {cells} as missing")
-    return said
 
 
 def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:
@@ -205,58 +226,44 @@ def _input_cells(frame: pl.DataFrame, column: Column) -> pl.Series:
 
 def _values(cells: pl.Series, column: Column) -> tuple[Floats, Mask]:
     """Return the number in each cell of a number, boolean or date column (NaN without one), and which are missing."""
-    numbers, missing, _ = to_numbers(cells)
+    numbers, missing, _ = to_numbers(cells, column.number_format, column.missing_words)
     if column.kind == "date":
         return to_seconds(cells, column.date_format), missing
-    return boolean_values(cells) if column.kind == "boolean" else numbers, missing
+    return boolean_values(cells, column) if column.kind == "boolean" else numbers, missing
 
 
 @by_distinct
-def boolean_values(cells: pl.Series) -> Floats:
+def boolean_values(cells: pl.Series, column: Column) -> Floats:
     """Return 1 for yes, 0 for no and NaN for neither, float64 `(N,)`."""
-    numbers = to_numbers(cells)[0]
-    numbers = np.where(np.isin(numbers, (0, 1)), numbers, np.nan)
-    if is_text(cells):
-        words = to_texts(cells).str.to_lowercase()
-        numbers[words.is_in(YES_WORDS).fill_null(False).to_numpy()] = 1
-        numbers[words.is_in(NO_WORDS).fill_null(False).to_numpy()] = 0
-    return numbers
+    numbers, missing, _ = to_numbers(cells, missing=column.missing_words)
+    values: Floats = flag_values(to_texts(cells, column.missing_words), numbers, missing, *column.categories)
+    return values
 
 
 def _features(values: Floats, column: Column) -> list[Floats]:
-    missing = np.isnan(values)
-    some = bool(missing.any())
-    features: list[Floats] = []
     parts = date_parts(values, column.parts) if column.kind == "date" else [values]
-    for part, mean, std in zip(parts, column.means, column.stds, strict=True):
-        with np.errstate(over="ignore"):  # x - mean may leave float64's range, and is clipped
-            features.append(np.clip((part - mean) / std, -MAX_ABS, MAX_ABS))
-    if column.quantiles:
-        features.append(_ranks(values, np.nan_to_num(features[0]) if some else features[0], column.quantiles))
-    if some:
-        features = [np.where(missing, 0.0, feature) for feature in features]
-    if column.missing:
-        features.append(missing.astype(np.float64))
-    return features
-
-
-def _ranks(values: Floats, standardised: Floats, quantiles: tuple[float, ...]) -> Floats:
-    """Return where values stand among quantiles, in [-1, 1]: roughly sorted first, as that is four times as fast."""
-    order = np.argsort((standardised * (32767 / MAX_ABS)).astype(np.int16), kind="stable")
-    ranks = np.empty_like(values)
-    ranks[order] = np.interp(values[order], quantiles, np.linspace(-1, 1, len(quantiles)))
-    return ranks
+    return features_of(values, parts, column.means, column.stds, column.quantiles, bool(column.missing))
 
 
 @by_distinct
 def _category_codes(cells: pl.Series, column: Column) -> tuple[NDArray[np.int64], Mask]:
-    texts = to_texts(cells)
+    texts = to_texts(cells, column.missing_words)
     missing = texts.is_null().to_numpy()
-    written = pl.Series(column.categories, dtype=pl.String)
-    known = pl.DataFrame({"text": written}).with_row_index("code", offset=1)
-    if cells.dtype.is_numeric():  # the number 1 is also what training rows had as 1.0, if none had 1
-        same = known.with_columns(text=to_texts(pl.Series(to_numbers(written)[0], nan_to_null=True)))
-        same = same.unique("text", keep="none").filter(~pl.col("text").is_in(written.implode()))
-        known = pl.concat([known, same.drop_nulls()])
+    known = pl.DataFrame({"text": pl.Series(column.categories, dtype=pl.String)}).with_row_index("code", offset=1)
+    known = pl.concat([known, _other_spellings(known, cells.dtype)])
     joined = texts.fill_null("").rename("text").to_frame().join(known, on="text", how="left", maintain_order="left")
     return joined["code"].cast(pl.Int64).fill_null(0).to_numpy(), missing
+
+
+def _other_spellings(known: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:
+    """Return codes of texts that a typed column has for a category: 1 for 1.0, true for True, if no other has it."""
+    written = known["text"]
+    if kind.is_numeric():
+        texts = to_texts(pl.Series(to_numbers(written)[0], nan_to_null=True))
+    elif kind == pl.Boolean:
+        texts = written.str.to_lowercase()
+        texts = pl.select(pl.when(texts.is_in(["true", "false"])).then(texts)).to_series()
+    else:
+        return known.clear()
+    others = known.with_columns(text=texts).drop_nulls()
+    return others.unique("text", keep="none").filter(~pl.col("text").is_in(written.implode()))

@@ -1,7 +1,8 @@
 """What each column is, and its statistics: from training rows alone, with the reason in words."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -10,38 +11,63 @@ import polars as pl
 from luthier.core.names import did_you_mean
 from luthier.core.schema import COLUMN_KINDS, Column, ColumnKind
 from luthier.data.cells import (
+    MOSTLY,
     NO_WORDS,
     YES_WORDS,
     Floats,
     Mask,
+    Words,
     count_infinite,
+    count_texts,
     date_parts,
     find_date_format,
+    missing_words,
     show,
     to_numbers,
     to_seconds,
     to_texts,
 )
-from luthier.data.commas import hint_at_decimals
 from luthier.data.distinct import is_text
+from luthier.data.formats import NumberFormat, find_number_format, is_decided
 from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
 from luthier.data.split import Rows
-from luthier.data.text import has_tokenizers, learn_tokenizer
+from luthier.data.text import has_tokenizers, is_spaceless, learn_tokenizer
 from luthier.data.threads import each
 from luthier.errors import DataError
+from luthier.plain.cells import flag_values, is_word_for_missing
 
 MAX_CATEGORIES = 1000
 NUM_KNOTS = 48
-_NUMBER_SHARE = 0.95
+_FEW = 20  # different values that a table of codes holds without loss
+_DIGITS = "YYYYMMDD"
 _KEY_WORDS = {"id", "ids", "idx", "index", "uuid", "guid", "key", "nr", "no", "rownum", "rowid"}
 _RARE = ((100_000, 10), (1_000, 3), (50, 2))  # training rows, and the fewest of them that make a category of its own
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was said of a table's columns.
+
+    Attributes:
+        kinds: By name; `ignored` leaves a column out.
+        formats: How the dates or numbers of a column are written, by name.
+        missing: Words that stand for no value, in place of the usual ones.
+        time: The column that orders the rows: its absolute part would only tell old rows from new, and is left out.
+        decimal: What stands before decimals, where it was said.
+    """
+
+    kinds: Mapping[str, ColumnKind] = field(default_factory=dict)
+    formats: Mapping[str, str] = field(default_factory=dict)
+    missing: Words = None
+    time: str | None = None
+    decimal: str | None = None
 
 
 def infer_columns(
     frame: pl.DataFrame,
     rows: Rows,
     *,
-    overrides: Mapping[str, ColumnKind] | None = None,
+    asked: Asked | None = None,
     exclude: Collection[str] = (),
     images: Collection[str] = (),
     channels: Mapping[str, tuple[str, ...]] | None = None,
@@ -51,19 +77,20 @@ def infer_columns(
     Args:
         frame: All rows; a column of lists holds a series a cell, or what does not change within one.
         rows: The training rows, int64, counted from 0.
-        overrides: Kinds said by the user; `ignored` leaves a column out.
+        asked: What was said of the columns.
         exclude: Columns that are no inputs (targets, groups); they do not come back.
         images: Columns whose cells name image files.
         channels: Columns of lists that stand in several columns of the file, and which.
 
     Raises:
-        DataError: an override of an unknown column or kind, one that the cells cannot meet, or no input left.
+        DataError: what was said names no column or a kind that there is not, the cells do not meet it, or no input is
+            left.
     """
-    overrides = overrides or {}
-    _check_overrides(frame, overrides, exclude)
+    asked = asked or Asked()
+    _check_asked(frame, asked, exclude)
 
-    def column_of(name: str) -> Column:
-        kind = overrides.get(name)
+    def column_of(name: str, only: bool = False) -> Column:
+        kind = asked.kinds.get(name)
         cells = frame[name]
         if kind == "series" or (kind is None and is_lists(cells) and not is_steady(cells[rows])):
             column = _series(cells, rows, (channels or {}).get(name, ()))
@@ -74,20 +101,34 @@ def infer_columns(
                     code="data-kind-unmet",
                 )
             return column
-        found = _Cells(first_values(cells) if is_lists(cells) else cells, rows)
+        found = _Cells(first_values(cells) if is_lists(cells) else cells, rows, asked, only=only)
         if kind == "image" or (kind is None and name in images):
             return found.image()
         return found.as_kind(kind) if kind else found.infer()
 
-    columns = tuple(each(column_of, [name for name in frame.columns if name not in exclude], rows=frame.height))
+    names = [name for name in frame.columns if name not in exclude]
+    columns = tuple(each(column_of, names, rows=frame.height))
+    if not any(column.is_input for column in columns):  # an identifier is better than nothing
+        columns = tuple(column_of(c.name, only=True) if c.kind == "identifier" else c for c in columns)
     if not any(column.is_input for column in columns):
         reasons = "; ".join(f"{column.name}: {column.kind}, {column.why}" for column in columns[:5])
+        ways = [column.doubt for column in columns if column.doubt]
         raise DataError(
             f"no column is left to learn from ({reasons or 'there is none beside the target'})",
-            hint="say what a column is: --kind NAME=category (kind={'NAME': 'category'})",
+            hint="; ".join(ways) or "say what a column is: kind={'NAME': 'category'}",
             code="data-no-inputs",
         )
     return columns
+
+
+def doubts(columns: Sequence[Column]) -> list[str]:
+    """Return what is uncertain or left out of the columns without having been asked for, a line each."""
+    lines = []
+    for column in columns:
+        if column.doubt:
+            state = "" if column.is_input else f"{column.kind}, left out: {column.why}; "
+            lines.append(f"column {column.name!r}: {state}{column.doubt}")
+    return lines
 
 
 def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:
@@ -96,9 +137,10 @@ def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:
     values, odd, lengths = list_values(lists)
     present = values[~np.isnan(values)]
     name = cells.name
-    if not len(present) or odd.sum() > (1 - _NUMBER_SHARE) * (odd.sum() + len(present)):
+    if not len(present) or odd.sum() > (1 - MOSTLY) * (odd.sum() + len(present)):
         why = "text that changes within a series" if odd.any() else "no number in any training row"
-        return Column(name=name, kind="ignored", why=why)
+        doubt = "write its values as numbers to have it read" if odd.any() else ""
+        return Column(name=name, kind="ignored", why=why, doubt=doubt)
     mean, std = mean_and_std(present)
     starts = np.cumsum(lengths) - lengths
     places = np.arange(len(values)) - np.repeat(starts, lengths)
@@ -117,17 +159,31 @@ def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:
 class _Cells:
     """The training cells of one column, and what they may be taken for."""
 
-    def __init__(self, series: pl.Series, rows: Rows) -> None:
+    def __init__(self, series: pl.Series, rows: Rows, asked: Asked, *, only: bool = False) -> None:
         self.name = series.name
         self.rows = rows
+        self.num_rows = len(series)
         self.series = series[rows]
-        self.numbers, self.gone, self.unparseable = to_numbers(self.series)
+        self.missing = asked.missing
+        self.only = only  # whether no other column is an input
+        self.is_time = asked.time == self.name
+        self.decimal = asked.decimal
+        self.given_format = asked.formats.get(self.name, "")
+        self.number_format, self.is_decided = "", True
+        self._read("")
+
+    def _read(self, number_format: str) -> None:
+        self.number_format = number_format
+        self.numbers, self.gone, self.unparseable = to_numbers(self.series, number_format, self.missing)
         self.num_missing = int(np.count_nonzero(self.gone))
-        self.num_present = len(rows) - self.num_missing
-        if self.unparseable.any():
-            self.num_distinct = self.counts.height
-        else:
-            self.num_distinct = self.num_numbers
+        self.num_present = len(self.rows) - self.num_missing
+        self.__dict__.pop("sorted", None)
+        self.__dict__.pop("num_numbers", None)
+
+    @property
+    def share(self) -> float:
+        """The share of the cells that have a value which are numbers."""
+        return 1 - int(np.count_nonzero(self.unparseable)) / max(self.num_present, 1)
 
     @cached_property
     def sorted(self) -> Floats:
@@ -141,26 +197,43 @@ class _Cells:
         """How many different numbers there are."""
         return int(len(self.sorted) > 0) + int(np.count_nonzero(self.sorted[1:] != self.sorted[:-1]))
 
+    @property
+    def num_distinct(self) -> int:
+        """How many different values there are."""
+        return self.counts.height if self.unparseable.any() else self.num_numbers
+
     @cached_property
     def texts(self) -> pl.Series:
-        return to_texts(self.series)
+        return to_texts(self.series, self.missing)
+
+    @cached_property
+    def counts(self) -> pl.DataFrame:
+        """How often each text stands there: `text`, in order, and `len`."""
+        return count_texts(self.texts)
 
     def infer(self) -> Column:
-        share = 1 - self.unparseable.sum() / max(self.num_present, 1)
-        numeric = share >= _NUMBER_SHARE
-        if not self.num_present or self.num_distinct == 1:
-            what = "no value at all" if not self.num_present else f"{show(self._present(), 0)} in every row"
-            if not self.num_present or not self.num_missing:
-                return self._left_out("constant", f"{what} of the {len(self.rows)} training rows")
-            return self._left_out("constant", f"{what} that has a value ({self.num_missing} have none)")
+        """Return what the column is, from its cells."""
+        if not self.num_present:
+            return self._left_out("constant", f"no value at all in the {len(self.rows)} training rows")
+        if self.num_distinct == 1:
+            return self._flag() if self.num_missing else self._constant()
         if column := self._boolean():
             return column
-        date_format, doubt = ("", "") if numeric else find_date_format(self.series)
+        if self.given_format:
+            return self._as_given()
+        self._find_number_format()
+        if codes := self._codes():
+            return codes
+        if self.share >= MOSTLY:
+            return self._digits_of_dates() or self._order() or self._key() or self._number()
+        date_format, doubt = find_date_format(self.series, self.missing)
         if date_format:
-            return self._date(date_format)
-        if numeric:
-            return self._key() or self._number()
-        return self._words() or self._category(doubt)
+            read = self._read_share(date_format)
+            if read >= MOSTLY or (read >= 0.5 and self.num_distinct > _FEW):
+                return self._date(date_format)
+        if self.share >= 0.5 and self.num_numbers > _FEW and self._num_folded() > 0.3:
+            return self._number()
+        return self._words(doubt)
 
     def image(self) -> Column:
         """Return the column as paths of images."""
@@ -172,33 +245,86 @@ class _Cells:
 
     def as_kind(self, kind: ColumnKind) -> Column:
         """Return the column as the kind that the user said."""
-        if kind == "number" and not np.isnan(self.numbers).all():
-            return self._number("you said so")
+        if kind in ("number", "date") and self.given_format:
+            return self._as_given()
+        if kind == "number":
+            self._find_number_format()
+            if not np.isnan(self.numbers).all():
+                return self._number("you said so")
         if kind == "boolean" and (column := self._boolean()):
             return column
         if kind == "date":
-            date_format, doubt = find_date_format(self.series)
-            if date_format:
+            date_format, doubt = find_date_format(self.series, self.missing)
+            date_format = date_format or (_DIGITS if self._digits_of_dates() else "")
+            if date_format and self._read_share(date_format) >= 0.5:
                 return self._date(date_format)
             raise self._unmet(kind, doubt)
-        if kind == "category" and self.num_present:
+        if kind == "category" and self.counts.height:
             return self._category("you said so")
-        if kind == "text" and self.num_present:
+        if kind == "text" and self.counts.height:
             return self._text("you said so")
         if kind in ("number", "boolean", "category", "text"):
             raise self._unmet(kind)
         return self._left_out(kind, "you said so")
 
+    def _as_given(self) -> Column:
+        """Return the column as dates or numbers of the format that the user said."""
+        if re.search("YY|Mon|DD|TIME", self.given_format):
+            if not np.isnan(to_seconds(self.series, self.given_format)).all():
+                return self._date(self.given_format)
+        else:
+            self._read(self.given_format)
+            if not np.isnan(self.numbers).all():
+                return self._number()
+        raise DataError(
+            f"no training row of column {self.name!r} is of the format {self.given_format!r}, {self._at(0)}",
+            hint="leave the format out to have it found",
+            code="data-kind-unmet",
+        )
+
+    def _find_number_format(self) -> None:
+        """Read the cells by the format that reads more of them than plain reading does, if there is one."""
+        if not self.unparseable.any() or not is_text(self.series):
+            return
+        words = missing_words(self.missing, of_numbers=True)
+        counts = self.counts.filter(~pl.Series(is_word_for_missing(self.counts["text"], words)))
+        found, share = find_number_format(counts["text"], counts["len"], self.decimal)
+        if found and share >= 0.5 and share > self.share + 1e-9:
+            self._read(found)
+            self.is_decided = is_decided(counts["text"], found)
+
+    def _read_share(self, date_format: str) -> float:
+        read = int(np.count_nonzero(~np.isnan(to_seconds(self.series, date_format))))
+        return read / max(self.num_present, 1)
+
+    def _constant(self) -> Column:
+        return self._left_out(
+            "constant", f"{show(self._present(), 0)} in every row of the {len(self.rows)} training rows"
+        )
+
+    def _flag(self) -> Column:
+        """Return a column of one value and cells without one as two values."""
+        word = self.texts.filter(pl.Series(~self.gone)).drop_nulls()
+        yes = str(word[0] if len(word) else self._present()[0]).lower()
+        flags = np.where(self.gone, 0.0, 1.0)
+        mean, std = mean_and_std(flags)
+        return Column(
+            name=self.name, kind="boolean", categories=("", yes), means=(mean,), stds=(std,),
+            missing_words=self.missing, why=f"{yes} in {mean:.1%} of the rows, no value in the others",
+        )  # fmt: skip
+
     def _boolean(self) -> Column | None:
-        if self.num_distinct == 2 and np.isin(self.numbers[~self.gone], (0, 1)).all():
+        if not self.unparseable.any() and self.num_distinct == 2 and np.isin(self.sorted, (0, 1)).all():
             words = ["0", "1"]
         else:
-            if self.num_distinct > 8:  # no, No, NO, nO and so on
+            if self.num_distinct > 12:  # no, No, NO, nO and so on, and words for missing
                 return None
-            words = sorted(self.counts["text"].str.to_lowercase().unique().to_list())
+            texts = self.counts["text"].str.to_lowercase().unique()
+            gone = is_word_for_missing(texts, missing_words(self.missing, of_numbers=True))
+            words = sorted(texts.filter(~pl.Series(gone)).to_list())
             if tuple(words) not in set(zip(NO_WORDS, YES_WORDS, strict=True)):
                 return None
-        flags = self.numbers if words == ["0", "1"] else self._flags(words[1])
+        flags = flag_values(self.texts, self.numbers, self.gone, *words)
         mean, std = mean_and_std(flags)
         return Column(
             name=self.name,
@@ -208,42 +334,91 @@ class _Cells:
             categories=tuple(words),
             means=(mean,),
             stds=(std,),
+            missing_words=self.missing,
         )
 
-    def _flags(self, yes: str) -> Floats:
-        flags = (self.texts.str.to_lowercase() == yes).cast(pl.Float64)
-        return np.where(self.gone, np.nan, flags.fill_null(0.0).to_numpy())
+    def _codes(self) -> Column | None:
+        """Return a column of digits of one length, some with a zero in front, as categories: zip codes and the like."""
+        if not is_text(self.series) or self.number_format:
+            return None
+        texts = self.counts["text"]
+        if not texts.str.contains(r"^0[0-9]+$").any() or self.num_distinct < 2:
+            return None
+        digits = texts.filter(texts.str.contains(r"^[0-9]+$"))
+        if len(digits) < MOSTLY * len(texts) or digits.str.len_bytes().n_unique() > 1:
+            return None
+        if self._read_share(_DIGITS) >= MOSTLY:
+            return None
+        why = "digits of one length, some with a zero in front, which are codes and not quantities"
+        if self.counts.height >= MOSTLY * self.num_present and self.counts.height >= 20:
+            return self._left_out("identifier", f"{why}; almost every row has its own", self._instead("number"))
+        return self._category(why)
+
+    def _digits_of_dates(self) -> Column | None:
+        """Return whole numbers that are all dates such as 20231231 as such."""
+        present = self.sorted
+        if not len(present) or present[0] < 19000101 or present[-1] > 21001231 or self.num_numbers < 3:
+            return None
+        return self._date(_DIGITS) if self._read_share(_DIGITS) >= MOSTLY else None
 
     def _date(self, date_format: str) -> Column:
         seconds = to_seconds(self.series, date_format)
-        present = seconds[~np.isnan(seconds)]
-        parts: tuple[str, ...] = ("seconds", "month_sin", "month_cos", "weekday_sin", "weekday_cos")
+        present = np.sort(seconds[~np.isnan(seconds)])
         timed = bool((present % 86400 != 0).any())
+        parts: tuple[str, ...] = ("month_sin", "month_cos", "weekday_sin", "weekday_cos")
+        if date_format == "TIME":
+            parts = ("seconds",)
+        elif not self.is_time:
+            parts = ("seconds", *parts)
         parts += ("hour_sin", "hour_cos") if timed else ()
-        measured = [mean_and_std(part) for part in date_parts(seconds, parts)]
-        first, last = (str(np.datetime64(int(edge), "s"))[:10] for edge in (present.min(), present.max()))
+        measured = [
+            robust_mean_and_std(part) if name == "seconds" else mean_and_std(part)
+            for name, part in zip(parts, date_parts(seconds, parts), strict=True)
+        ]
+        first, last = (str(np.datetime64(int(edge), "s"))[:10] for edge in (present[0], present[-1]))
+        span = "times of the day" if date_format == "TIME" else f"dates {date_format}{' with times' if timed else ''}"
+        odd = np.flatnonzero(np.isnan(seconds) & ~self.gone)
+        why = span if date_format == "TIME" else f"{span} from {first} to {last}"
+        if self.is_time:
+            why += ", which order the rows: as parts of the calendar alone"
+        if len(odd):
+            why += (
+                f"; {len(odd)} of {self.num_present} values are no such dates and count as missing, {self._at(odd[0])}"
+            )
+        knots = quantiles(present, NUM_KNOTS) if not self.is_time and len(np.unique(present)) >= _FEW else np.empty(0)
         return Column(
             name=self.name,
             kind="date",
-            why=f"dates {date_format}{' with times' if timed else ''} from {first} to {last}{self._and_missing()}",
-            missing=self.num_missing,
+            why=why + self._and_missing(),
+            missing=self.num_missing + len(odd),
             parts=parts,
             means=tuple(mean for mean, _ in measured),
             stds=tuple(std for _, std in measured),
+            quantiles=_knots(knots),
+            span=None if date_format == "TIME" else (float(present[0]), float(present[-1])),
             date_format=date_format,
+            missing_words=self.missing,
+            doubt=self._mixed(len(odd), "dates"),
         )
 
     def _number(self, why: str = "") -> Column:
         present = self.sorted
         why = why or f"{self.num_numbers} different numbers from {present[0]:g} to {present[-1]:g}"
+        doubt = ""
+        if self.number_format:
+            why += f", written like {self.number_format}"
+            other = "1.234,5" if NumberFormat.of(self.number_format).decimal == "." else "1,234.5"
+            if not self.is_decided:
+                example = self.counts["text"].filter(self.counts["text"].str.contains("[,.]"))[0]
+                doubt = f"{example!r} is read as {to_numbers(pl.Series([example]), self.number_format)[0][0]:.10g}"
+                doubt += f"; if it is not, pass format={{{self.name!r}: '{other}'}}"
         odd = np.flatnonzero(self.unparseable)
         if len(odd):
             why += f"; {len(odd)} of {self.num_present} values are no numbers and count as missing, {self._at(odd[0])}"
+            doubt = doubt or self._mixed(len(odd), "numbers")
         if self.num_missing and (infinite := count_infinite(self.series)):
             why += f"; {infinite} infinite, which count as missing"
-        knots: Floats = np.empty(0)
-        if self.num_numbers >= 20:
-            knots = np.unique(quantiles(present, NUM_KNOTS))
+        knots = quantiles(present, NUM_KNOTS) if self.num_numbers >= _FEW else np.empty(0)
         mean, std = mean_and_std(self.numbers)
         return Column(
             name=self.name,
@@ -252,89 +427,145 @@ class _Cells:
             missing=self.num_missing + len(odd),
             means=(mean,),
             stds=(std,),
-            quantiles=tuple(knots.tolist()) if len(knots) > 2 else (),
+            quantiles=_knots(knots),
+            span=(float(present[0]), float(present[-1])),
+            number_format=self.number_format,
+            missing_words=self.missing,
+            doubt=doubt,
         )
 
-    def _key(self) -> Column | None:
-        """Numbers that only count the rows are left out."""
-        present = self.sorted
-        if self.num_numbers < self.num_present or (present != np.floor(present)).any():
+    def _mixed(self, odd: int, what: str) -> str:
+        if odd <= (1 - MOSTLY) * self.num_present:
+            return ""
+        share = odd / self.num_present
+        return f"{share:.0%} of its values are no {what} and count as missing; {self._instead('category')}"
+
+    def _order(self) -> Column | None:
+        """Return numbers that order the rows as left out."""
+        if not self.is_time or self.only:
             return None
+        why = "it orders the rows, and numbers of later rows lie beyond those of training"
+        return self._left_out("identifier", why, self._instead("number"))
+
+    def _key(self) -> Column | None:
+        """Return numbers that only count the rows as left out."""
+        present = self.sorted
+        if self.num_numbers < self.num_present or (present != np.floor(present)).any() or self.num_numbers < 2:
+            return None
+        span = present[-1] - present[0] + 1
+        is_dense = not self.num_missing and len(self.rows) >= 10 and span <= max(self.num_rows, len(present))
+        if self.only or not (is_dense or self._is_named_key()):
+            return None
+        why = f"{self.num_present} whole numbers, all different"
+        why += ", that only count the rows" if is_dense else f", in a column called {self.name!r}"
+        return self._left_out("identifier", why, self._instead("number"))
+
+    def _is_named_key(self) -> bool:
         words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name).lower())
         named = bool(words) and (words[-1] in _KEY_WORDS or words[0] in ("unnamed", "id"))
-        offsets = self.numbers - self.rows
-        counting = not self.num_missing and len(self.rows) >= 10 and bool((offsets == offsets[0]).all())
-        nameless = re.fullmatch(r"column \d+", self.name) is not None
-        if counting:
-            return self._left_out("identifier", "it counts the rows: each value is one more than the last")
-        if named or nameless:
-            why = f"{self.num_present} whole numbers, all different, in a column called {self.name!r}"
-            return self._left_out("identifier", why)
-        return None
+        return named or re.fullmatch(r"column \d+", self.name) is not None
 
-    def _words(self) -> Column | None:
-        lengths = self.counts["text"].str.count_matches(r"\S+")
-        words = int((lengths.cast(pl.Int64) * self.counts["len"]).sum()) / max(self.num_present, 1)
-        share = self.num_distinct / self.num_present
-        figures = f"{self.num_distinct} different among {self.num_present} values"
-        if words > 4 and share > 0.5:
-            why = f"free text ({words:.0f} words on average, {figures})"
-            if not has_tokenizers():
-                return self._left_out("text", f"{why}, left out: it needs pip install 'luthier[text]'")
-            return self._text(why)
-        if share >= 0.95 and len(self.rows) >= 20:
-            hint = hint_at_decimals(self.counts["text"], self.counts["len"])
-            return self._left_out("identifier", f"{figures}: almost every row has its own{hint}")
-        return None
+    def _words(self, doubt: str = "") -> Column:
+        """Return a column of words as text, categories or an identifier."""
+        texts = self.counts["text"]
+        share = self.counts.height / max(int(self.counts["len"].sum()), 1)
+        figures = f"{self.counts.height} different among {self.num_present} values"
+        if not self.only and share >= MOSTLY and len(self.rows) >= 20 and (form := self._key_form()):
+            hint = "text" if texts.str.contains(r"\s").any() else "category"
+            return self._left_out("identifier", f"{figures}: almost every row has its own, {form}", self._instead(hint))
+        words = num_words(texts, self.counts["len"])
+        folded = self._num_folded()
+        has_letters = 2 * int(texts.str.contains(r"\p{L}{2}").sum()) >= len(texts)
+        if has_letters and ((words > 4 and share > 0.5) or folded > 0.3):
+            why = f"text ({words:.0f} word{'s' * (round(words) != 1)} on average, {figures})"
+            if has_tokenizers():
+                return self._text(why)
+            if words > 4 and share > 0.5:
+                doubt = "reading text needs the package tokenizers: pip install 'luthier[text]'"
+                return self._left_out("text", f"{why}, left out", doubt)
+        if doubt:
+            name = doubt.rpartition(" or ")[2]
+            doubt = f"{doubt}; pass format={{{self.name!r}: {name!r}}} to read them as dates"
+        elif folded > 0.3:
+            kind = "number" if self.share > 0.3 else "text"
+            doubt = f"{folded:.0%} of its rows share one code, as their values are rare; {self._instead(kind)}"
+        return self._category(doubt=doubt)
+
+    def _key_form(self) -> str:
+        """Return what shows that words which differ in every row are keys, in words, or ""."""
+        if self._is_named_key():
+            return f"in a column called {self.name!r}"
+        texts = self.counts["text"]
+        if texts.str.contains(r"\s").mean() > 0.05 or texts.str.len_chars().max() > 100:  # type: ignore[operator]
+            return ""
+        has_digit = texts.str.contains("[0-9]").mean()
+        lengths = texts.str.len_chars()
+        if has_digit > 0.5 and lengths.n_unique() <= 2 and lengths[0] >= 4:  # type: ignore[operator]
+            return "of the form of a key"
+        if texts.str.contains(r"^\S+@\S+\.\S+$").mean() > MOSTLY:  # type: ignore[operator]
+            return "which is an address"
+        shapes = texts.str.replace_all("[0-9]+", "9").str.replace_all(r"\p{L}+", "a").value_counts(sort=True)
+        if has_digit > MOSTLY and shapes["count"].head(3).sum() > MOSTLY * len(texts):  # type: ignore[operator]
+            return "of the form of a key"
+        return ""
+
+    def _instead(self, kind: str) -> str:
+        return f"to have it as {kind}, pass kind={{{self.name!r}: {kind!r}}}"
 
     def _text(self, why: str) -> Column:
-        tokenizer, size, longest = learn_tokenizer(self.present_texts.to_list())
+        tokenizer, size, longest = learn_tokenizer(self.counts["text"].to_list())
+        gone = len(self.texts) - int(self.counts["len"].sum())
         return Column(
             name=self.name,
             kind="text",
-            why=f"{why}; {size - 2:,} words known{self._and_missing()}",
-            missing=self.num_missing,
+            why=f"{why}; {size - 2:,} words known" + (f"; {gone} missing" if gone else ""),
+            missing=gone,
             tokenizer=tokenizer,
             vocabulary_size=size,
             max_tokens=longest,
+            missing_words=self.missing,
         )
 
-    def _category(self, why: str = "") -> Column:
+    def _kept(self) -> pl.DataFrame:
+        """Return the categories that have a code of their own, the commonest first."""
         counts = self.counts.sort(["len", "text"], descending=[True, False])
         at_least = next((fewest for size, fewest in _RARE if len(self.rows) >= size), 1)
         kept = counts.filter(pl.col("len") >= at_least).head(MAX_CATEGORIES)
-        kept = kept if kept.height else counts.head(MAX_CATEGORIES)
+        return kept if kept.height else counts.head(MAX_CATEGORIES)
+
+    def _num_folded(self) -> float:
+        """Return the share of cells whose value would share one code with others."""
+        total = max(int(self.counts["len"].sum()), 1)
+        counts = self.counts.sort("len", descending=True)
+        at_least = next((fewest for size, fewest in _RARE if len(self.rows) >= size), 1)
+        return 1 - int(counts.filter(pl.col("len") >= at_least).head(MAX_CATEGORIES)["len"].sum()) / total
+
+    def _category(self, why: str = "", doubt: str = "") -> Column:
+        counts, kept = self.counts, self._kept()
         reason = f"{counts.height} different value{'s' * (counts.height != 1)}"
         if folded := counts.height - kept.height:
-            share = 1 - kept["len"].sum() / self.num_present
+            share = 1 - kept["len"].sum() / int(counts["len"].sum())
             reason += f"; the {folded} rarest of them ({share:.1%} of rows) share one code with values never seen"
-        if self.num_missing:
-            reason += f"; {self.num_missing} missing, a category of their own"
-        if not why and is_text(self.series):
-            reason += hint_at_decimals(self.counts["text"], self.counts["len"])
+        if 0 < (numbers := self.share) < 1 and is_text(self.series):
+            reason += f"; {numbers:.0%} of them numbers, {self._at(int(np.flatnonzero(self.unparseable)[0]))} not"
+        gone = len(self.texts) - int(counts["len"].sum())
+        if gone:
+            reason += f"; {gone} missing, a category of their own"
         return Column(
             name=self.name,
             kind="category",
             why="; ".join(filter(None, (why, reason))),
-            missing=self.num_missing,
-            categories=(*kept["text"].to_list(), *([""] if self.num_missing else [])),
+            missing=gone,
+            categories=(*kept["text"].to_list(), *([""] if gone else [])),
+            missing_words=self.missing,
+            doubt=doubt,
         )
 
-    def _left_out(self, kind: ColumnKind, why: str) -> Column:
-        return Column(name=self.name, kind=kind, why=why, missing=self.num_missing)
+    def _left_out(self, kind: ColumnKind, why: str, doubt: str = "") -> Column:
+        return Column(name=self.name, kind=kind, why=why, missing=self.num_missing, doubt=doubt)
 
     def _present(self) -> pl.Series:
         return self.series.filter(pl.Series(~self.gone))
-
-    @cached_property
-    def present_texts(self) -> pl.Series:
-        """The texts that there are."""
-        return self.texts.filter(pl.Series(~self.gone)).drop_nulls()
-
-    @cached_property
-    def counts(self) -> pl.DataFrame:
-        """How often each text stands there: `text`, in order, and `len`."""
-        return self.present_texts.rename("text").to_frame().group_by("text", maintain_order=True).len()
 
     def _and_missing(self) -> str:
         return f"; {self.num_missing} missing" if self.num_missing else ""
@@ -352,6 +583,34 @@ class _Cells:
             hint="leave the kind out to have it found, or say 'category' or 'ignored'",
             code="data-kind-unmet",
         )
+
+
+def num_words(texts: pl.Series, counts: pl.Series) -> float:
+    """Return how many words a cell has on average; two letters make a word in scripts without spaces.
+
+    >>> num_words(pl.Series(["a b", "c"]), pl.Series([1, 1])), num_words(pl.Series(["今日は良い天気"]), pl.Series([1]))
+    (1.5, 3.5)
+    """
+    lengths = texts.str.count_matches(r"\S+").cast(pl.Float64)
+    if is_spaceless(texts.head(1000).to_list()):
+        lengths = texts.str.count_matches(r"\p{L}").cast(pl.Float64) / 2
+    return float((lengths * counts).sum()) / max(int(counts.sum()), 1)
+
+
+def _knots(knots: Floats) -> tuple[float, ...]:
+    different = np.unique(knots)
+    return tuple(different.tolist()) if len(different) > 2 else ()
+
+
+def robust_mean_and_std(values: Floats) -> tuple[float, float]:
+    """Return mean and standard deviation, or where far values rule them the median and what the quartiles say of it.
+
+    Dates such as 9999-12-31 stand for "no end" and lie thousands of years off. The quartiles of a normal distribution
+    are 1.349 standard deviations apart.
+    """
+    mean, std = mean_and_std(values)
+    low, middle, high = np.quantile(values[~np.isnan(values)], (0.25, 0.5, 0.75))
+    return (float(middle), float(high - low) / 1.349) if 0 < high - low < std / 3 else (mean, std)
 
 
 def quantiles(ordered: Floats, count: int) -> Floats:
@@ -388,21 +647,21 @@ def mean_and_std(values: Floats) -> tuple[float, float]:
     return mean * scale, std * scale
 
 
-def _check_overrides(frame: pl.DataFrame, overrides: Mapping[str, ColumnKind], exclude: Collection[str]) -> None:
-    for name, kind in overrides.items():
+def _check_asked(frame: pl.DataFrame, asked: Asked, exclude: Collection[str]) -> None:
+    for name, kind in {**asked.formats, **asked.kinds}.items():
         if name not in frame.columns:
             raise DataError(
-                f"there is no column {name!r}, whose kind was given as {kind!r}",
+                f"there is no column {name!r}, which was said to be {kind!r}",
                 hint=did_you_mean(name, frame.columns),
                 code="data-column-missing",
             )
         if name in exclude:
             raise DataError(
-                f"column {name!r} is no input, so that its kind, given as {kind!r}, would be ignored",
-                hint="leave it out of kinds=; what a target is follows from task=",
+                f"column {name!r} is no input, so {kind!r}, which was said of it, would be ignored",
+                hint="leave it out; what a target is follows from task=",
                 code="data-kind-unused",
             )
-        if kind not in COLUMN_KINDS:
+        if name in asked.kinds and kind not in COLUMN_KINDS:
             raise DataError(
                 f"{kind!r}, given for column {name!r}, is no kind of column",
                 hint=did_you_mean(str(kind), COLUMN_KINDS),

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from luthier.core.schema import Column, Schema
-from luthier.data.cells import MISSING, NO_WORDS, YES_WORDS
-from luthier.data.encode import MAX_ABS, encode_column
+from luthier.data.cells import NO_WORDS, YES_WORDS, missing_words
+from luthier.data.encode import encode_column
 from luthier.data.tables import table_from
+from luthier.plain.cells import MAX_ABS
 
 _PLAIN = (str, int, float, bool, type(None))
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # others that may be numbers are not decided here
@@ -67,14 +68,19 @@ def _reader(column: Column) -> Callable[[Any], Any]:
         return _category(column, by_frame)
     if column.kind == "date":
         return lambda value: by_frame(type(value).__name__, value)
-    number = _number if column.kind == "number" else _yes_no
+    words = dict.fromkeys(missing_words(column.missing_words, of_numbers=True), math.nan)
+    if column.kind == "boolean":
+        if column.categories[1] not in YES_WORDS or column.categories[0] not in NO_WORDS:
+            return lambda value: by_frame(type(value).__name__, value)
+        words |= dict.fromkeys(NO_WORDS, 0.0) | dict.fromkeys(YES_WORDS, 1.0)
+    is_plain = not column.number_format and column.missing_words is None
     mean, std = column.means[0], column.stds[0]
     knots: Sequence[float] = column.quantiles
     ranks = np.linspace(-1, 1, len(knots))
     has_missing = bool(column.missing)
 
     def read(value: Any) -> list[float]:
-        found = number(value)
+        found = _number(value, words, is_plain) if column.kind == "number" else _yes_no(value, words)
         if found is None:
             features: list[float] = by_frame(type(value).__name__, value)
             return features
@@ -89,29 +95,25 @@ def _reader(column: Column) -> Callable[[Any], Any]:
     return read
 
 
-def _number(value: Any) -> float | None:
+def _number(value: Any, words: Mapping[str, float], is_plain: bool) -> float | None:
     """Return the number in a cell, NaN where it is missing, and None where that is for `cells` to say."""
     if value is None:
         return math.nan
     if type(value) is str:
         text = value.strip(_SPACES)
-        if _NUMBER.fullmatch(text):
-            found = float(text)
-        else:
-            return math.nan if text.lower() in MISSING else None
-    elif type(value) is bool or (type(value) is int and abs(value) > _SAFE):
+        if not (is_plain and _NUMBER.fullmatch(text)):
+            return words.get(text.lower())
+        found = float(text)
+    elif type(value) is bool or not is_plain or (type(value) is int and abs(value) > _SAFE):
         return None
     else:
         found = float(value)
     return found if math.isfinite(found) else math.nan
 
 
-_WORDS = {**dict.fromkeys(NO_WORDS, 0.0), **dict.fromkeys(YES_WORDS, 1.0), **dict.fromkeys(MISSING, math.nan)}
-
-
-def _yes_no(value: Any) -> float | None:
+def _yes_no(value: Any, words: Mapping[str, float]) -> float | None:
     if type(value) is str:
-        return _WORDS.get(value.strip(_SPACES).lower())
+        return words.get(value.strip(_SPACES).lower())
     if value is None:
         return math.nan
     return float(value) if value in (0, 1) else None
@@ -120,18 +122,17 @@ def _yes_no(value: Any) -> float | None:
 def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[Any], int]:
     codes = {text: code for code, text in enumerate(column.categories, start=1)}
     missing = codes.get("", 0)
-    words = frozenset(MISSING)
+    words = frozenset(missing_words(column.missing_words))
 
     def read(value: Any) -> int:
         if type(value) is str:
             text = value.strip(_SPACES)
-            code = codes.get(text)
-            if code is not None and text:
-                return code
-            return missing if text.lower() in words else 0
+            if text.lower() in words:
+                return missing
+            return codes.get(text, 0)
         if value is None:
             return missing
-        if type(value) is int and (code := codes.get(str(value))) is not None:
+        if type(value) is int and column.missing_words is None and (code := codes.get(str(value))) is not None:
             return code
         found: int = by_frame(type(value).__name__, value)
         return found

@@ -1,7 +1,7 @@
 """Series: the rows of a table folded into one row a series, lists in cells, and the arrays that a network takes."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -10,12 +10,28 @@ from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Column
-from luthier.data.cells import Floats, Mask, find_date_format, is_missing, need_column, to_numbers, to_seconds, to_texts
+from luthier.data.cells import (
+    Floats,
+    Mask,
+    find_date_format,
+    is_missing,
+    missing_words,
+    need_column,
+    show,
+    to_numbers,
+    to_seconds,
+    to_texts,
+)
 from luthier.errors import DataError
+from luthier.plain.cells import step_values
 
 MAX_ABS = 20.0
 """Standardised values stop here, so that one wild step does not rule the network."""
-_ARRAY = r"^\[[^\[\]a-zA-Z]*(?:(?:nan|NaN|null|None)[^\[\]a-zA-Z]*)*\]$"
+_ARRAY = (
+    r"^\[\s*(?:[+\-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?[\s,;]*"
+    r"|[+\-]?(?:nan|NaN|null|NULL|None|inf|Infinity|[Tt]rue|[Ff]alse)[\s,;]*)*\]$"
+)
+_CUT = r"^\[[^\[\]]*(?:\.\.\.|…)[^\[\]]*\]$"
 
 
 def is_lists(cells: pl.Series) -> bool:
@@ -23,13 +39,21 @@ def is_lists(cells: pl.Series) -> bool:
     return isinstance(cells.dtype, pl.List)
 
 
-def parse_arrays(frame: pl.DataFrame) -> pl.DataFrame:
+def parse_arrays(frame: pl.DataFrame, ignored: Collection[str] = ()) -> pl.DataFrame:
     """Return the frame with lists where cells of text are arrays, as `[1, 2.5, 3]`.
 
-    >>> parse_arrays(pl.DataFrame({"a": ["[1, 2]", "[3]"], "b": ["[x]", ""]})).dtypes
+    Args:
+        frame: The table.
+        ignored: Columns that stay as they are.
+
+    Raises:
+        DataError: a cell was cut where it was written, as NumPy cuts long arrays: `[1 2 ... 9]`.
+
+    >>> parse_arrays(pl.DataFrame({"a": ["[1, 2e-3]", "[3]"], "b": ["[x]", ""]})).dtypes
     [List(Float64), String]
     """
-    found = [name for name, kind in frame.schema.items() if kind == pl.String and _holds_arrays(frame[name])]
+    names = [name for name, kind in frame.schema.items() if kind == pl.String and name not in ignored]
+    found = [name for name in names if _holds_arrays(frame[name])]
     return frame.with_columns(to_lists(frame[name]) for name in found)
 
 
@@ -37,8 +61,19 @@ def _holds_arrays(cells: pl.Series) -> bool:
     first = cells.drop_nulls().head(1)
     if not len(first) or not first[0].lstrip().startswith("["):
         return False
-    texts = to_texts(cells).drop_nulls()
-    return len(texts) > 0 and bool(texts.str.contains(_ARRAY).all())
+    texts = to_texts(cells)
+    cut = texts.str.contains(_CUT).fill_null(False)
+    if not (texts.drop_nulls().str.contains(_ARRAY) | cut.filter(texts.is_not_null())).all():
+        return False
+    if cut.any():
+        row = int(cut.arg_true()[0])
+        raise DataError(
+            f"column {cells.name!r} holds arrays cut where they were written: {show(cells, row)} in row {row + 1}",
+            hint="write the table again with whole arrays, as lists: column.map(list); "
+            f"or leave the column out: kind={{{cells.name!r}: 'ignored'}}",
+            code="data-cut-array",
+        )
+    return texts.null_count() < len(texts)
 
 
 def to_lists(cells: pl.Series) -> pl.Series:
@@ -46,8 +81,9 @@ def to_lists(cells: pl.Series) -> pl.Series:
     if is_lists(cells):
         return cells
     inner = to_texts(cells.cast(pl.String)).str.strip_chars("[] ")
-    parts = inner.str.replace_all(r"\s*[,;]\s*|\s+", ",").str.split(",")
-    return parts.list.eval(pl.element().cast(pl.Float64, strict=False))
+    parts = inner.str.replace_all(r"\s*[,;]\s*|\s+", ",").str.strip_chars(",").str.to_lowercase().str.split(",")
+    element = pl.element().replace({"true": "1", "false": "0"})
+    return parts.list.eval(element.cast(pl.Float64, strict=False))
 
 
 def fold_channels(frame: pl.DataFrame, patterns: Sequence[str]) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
@@ -163,7 +199,7 @@ def list_values(cells: pl.Series) -> tuple[Floats, Mask, NDArray[np.int64]]:
     """
     lengths = cells.list.len().fill_null(0).cast(pl.Int64).to_numpy()
     flat = cells.filter(pl.Series(lengths > 0)).explode()
-    values, _, odd = to_numbers(flat if len(flat) else pl.Series(dtype=pl.Float64))
+    values, odd = step_values(flat if len(flat) else pl.Series(dtype=pl.Float64), missing_words(None, of_numbers=True))
     return values, odd, lengths
 
 

@@ -73,7 +73,10 @@ def read_table(
     while True:
         source = TextFile(path, options)
         found = list(text_pieces(source, typed))
-        if source.is_late:  # read again, now that it is known
+        if source.escapes and not options.escapes:  # read again, now that it is known
+            options = replace(options, escapes=True)
+            typed = None if texts is None else ColumnTypes(texts, targets)
+        elif source.is_late:
             options = replace(options, decimal=",")
             typed = None if texts is None else ColumnTypes(texts, targets)
         elif source.late_points:
@@ -82,7 +85,7 @@ def read_table(
         elif typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    return Table(_with_rows(frame, path.name), path.name, source.notes, source.commas)
+    return Table(_with_rows(frame, path.name), path.name, source.notes + source.last_notes(), source.commas)
 
 
 def iter_tables(
@@ -104,6 +107,7 @@ def iter_tables(
     typed = None if texts is None else ColumnTypes(texts)
     source: TextFile | None = None
     notes: tuple[str, ...] = ()
+    said: set[str] = set()
     if _is_parquet(path):
         pieces, notes = _parquet_pieces(path, rows)
     else:
@@ -113,10 +117,10 @@ def iter_tables(
     for piece in pieces:
         for frame in piece.iter_slices(rows):
             if frame.height:
-                notes = source.notes if source is not None and not seen else notes
+                fresh = notes if source is None else source.notes + source.last_notes()
                 seen += frame.height
-                yield Table(frame, path.name, notes)
-                notes = ()
+                yield Table(frame, path.name, tuple(note for note in fresh if note not in said))
+                said |= set(fresh)
     is_misread = source is not None and source.is_late and source.commas is not None and source.commas.open
     if source is not None and (is_misread or source.late_points):  # rows were handed out that read otherwise
         where = f"in {', '.join(sorted(source.late_points))} " if source.late_points else ""

@@ -3,8 +3,9 @@
 import codecs
 import gzip
 import io
+import re
 import zlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -23,8 +24,12 @@ from luthier.data.commas import (
     with_decimal_points,
 )
 from luthier.data.csvtext import (
-    find_delimiter,
+    ONE_COLUMN,
+    UTF8_WITH_STRAYS,
+    BackslashError,
+    Records,
     find_encoding,
+    find_start,
     name_columns,
     number_types,
     parse_rows,
@@ -33,6 +38,7 @@ from luthier.data.csvtext import (
 )
 from luthier.data.threads import ahead
 from luthier.errors import DataError
+from luthier.plain.cells import with_strays
 
 _BLOCK_BYTES = 4 << 20  # of the file, read at a time
 _OTHER_MAGIC = {
@@ -60,6 +66,7 @@ class ReadOptions:
         as_written: Columns whose cells keep their commas all the same: those of several labels.
         likely_decimal: That of the data that a network was trained on, which decides where a file leaves it open.
         points: Columns that have decimal points also where other columns have commas.
+        escapes: Whether a backslash stands before quotes within cells.
     """
 
     delimiter: str | None = None
@@ -68,6 +75,7 @@ class ReadOptions:
     as_written: tuple[str, ...] = ()
     likely_decimal: Decimal | None = None
     points: tuple[str, ...] = ()
+    escapes: bool = False
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):
@@ -99,13 +107,19 @@ class TextLayout:
 
     Attributes:
         delimiter: Between the cells.
-        encoding: As Python names it.
-        header: The first record.
+        encoding: As Python names it, or `csvtext.UTF8_WITH_STRAYS`.
+        header: The record with the names of the columns.
+        start: The place of the header in the text, in characters.
+        has_repeats: Whether the header stands among the rows again.
+        escapes: Whether a backslash stands before quotes within cells.
     """
 
     delimiter: str
     encoding: str
     header: str
+    start: int = 0
+    has_repeats: bool = False
+    escapes: bool = False
 
 
 def text_layout(path: Path, options: ReadOptions = AS_FOUND) -> "TextLayout":
@@ -115,8 +129,12 @@ def text_layout(path: Path, options: ReadOptions = AS_FOUND) -> "TextLayout":
         DataError: as `read_table`.
     """
     source = TextFile(path, options)
-    header, _ = split_header(next(whole_records(source.blocks()), b""), path.name)
-    return TextLayout(source.delimiter, source.encoding, header.decode())
+    for _ in text_pieces(source):
+        pass
+    start = len(source.sample[: source.start].decode())
+    return TextLayout(
+        source.delimiter, source.encoding, source.header.decode(), start, source.num_repeats > 0, source.escapes
+    )
 
 
 class TextFile:
@@ -134,7 +152,13 @@ class TextFile:
         sample = bytes(next(self._decoded()))
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
-        self.delimiter = options.delimiter or find_delimiter(sample, tabs=".tsv" in path.suffixes)
+        self.sample = sample
+        found = find_start(sample, tabs=".tsv" in path.suffixes, given=options.delimiter)
+        self.start, self.delimiter = found[:2]
+        self.notes += found[2]
+        self.header = b""
+        self.num_repeats = 0  # of the header among the rows
+        self.escapes = options.escapes
         self.options = options
         self.commas: Commas | None = None
         self.is_late = False  # whether commas stand before decimals after first rows that left it open
@@ -151,25 +175,61 @@ class TextFile:
             shown = ", ".join(f"{cell} in {name!r}" for name, cell in self.commas.open[:3])
             self.notes += (f"{shown}: read with a decimal point; --decimal , reads a point between thousands",)
 
-    def look_again(self, frame: pl.DataFrame, block: bytes) -> None:
+    def look_again(self, frame: pl.DataFrame, records: Records) -> None:
         """Keep what later rows show otherwise than the first ones: columns of text as they stand in the file."""
         assert self.commas is not None
         if self.commas.is_known:
             self.late_points.update(late_points(frame, self.commas))
-        elif self.options.decimal is None and b"," in block:  # what was read as numbers shows its commas no more
-            cells = parse_rows(block, frame.columns, self.delimiter, self.path.name)
+        elif self.options.decimal is None and b"," in records.text:  # what was read as numbers shows its commas no more
+            cells = parse_rows(records, frame.columns, self.delimiter, self.path.name, escapes=self.escapes)
             self.is_late = self.is_late or bool(columns_with(DECIMAL_COMMA, cells, self.commas.as_written))
 
     def columns(self, header: bytes) -> list[str]:
         """Return the names of the columns, and keep the notes on them."""
+        self.header = header
         names, notes = name_columns(header.decode(), self.delimiter)
         self.notes += notes
         return names
 
     def blocks(self) -> Iterator[bytes | bytearray]:
-        """Yield the text as UTF-8 without a mark at the start, lines ending in a line feed; each until the next."""
+        """Yield the table as UTF-8 from its header on, lines ending in a line feed; each block until the next."""
+        start = self.start
         for block in self._decoded():
-            yield block.replace(b"\r", b"\n") if self.old_line_ends else block
+            block = block.replace(b"\r", b"\n") if self.old_line_ends else block
+            yield block[start:] if start else block
+            start = 0
+
+    def without_repeats(self, records: Records) -> Records:
+        """Return records without those that repeat the header: files put one after the other have them."""
+        text = records.text
+        if (
+            self.delimiter == ONE_COLUMN
+            or not self.header
+            or self.header not in text
+            or b'"' in text
+            or self.header.count(b"\n")
+        ):
+            return records
+        pattern = rb"(?m)^(?:\xef\xbb\xbf)?" + re.escape(self.header) + rb"\r?(?:\n|\Z)"
+        kept, count = re.subn(pattern, b"", text)
+        self.num_repeats += count
+        return Records(kept, records.ends - count, records.is_plain) if count else records
+
+    def unescaped(self, parse: Callable[[Records, int], pl.DataFrame], records: Records, done: int) -> pl.DataFrame:
+        """Parse records; where a backslash turns out to stand before quotes, this is known from here on."""
+        try:
+            return parse(records, done)
+        except BackslashError:
+            self.escapes = True
+            self.notes += (f"{self.path.name}: quotes within cells are written with a backslash before them",)
+            return parse(records, done)
+
+    def last_notes(self) -> tuple[str, ...]:
+        """Return what is only known after the last row."""
+        if not self.num_repeats:
+            return ()
+        rows = "rows repeat" if self.num_repeats > 1 else "row repeats"
+        return (f"{self.path.name}: {self.num_repeats} {rows} the names of the columns and are left out",)
 
     def _decoded(self) -> Iterator[bytes | bytearray]:
         if self.encoding == "utf-8":
@@ -177,13 +237,15 @@ class TextFile:
             yield next(blocks).removeprefix(codecs.BOM_UTF8)
             yield from blocks
             return
-        decoder = codecs.getincrementaldecoder(self.encoding)()
+        has_strays = self.encoding == UTF8_WITH_STRAYS
+        errors = "surrogateescape" if has_strays else "strict"
+        decoder = codecs.getincrementaldecoder("utf-8-sig" if has_strays else self.encoding)(errors)
         done = 0
         try:
-            for block in self._raw_blocks():
-                yield decoder.decode(block).encode()
+            for block in chain(self._raw_blocks(), [bytearray()]):
+                text = decoder.decode(block, final=not block)
+                yield (with_strays(text) if has_strays else text).encode()
                 done += len(block)
-            yield decoder.decode(b"", final=True).encode()
         except UnicodeError as error:
             raise DataError(
                 f"{self.path.name} is not {self.encoding} near byte {done + getattr(error, 'start', 0)}",
@@ -257,12 +319,29 @@ class ColumnTypes:
 def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[pl.DataFrame]:
     """Yield the rows block by block; from the first one on, the source knows its notes and how commas are read."""
     path = source.path
-    records = whole_records(source.blocks())
-    header, rest = split_header(next(records, b""), path.name)
+    pieces = whole_records(source.blocks(), source.delimiter, path.name)
+    first = next(pieces, Records(b"", 0, True))
+    header, rest = split_header(first.text, path.name)
     names = source.columns(header)
-    blocks = chain([rest], records)
-    for block in blocks:  # up to the first that has rows: they settle how the others are read
-        frame = parse_rows(block, names, source.delimiter, path.name)
+    lines = first.text.count(b"\n", 0, len(first.text) - len(rest)) - header.count(b"\n")  # before the rest
+    everything = map(source.without_repeats, chain([Records(rest, first.ends - lines, first.is_plain)], pieces))
+
+    def parse(records: Records, rows_before: int = 0, types: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
+        return parse_rows(
+            records, names, source.delimiter, path.name, decimal_comma=source.commas is not None,
+            rows_before=rows_before, types=types, escapes=source.escapes,
+        )  # fmt: skip
+
+    def parse_typed(records: Records, rows_before: int = 0) -> pl.DataFrame:
+        commas = source.commas
+        types = None if typed is None else typed.types
+        if types and commas is not None and commas.is_known and b"." in records.text:
+            types = {name: kind for name, kind in types.items() if name in commas.points}  # polars reads 7.934 below 8
+        return parse(records, rows_before, types)
+
+    frame = pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+    for records in everything:  # up to the first that has rows: they settle how the others are read
+        frame = source.unescaped(parse, records, 0)
         if frame.height:
             break
     if frame.height:
@@ -273,26 +352,15 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
             frame = typed.cast(frame)
     yield frame
     done = frame.height
-
-    def parse(block: bytes, rows_before: int = 0) -> pl.DataFrame:
-        commas = source.commas
-        types = None if typed is None else typed.types
-        if types and commas is not None and commas.is_known and b"." in block:  # polars would read 7.934 as below 8
-            types = {name: kind for name, kind in types.items() if name in commas.points}
-        comma = commas is not None
-        return parse_rows(
-            block, names, source.delimiter, path.name, decimal_comma=comma, rows_before=rows_before, types=types
-        )
-
-    for block, parsed in ahead(parse, blocks):
+    for records, parsed in ahead(parse_typed, everything):
         try:
             frame = parsed()
-        except DataError:
-            frame = parse(block, done)  # says which row it is
+        except (DataError, BackslashError):
+            frame = source.unescaped(parse_typed, records, done)  # says which row it is
         if not frame.height:
             continue
         if source.commas is not None:
-            source.look_again(frame, block)
+            source.look_again(frame, records)
             frame = with_decimal_points(frame, source.commas)
         done += frame.height
         yield frame

@@ -1,5 +1,6 @@
 """The function of `data.py` that reads a table: a CSV or Parquet file, or arrays of numbers."""
 
+import csv
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from luthier.data.commas import Commas, pattern_of
+from luthier.data.csvtext import UTF8_WITH_STRAYS
 from luthier.data.textfile import TextLayout
 from luthier.ejection.tables import TableData, TableFile, used
 from luthier.ejection.text import indented, literal
@@ -24,20 +26,28 @@ def csv_reading(data: TableData, layout: TextLayout, *, is_regular: bool) -> str
     content = data.files["train"].content
     has_commas = any(b"," in file.content or file.content[:2] == b"\x1f\x8b" for file in data.files.values())
     delimiter, encoding = layout.delimiter, layout.encoding
+    header = next(csv.reader([layout.header], delimiter=delimiter))
     text = 'content.decode("utf-8-sig")' if encoding == "utf-8" else f"content.decode({literal(encoding)})"
+    if encoding == UTF8_WITH_STRAYS:
+        text = 'with_strays(content.decode("utf-8-sig", "surrogateescape"))'
     body = []
     if content[:2] == b"\x1f\x8b":
         body.append("content = zlib.decompress(content, 31)  # gzip")
     body.append(f"text = {text}")
+    if layout.start:
+        body.append(f"text = text[{layout.start}:]  # from the names of the columns on")
     if is_regular:
         reader = f"pl.read_csv(io.StringIO(text), separator={literal(delimiter)}, infer_schema=False)"
         body += ['text = text.strip("\\r\\n")', f"frame = {reader}", 'frame.columns = FACTS["names"]']
     else:
+        escape = ', escapechar="\\\\"' if layout.escapes else ""
+        more = f" and ','.join(record) != {literal(','.join(header))}" if layout.has_repeats else ""
+        first = "0" if layout.has_repeats else "1"
         body += [
             'names = FACTS["names"]',
-            f"records = csv.reader(io.StringIO(text, newline=None), delimiter={literal(delimiter)})",
-            "records = [record for record in records if len(record) == len(names)]",
-            'frame = pl.DataFrame(records[1:], schema=dict.fromkeys(names, pl.String()), orient="row")',
+            f"records = csv.reader(io.StringIO(text, newline=None), delimiter={literal(delimiter)}{escape})",
+            f"records = [record for record in records if len(record) == len(names){more}]",
+            f'frame = pl.DataFrame(records[{first}:], schema=dict.fromkeys(names, pl.String()), orient="row")',
         ]
     commas = file_commas(data.files.values())
     if commas is not None and (has_commas or commas.is_known):

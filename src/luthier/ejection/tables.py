@@ -8,13 +8,16 @@ import polars as pl
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
-from luthier.data.cells import DATE_FORMATS, MISSING, need_column, to_texts
+from luthier.data.cells import missing_words, need_column, to_texts
 from luthier.data.commas import Commas
-from luthier.data.encode import MAX_ABS, boolean_values, text_columns
+from luthier.data.encode import text_columns
+from luthier.data.formats import date_pattern, writing
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
 from luthier.ejection.images import decode_function, draws_constant, image_functions, jpeg_import
+from luthier.ejection.shake import source_of
 from luthier.ejection.text import block, indented, literal, script
+from luthier.plain import cells as plain
 
 
 @dataclass(frozen=True)
@@ -69,8 +72,9 @@ def table_facts(data: TableData) -> dict[str, Any]:
     """Return statistics and vocabularies as plain values: what `data.json` holds."""
     facts: dict[str, Any] = {
         "files": {part: [file.path, file.sha256] for part, file in data.files.items()},
-        "missing": sorted(MISSING) if _text_dtypes(data) else [],
-        "columns": [_column(column, data) for column in data.schema.inputs if column.kind in _PLAIN],
+        "missing": list(missing_words(data.settings.missing or None)),
+        "no_number": list(missing_words(data.settings.missing or None, of_numbers=True)),
+        "columns": [_column(column) for column in data.schema.inputs if column.kind in _PLAIN],
         "texts": [
             {"name": column.name, "tokenizer": column.tokenizer, "max_tokens": column.max_tokens}
             for column in text_columns(data.schema)
@@ -97,15 +101,16 @@ def table_facts(data: TableData) -> dict[str, Any]:
 _PLAIN = ("number", "boolean", "date", "category")
 
 
-def _column(column: Column, data: TableData) -> dict[str, Any]:
+def _column(column: Column) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": column.name, "kind": column.kind}
     if column.kind == "category":
         return {**facts, "categories": list(column.categories)}
     if column.kind == "boolean":
-        facts["values"] = _meanings(column, data)
+        facts["words"] = list(column.categories)
     if column.kind == "date":
-        facts["parts"] = list(column.parts)
-        facts["format"] = DATE_FORMATS[column.date_format]
+        facts |= {"parts": list(column.parts), "pattern": date_pattern(column.date_format)}
+    if column.kind == "number":
+        facts["written"] = _written(column)
     return {
         **facts,
         "means": list(column.means),
@@ -115,26 +120,22 @@ def _column(column: Column, data: TableData) -> dict[str, Any]:
     }
 
 
-def _meanings(column: Column, data: TableData) -> dict[str, float]:
-    """Return what each text of a yes/no column means, of all that occur in the rows used."""
-    found: dict[str, float] = {}
-    for part, file in data.files.items():
-        cells = file.frame[column.name][data.rows[part]]
-        pairs = zip(to_texts(cells).to_list(), boolean_values(cells).tolist(), strict=True)
-        found |= {text: value for text, value in pairs if text is not None and value == value}
-    return found
+def _written(column: Column | Target) -> list[str] | None:
+    """Return how numbers are written where that is not plain."""
+    return list(writing(column.number_format)) if column.number_format else None
 
 
 def _target(target: Target, data: TableData) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": target.name}
     if target.kind == "number":
-        return {**facts, "mean": target.mean, "std": target.std}
+        return {**facts, "mean": target.mean, "std": target.std, "written": _written(target)}
     alone = Schema(task="multiclass" if data.schema.task == "multiclass" else "binary", targets=(target,))
     codes: dict[str, int] = {}
     for part, file in data.files.items():
         rows = data.rows[part]
         values = encode_targets(file.frame, alone, rows).reshape(-1).tolist()
-        texts = to_texts(need_column(file.frame, target.name, role="a target")[rows]).to_list()
+        cells = need_column(file.frame, target.name, role="a target")[rows]
+        texts = to_texts(cells, data.settings.missing or None).to_list()
         codes |= {text: int(value) for text, value in zip(texts, values, strict=True)}
     return {**facts, "codes": dict(sorted(codes.items()))}
 
@@ -147,12 +148,15 @@ def write_tables(data: TableData, reading: str) -> str:
         reading: The function `table(content)`, of `csv_reading`, `parquet_reading` or `npz_reading`.
     """
     names = sorted({file.path.rpartition("/")[2] for file in data.files.values()})
+    borrowed = [*_borrowed(data), *(["with_strays"] if "with_strays(" in reading else [])]
     needed = [name for name in ("csv", "io", "zlib") if f"{name}." in reading]
+    needed += ["re"] if "with_strays" in borrowed else []
     return script(
         f"Read the rows of {' and '.join(names)} as the run did, by row numbers and statistics that lie beside.",
         [
             *(f"import {name}" for name in sorted([*needed, "hashlib", "json"])),
             "from pathlib import Path",
+            *(["from typing import Any"] if borrowed else []),
             "",
             "import numpy as np",
             "import polars as pl",
@@ -172,14 +176,26 @@ def write_tables(data: TableData, reading: str) -> str:
             reading,
             _texts(data),
             _numbers(data),
-            _dates(data),
+            _steps(data),
             _inputs(data),
             _tokens(data),
             *_series(data),
             *_images(data),
             _targets(data),
+            source_of(plain, borrowed) or None,
         ],
     )
+
+
+def _borrowed(data: TableData) -> list[str]:
+    """Return the functions that the project takes from `luthier.plain`."""
+    kinds = {column.kind for column in data.schema.inputs if column.kind in _PLAIN}
+    names = ["cell_texts"] if _texts(data) else []
+    names += ["cell_numbers"] if _numbers(data) else []
+    names += ["step_values"] if data.schema.series is not None else []
+    names += ["features_of"] if kinds - {"category"} else []
+    names += ["to_seconds", "date_parts"] if "date" in kinds else []
+    return names + (["flag_values"] if "boolean" in kinds else [])
 
 
 def _read(data: TableData) -> str:
@@ -209,7 +225,7 @@ def _read(data: TableData) -> str:
         names = literal([column.name for column in data.series])
         frame = [
             "frame = table(content)",
-            f"steps = [np.append(numbers(frame[name]), np.nan)[steps] for name in {names}]",
+            f"steps = [steps_of(frame[name])[steps] for name in {names}]",
             "frame = frame[rows]",
         ]
     inner = "".join(f"        {item},\n" for item in more)
@@ -244,122 +260,47 @@ def _stands_in(column: Column) -> tuple[str, ...]:
     return column.parts if column.kind == "series" and column.parts else (column.name,)
 
 
-def _text_dtypes(data: TableData) -> set[Any]:
-    """Return the types of the columns that are read as text."""
-    frame = data.files["train"].frame
-    named = [column.name for column in data.schema.inputs if column.kind in ("category", "boolean", "text", "image")]
-    named += [
-        target.name for target in data.schema.targets if target.kind != "number" and not data.schema.label_delimiter
-    ]
-    named += [data.schema.label_column or ""] if data.schema.label_delimiter else []
-    return {frame[name].dtype for name in named}
-
-
 def _texts(data: TableData) -> str | None:
-    dtypes = _text_dtypes(data)
-    if not dtypes:
+    kinds = {column.kind for column in data.schema.inputs}
+    has_classes = any(target.kind != "number" for target in data.schema.targets)
+    if not (kinds & {"category", "boolean", "text", "image"} or has_classes):
         return None
-    typed = """
-if cells.dtype != pl.String:
-    return cells.cast(pl.String)"""
-    if any(dtype.is_float() for dtype in dtypes):
-        typed = """
-if cells.dtype.is_float():  # 3.0 is called 3
-    whole = (cells == cells.round(0)) & (cells.abs() < 2**53)
-    pairs = zip(cells.to_list(), whole.to_list())
-    called = [f"{value:.0f}" if is_whole else str(value) for value, is_whole in pairs]
-    return pl.Series([None if text in ("None", "nan", "inf", "-inf") else text for text in called], dtype=pl.String)
-if cells.dtype != pl.String:
-    return cells.cast(pl.String)"""
-    body = block(
-        typed if dtypes != {pl.String} else None,
-        """
-stripped = cells.str.strip_chars()
-is_word = stripped.str.to_lowercase().is_in(FACTS["missing"])
-return stripped.to_frame("text").select(pl.when(~is_word).then("text")).to_series()""",
-    )
-    return f'''
+    return '''
 def texts(cells):
     """Return the cells as text without spaces around it, null where there is no value."""
-{indented(body, 4)}
+    return cell_texts(cells, FACTS["missing"])
 '''
 
 
 def _numbers(data: TableData) -> str | None:
-    frame = data.files["train"].frame
-    named = [column.name for column in data.schema.inputs if column.kind == "number"]
-    if data.schema.series is not None or any(column.parts for column in data.series):
-        named += [name for column in data.series for name in _stands_in(column)]
-    named += [target.name for target in data.schema.targets if target.kind == "number"]
-    named += [data.settings.weight] if data.settings.weight else []
-    if not named:
+    kinds = {column.kind for column in data.schema.inputs}
+    has_steps = any(column.parts for column in data.series)
+    is_regression = any(target.kind == "number" for target in data.schema.targets)
+    if not (kinds & {"number", "boolean"} or has_steps or is_regression or data.settings.weight):
         return None
-    is_text = any(frame[name].dtype == pl.String for name in named)
-    strip = "cells.str.strip_chars()" if is_text else "cells"
-    return f'''
-def numbers(cells):
+    return '''
+def numbers(cells, written=None):
     """Return the cells as numbers, NaN where there is none."""
-    values = {strip}.cast(pl.Float64, strict=False).fill_null(float("nan")).to_numpy()
-    return np.where(np.isfinite(values), values, np.nan)
+    return cell_numbers(cells, FACTS["no_number"], written)[0]
 '''
 
 
-def _dates(data: TableData) -> str | None:
-    dtypes = {data.files["train"].frame[column.name].dtype for column in data.schema.inputs if column.kind == "date"}
-    if not dtypes:
+def _steps(data: TableData) -> str | None:
+    if data.schema.series is None:
         return None
-    typed = 'def seconds(cells, pattern):\n    """Return dates as seconds since 1970, NaN where there is none."""\n'
-    if pl.String not in dtypes:
-        typed += (
-            '    values = cells.cast(pl.Datetime("us")).cast(pl.Int64).cast(pl.Float64)\n'
-            '    return values.fill_null(float("nan")).to_numpy() / 1e6\n'
-        )
-    else:
-        typed += """    found = cells.str.strip_chars().str.extract_groups(pattern).struct
-    names = ("year", "month", "day", "hour", "minute", "second")
-    numbers = [found.field(name).cast(pl.Float64).fill_null(float("nan")).to_numpy() for name in names]
-    year, month, day, hour, minute, second = numbers
-    zone = found.field("zone").str.replace("Z", "+00:00").str.replace(":", "")
-    hours, minutes = (zone.str.slice(*at).cast(pl.Float64).fill_null(0.0).to_numpy() for at in ((1, 2), (3, None)))
-    offset = hours * 3600 + minutes * 60
-    offset = np.where(zone.str.starts_with("-").fill_null(False).to_numpy(), -offset, offset)
-    valid = (month >= 1) & (month <= 12) & (day >= 1)
-    months = np.where(valid, (year - 1970) * 12 + month - 1, 0).astype(np.int64).astype("datetime64[M]")
-    first = months.astype("datetime64[D]")
-    valid &= day <= ((months + 1).astype("datetime64[D]") - first).astype(np.float64)
-    valid &= ~(hour >= 24) & ~(minute >= 60) & ~(second >= 61)
-    time = np.nan_to_num(hour) * 3600 + np.nan_to_num(minute) * 60 + np.nan_to_num(second) - offset
-    return np.where(valid, (first.astype(np.float64) + day - 1) * 86400 + time, np.nan)
-"""
-    return (
-        typed
-        + '''
-
-def date_parts(seconds, parts):
-    """Return the numbers made of dates: the seconds, and places on the circles of year, week and day."""
-    days = np.floor(np.nan_to_num(seconds) / 86400)
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
-    turns = {
-        "month": (months % 12) / 12,
-        "weekday": ((days + 3) % 7) / 7,
-        "hour": np.nan_to_num(seconds) / 86400 - days,
-    }
-    made = []
-    for name, _, function in (part.partition("_") for part in parts):
-        if name == "seconds":
-            made.append(seconds)
-        else:
-            angle = 2 * np.pi * turns[name]
-            made.append(np.where(np.isnan(seconds), np.nan, np.sin(angle) if function == "sin" else np.cos(angle)))
-    return made
+    return '''
+def steps_of(cells):
+    """Return the cells as the steps of series, NaN where there is none, and a last one that is missing."""
+    return np.append(step_values(cells, FACTS["no_number"])[0], np.nan)
 '''
-    )
 
 
 _WAYS = {
-    "boolean": "values = yes_no(cells, column)",
-    "date": 'values = seconds(cells, column["format"])',
-    "number": "values = numbers(cells)",
+    "boolean": """values, unread = cell_numbers(cells, FACTS["no_number"])
+gone = np.isnan(values) & ~unread
+values = flag_values(texts(cells), values, gone, *column["words"])""",
+    "date": 'values = to_seconds(cells, column["pattern"])',
+    "number": 'values = numbers(cells, column["written"])',
 }
 _CATEGORY = """
 if column["kind"] == "category":  # code 0 is for what training rows do not have
@@ -367,13 +308,6 @@ if column["kind"] == "category":  # code 0 is for what training rows do not have
     called = texts(cells).fill_null("")
     codes.append(called.replace_strict(known, range(1, len(known) + 1), default=0, return_dtype=pl.Int64))
     continue"""
-_YES_NO = '''
-def yes_no(cells, column):
-    """Return 1 for yes, 0 for no, NaN for neither."""
-    return texts(cells).replace_strict(column["values"], default=float("nan"), return_dtype=pl.Float64).to_numpy()
-
-
-'''
 
 
 def _inputs(data: TableData) -> str | None:
@@ -390,9 +324,8 @@ def inputs(frame):
     lists = [*(["features"] if others else []), *(["codes"] if "category" in kinds else [])]
     values = []
     for i, kind in enumerate(others):
-        last = i == len(others) - 1
-        test = "else:" if last else f'{"el" if i else ""}if column["kind"] == "{kind}":'
-        values.append(_WAYS[kind] if len(others) == 1 else f"{test}\n    {_WAYS[kind]}")
+        test = "else:" if i == len(others) - 1 else f'{"el" if i else ""}if column["kind"] == "{kind}":'
+        values.append(_WAYS[kind] if len(others) == 1 else f"{test}\n{indented(_WAYS[kind], 4)}")
     parts = "[values]"
     if "date" in kinds:
         parts = 'date_parts(values, column["parts"]) if column["kind"] == "date" else [values]'
@@ -402,27 +335,21 @@ def inputs(frame):
         *values,
         f"""
 parts = {parts}
-gone = np.isnan(values)
-for part, mean, std in zip(parts, column["means"], column["stds"]):
-    features.append(np.where(gone, 0.0, np.clip((part - mean) / std, {-MAX_ABS}, {MAX_ABS})))
-if column["quantiles"]:
-    ranks = np.linspace(-1, 1, len(column["quantiles"]))
-    features.append(np.where(gone, 0.0, np.interp(values, column["quantiles"], ranks)))
-if column["missing"]:
-    features.append(gone)"""
+scale = (column[name] for name in ("means", "stds", "quantiles", "missing"))
+features += features_of(values, parts, *scale)"""
         if others
         else None,
     )
     features = "np.stack(features, axis=1)" if others else "np.zeros((frame.height, 0))"
     codes = "np.stack(codes, axis=1)" if "category" in kinds else "np.zeros((frame.height, 0), dtype=np.int64)"
-    return f'''{_YES_NO if "boolean" in kinds else ""}
+    return f'''
 def inputs(frame):
-    """Return the numbers, standardised within ±{MAX_ABS:g}, and the category codes."""
+    """Return the numbers, standardised within ±{plain.MAX_ABS:g}, and the category codes."""
     {", ".join(lists)} = {", ".join("[]" for _ in lists)}
     for column in FACTS["columns"]:
 {indented(body, 8)}
     return {features}.astype(np.float32), {codes}
-'''.replace("\n\n\n\n", "\n\n\n")
+'''
 
 
 def _tokens(data: TableData) -> str | None:
@@ -489,8 +416,9 @@ def lists(cells):
 PARSED    rows = [np.array(row or [], dtype=np.float64) for row in cells.to_list()]
     return [np.where(np.isfinite(row), row, np.nan) for row in rows]
 '''
-_PARSED = r"""    parts = cells.str.strip_chars("[] \n\t").str.replace_all(r"\s*[,;]\s*|\s+", ",").str.split(",")
-    cells = parts.list.eval(pl.element().cast(pl.Float64, strict=False))
+_PARSED = r"""    parts = cells.str.strip_chars("[] \n\t").str.replace_all(r"\s*[,;]\s*|\s+", ",").str.strip_chars(",")
+    element = pl.element().replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
+    cells = parts.str.to_lowercase().str.split(",").list.eval(element)
 """
 
 
@@ -539,7 +467,10 @@ def targets(frame):
 '''
     words, each = "1 for yes and 0 for no", code
     if schema.task == "regression":
-        words, each = "the standardised targets", '(numbers(frame[target["name"]]) - target["mean"]) / target["std"]'
+        words, each = (
+            "the standardised targets",
+            '(numbers(frame[target["name"]], target["written"]) - target["mean"]) / target["std"]',
+        )
     return f'''
 def targets(frame):
     """Return {words}: (N, {len(schema.targets)})."""

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
 from luthier.data.commas import Commas, with_decimal_points
-from luthier.data.csvtext import name_columns
+from luthier.data.csvtext import UTF8_WITH_STRAYS, name_columns
 from luthier.data.encode import text_columns
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
@@ -31,6 +31,7 @@ from luthier.data.textfile import TextLayout, text_layout
 from luthier.ejection.images import ImageData, image_facts, write_images
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
 from luthier.ejection.reading import csv_reading, file_commas, npz_reading, parquet_reading
+from luthier.ejection.shake import lines_run, shaken
 from luthier.ejection.tables import TableData, TableFile, table_facts, write_tables
 from luthier.ejection.text import literal
 from luthier.errors import RunError
@@ -40,6 +41,7 @@ from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
 from luthier.pipeline.tables import read_options
 from luthier.pipeline.train import make_module, open_run, read_split
+from luthier.plain import cells as plain
 from luthier.store.bundle import load_bundle
 from luthier.store.checkpoint import load_checkpoint
 from luthier.store.files import cannot_write
@@ -81,6 +83,8 @@ def eject(run: str | Path, folder: str | Path) -> list[str]:
     try:
         beside.mkdir(parents=True)
         _write(plan, story, beside)
+        if plan.schema.columns:
+            _shake(beside / "data.py")
         _prove(plan, beside)
         if target.exists():
             target.rmdir()
@@ -214,6 +218,16 @@ def _groups(plan: Plan) -> list[dict[str, Any]] | None:
     return [{**group, "params": [names[parameter] for parameter in group["params"]]} for group in groups]
 
 
+def _shake(file: Path) -> None:
+    """Leave out of a project's reader what this data never reaches; where it fails, `_prove` says so."""
+    read = runpy.run_path(str(file))["read"]
+    try:
+        lines = lines_run(read, str(file))
+    except Exception:
+        return
+    file.write_text(shaken(file.read_text(encoding="utf-8"), lines, plain), encoding="utf-8")
+
+
 def _prove(plan: Plan, folder: Path) -> None:
     """Read the data by the project's own code, and compare every tensor with the run's.
 
@@ -340,7 +354,11 @@ def _is_regular(file: TableFile, layout: TextLayout, commas: Commas | None) -> b
     """Whether polars alone reads a text table as the run did."""
     encoding = layout.encoding
     try:
-        text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding).strip("\r\n")
+        if encoding == UTF8_WITH_STRAYS:
+            text = plain.with_strays(file.content.decode("utf-8-sig", "surrogateescape"))
+        else:
+            text = file.content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        text = text[layout.start :].strip("\r\n")
         found = pl.read_csv(io.StringIO(text), separator=layout.delimiter, infer_schema=False, null_values=[""])
         found.columns = file.frame.columns
         found = found if commas is None else with_decimal_points(found, commas)

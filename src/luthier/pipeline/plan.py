@@ -1,5 +1,6 @@
 """A plan: data read and split, a network and a recipe chosen, with the reasons; nothing is trained yet."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.data.kinds import doubts
 from luthier.errors import NetworkError, RunError, SettingError
 from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, normalisation
@@ -24,6 +26,7 @@ from luthier.store.bundle import Bundle, load_bundle
 from luthier.training.optimizers import optimizer_class
 from luthier.training.schedules import scheduler_name
 
+_log = logging.getLogger("luthier")
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
 _RECIPE = {item.name for item in fields(Recipe)}
@@ -138,6 +141,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     prepared = prepare(
         settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
     )
+    if lines := doubts(prepared.schema.columns):
+        _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
     network = NetworkSettings(**parts["network"])
     if blueprint is not None and is_foreign(blueprint.family):
         network = NetworkSettings(network=blueprint.family, network_args=blueprint.arguments)

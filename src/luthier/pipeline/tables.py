@@ -16,9 +16,9 @@ from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
 from luthier.data.distinct import code_texts
-from luthier.data.encode import encode_inputs, feature_names, input_sizes, unread_cells, unread_words
+from luthier.data.encode import OddCells, encode_inputs, feature_names, input_sizes
 from luthier.data.images import image_columns, image_paths
-from luthier.data.kinds import infer_columns
+from luthier.data.kinds import Asked, infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
@@ -89,7 +89,7 @@ def prepare_table(
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
     whole, channels = _shaped(table.frame, settings, table.name, notes)
     frame, kept = _with_target(whole, settings, notes)
-    aside = [name for name in (settings.group, settings.time, settings.weight, settings.series) if name is not None]
+    aside = [name for name in (settings.group, settings.weight, settings.series) if name is not None]
     exclude = {*names, *aside}
     image_column = _image_column(frame, settings, exclude)
     if image_column is None:
@@ -144,7 +144,7 @@ def prepare_table(
         columns = infer_columns(
             whole,
             train,
-            overrides=settings.kind,
+            asked=Asked(settings.kind, settings.format, settings.missing or None, settings.time, settings.decimal),
             exclude=exclude,
             images=() if image_column is None else (image_column,),
             channels=channels,
@@ -158,10 +158,11 @@ def prepare_table(
     parts = {}
     for part in PARTS:
         if len(rows[part]):
+            odd = OddCells()
             with errors_name(files[part]) if files[part] != origin else nullcontext():
-                source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), files[part])
+                source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), files[part], odd)
             if files[part] != origin:
-                notes += unread_words(unread_cells(frames[part], schema), schema, Path(files[part]).name)
+                notes += odd.lines(schema, Path(files[part]).name)
             if isinstance(source, ImageSource) and part == "train":
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
@@ -175,7 +176,7 @@ def _shaped(
     frame: pl.DataFrame, settings: DataSettings, name: str, notes: list[str]
 ) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
     """Return the frame with one row a sample: series in lists, and which columns make a channel."""
-    frame = parse_arrays(frame)
+    frame = parse_arrays(frame, [name for name, kind in settings.kind.items() if kind not in ("series", "number")])
     if settings.series is not None:
         scalars = [*settings.target, *(name for name in (settings.group, settings.weight) if name is not None)]
         frame = fold_steps(frame, settings.series, settings.order, scalars=scalars, where=name)
@@ -259,9 +260,10 @@ def _table_source(
     settings: DataSettings,
     pixels: NDArray[Any] | None,
     file: str,
+    odd: OddCells | None = None,
 ) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    blocks = encode_inputs(frame, schema, rows, where=Path(file).name)
+    blocks = encode_inputs(frame, schema, rows, where=Path(file).name, odd=odd)
     inputs = tuple(torch.from_numpy(block) for block in blocks.values())
     targets = torch.from_numpy(encode_targets(frame, schema, rows))
     weights = None

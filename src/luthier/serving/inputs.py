@@ -1,7 +1,6 @@
 """What a caller asks about, a piece at a time: tables, images and arrays, as the network's inputs by the Schema."""
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +14,8 @@ from torch import Tensor
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
-from luthier.data.commas import find_commas, hint_at_decimals, with_decimal_points
-from luthier.data.encode import encode_inputs, unread_cells, unread_words
+from luthier.data.commas import find_commas, with_decimal_points
+from luthier.data.encode import OddCells, encode_inputs
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
 from luthier.data.tables import iter_tables, read_table, table_from
@@ -102,27 +101,25 @@ def pieces(
         tables = iter([table_from(_array_frame(np.asarray(source), schema))])
     else:
         tables = iter([table_from(source)])
-    unread: Counter[str] = Counter()
-    hints: dict[str, str] = {}
+    odd = OddCells()
     for table in tables:
         frame, names = table.frame, None
         if path is None and schema.decimal == ",":
             commas = find_commas(frame, delimiter=";", likely=",", points=schema.points, as_written=as_written)
             frame = frame if commas is None else with_decimal_points(frame, commas)
-        for name, count in unread_cells(frame, schema).items():
-            unread[name] += count
-            hints.setdefault(name, hint_at_decimals(frame[name].drop_nulls()))
+        for note in table.notes:
+            _log.warning("%s", note)
         if schema.series is not None:
             scalars = target_names(schema) if with_targets else []
             frame = fold_steps(frame, schema.series, schema.order, scalars=scalars, where=table.name)
             names = frame[schema.series]
         for start in range(0, frame.height, ROWS if schema.image is None else IMAGES):
             some = frame[start : start + (ROWS if schema.image is None else IMAGES)]
-            piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root)
+            piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root, odd=odd)
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
-    for name, words in zip(unread, unread_words(unread, schema), strict=True):
-        _log.warning("%s%s", words, hints[name])
+    for line in odd.lines(schema):
+        _log.warning("%s", line)
 
 
 def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:
@@ -138,10 +135,16 @@ def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:
 
 
 def table_piece(
-    frame: pl.DataFrame, schema: Schema, *, with_targets: bool, where: str = "the data", root: Path = Path()
+    frame: pl.DataFrame,
+    schema: Schema,
+    *,
+    with_targets: bool,
+    where: str = "the data",
+    root: Path = Path(),
+    odd: OddCells | None = None,
 ) -> Piece:
     """Return the rows of a frame as one piece; images that a column names lie below `root`."""
-    inputs = [torch.from_numpy(block) for block in encode_inputs(frame, schema, where=where).values()]
+    inputs = [torch.from_numpy(block) for block in encode_inputs(frame, schema, where=where, odd=odd).values()]
     targets = torch.from_numpy(encode_targets(frame, schema)) if with_targets else None
     if schema.image is None:
         return Piece(tuple(inputs), targets)

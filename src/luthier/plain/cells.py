@@ -1,0 +1,348 @@
+"""What a cell means: missing, a number, a text, a date; and the numbers that a network takes for it.
+
+This file imports nothing of Luthier: `eject` copies out of it what a run used.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+MAX_ABS = 4.0  # standardised numbers stop here, which limits the effect of an unusual cell
+
+MISSING = (
+    "", "na", "n/a", "n.a.", "#n/a", "#na", "<na>", "nan", "-nan", "nat", "null", "(null)", "<null>", "[null]",
+    "\\n", "?", "#n/a n/a", "#div/0!", "#value!", "#ref!", "#num!", "#name?", "#null!",
+)  # fmt: skip
+"""Words that stand for no value, in any case, with spaces around them. Infinite numbers count as missing too."""
+
+NO_NUMBER = ("none", "nil", "-", "--", "---", "–", "—", ".", "..", "...", "…", "*", "n.d.", "(blank)", "(none)")
+"""Words that stand for no value in a column of numbers or dates, and may be values in a column of words."""
+
+NO_WORDS, YES_WORDS = ("no", "false", "f", "n", "0"), ("yes", "true", "t", "y", "1")
+"""The words of a yes/no column, pair by pair, in any case."""
+
+# A number that plain reading does not take, and that has one reading all the same: thousands parted by spaces or
+# apostrophes; by commas or points where the other mark, or a second group, follows; or only its sign is unusual.
+SPELLED_NUMBER = (
+    r"^(?P<open>\(?)[ \x{a0}]*(?P<sign>[+\-\x{2212}]?)[ \x{a0}]*(?:"
+    r"(?P<spaced>[1-9][0-9]{0,2}(?:(?: [0-9]{3})+|(?:\x{a0}[0-9]{3})+|(?:\x{202f}[0-9]{3})+|(?:\x{2009}[0-9]{3})+"
+    r"|(?:'[0-9]{3})+|(?:\x{2019}[0-9]{3})+)(?:[.,][0-9]+)?)"
+    r"|(?P<commas>[1-9][0-9]{0,2}(?:,[0-9]{2,3})*,[0-9]{3}\.[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{2,3})+,[0-9]{3})"
+    r"|(?P<points>[1-9][0-9]{0,2}(?:\.[0-9]{3})+,[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,})"
+    r"|(?P<plain>[0-9]+(?:\.[0-9]*)?(?:[eE][+\-]?[0-9]+)?|\.[0-9]+)"
+    r")[ \x{a0}]*(?P<close>[)\-\x{2212}]?)$"
+)
+
+
+def with_strays(text: str) -> str:
+    r"""Return text with characters of Windows-1252 in place of surrogates, which stand for bytes that are not UTF-8.
+
+    >>> with_strays(b"caf\xe9".decode("utf-8", "surrogateescape"))
+    'café'
+    """
+
+    def character(found: "re.Match[str]") -> str:
+        return bytes([ord(found[0]) - 0xDC00]).decode("cp1252", "replace")
+
+    return re.sub("[\udc80-\udcff]", character, text)
+
+
+def cell_texts(cells: pl.Series, words: tuple[str, ...]) -> pl.Series:
+    """Return cells as text without spaces around it, null where missing; `words` stand for no value.
+
+    Cells of a type (numbers, booleans, dates) are written as `value_texts` says.
+    """
+    if cells.dtype == pl.String:  # noqa: SIM108  # an ejected project keeps the branch that it needs
+        texts = cells.str.strip_chars()
+    else:
+        texts = value_texts(cells)
+    gone = pl.Series(is_word_for_missing(texts, words))
+    return texts.to_frame().select(pl.when(~gone).then(pl.first())).to_series()
+
+
+def is_word_for_missing(texts: pl.Series, words: tuple[str, ...]) -> Any:
+    """Return which texts without spaces around them stand for no value, bool `(N,)`; null does."""
+    longest = max(map(len, words))
+    short = pl.when(pl.first().str.len_bytes() <= 4 * longest).then(pl.first())  # only short ones are looked up
+    known = short.str.to_lowercase().is_in(words).fill_null(False)
+    return texts.to_frame().select(pl.first().is_null() | known).to_series().to_numpy()
+
+
+def cell_numbers(cells: pl.Series, words: tuple[str, ...], written: Any = None) -> tuple[Any, Any]:
+    """Return cells as numbers, and which of them hold something that is none.
+
+    Args:
+        cells: Text, numbers, or booleans, which are 0 and 1. Dates are no numbers.
+        words: Stand for no value.
+        written: The last three arguments of `formatted_numbers`, where text is not written plainly.
+
+    Returns:
+        float64 `(N,)`, NaN where a cell has no number, which an infinite one is not; bool `(N,)`.
+    """
+    sentinels = [float(word) for word in words if word[-1:].isdigit() and word.lstrip("-").replace(".", "").isdigit()]
+    if cells.dtype == pl.String:
+        texts = cells.str.strip_chars()
+        if written is not None:
+            numbers = formatted_numbers(texts, *written)
+            rest = np.isnan(numbers)
+            numbers[rest] = text_numbers(texts.filter(pl.Series(rest)))
+        else:
+            numbers = text_numbers(texts)
+        unread = np.isnan(numbers)
+        if unread.any():  # mostly few: only these are held against the words
+            unread[unread] = ~is_word_for_missing(texts.filter(pl.Series(unread)), words)
+    elif cells.dtype == pl.Boolean or cells.dtype.is_numeric():
+        numbers = to_floats(cells)
+        unread = np.zeros(len(cells), dtype=np.bool_)
+    else:
+        return np.full(len(cells), np.nan), cells.is_not_null().to_numpy()
+    gone = np.isinf(numbers)
+    gone = gone | np.isin(numbers, sentinels) if sentinels else gone
+    return (np.where(gone, np.nan, numbers) if gone.any() else numbers), unread
+
+
+def step_values(cells: pl.Series, words: tuple[str, ...]) -> tuple[Any, Any]:
+    """Return what `cell_numbers` does, with 1 and 0 for the words true and false, yes and no: the steps of a series."""
+    values, unread = cell_numbers(cells, words)
+    if unread.any() and cells.dtype == pl.String:
+        lowered = cells.str.strip_chars().str.to_lowercase()
+        for number, known in ((0.0, ["false", "no"]), (1.0, ["true", "yes"])):
+            flags = lowered.is_in(known).fill_null(False).to_numpy()
+            values, unread = np.where(flags, number, values), unread & ~flags
+    return values, unread
+
+
+def to_floats(cells: pl.Series) -> Any:
+    """Return numbers as float64, NaN for null; the memory may be the column's own."""
+    numbers = cells.cast(pl.Float64)
+    return np.asarray((numbers.fill_null(float("nan")) if numbers.null_count() else numbers).to_numpy())
+
+
+def text_numbers(texts: pl.Series) -> Any:
+    """Return texts as numbers, float64 `(N,)`, NaN where one has none: as `float` reads, or by `SPELLED_NUMBER`."""
+    numbers = to_floats(texts.cast(pl.Float64, strict=False))
+    odd = np.isnan(numbers) & texts.str.contains("[0-9]").fill_null(False).to_numpy()
+    if odd.any():
+        numbers = np.array(numbers)
+        numbers[odd] = spelled_numbers(texts.filter(pl.Series(odd)))
+    return numbers
+
+
+def spelled_numbers(texts: pl.Series) -> Any:
+    """Return the numbers in texts by `SPELLED_NUMBER`, float64 `(N,)`, NaN where one has none."""
+    found = texts.str.extract_groups(SPELLED_NUMBER).struct
+    spaced = found.field("spaced").str.replace_all(r"[ '\x{a0}\x{202f}\x{2009}\x{2019}]", "").str.replace(",", ".")
+    commas = found.field("commas").str.replace_all(",", "", literal=True)
+    points = found.field("points").str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+    frame = pl.DataFrame([spaced, commas, points, found.field("plain")])
+    body = frame.select(pl.coalesce(pl.all())).to_series()
+    return with_signs(body, found.field("open"), found.field("sign"), found.field("close"))
+
+
+def with_signs(body: pl.Series, opening: pl.Series, sign: pl.Series, close: pl.Series) -> Any:
+    """Return numbers with the signs around them: `(5)`, `5-` and a minus of Unicode are below 0."""
+    numbers = to_floats(body.cast(pl.Float64, strict=False))
+    bracket = (opening == "(").fill_null(False).to_numpy()
+    before = sign.is_in(["-", "−"]).fill_null(False).to_numpy()
+    after = close.is_in(["-", "−"]).fill_null(False).to_numpy()
+    closed = (close == ")").fill_null(False).to_numpy()
+    has_sign = (sign != "").fill_null(False).to_numpy()
+    valid = (bracket == closed) & (1 * bracket + 1 * has_sign + 1 * after <= 1)
+    return np.where(valid, np.where(bracket | before | after, -numbers, numbers), np.nan)
+
+
+def formatted_numbers(texts: pl.Series, pattern: str, thousands: str, decimal: str) -> Any:
+    """Return the numbers in texts of one format, float64 `(N,)`, NaN where a text is not of it.
+
+    Args:
+        texts: Without spaces around them.
+        pattern: With the groups `open`, `sign`, `sign2`, `body` and `close`.
+        thousands: What parts the groups of digits in the body; "" for nothing.
+        decimal: What stands before the decimals in the body.
+    """
+    found = texts.str.extract_groups(pattern).struct
+    body = found.field("body")
+    body = body.str.replace_all(thousands, "", literal=True) if thousands else body
+    body = body.str.replace(decimal, ".", literal=True)
+    sign = found.field("sign").fill_null("") + found.field("sign2").fill_null("")
+    return with_signs(body, found.field("open"), sign, found.field("close"))
+
+
+def value_texts(cells: pl.Series) -> pl.Series:
+    """Return cells of a type (numbers, booleans, dates) as text, null where missing.
+
+    Whole numbers have no decimal point (`3`, also for a float 3.0), booleans are `true` and `false`, dates
+    `2024-05-01`, and `2024-05-01T08:30:00` (UTC) where the time is not midnight.
+    """
+    kind = cells.dtype
+    value = pl.col("v")
+    if kind.is_float():
+        whole = (value == value.round(0)) & (value.abs() < 2**53)
+        # the inner `when` keeps the cast to integers away from what does not fit
+        ints = pl.when(whole).then(value).cast(pl.Int64).cast(pl.String)
+        made: pl.Expr = pl.when(whole).then(ints).when(value.is_finite()).then(value.cast(pl.String))
+    elif kind == pl.Datetime:
+        if getattr(kind, "time_zone", None):
+            value = value.dt.convert_time_zone("UTC").dt.replace_time_zone(None)
+        full = value.dt.strftime("%Y-%m-%dT%H:%M:%S%.f")
+        made = pl.when(value.dt.time() == pl.time(0)).then(value.dt.strftime("%Y-%m-%d")).otherwise(full)
+    else:
+        made = value.cast(pl.String)
+    return pl.DataFrame({"v": cells}).select(made.alias(cells.name)).to_series()
+
+
+def flag_values(texts: pl.Series, numbers: Any, missing: Any, no: str, yes: str) -> Any:
+    """Return 1 for yes, 0 for no and NaN for neither, float64 `(N,)`.
+
+    Args:
+        texts: The cells, null where missing.
+        numbers: The cells as numbers, NaN where one has none.
+        missing: Which cells have no value, bool `(N,)`.
+        no: The word for no, in lower case; "" where a cell without a value means no.
+        yes: The word for yes. If it is one of `YES_WORDS`, all of these and of `NO_WORDS` are read.
+    """
+    lowered = texts.str.to_lowercase()
+    yes_words, no_words = (YES_WORDS, NO_WORDS) if yes in YES_WORDS else ([yes], [no] if no else [])
+    values = np.where(numbers == 1, 1.0, np.where(numbers == 0, 0.0, np.nan)) if yes in YES_WORDS else np.nan * numbers
+    values[lowered.is_in(yes_words).fill_null(False).to_numpy()] = 1
+    values[lowered.is_in(no_words).fill_null(False).to_numpy()] = 0
+    return np.where(missing & np.isnan(values), 0.0, values) if no == "" else values
+
+
+MONTHS = {
+    1: "january januar janvier enero gennaio janeiro januari jan janv ene gen jän jänner",
+    2: "february februar février febrero febbraio fevereiro februari feb févr fév fevr fev febr",
+    3: "march märz mars marzo março maart maerz mar mrz mär mrt",
+    4: "april avril abril aprile apr avr abr",
+    5: "may mai mayo maggio maio mei maj mag",
+    6: "june juni juin junio giugno junho jun giu",
+    7: "july juli juillet julio luglio julho jul juil lug",
+    8: "august août agosto augustus augusti aout aug aoû ago",
+    9: "september septembre septiembre settembre setembro sept sep set sett",
+    10: "october oktober octobre octubre ottobre outubro oct okt ott out",
+    11: "november novembre noviembre novembro nov",
+    12: "december dezember décembre diciembre dicembre dezembro decembre dec dez déc dic des",
+}
+"""Names of months: English, German, French, Spanish, Italian, Portuguese, Dutch and Swedish, with their short forms."""
+
+
+def month_numbers(texts: pl.Series) -> pl.Series:
+    """Return months as numbers from 1, from their names or their digits; null where one is neither."""
+    numbers = texts.cast(pl.Float64, strict=False)
+    if numbers.null_count() == texts.null_count():
+        return numbers
+    known = {word: str(number) for number, words in MONTHS.items() for word in words.split()}
+    return texts.str.to_lowercase().replace(known).cast(pl.Float64, strict=False)
+
+
+def to_seconds(cells: pl.Series, pattern: str) -> Any:
+    """Return dates as seconds since 1970-01-01 UTC, float64 `(N,)`; NaN where missing or not of that form.
+
+    Args:
+        cells: Dates, or text that `pattern` takes apart.
+        pattern: A regular expression with some of the groups year, year2 (of two digits: 69 to 99 are 1969 to 1999),
+            quarter, month (a number or a name), day, hour, minute, second, half (am or pm) and zone.
+    """
+    if cells.dtype in (pl.Date, pl.Datetime):
+        return to_floats(cells.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6
+    if cells.dtype.is_numeric():  # 20231231
+        cells = value_texts(cells)
+    if cells.dtype != pl.String:
+        return np.full(len(cells), np.nan)
+    found = cells.str.strip_chars().str.extract_groups(pattern).struct
+    parts = {name: found.field(name) for name in found.fields}
+    year, month, day = np.full(len(cells), 1970.0), np.ones(len(cells)), np.ones(len(cells))
+    if "year" in parts:
+        year = to_floats(parts["year"].cast(pl.Float64))
+    if "year2" in parts:
+        year = to_floats(parts["year2"].cast(pl.Float64))
+        year = year + np.where(year < 69, 2000, 1900)
+    if "month" in parts:
+        month = to_floats(month_numbers(parts["month"]))
+    if "quarter" in parts:
+        month = to_floats(parts["quarter"].cast(pl.Float64)) * 3 - 2
+    if "day" in parts:
+        day = to_floats(parts["day"].cast(pl.Float64))
+    hour = minute = second = np.full(len(cells), np.nan)
+    if "hour" in parts:
+        times = (parts["hour"], parts["minute"], parts["second"].str.replace(",", "."))
+        hour, minute, second = (to_floats(part.cast(pl.Float64)) for part in times)
+    if "half" in parts:
+        half = parts["half"].str.to_lowercase().str.slice(0, 1)
+        late, early = ((half == letter).fill_null(False).to_numpy() for letter in "pa")
+        hour = np.where(late & (hour < 12), hour + 12, np.where(early & (hour == 12), 0, hour))
+    offset: Any = 0.0
+    if "zone" in parts:
+        zone = parts["zone"].str.extract(r"([+\-][0-9]{2}:?[0-9]{0,2})").str.replace(":", "")
+        hours, minutes = (to_floats(zone.str.slice(*at).cast(pl.Float64, strict=False)) for at in ((1, 2), (3, 2)))
+        offset = np.nan_to_num(hours) * 3600 + np.nan_to_num(minutes) * 60
+        offset = np.where(zone.str.starts_with("-").fill_null(False).to_numpy(), -offset, offset)
+    matched = parts["all"].is_not_null().to_numpy()
+    valid = matched & (month >= 1) & (month <= 12) & (day >= 1) & (year >= 1)
+    months = np.where(valid, (year - 1970) * 12 + month - 1, 0).astype(np.int64).astype("datetime64[M]")
+    first = months.astype("datetime64[D]")
+    valid &= day <= ((months + 1).astype("datetime64[D]") - first).astype(np.float64)
+    valid &= ~(hour >= 24) & ~(minute >= 60) & ~(second >= 61)
+    time = np.nan_to_num(hour) * 3600 + np.nan_to_num(minute) * 60 + np.nan_to_num(second) - offset
+    return np.where(valid, (first.astype(np.float64) + day - 1) * 86400 + time, np.nan)
+
+
+def date_parts(seconds: Any, parts: tuple[str, ...]) -> list[Any]:
+    """Return the numbers made of dates, each float64 `(N,)`: the seconds, and places on the circles of year, week, day.
+
+    Args:
+        seconds: Since 1970-01-01 UTC; NaN stays NaN.
+        parts: Of `seconds`, `month_sin`, `month_cos`, `weekday_sin`, `weekday_cos`, `hour_sin`, `hour_cos`.
+    """
+    days = np.floor(np.nan_to_num(seconds) / 86400)
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    turns = {
+        "month": (months % 12) / 12,
+        "weekday": ((days + 3) % 7) / 7,  # 1970-01-01 was a Thursday; Monday is 0
+        "hour": np.nan_to_num(seconds) / 86400 - days,
+    }
+    made = []
+    for part in parts:
+        if part == "seconds":
+            made.append(seconds)
+            continue
+        name, _, function = part.partition("_")
+        angle = 2 * np.pi * turns[name]
+        made.append(np.where(np.isnan(seconds), np.nan, np.sin(angle) if function == "sin" else np.cos(angle)))
+    return made
+
+
+def features_of(values: Any, parts: list[Any], means: Any, stds: Any, quantiles: Any, has_missing: bool) -> list[Any]:
+    """Return the features of a number, yes/no or date column, each `(N,)`, 0 where the value is NaN.
+
+    Args:
+        values: The numbers, float64 `(N,)`, NaN where missing.
+        parts: What enters standardised by `means` and `stds`, within ±`MAX_ABS`: the values, or parts of dates.
+        means: One a part.
+        stds: One a part.
+        quantiles: Knots; where there are some, a feature is the place of the value among them, in [-1, 1].
+        has_missing: Whether a last feature is 1 where the value is missing.
+    """
+    missing = np.isnan(values)
+    some = bool(missing.any())
+    features = []
+    for part, mean, std in zip(parts, means, stds, strict=True):
+        with np.errstate(over="ignore"):  # part - mean may leave float64's range, and is clipped
+            features.append(np.clip((part - mean) / std, -MAX_ABS, MAX_ABS))
+    if len(quantiles):
+        features.append(ranks_of(np.nan_to_num(values) if some else values, quantiles))
+    if some:
+        features = [np.where(missing, 0.0, feature) for feature in features]
+    return [*features, missing.astype(np.float64)] if has_missing else features
+
+
+def ranks_of(values: Any, quantiles: Any) -> Any:
+    """Return where values stand among quantiles, in [-1, 1]: roughly sorted first, as that is four times as fast."""
+    low, high = quantiles[0], quantiles[-1]
+    rough = np.clip((values - low) * (65535 / (high - low)), 0, 65535)
+    order = np.argsort((rough - 32768).astype(np.int16), kind="stable")
+    ranks = np.empty_like(values)
+    ranks[order] = np.interp(values[order], quantiles, np.linspace(-1, 1, len(quantiles)))
+    return ranks

@@ -59,7 +59,7 @@ def shaken(text: str, lines: set[int], module: ModuleType) -> str:
             out += source[done : node.body[0].lineno - 1]
             out += _block(node.body, source, lines)
             done = node.end_lineno or done
-    program = "\n".join(out + source[done:])
+    program = "\n".join(out + source[done:]) + "\n"
     pieces = _top(program)
     theirs = _top(inspect.getsource(module))
     kept = _needed(pieces, [name.partition(",")[0] for name in pieces if name not in theirs])

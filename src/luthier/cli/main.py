@@ -227,12 +227,13 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
     from luthier.pipeline.runfile import read_reasons
     from luthier.serving.model import load
     from luthier.serving.summary import summary as summarise
-    from luthier.store.files import write_whole
+    from luthier.store.files import check_output, write_whole
 
+    drawing = None if svg is None else check_output(svg, (".svg",), flag="--svg", sources=(model,))
     found = summarise(load(model, network=network))
     reasons = read_reasons(Path(model) / "run.toml")
-    if svg is not None:
-        write_whole(Path(svg), found.svg().encode())
+    if drawing is not None:
+        write_whole(drawing, found.svg().encode())
     if as_json:
         click.echo(json.dumps({**asdict(found), "why": reasons}, ensure_ascii=False))
     elif not quiet:

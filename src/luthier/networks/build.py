@@ -11,7 +11,7 @@ from torch import nn
 from luthier.core.blueprint import Blueprint
 from luthier.core.machine import free_memory
 from luthier.core.names import did_you_mean
-from luthier.errors import NetworkError
+from luthier.errors import LuthierError, NetworkError
 from luthier.networks.families.convnet import ConvNet
 from luthier.networks.families.inception import InceptionNet
 from luthier.networks.families.mixed import Mixed
@@ -121,6 +121,8 @@ def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:
         if not isinstance(made, nn.Module):
             raise TypeError(f"it makes a {type(made).__name__}, and no torch.nn.Module")
         return made
+    except LuthierError:
+        raise
     except Exception as error:  # an own class raises anything
         raise NetworkError(
             f"network {blueprint.family} cannot be built with {blueprint.arguments}: {error}",

@@ -28,7 +28,7 @@ from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
-from luthier.store.files import cannot_write, remove_parts, unpack, write_tensors, write_whole
+from luthier.store.files import cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
@@ -273,14 +273,13 @@ def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
     if wanted is not None:
-        if wanted.is_dir():
-            remove_parts(wanted)  # of a run that was killed while it wrote its first file
-        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        if wanted.exists() and (not wanted.is_dir() or not all(map(is_part, wanted.iterdir()))):
             raise RunError(
                 f"{wanted} is there already, and no run is overwritten",
                 hint=f"continue it with: luthier resume {wanted}; or choose another --run",
                 code="run-folder-taken",
             )
+        remove_parts(wanted)  # of a run that was killed while it wrote its first file
         return open_folder(wanted)
     stem = re.sub(r"[^\w.-]+", "-", Path(plan.settings.source).name.split(".")[0]).strip("-.") or "run"
     for i in count(1):

@@ -4,7 +4,8 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from luthier.errors import RunError
+from luthier.core.names import did_you_mean
+from luthier.errors import RunError, SettingError
+
+_RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors")
+_PART = re.compile(r"\.((run|split|model|step-\d+)\.(toml|safetensors))\.\d+\.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -84,9 +89,41 @@ def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a kill left half-written in a folder."""
+    """Remove what a kill left half-written of a run in its folder; other files stay."""
     for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+        if is_part(part):
+            part.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one that a run writes and a kill left half-written."""
+    return _PART.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+
+
+def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Sequence[str] = ()) -> Path:
+    """Return the path of a file that a command may write.
+
+    Args:
+        output: The file that the user named.
+        suffixes: Those it may have.
+        flag: The option that named it, for messages.
+        sources: Files and folders that are read.
+
+    Raises:
+        SettingError: another suffix, or the file is one that is read or one of a run's own.
+    """
+    path = Path(output)
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        raise SettingError(
+            f"{output} has the suffix {suffix!r}", hint=did_you_mean(suffix, suffixes), code="setting-output-format"
+        )
+    is_read = path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources)
+    is_of_run = path.name in _RUN_FILES and path.exists()
+    if is_read or is_of_run:
+        what = "is what is read" if is_read else "is a file of the run itself"
+        raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
+    return path
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:

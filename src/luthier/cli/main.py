@@ -42,6 +42,15 @@ def _output_options(command: Any) -> Any:
     return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
 
 
+def _network_option(command: Any) -> Any:
+    return click.option("--network", help="For a network of an own file: that file and class, FILE.py:CLASS.")(command)
+
+
+def _trust_options(command: Any) -> Any:
+    words = "Run the network's file that RUN names, without --network."
+    return _network_option(click.option("--trust-code", is_flag=True, help=words)(command))
+
+
 @cli.command(short_help="Design a network for data, train it, test it and save it.")
 @click.argument("source")
 @settings_options()
@@ -76,6 +85,7 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
 @click.option("--epochs", type=int, help="Epochs in all, more than it was planned with.")
 @click.option("--device", help="Where to train now.")
 @click.option("--max-time-s", type=float, help="Stop after so many seconds, at the end of an epoch.")
+@_trust_options
 @_output_options
 def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: Any) -> int:
     """Continue RUN, a run's folder, from its newest checkpoint: the same bits as if it had never stopped."""
@@ -96,8 +106,9 @@ def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: A
 @click.argument("run")
 @click.option("--from", "start", type=int, help="First step to show, counted from 0.")
 @click.option("--to", "stop", type=int, help="Step to stop before.")
+@_trust_options
 @_output_options
-def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool) -> int:
+def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Do steps of RUN again and hold them against its checkpoints and its record; nothing is written.
 
     Where the run ended in a loss that is not finite, say which operation, layer and samples made it so.
@@ -106,7 +117,7 @@ def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: 
     from luthier.cli import show
     from luthier.pipeline.replay import replay as replay_run
 
-    done = replay_run(run, start=start, stop=stop)
+    done = replay_run(run, start=start, stop=stop, **trusted)
     show.replay(done, as_json=as_json, quiet=quiet)
     return 0 if done.is_equal else 1
 
@@ -114,15 +125,16 @@ def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: 
 @cli.command(short_help="Write a run as a plain PyTorch project, without Luthier, that gives the same weights.")
 @click.argument("run")
 @click.argument("folder")
+@_trust_options
 @_output_options
-def eject(run: str, folder: str, quiet: bool, as_json: bool) -> int:
+def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Write RUN, a finished run of `luthier train`, into FOLDER as a plain PyTorch project.
 
     `python train.py` in it trains again and writes model.safetensors, with the run's weights to the bit.
     """
     from luthier.pipeline.eject import eject as eject_run
 
-    files = eject_run(run, folder)
+    files = eject_run(run, folder, **trusted)
     if as_json:
         click.echo(json.dumps({"folder": folder, "files": files}))
     elif not quiet:
@@ -148,10 +160,6 @@ def _reading_options(command: Any) -> Any:
     command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
     command = _network_option(command)
     return click.option("--device", help="Where to compute; the CPU by default.")(command)
-
-
-def _network_option(command: Any) -> Any:
-    return click.option("--network", help="For a network of an own file: that file and class, FILE.py:CLASS.")(command)
 
 
 @cli.command(short_help="Measure a model on data with targets.")

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from luthier.core.finding import Finding
+from luthier.networks.foreign import is_own_file
 from luthier.pipeline.plan import Plan
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
@@ -116,9 +117,12 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
     if quiet:
         return
     console = _console()
+    family = result.model.blueprint.family if result.model.blueprint else ""
+    network = f" --network {family}" if is_own_file(family) else ""
     if not result.is_done:
         console.print(
-            f"stopped: {result.stopped}. The run is saved; continue it with:\n  luthier resume {folder}", markup=False
+            f"stopped: {result.stopped}. The run is saved; continue it with:\n  luthier resume {folder}{network}",
+            markup=False,
         )
         return
     if result.stopped:
@@ -129,7 +133,8 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
         console.print("test:", markup=False)
         figures(result.test)
     console.print(
-        f"next:\n  luthier predict {folder} NEW_DATA -o predictions.csv\n  luthier evaluate {folder} DATA_WITH_TARGETS",
+        f"next:\n  luthier predict {folder} NEW_DATA -o predictions.csv{network}\n"
+        f"  luthier evaluate {folder} DATA_WITH_TARGETS{network}",
         markup=False,
     )
 

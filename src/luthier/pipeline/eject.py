@@ -52,7 +52,7 @@ from luthier.training.settings import class_counts
 _FITTED = ("train", "valid")
 
 
-def eject(run: str | Path, folder: str | Path) -> list[str]:
+def eject(run: str | Path, folder: str | Path, *, network: str | None = None, trust_code: bool = False) -> list[str]:
     """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the facts that they need.
 
     The project depends on torch, NumPy, safetensors and the reader of the data. `python train.py` in it reads the same
@@ -61,6 +61,8 @@ def eject(run: str | Path, folder: str | Path) -> list[str]:
     Args:
         run: The folder of a finished run of `luthier train`.
         folder: Where to write; it must not be there, or be empty.
+        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in RUN.
+        trust_code: Run the file that the run names, without naming it.
 
     Returns:
         The files written.
@@ -72,7 +74,7 @@ def eject(run: str | Path, folder: str | Path) -> list[str]:
     is_of_fit = (found / "record.jsonl").is_file() and not (found / "split.safetensors").is_file()
     if is_of_fit and not (found / "run.toml").is_file():
         raise _cannot(found, "it was made by fit: its module, data and callbacks are code and in no file")
-    found, plan = open_run(found)
+    found, plan = open_run(found, network=network, trust_code=trust_code)
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")

@@ -1,5 +1,6 @@
 """`train` and `resume`: the whole path as one function."""
 
+import hashlib
 import logging
 import re
 import shutil
@@ -21,7 +22,7 @@ from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
-from luthier.networks.foreign import is_foreign
+from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.trial import network_failed, setting_failed
@@ -95,7 +96,8 @@ def resume(
         epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
-        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, ….
+        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
+            `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
 
     Raises:
         RunError: no run's folder, damaged checkpoints, or data that has changed.
@@ -176,7 +178,7 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     schema, parts = plan.schema, plan.prepared.parts
     if not (folder / "split.safetensors").exists():  # always, unless a kill came between
         rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
-        words = {"rows": "row numbers of each part, from 0", "test": _hash_test(plan)}
+        words = {"rows": "row numbers of each part, from 0", "test": _hash_test(plan), "network": _hash_network(plan)}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     else:
         _refuse_other_rows(plan, folder)
@@ -238,9 +240,18 @@ def _hash_test(plan: Plan) -> str | None:
     return hash_source(test.source) if test and isinstance(test.source, TensorSource | ImageSource) else None
 
 
+def _hash_network(plan: Plan) -> str | None:
+    """Return the SHA-256 of the network's own file: it shows that the file has changed, and is no proof of trust."""
+    file = source_file(plan.blueprint.family)
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _refuse_other_rows(plan: Plan, folder: Path) -> None:
     """Refuse data whose rows are in other parts than when the run began: its test rows may have been trained on."""
     before, words = _read_split(folder)
+    network = _hash_network(plan)
+    if words.get("network", network) != network:
+        _log.warning("%s has changed since %s began", source_file(plan.blueprint.family), folder)
     now = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
     none = torch.empty(0, dtype=torch.int64)
     other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]

@@ -1,6 +1,5 @@
 """The command: parse, call one public function, print. Nothing here imports torch or numpy before it is needed."""
 
-import json
 import os
 import signal
 import sys
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from luthier.cli.options import given_settings, settings_options
+from luthier.cli.output import say, say_json
 from luthier.core.names import did_you_mean
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError
@@ -136,9 +136,9 @@ def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> 
 
     files = eject_run(run, folder, **trusted)
     if as_json:
-        click.echo(json.dumps({"folder": folder, "files": files}))
+        say_json({"folder": folder, "files": files})
     elif not quiet:
-        click.echo(f"{folder}: {', '.join(files)}\ntrain again: cd {folder} && python train.py")
+        say(f"{folder}: {', '.join(files)}\ntrain again: cd {folder} && python train.py")
     return 0
 
 
@@ -149,7 +149,7 @@ def design(source: str, **values: Any) -> int:
     """Print what `train` would do with SOURCE, as TOML with the reasons; `luthier train run.toml` does it."""
     from luthier.pipeline.plan import design as design_source
 
-    click.echo(design_source(source, **given_settings(values)).toml(), nl=False)
+    print(design_source(source, **given_settings(values)).toml(), end="")
     return 0
 
 
@@ -177,7 +177,7 @@ def evaluate(
 
     figures = load(model, network=network, device=device).evaluate(source, options=ReadOptions(**reading))
     if as_json:
-        click.echo(json.dumps(figures, ensure_ascii=False))
+        say_json(figures)
     elif not quiet:
         show.figures(figures)
     return 0
@@ -215,7 +215,7 @@ def predict(
         as_json=as_json,
     )
     if output and not quiet:
-        click.echo(f"{rows:,} predictions in {output}", err=True)
+        say(f"{rows:,} predictions in {output}", is_error=True)
     return 0
 
 
@@ -243,11 +243,11 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
     if drawing is not None:
         write_whole(drawing, found.svg().encode())
     if as_json:
-        click.echo(json.dumps({**asdict(found), "why": reasons}, ensure_ascii=False))
+        say_json({**asdict(found), "why": reasons})
     elif not quiet:
-        click.echo(found)
+        say(found)
         for name, why in reasons.items():
-            click.echo(f"{name}: {why}")
+            say(f"{name}: {why}")
     return 0
 
 
@@ -276,7 +276,7 @@ def explain(code: str | None) -> int:
     from luthier.core.pages import codes
     from luthier.core.pages import explain as page
 
-    click.echo(page(code) if code is not None else "\n".join(f"{name}  {said}" for name, said in codes().items()))
+    say(page(code) if code is not None else "\n".join(f"{name}  {said}" for name, said in codes().items()))
     return 0
 
 
@@ -322,4 +322,4 @@ def _run(arguments: list[str]) -> int:
 
 
 def _complain(text: str) -> None:
-    print(f"luthier: {text}", file=sys.stderr)
+    say(f"luthier: {text}", is_error=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
-from luthier.core.names import near_file
+from luthier.core.names import check_name, near_file
 from luthier.core.schema import Decoder, ImageInput
 from luthier.data.cells import to_texts
 from luthier.data.room import room_for
@@ -109,6 +109,7 @@ def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
     paths: list[Path] = []
     labels: list[str] = []
     for folder in folders:
+        check_name(folder.name, "the class folder")
         found, passed_over = _files_below(folder)
         if not found:
             raise DataError(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from luthier.errors import RunError
+from luthier.errors import RunError, escaped
 
 WIDTH = 120
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -60,7 +60,7 @@ def literal(value: Any) -> str:
     '{"a": (1,)}'
     """
     if isinstance(value, str):
-        return '"' + "".join(map(_escaped, value)) + '"'
+        return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else escaped(c)) for c in value) + '"'
     if isinstance(value, float) and not math.isfinite(value):
         return f'float("{value}")'
     if isinstance(value, Mapping):
@@ -72,13 +72,6 @@ def literal(value: Any) -> str:
     if value is None or type(value) in (bool, int, float):
         return repr(value)
     raise TypeError(f"{type(value).__name__} is no plain value")
-
-
-def _escaped(char: str) -> str:
-    if char in _ESCAPES or char.isprintable():
-        return _ESCAPES.get(char, char)
-    code = ord(char)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def block(*pieces: str | None) -> str:

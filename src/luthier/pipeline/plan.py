@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from luthier.core.blueprint import Blueprint
-from luthier.core.names import did_you_mean
+from luthier.core.names import check_name, did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
@@ -18,7 +18,7 @@ from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
-from luthier.pipeline.runfile import IN_MEMORY, read_run_file, write_run_file
+from luthier.pipeline.runfile import IN_MEMORY, PATHS, read_run_file, write_run_file
 from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
 from luthier.training.optimizers import optimizer_class
@@ -113,6 +113,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         raise SettingError(
             "trust_code would be ignored: no run file names the network", hint="leave it out", code="setting-ignored"
         )
+    for name in PATHS:
+        check_name(getattr(settings, name) or "", "the file")
     _check_names(recipe_fields)
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):

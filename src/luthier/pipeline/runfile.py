@@ -22,7 +22,8 @@ from luthier.networks.foreign import source_file
 IN_MEMORY = "<in memory>"
 """The source of data that was passed as an object."""
 
-_PATHS = ("source", "valid", "test", "weights", "start")
+PATHS = ("source", "valid", "test", "weights", "start")
+"""The settings that name files and folders."""
 _SECTIONS = ("data", "blueprint", "recipe", "check")
 
 
@@ -62,7 +63,7 @@ def read_run_file(path: Path) -> RunFile:
         raise SettingError(f"{path} has no [data]", hint='[data]\nsource = "…"', code="setting-missing")
     data = from_plain(DataSettings, document["data"], where=f"[data] of {path}")
     base = path.resolve().parent
-    found = {name: getattr(data, name) for name in _PATHS}
+    found = {name: getattr(data, name) for name in PATHS}
     paths: dict[str, Any] = {name: os.path.relpath(base / value) for name, value in found.items() if value}
     data = replace(data, **paths)
     blueprint = None
@@ -104,7 +105,7 @@ def write_run_file(
         relative_to: The folder the file will lie in; without it paths stay as given.
     """
     if relative_to is not None:
-        found = {name: getattr(data, name) for name in _PATHS}
+        found = {name: getattr(data, name) for name in PATHS}
         base = relative_to.resolve()
         paths: dict[str, Any] = {
             name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v and v != IN_MEMORY
@@ -127,7 +128,7 @@ def write_run_file(
     lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
     if checks != CheckSettings():
         lines += ["", "[check]", *_lines(to_plain(checks).items(), {})]
-    return "\n".join(lines) + "\n"
+    return "\n".join(map(_escaped, lines)) + "\n"
 
 
 def _with_file(blueprint: Blueprint, moved: Callable[[Path], str]) -> Blueprint:
@@ -169,6 +170,12 @@ def _lines(pairs: Iterable[tuple[str, Any]], reasons: Mapping[str, str]) -> Iter
             text = f"{tomli_w.dumps({name: 0}).rsplit('=', 1)[0].strip()} = {_inline(value)}"
         why = _one_line(reasons.get(name, ""))
         yield f"{text}  # {why}" if why else text
+
+
+def _escaped(line: str) -> str:
+    """Return a line of TOML with escapes for what a terminal would act on, all of which stands in quotes."""
+    code = (ord(char) for char in line)
+    return "".join(c if c.isprintable() else f"\\U{n:08x}" for c, n in zip(line, code, strict=True))
 
 
 def _one_line(text: str) -> str:

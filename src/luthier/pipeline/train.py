@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from luthier.core.machine import find_device
+from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
@@ -65,6 +66,8 @@ def train(
     Raises:
         LuthierError: as `design` and `fit` do.
     """
+    if run is not None:
+        check_name(str(run), "the run's folder")
     plan = design(source, target=target, **given)
     find_device(plan.recipe.device)
     folder = _fresh_folder(plan, None if run is None else Path(run))

@@ -183,6 +183,11 @@ def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, w
         yield Piece((normalise(part, image),), some)
 
 
+def _text(name: Path) -> str:
+    """Return a file's name as text: bytes that are not UTF-8 as escapes."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
 def target_names(schema: Schema) -> list[str]:
     """Return the columns that the targets stand in."""
     return [schema.label_column] if schema.label_column else [target.name for target in schema.targets]
@@ -224,6 +229,6 @@ def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bo
         yield Piece(
             (normalise(torch.from_numpy(pixels), image),),
             None if targets is None else torch.from_numpy(targets[start : start + IMAGES]),
-            pl.Series("image", [str(name.relative_to(base)) for name in some]),
+            pl.Series("image", [_text(name.relative_to(base)) for name in some]),
             dict(errors),
         )

@@ -1,25 +1,45 @@
 """The command: parse, call one public function, print. Nothing here imports torch or numpy before it is needed."""
 
+import io
+import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from luthier.cli.options import given_settings, settings_options
 from luthier.cli.output import say, say_json
+from luthier.cli.signals import stop_signals
 from luthier.core.names import did_you_mean
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError
 
 _STATUS = """\b
 Exit status: 0 done; 1 a finding of severity error; 2 the input is wrong;
-3 an internal fault; 130 and 143 stopped by Ctrl-C and SIGTERM, with the run saved."""
+3 an internal fault; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM,
+with the run saved; 141 nobody reads the output any more."""
+
+
+_CLOSED = 128 + 13  # as of a program that SIGPIPE ends
+_SYSTEM = "system-error"
+
+
+class _OutputClosed(Exception):
+    """What reads the output is gone."""
 
 
 class Group(click.Group):
-    """A group that offers the near name of an unknown command."""
+    """A group that offers the near name of an unknown command, and tells a closed output from a mistake."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would take for a usual end
+            raise _OutputClosed from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command."""
@@ -284,8 +304,23 @@ def run() -> None:
     """Run the command and leave with its status."""
     # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _interrupt)  # so that what is half-written is taken away, as after Ctrl-C
-    sys.exit(_run(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("luthier").addHandler(_Warnings(logging.WARNING))
+    for number in stop_signals():
+        signal.signal(number, _interrupt)  # so that what is half-written is taken away, as after Ctrl-C
+    status = _run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # said already; the interpreter would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), is_error=True)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -307,12 +342,17 @@ def _run(arguments: list[str]) -> int:
         _complain(error.format_message() + " [usage]" + hint)
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
-        is_term = signal.SIGTERM in (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
-        _complain(f"stopped by {'SIGTERM' if is_term else 'Ctrl-C'}")
-        return 128 + (signal.SIGTERM if is_term else signal.SIGINT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        causes = (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
+        number = next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT)
+        _complain(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+        return 128 + number
+    except (_OutputClosed, BrokenPipeError):
+        if arguments[:1] != ["predict"]:  # whose answers are for another program, which has enough of them
+            _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]")
+        return _CLOSED
+    except (OSError, MemoryError) as error:
+        _complain(_system_error(error))
+        return 2
     except Exception:
         import traceback
 
@@ -321,5 +361,13 @@ def _run(arguments: list[str]) -> int:
         return 3
 
 
+def _system_error(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"the memory is used up [{_SYSTEM}]\n  free some, or give less data or a smaller network"
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"the system refused: {where}{error.strerror or error} [{_SYSTEM}]"
+
+
 def _complain(text: str) -> None:
-    say(f"luthier: {text}", is_error=True)
+    with suppress(OSError):
+        say(f"luthier: {text}", is_error=True)

@@ -22,10 +22,16 @@ _MAX_ROWS = 40
 _MOST = 200  # characters of a cell
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, which says so."""
+        raise BrokenPipeError
+
+
 def _console() -> Console:
     """Return where tables go: text is never markup, and no :word: is a picture."""
     plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
-    return Console(soft_wrap=True, **plain) if sys.stdout.isatty() else Console(width=140, **plain)
+    return _Console(soft_wrap=True, **plain) if sys.stdout.isatty() else _Console(width=140, **plain)
 
 
 def progress(*, quiet: bool) -> Progress:

@@ -1,6 +1,7 @@
 """Answers to a file as they come: CSV, Parquet or JSON lines, whole or not there."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -41,8 +42,16 @@ def write_answers(
         beside.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
+    except pl.exceptions.PolarsError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise cannot_write(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
     finally:
-        beside.unlink(missing_ok=True)
+        try:
+            beside.unlink(missing_ok=True)
+        except KeyboardInterrupt:  # polars raises one for the signal, and Python another
+            beside.unlink(missing_ok=True)
+            raise
     return rows
 
 

@@ -43,7 +43,7 @@ from luthier.pipeline.train import make_module, open_run, read_split
 from luthier.store.bundle import load_bundle
 from luthier.store.checkpoint import load_checkpoint
 from luthier.store.files import cannot_write
-from luthier.training.folder import hash_source
+from luthier.training.folder import hash_source, reading_checkpoint
 from luthier.training.freezing import freeze, names_under
 from luthier.training.optimizers import optimizer_class, parameter_groups
 from luthier.training.record import read_record
@@ -116,7 +116,8 @@ def _story(run: Path, plan: Plan) -> Story:
             raise _cannot(run, f"its data has changed: the {part} rows are others than they were")
     tree = load_checkpoint(run / "checkpoints") or {"arguments": {}}
     for part in _FITTED:
-        before = (tree["arguments"].get(part) or {}).get("sha256")
+        with reading_checkpoint(run):
+            before = (tree["arguments"].get(part) or {}).get("sha256")
         if before is not None and before != hash_source(plan.prepared.parts[part].source):
             raise _cannot(run, f"its data has changed: the {part} data holds other values than it did")
     bundle = load_bundle(run / "model.safetensors")

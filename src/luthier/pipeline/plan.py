@@ -115,6 +115,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
         )
     for name in PATHS:
         check_name(getattr(settings, name) or "", "the file")
+    _refuse_same_file(settings)
     _check_names(recipe_fields)
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
@@ -171,6 +172,19 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
+
+
+def _refuse_same_file(settings: DataSettings) -> None:
+    """Refuse to validate or test on the very data that is trained on."""
+    source = Path(settings.source)
+    for name in ("valid", "test"):
+        other = getattr(settings, name)
+        if other is not None and source.exists() and Path(other).exists() and source.samefile(other):
+            raise SettingError(
+                f"{name} is {other}, the data that is trained on, so its figures would say nothing",
+                hint=f"give other data, or leave {name} out: a part of the source is kept for it",
+                code="setting-same-data",
+            )
 
 
 def _trusted(blueprint: Blueprint | None, given: Mapping[str, Any], source: str) -> Blueprint | None:

@@ -10,7 +10,7 @@ from luthier.errors import SettingError
 from luthier.pipeline.train import fit_arguments, make_module, open_run
 from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
 from luthier.training.fit import make_run
-from luthier.training.folder import compare_arguments
+from luthier.training.folder import compare_arguments, reading_checkpoint
 from luthier.training.record import read_record
 from luthier.training.replay import Replay, find_not_finite, replay_steps, replay_validation
 from luthier.training.settings import steps_per_epoch
@@ -60,8 +60,9 @@ def replay(
                 hint="give --from below --to, both counted from 0",
                 code="setting-out-of-range",
             )
-        for tree in trees.values():
-            compare_arguments(tree["arguments"], live)
+        with reading_checkpoint(folder):
+            for tree in trees.values():
+                compare_arguments(tree["arguments"], live)
         failed = next((row for row in reversed(record.rows) if row["event"] == "not-finite"), None)
         if failed is not None and start is None and stop is None:
             if failed["what"].startswith("valid_loss"):

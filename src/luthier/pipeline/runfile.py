@@ -18,6 +18,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings
 from luthier.errors import SettingError
 from luthier.networks.foreign import source_file
+from luthier.store.files import read_plain
 
 IN_MEMORY = "<in memory>"
 """The source of data that was passed as an object."""
@@ -44,13 +45,13 @@ def read_run_file(path: Path) -> RunFile:
         SettingError: no such file, no TOML, or a section, key or value that is not one; the line or key is said.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_plain(path, most=1 << 24).decode())
     except FileNotFoundError as error:
         raise SettingError(
             f"there is no run file {path}", hint="make one: luthier design SOURCE --target COLUMN > run.toml",
             code="setting-no-run-file",
         ) from error  # fmt: skip
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingError(f"{path} is no TOML: {error}", hint="correct that line", code="setting-toml") from error
     for section in document:
         if section not in _SECTIONS:
@@ -70,7 +71,10 @@ def read_run_file(path: Path) -> RunFile:
     if "blueprint" in document:
         blueprint = from_plain(Blueprint, document["blueprint"], where=f"[blueprint] of {path}")
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(base / file))
-    recipe = {name: None if value == "none" else value for name, value in document.get("recipe", {}).items()}
+    recipe = document.get("recipe", {})
+    if not isinstance(recipe, dict):
+        raise SettingError(f"[recipe] of {path} is no table", hint="[recipe]\nepochs = 10", code="setting-wrong-type")
+    recipe = {name: None if value == "none" else value for name, value in recipe.items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
     return RunFile(data, blueprint, recipe, checks)
@@ -128,7 +132,7 @@ def write_run_file(
     lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
     if checks != CheckSettings():
         lines += ["", "[check]", *_lines(to_plain(checks).items(), {})]
-    return "\n".join(map(_escaped, lines)) + "\n"
+    return _escaped("\n".join(lines)) + "\n"
 
 
 def _with_file(blueprint: Blueprint, moved: Callable[[Path], str]) -> Blueprint:
@@ -172,10 +176,9 @@ def _lines(pairs: Iterable[tuple[str, Any]], reasons: Mapping[str, str]) -> Iter
         yield f"{text}  # {why}" if why else text
 
 
-def _escaped(line: str) -> str:
-    """Return a line of TOML with escapes for what a terminal would act on, all of which stands in quotes."""
-    code = (ord(char) for char in line)
-    return "".join(c if c.isprintable() else f"\\U{n:08x}" for c, n in zip(line, code, strict=True))
+def _escaped(text: str) -> str:
+    """Return TOML with escapes for what a terminal would act on, all of which stands in quotes."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\U{ord(c):08x}" for c in text)
 
 
 def _one_line(text: str) -> str:

@@ -233,3 +233,28 @@ def test_training_data_is_no_test(name: str, tmp_path: Path) -> None:
         with pytest.raises(SettingError, match="the data that is trained on") as caught:
             luthier.design(PENGUINS, target="species", **{name: str(other)})
         assert caught.value.code == "setting-same-data"
+
+
+@pytest.mark.parametrize("kind", ["long double", "bytes"])
+def test_arrays_of_odd_types_are_not_ejected_in_part(kind: str, tmp_path: Path) -> None:
+    x, y = np.random.default_rng(0).normal(size=(90, 3)), np.arange(90) % 2
+    if kind == "bytes":
+        np.savez(tmp_path / "d.npz", x=x, y=np.array([b"a", b"b"])[y])
+    else:
+        np.savez(tmp_path / "d.npz", x=x.astype(np.longdouble), y=y)
+    luthier.train(tmp_path / "d.npz", run=tmp_path / "run", epochs=1)
+    with pytest.raises(LuthierError, match="run-cannot-eject"):
+        luthier.eject(tmp_path / "run", tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.npz", "run"]
+
+
+@pytest.mark.parametrize("cell", [[1, 2], ["a"], {"a": 1}, b"a"])
+def test_a_target_that_is_no_value_is_refused(cell: Any, tmp_path: Path) -> None:
+    pl.DataFrame({"x": list(range(60)), "y": [cell] * 60}).write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(DataError):
+        luthier.design(tmp_path / "d.parquet", target="y")
+
+
+def test_a_path_with_a_nul_is_refused(place: Path) -> None:
+    with pytest.raises(DataError, match="holds a NUL"):
+        luthier.load(place / "run").predict("a\0b")

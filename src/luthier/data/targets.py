@@ -163,6 +163,12 @@ class _Cells:
     """The cells of one target in some rows."""
 
     def __init__(self, series: pl.Series, rows: Rows) -> None:
+        if series.dtype.is_nested() or series.dtype == pl.Binary:
+            raise DataError(
+                f"target {series.name!r} holds {series.dtype}, which is neither a number nor a class",
+                hint="write one value in each cell; several labels as text, with labels= to say what separates them",
+                code="data-target-mixed",
+            )
         self.name, self.rows = series.name, rows
         self.series = series[rows]
 

@@ -250,7 +250,13 @@ def _prove(plan: Plan, folder: Path) -> None:
     try:
         made = list(read())
     except Exception as error:
-        raise (unlike if others else error) from error
+        if others:
+            raise unlike from error
+        raise RunError(
+            f"this data cannot be ejected: the project's reader fails on it ({type(error).__name__}: {error})",
+            hint="save the data with the usual types (int64, float64, text), and train anew",
+            code="run-cannot-eject",
+        ) from error
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
     for found, part in zip(made, parts, strict=True):
         source = part.source

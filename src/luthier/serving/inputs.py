@@ -12,6 +12,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from luthier.core.names import check_name
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
@@ -66,6 +67,7 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     path = Path(source) if isinstance(source, str | Path) else None
+    check_name(str(path or ""), "the file")
     as_written = (schema.label_column,) if schema.label_column else ()
     options = replace(
         options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal, points=schema.points

@@ -34,7 +34,7 @@ SETTINGS = {
     "batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
     "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
-    "network": "network network_args effort widths activation dropout batch_norm reader",
+    "network": "network network_args effort widths activation dropout batch_norm reader trust_code",
     "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
     "arrays delimiter encoding decimal image_size decoder skip_unreadable image_means image_stds weights start",
     "check": "check select ignore",
@@ -46,9 +46,9 @@ COMMANDS: dict[str, set[str]] = {
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
     "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
     "explain": {"code"},
-    "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
-    "replay": {"run", "start", "stop", "quiet", "as_json"},
-    "eject": {"run", "folder", "quiet", "as_json"},
+    "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "quiet", "as_json"},
+    "replay": {"run", "start", "stop", "network", "trust_code", "quiet", "as_json"},
+    "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
     "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
     "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "quiet", "as_json"},

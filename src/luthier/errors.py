@@ -1,5 +1,32 @@
 """The exception tree: every mistake a user can make raises from here, with what, where and what to do."""
 
+_MOST = 2000  # characters of a text that is shown; a name can have millions
+_KEPT = "\n\t\u200c\u200d"  # the last two join letters: without them Persian and emoji are spelled wrong
+
+
+def printable(text: str, *, most: int = _MOST) -> str:
+    """Return text from outside as it can be shown to people, in a terminal, an error, a drawing.
+
+    Whatever is no plain character stands as its escape: control characters, codes of a terminal, marks that turn the
+    direction of writing, halves of a character in a file name that is not UTF-8. Line ends and tabs stay. Of text
+    longer than `most` the middle is left out. A second time changes nothing.
+    """
+    text = _cut(text, most)
+    if text.isprintable():
+        return text
+    return _cut("".join(c if c in _KEPT or c.isprintable() else escaped(c) for c in text), most)
+
+
+def escaped(char: str) -> str:
+    """Return a character as the escape that Python writes for it."""
+    code = ord(char)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def _cut(text: str, most: int) -> str:
+    half = (most - 3) // 2
+    return text if len(text) <= most else f"{text[:half]} … {text[-half:]}"
+
 
 class LuthierError(Exception):
     """The base of all errors that Luthier raises on purpose.
@@ -13,9 +40,8 @@ class LuthierError(Exception):
     exit_status = 2
 
     def __init__(self, message: str, *, hint: str = "", code: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message, self.hint = printable(message), printable(hint)
+        super().__init__(self.message)
         self.code = code
 
     def __str__(self) -> str:

@@ -359,3 +359,28 @@ def test_a_full_disk_is_one_message(command: Command, tmp_path: Path, monkeypatc
     assert "[run-cannot-write]" in err
     assert "No space left" in err
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("output", ["summary", "predict"])
+def test_no_output_is_written_over_what_is_read_or_another_file(output: str, models: Path, command: Command) -> None:
+    shutil.copytree(models / "table", "run")
+    Path("data.csv").write_bytes(PENGUINS.read_bytes())
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    flag = {"summary": ("summary", "run", "--svg"), "predict": ("predict", "run", "data.csv", "-o")}[output]
+    for place in ("run/model.safetensors", "run/run.toml", "run/record.jsonl", "data.csv", "run"):
+        status, _, err = command(*flag, place)
+        assert (status, "[setting-output-format]" in err) == (2, True), (place, err)
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
+    assert Path("data.csv").read_bytes() == PENGUINS.read_bytes()
+
+
+def test_a_folder_that_is_refused_keeps_its_hidden_files(command: Command) -> None:
+    Path("data.csv").write_text(GOOD)
+    Path("mine").mkdir()
+    Path("mine/.notes.part").write_text("mine")
+    Path("mine/.run.toml.77.part").write_text("of a run")
+    status, _, err = command(*TRAIN_CSV, "--run", "mine", "--epochs", 1)
+    assert (status, "[run-folder-taken]" in err) == (2, True)
+    assert sorted(path.name for path in Path("mine").iterdir()) == [".notes.part", ".run.toml.77.part"]
+    Path("mine/.notes.part").unlink()
+    assert command(*TRAIN_CSV, "--run", "mine", "--epochs", 1)[0] == 0

@@ -133,3 +133,13 @@ def test_a_target_that_is_not_there() -> None:
         rows_with_target(frame, ["churned"])
     with pytest.raises(DataError, match="once"):
         read_targets(frame, ["churned", "churned"], np.arange(2))
+
+
+def test_integer_classes_beyond_2_to_the_53_stay_apart() -> None:
+    names = [str(2**60 + i) for i in range(3)]
+    for cells in (names * 4, [int(name) for name in names] * 4):
+        frame = pl.DataFrame({"y": cells})
+        task, targets = read_targets(frame, ["y"], np.arange(12))
+        assert (task, targets[0].classes) == ("multiclass", tuple(names))
+        codes = encode_targets(frame, Schema(task=task, targets=targets))
+        assert codes.tolist() == [0, 1, 2] * 4

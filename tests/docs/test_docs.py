@@ -32,7 +32,7 @@ def test_the_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    codes = set(re.findall(r'"((?:bundle|check|data|missing|network|run|setting|training)-[a-z-]+)"', source))
+    codes = set(re.findall(r'"((?:bundle|check|data|missing|network|run|setting|system|training)-[a-z-]+)"', source))
     pages = {path.stem for path in (ROOT / "src" / "luthier" / "pages").glob("*.md")} - {"index"}
     assert {code for code in pages if code not in codes} == set()
     literal = set(re.findall(r'code="([a-z-]+)"', source)) | {"network-wrong-family", "network-unknown-family"}

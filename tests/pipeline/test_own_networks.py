@@ -1,6 +1,7 @@
 """Own classes and given weights, by the same command: trained, resumed, ejected, and never run by a name in a file."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import nn
 
 import luthier
 from luthier.errors import BundleError, LuthierError, MissingPackageError, NetworkError, RunError, SettingError
+from luthier.pipeline.check import check_source
 from luthier.training.freezing import freeze, start_training
 from tests.ejection.test_eject import run_script, weights_of
 from tests.problems import same_weights
@@ -78,7 +80,7 @@ def test_an_own_class_is_trained_and_asked_for_again(tmp_path: Path, monkeypatch
     assert type(result.module).__name__ == "Net"
     assert result.module.body[0].out_features == 16
     assert result.test["accuracy"] > 0.8
-    same_weights(luthier.resume(tmp_path / "cut").module, result.module)
+    same_weights(luthier.resume(tmp_path / "cut", trust_code=True).module, result.module)
     with pytest.raises(BundleError, match="no code is run by its name") as caught:
         luthier.load(tmp_path / "run")
     assert caught.value.code == "bundle-module-needed"
@@ -88,16 +90,57 @@ def test_an_own_class_is_trained_and_asked_for_again(tmp_path: Path, monkeypatch
     np.testing.assert_array_equal(luthier.load(tmp_path / "run", module=fresh).predict_proba(source), expected)
     monkeypatch.chdir(tmp_path)  # the run file names the class relative to itself
     assert 'family = "../nets.py:Net"' in (tmp_path / "run" / "run.toml").read_text()
-    again = luthier.train("run/run.toml", run="again")
+    again = luthier.train("run/run.toml", run="again", network="nets.py:Net")
     same_weights(again.module, result.module)
     with pytest.raises(BundleError, match="would be ignored"):
         luthier.load(luthier.train(source, target="y", run="plain", **FAST).folder or "", network=network)
 
 
+CALLS: dict[str, Callable[..., Any]] = {
+    "resume": lambda **trusted: luthier.resume("run", **trusted),
+    "replay": lambda **trusted: luthier.replay("run", **trusted),
+    "eject": lambda **trusted: luthier.eject("run", "out", **trusted),
+    "check": lambda **trusted: check_source("run", **trusted),
+    "check of a run file": lambda **trusted: check_source("run/run.toml", **trusted),
+    "train": lambda **trusted: luthier.train("run/run.toml", run="again", **trusted),
+    "design": lambda **trusted: luthier.design("run/run.toml", **trusted),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_runs_folder_runs_no_code(call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    luthier.train(table(tmp_path), target="y", network="nets.py:Net", run="run", **FAST)
+    (tmp_path / "nets.py").write_text(TABLES + "\nopen('was-run', 'a').close()\n")
+    for given in ({}, {"network": "mlp"}, {"network": "timm:x"}, {"network": None}):
+        with pytest.raises(LuthierError) as caught:
+            CALLS[call](**given)
+        assert caught.value.code in ("network-not-trusted", "setting-ignored")
+        assert not (tmp_path / "was-run").exists()
+    assert "nets.py:Net" in caught.value.hint
+    assert "--trust-code" in caught.value.hint
+    CALLS[call](trust_code=True)
+    assert (tmp_path / "was-run").exists()
+
+
+def test_the_runs_own_network_is_named_and_its_change_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    luthier.train(table(tmp_path), target="y", network="nets.py:Net", run="run", **FAST)
+    luthier.resume("run", network="nets.py:Net")
+    assert "has changed" not in caplog.text
+    (tmp_path / "nets.py").write_text(TABLES + "\n")
+    luthier.resume("run", network="nets.py:Net")
+    assert "nets.py has changed since run began" in caplog.text
+    with pytest.raises(SettingError, match="trust_code would be ignored"):
+        luthier.train(tmp_path / "d.csv", target="y", trust_code=True)
+
+
 def test_an_own_class_is_ejected_with_its_file(tmp_path: Path) -> None:
     source = table(tmp_path)
     luthier.train(source, target="y", network=f"{tmp_path / 'nets.py'}:Net", run=tmp_path / "run", **FAST)
-    luthier.eject(tmp_path / "run", tmp_path / "out")
+    luthier.eject(tmp_path / "run", tmp_path / "out", trust_code=True)
     assert (tmp_path / "out" / "network.py").read_text() == TABLES
     assert "the weights are the run's, to the bit" in run_script(tmp_path / "out")
 
@@ -108,7 +151,7 @@ def test_a_class_that_imports_what_lies_beside_it_is_trained_and_not_ejected(tmp
     (tmp_path / "nets.py").write_text("from lying_beside import Net\n")
     luthier.train(source, target="y", network=f"{tmp_path / 'nets.py'}:Net", run=tmp_path / "run", **FAST)
     with pytest.raises(RunError, match="lying_beside"):
-        luthier.eject(tmp_path / "run", tmp_path / "out")
+        luthier.eject(tmp_path / "run", tmp_path / "out", trust_code=True)
     assert not (tmp_path / "out").exists()
     assert "lying_beside" in sys.modules
 
@@ -218,7 +261,7 @@ def test_what_is_drawn_and_not_saved_comes_back_and_bfloat16_is_ejected(name: st
     result = luthier.train(source, target="y", network=network, run=tmp_path / "run", seed=3, check=False, **FAST)
     loaded = luthier.load(tmp_path / "run", network=network)
     torch.testing.assert_close(loaded.predict_proba(source), result.model.predict_proba(source), rtol=0, atol=0)
-    luthier.eject(tmp_path / "run", tmp_path / "plain")
+    luthier.eject(tmp_path / "run", tmp_path / "plain", trust_code=True)
     assert "the run's, to the bit" in run_script(tmp_path / "plain")
 
 
@@ -270,7 +313,7 @@ def test_given_weights_are_kept_where_frozen(kind: str, channels: int, tmp_path:
     moves = {name: (tuned.module.state_dict()[name] - value).abs().max() for name, value in start.named_parameters()}
     assert 0 < moves["0.3.weight"] < 0.1 * moves["3.weight"]
     for run in ("frozen", "tuned"):
-        luthier.eject(tmp_path / run, tmp_path / f"{run} out")
+        luthier.eject(tmp_path / run, tmp_path / f"{run} out", trust_code=True)
         assert "the weights are the run's, to the bit" in run_script(tmp_path / f"{run} out")
         ours, theirs = (weights_of(tmp_path / name / "model.safetensors") for name in (run, f"{run} out"))
         assert ours == theirs
@@ -286,7 +329,7 @@ def test_a_frozen_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     }
     more |= {"lr_scale": {"0": 0.5}, "checkpoint_every_steps": 2}
     whole = luthier.train(source, run=tmp_path / "whole", callbacks=[CopyAt(7, tmp_path / "cut")], **more)
-    same_weights(luthier.resume(tmp_path / "cut").module, whole.module)
+    same_weights(luthier.resume(tmp_path / "cut", trust_code=True).module, whole.module)
 
 
 def test_weights_that_do_not_fit_or_are_none(tmp_path: Path) -> None:
@@ -340,6 +383,7 @@ def test_without_timm_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_a_stand_in_for_timm_is_called_with_the_sizes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The real package needs another torch; `./check --slow` runs it. Here its three functions are stood in for."""
     module: Any = type(sys)("timm")
+    module.__version__ = "1.0.0"
     module.list_models = lambda: ["tiny"]
     module.get_pretrained_cfg = lambda name: None
 

@@ -1,25 +1,45 @@
 """The command: parse, call one public function, print. Nothing here imports torch or numpy before it is needed."""
 
-import json
+import io
+import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from luthier.cli.options import given_settings, settings_options
+from luthier.cli.output import say, say_json
+from luthier.cli.signals import stop_signals
 from luthier.core.names import did_you_mean
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError
 
 _STATUS = """\b
 Exit status: 0 done; 1 a finding of severity error; 2 the input is wrong;
-3 an internal fault; 130 and 143 stopped by Ctrl-C and SIGTERM, with the run saved."""
+3 an internal fault; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM,
+with the run saved; 141 nobody reads the output any more."""
+
+
+_CLOSED = 128 + 13  # as of a program that SIGPIPE ends
+_SYSTEM = "system-error"
+
+
+class _OutputClosed(Exception):
+    """What reads the output is gone."""
 
 
 class Group(click.Group):
-    """A group that offers the near name of an unknown command."""
+    """A group that offers the near name of an unknown command, and tells a closed output from a mistake."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:  # which click would take for a usual end
+            raise _OutputClosed from error
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command."""
@@ -40,6 +60,15 @@ def cli() -> None:
 def _output_options(command: Any) -> Any:
     command = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for programs.")(command)
     return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
+
+
+def _network_option(command: Any) -> Any:
+    return click.option("--network", help="For a network of an own file: that file and class, FILE.py:CLASS.")(command)
+
+
+def _trust_options(command: Any) -> Any:
+    words = "Run the network's file that RUN names, without --network."
+    return _network_option(click.option("--trust-code", is_flag=True, help=words)(command))
 
 
 @cli.command(short_help="Design a network for data, train it, test it and save it.")
@@ -76,6 +105,7 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
 @click.option("--epochs", type=int, help="Epochs in all, more than it was planned with.")
 @click.option("--device", help="Where to train now.")
 @click.option("--max-time-s", type=float, help="Stop after so many seconds, at the end of an epoch.")
+@_trust_options
 @_output_options
 def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: Any) -> int:
     """Continue RUN, a run's folder, from its newest checkpoint: the same bits as if it had never stopped."""
@@ -96,8 +126,9 @@ def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: A
 @click.argument("run")
 @click.option("--from", "start", type=int, help="First step to show, counted from 0.")
 @click.option("--to", "stop", type=int, help="Step to stop before.")
+@_trust_options
 @_output_options
-def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool) -> int:
+def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Do steps of RUN again and hold them against its checkpoints and its record; nothing is written.
 
     Where the run ended in a loss that is not finite, say which operation, layer and samples made it so.
@@ -106,7 +137,7 @@ def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: 
     from luthier.cli import show
     from luthier.pipeline.replay import replay as replay_run
 
-    done = replay_run(run, start=start, stop=stop)
+    done = replay_run(run, start=start, stop=stop, **trusted)
     show.replay(done, as_json=as_json, quiet=quiet)
     return 0 if done.is_equal else 1
 
@@ -114,19 +145,20 @@ def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: 
 @cli.command(short_help="Write a run as a plain PyTorch project, without Luthier, that gives the same weights.")
 @click.argument("run")
 @click.argument("folder")
+@_trust_options
 @_output_options
-def eject(run: str, folder: str, quiet: bool, as_json: bool) -> int:
+def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Write RUN, a finished run of `luthier train`, into FOLDER as a plain PyTorch project.
 
     `python train.py` in it trains again and writes model.safetensors, with the run's weights to the bit.
     """
     from luthier.pipeline.eject import eject as eject_run
 
-    files = eject_run(run, folder)
+    files = eject_run(run, folder, **trusted)
     if as_json:
-        click.echo(json.dumps({"folder": folder, "files": files}))
+        say_json({"folder": folder, "files": files})
     elif not quiet:
-        click.echo(f"{folder}: {', '.join(files)}\ntrain again: cd {folder} && python train.py")
+        say(f"{folder}: {', '.join(files)}\ntrain again: cd {folder} && python train.py")
     return 0
 
 
@@ -137,7 +169,7 @@ def design(source: str, **values: Any) -> int:
     """Print what `train` would do with SOURCE, as TOML with the reasons; `luthier train run.toml` does it."""
     from luthier.pipeline.plan import design as design_source
 
-    click.echo(design_source(source, **given_settings(values)).toml(), nl=False)
+    print(design_source(source, **given_settings(values)).toml(), end="")
     return 0
 
 
@@ -148,10 +180,6 @@ def _reading_options(command: Any) -> Any:
     command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
     command = _network_option(command)
     return click.option("--device", help="Where to compute; the CPU by default.")(command)
-
-
-def _network_option(command: Any) -> Any:
-    return click.option("--network", help="For a network of an own file: that file and class, FILE.py:CLASS.")(command)
 
 
 @cli.command(short_help="Measure a model on data with targets.")
@@ -169,7 +197,7 @@ def evaluate(
 
     figures = load(model, network=network, device=device).evaluate(source, options=ReadOptions(**reading))
     if as_json:
-        click.echo(json.dumps(figures, ensure_ascii=False))
+        say_json(figures)
     elif not quiet:
         show.figures(figures)
     return 0
@@ -207,7 +235,7 @@ def predict(
         as_json=as_json,
     )
     if output and not quiet:
-        click.echo(f"{rows:,} predictions in {output}", err=True)
+        say(f"{rows:,} predictions in {output}", is_error=True)
     return 0
 
 
@@ -227,18 +255,19 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
     from luthier.pipeline.runfile import read_reasons
     from luthier.serving.model import load
     from luthier.serving.summary import summary as summarise
-    from luthier.store.files import write_whole
+    from luthier.store.files import check_output, write_whole
 
+    drawing = None if svg is None else check_output(svg, (".svg",), flag="--svg", sources=(model,))
     found = summarise(load(model, network=network))
     reasons = read_reasons(Path(model) / "run.toml")
-    if svg is not None:
-        write_whole(Path(svg), found.svg().encode())
+    if drawing is not None:
+        write_whole(drawing, found.svg().encode())
     if as_json:
-        click.echo(json.dumps({**asdict(found), "why": reasons}, ensure_ascii=False))
+        say_json({**asdict(found), "why": reasons})
     elif not quiet:
-        click.echo(found)
+        say(found)
         for name, why in reasons.items():
-            click.echo(f"{name}: {why}")
+            say(f"{name}: {why}")
     return 0
 
 
@@ -267,7 +296,7 @@ def explain(code: str | None) -> int:
     from luthier.core.pages import codes
     from luthier.core.pages import explain as page
 
-    click.echo(page(code) if code is not None else "\n".join(f"{name}  {said}" for name, said in codes().items()))
+    say(page(code) if code is not None else "\n".join(f"{name}  {said}" for name, said in codes().items()))
     return 0
 
 
@@ -275,8 +304,23 @@ def run() -> None:
     """Run the command and leave with its status."""
     # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    signal.signal(signal.SIGTERM, _interrupt)  # so that what is half-written is taken away, as after Ctrl-C
-    sys.exit(_run(sys.argv[1:]))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    logging.getLogger("luthier").addHandler(_Warnings(logging.WARNING))
+    for number in stop_signals():
+        signal.signal(number, _interrupt)  # so that what is half-written is taken away, as after Ctrl-C
+    status = _run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:  # said already; the interpreter would flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(status)
+
+
+class _Warnings(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), is_error=True)
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -298,12 +342,17 @@ def _run(arguments: list[str]) -> int:
         _complain(error.format_message() + " [usage]" + hint)
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
-        is_term = signal.SIGTERM in (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
-        _complain(f"stopped by {'SIGTERM' if is_term else 'Ctrl-C'}")
-        return 128 + (signal.SIGTERM if is_term else signal.SIGINT)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        causes = (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
+        number = next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT)
+        _complain(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+        return 128 + number
+    except (_OutputClosed, BrokenPipeError):
+        if arguments[:1] != ["predict"]:  # whose answers are for another program, which has enough of them
+            _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]")
+        return _CLOSED
+    except (OSError, MemoryError) as error:
+        _complain(_system_error(error))
+        return 2
     except Exception:
         import traceback
 
@@ -312,5 +361,13 @@ def _run(arguments: list[str]) -> int:
         return 3
 
 
+def _system_error(error: OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return f"the memory is used up [{_SYSTEM}]\n  free some, or give less data or a smaller network"
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"the system refused: {where}{error.strerror or error} [{_SYSTEM}]"
+
+
 def _complain(text: str) -> None:
-    print(f"luthier: {text}", file=sys.stderr)
+    with suppress(OSError):
+        say(f"luthier: {text}", is_error=True)

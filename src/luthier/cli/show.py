@@ -1,6 +1,5 @@
 """What the command prints, for people: plain text, with a little colour on a terminal."""
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -10,17 +9,29 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from luthier.cli.output import say, say_json
 from luthier.core.finding import Finding
+from luthier.errors import printable
+from luthier.networks.foreign import is_own_file
 from luthier.pipeline.plan import Plan
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
 from luthier.training.result import Result
 
 _MAX_ROWS = 40
+_MOST = 200  # characters of a cell
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command, which says so."""
+        raise BrokenPipeError
 
 
 def _console() -> Console:
-    return Console(highlight=False, soft_wrap=True) if sys.stdout.isatty() else Console(highlight=False, width=140)
+    """Return where tables go: text is never markup, and no :word: is a picture."""
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "emoji": False}
+    return _Console(soft_wrap=True, **plain) if sys.stdout.isatty() else _Console(width=140, **plain)
 
 
 def progress(*, quiet: bool) -> Progress:
@@ -32,48 +43,48 @@ def plan(plan: Plan, folder: Path) -> None:
     """Print what was read, and what network and recipe were chosen and why."""
     console = _console()
     for note in plan.prepared.notes:
-        console.print(note, markup=False)
+        say(note)
     schema = plan.schema
     if schema.columns:
         table = _table("column", "kind", "why")
         for column in schema.columns[:_MAX_ROWS]:
-            table.add_row(column.name, column.kind, column.why)
+            _add(table, column.name, column.kind, column.why)
         console.print(table)
         if len(schema.columns) > _MAX_ROWS:
-            console.print(f"… and {len(schema.columns) - _MAX_ROWS} more columns")
+            say(f"… and {len(schema.columns) - _MAX_ROWS} more columns")
     for target in schema.targets[:_MAX_ROWS]:
         what = f"{len(target.classes)} classes" if target.classes else f"a number, mean {target.mean:.4g}"
-        console.print(f"target {target.name!r}: {schema.task}, {what}", markup=False)
+        say(f"target {target.name!r}: {schema.task}, {what}")
     table = _table("chosen", "", "why")
     chosen = {"family": plan.blueprint.family, **plan.blueprint.arguments}
     for name, value in chosen.items():
         if name in plan.reasons:
-            table.add_row(name, str(value), plan.reasons[name])
+            _add(table, name, str(value), plan.reasons[name])
     for name in plan.reasons:
         if hasattr(plan.recipe, name) and name not in chosen:
-            table.add_row(name, str(getattr(plan.recipe, name)), plan.reasons[name])
+            _add(table, name, str(getattr(plan.recipe, name)), plan.reasons[name])
     console.print(table)
-    console.print(f"run folder: {folder}", markup=False)
+    say(f"run folder: {folder}")
 
 
 def findings(found: Sequence[Finding], *, as_json: bool, quiet: bool) -> None:
     """Print what the checks saw, the gravest first."""
     if as_json:
-        print(json.dumps([asdict(finding) for finding in found], ensure_ascii=False))
+        say_json([asdict(finding) for finding in found])
         return
     if quiet:
         return
     for finding in found:
-        print(finding)
+        say(finding)
     counts = {kind: sum(finding.severity == kind for finding in found) for kind in ("error", "warning", "note")}
-    print(", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items()))
+    say(", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items()))
 
 
 def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:
     """Print steps done again, and what they were held against."""
     if as_json:
         cause = None if done.not_finite is None else str(done.not_finite)
-        print(json.dumps({"from": done.start, "steps": done.rows, "equal": done.checked, "not_finite": cause}))
+        say_json({"from": done.start, "steps": done.rows, "equal": done.checked, "not_finite": cause})
         return
     if quiet:
         return
@@ -83,18 +94,18 @@ def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:
         shown = done.rows if len(done.rows) <= _MAX_ROWS else [*done.rows[:10], {}, *done.rows[-10:]]
         for row in shown:
             if not row:
-                table.add_row("…")
+                _add(table, "…")
                 continue
             places = (str(row[name]) for name in ("step", "epoch", "batch"))
-            table.add_row(*places, *(f"{row[name]:.6g}" for name in ("loss", "grad_norm", "lr")))
+            _add(table, *places, *(f"{row[name]:.6g}" for name in ("loss", "grad_norm", "lr")))
         console.print(table)
-    console.print(f"done again from step {done.start}")
+    say(f"done again from step {done.start}")
     for what, same in done.checked.items():
-        console.print(f"{what}: {'equal by the bit' if same else 'DIFFERS'}", markup=False)
+        say(f"{what}: {'equal by the bit' if same else 'DIFFERS'}")
     if done.not_finite is not None:
-        console.print(f"{done.not_finite}\n  {done.not_finite.hint}", markup=False)
+        say(f"{done.not_finite}\n  {done.not_finite.hint}")
     elif not done.rows:
-        console.print("no number that is not finite came up again: not all that the run did can be done again")
+        say("no number that is not finite came up again: not all that the run did can be done again")
 
 
 def result(result: Result, *, as_json: bool, quiet: bool) -> None:
@@ -111,26 +122,27 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
             "valid": result.model.metrics.get("valid", {}),
             "test": result.test,
         }
-        print(json.dumps(outcome, ensure_ascii=False))
+        say_json(outcome)
         return
     if quiet:
         return
-    console = _console()
+    family = result.model.blueprint.family if result.model.blueprint else ""
+    network = f" --network {family}" if is_own_file(family) else ""
     if not result.is_done:
-        console.print(
-            f"stopped: {result.stopped}. The run is saved; continue it with:\n  luthier resume {folder}", markup=False
+        say(
+            f"stopped: {result.stopped}. The run is saved; continue it with:\n  luthier resume {folder}{network}",
         )
         return
     if result.stopped:
-        console.print(f"stopped: {result.stopped}", markup=False)
+        say(f"stopped: {result.stopped}")
     if result.best_epoch is not None:
-        console.print(f"kept: the weights of epoch {result.best_epoch + 1}", markup=False)
+        say(f"kept: the weights of epoch {result.best_epoch + 1}")
     if result.test:
-        console.print("test:", markup=False)
+        say("test:")
         figures(result.test)
-    console.print(
-        f"next:\n  luthier predict {folder} NEW_DATA -o predictions.csv\n  luthier evaluate {folder} DATA_WITH_TARGETS",
-        markup=False,
+    say(
+        f"next:\n  luthier predict {folder} NEW_DATA -o predictions.csv{network}\n"
+        f"  luthier evaluate {folder} DATA_WITH_TARGETS{network}",
     )
 
 
@@ -138,14 +150,14 @@ def figures(found: dict[str, Any]) -> None:
     """Print figures, and for classes the confusion matrix and a row a class."""
     console = _console()
     plain = {name: value for name, value in found.items() if not isinstance(value, list)}
-    console.print("  " + ", ".join(f"{name} {_number(value)}" for name, value in plain.items()), markup=False)
+    say("  " + ", ".join(f"{name} {_number(value)}" for name, value in plain.items()))
     classes = found.get("classes", [])
     if not classes:
         return
     several = "target" in classes[0]
     table = _table(*(["target"] if several else []), "class", "rows", "precision", "recall", "f1")
     for row in classes[:_MAX_ROWS]:
-        table.add_row(*(str(value) if isinstance(value, str) else _number(value) for value in row.values()))
+        _add(table, *(str(value) if isinstance(value, str) else _number(value) for value in row.values()))
     console.print(table)
     if not several and len(classes) <= 12:
         _confusion(console, [row["class"] for row in classes], found["confusion"])
@@ -154,7 +166,7 @@ def figures(found: dict[str, Any]) -> None:
 def _confusion(console: Console, names: Sequence[str], counts: Iterable[Sequence[int]]) -> None:
     table = _table("true \\ decided", *names)
     for name, row in zip(names, counts, strict=True):
-        table.add_row(name, *(f"{count:,}" for count in row))
+        _add(table, name, *(f"{count:,}" for count in row))
     console.print(table)
 
 
@@ -162,8 +174,12 @@ def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=True, header_style="bold")
     for i, heading in enumerate(headings):
         right = heading in ("rows", "precision", "recall", "f1") or (headings[0].startswith("true") and i > 0)
-        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+        table.add_column(printable(heading, most=_MOST), justify="right" if right else "left", overflow="fold")
     return table
+
+
+def _add(table: Table, *cells: str) -> None:
+    table.add_row(*(printable(cell, most=_MOST) for cell in cells))
 
 
 def _number(value: Any) -> str:

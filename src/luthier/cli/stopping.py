@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the update under way is finished, the run is saved, and the command leaves."""
+"""Ctrl-C, SIGTERM and SIGHUP: the update under way is finished, the run is saved, and the command leaves."""
 
 import signal
 from collections.abc import Iterator
@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from luthier.cli.signals import stop_signals
 from luthier.training.callbacks import Callback, Stop, View
 
 
@@ -23,8 +24,8 @@ class Stopping(Callback):
 
     @contextmanager
     def armed(self) -> Iterator[None]:
-        """Listen for the two signals meanwhile."""
-        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Listen for the signals meanwhile."""
+        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, *stop_signals())}
         try:
             yield
         finally:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from luthier.errors import printable
+
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
@@ -24,4 +26,5 @@ class Finding:
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""
-        return f"{self.severity}: {self.what}{where} [{self.code}]" + (f"\n  {self.fix}" if self.fix else "")
+        text = f"{self.severity}: {self.what}{where} [{self.code}]" + (f"\n  {self.fix}" if self.fix else "")
+        return printable(text)

@@ -86,7 +86,7 @@ def find_device(name: str | torch.device | None) -> torch.device:
         return torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device)
+        torch.empty(1, device=device).cpu()  # "meta" has no numbers to copy
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = available_devices()
         reason = str(error).splitlines()[0]

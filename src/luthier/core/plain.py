@@ -79,6 +79,10 @@ def _hints(cls: type[Any]) -> dict[str, Any]:
 def _convert(hint: Any, value: Any, where: str) -> Any:
     if type(value).__module__ == "numpy" and hasattr(value, "item") and not getattr(value, "ndim", 1):
         value = value.item()  # a number of NumPy's is a number
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise SettingError(
+            f"{where} does not fit into 64 bits", hint="give a whole number below 2**63", code="setting-out-of-range"
+        )
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value

@@ -133,6 +133,9 @@ class NetworkSettings:
     dropout: float | None = _setting(None, "Share of units dropped in training, in [0, 1)")
     batch_norm: bool | None = _setting(None, "Batch norm in an mlp")
     reader: Reader | None = _setting(None, "How text is read: mean, conv, lstm or gru")
+    trust_code: bool = _setting(
+        False, "Run the network's file that a run file or a run's folder names, without --network"
+    )
 
     def __post_init__(self) -> None:
         check_types(self, where="the network settings")

@@ -152,7 +152,10 @@ def unflatten(document: Any, tensors: Mapping[str, Tensor]) -> Any:
         if tag == "number":
             return np.dtype(value["dtype"]).type(inner)
         if tag == "dtype":
-            return getattr(torch, inner)
+            kind = getattr(torch, inner)
+            if not isinstance(kind, torch.dtype):
+                raise ValueError(f"there is no dtype {inner!r}")
+            return kind
         return _BACK[tag](decode(inner))
 
     return decode(document)

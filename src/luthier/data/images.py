@@ -3,13 +3,15 @@
 import hashlib
 import io
 import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import polars as pl
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch.nn.functional import interpolate
 
-from luthier.core.names import near_file
+from luthier.core.names import check_name, near_file
 from luthier.core.schema import Decoder, ImageInput
 from luthier.data.cells import to_texts
 from luthier.data.room import room_for
@@ -27,6 +29,9 @@ from luthier.errors import DataError, MissingPackageError
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm",
 )  # fmt: skip
+# What Pillow may open files as: it has others that start programs (EPS) or hold no pixels.
+_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
+_MOST_BYTES = 1 << 30  # of a file
 _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
 _FOUR_COLOURS = ("CMYK", "YCCK")
 _ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
@@ -109,6 +114,7 @@ def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
     paths: list[Path] = []
     labels: list[str] = []
     for folder in folders:
+        check_name(folder.name, "the class folder")
         found, passed_over = _files_below(folder)
         if not found:
             raise DataError(
@@ -171,13 +177,21 @@ def _files_below(folder: Path, *, recursive: bool = True) -> tuple[list[Path], i
     """Return the images in a folder, sorted, and the number of other files; nothing that is hidden."""
     images: list[Path] = []
     others = 0
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=_refuse_folder):
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         seen = [name for name in files if not name.startswith(".")]
         named = [Path(place, name) for name in seen if name.lower().endswith(IMAGE_SUFFIXES)]
         images += named
         others += len(seen) - len(named)
     return sorted(images), others
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(
+        f"the folder {error.filename} cannot be read: {error.strerror}",
+        hint="change its permissions, or move it away",
+        code="data-image-unreadable",
+    ) from error
 
 
 def _suffixes() -> str:
@@ -206,7 +220,7 @@ def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, 
     with _quiet_pillow():
         for path in chosen:
             try:
-                with Image.open(path) as image:
+                with _opened(path) as file, Image.open(file, formats=_formats()) as image:
                     is_grey &= image.mode in _GREY or image.mode.startswith("I;16")
                     # getexif() of a PNG without the chunk would read the whole file; Pillow turns a TIFF's size itself.
                     is_turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
@@ -323,12 +337,33 @@ def _quiet_pillow() -> Iterator[None]:
         yield
 
 
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # Pillow knows a format once its plugin is loaded
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """Open a plain file; another might never end.
+
+    Raises:
+        OSError: it is a pipe, a device or a folder, or is too large.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is no plain file")
+    if found.st_size > _MOST_BYTES:
+        raise OSError(f"it has {found.st_size:,} bytes, more than an image has")
+    return path.open("rb")
+
+
 def _decode(path: Path, channels: int, height: int, width: int, codec: Any) -> NDArray[np.uint8]:
     try:
-        content = path.read_bytes()
+        with _opened(path) as file:
+            content = file.read()
         if codec is not None and (found := _plain_jpeg(content, channels, height, width, codec)) is not None:
             return found
-        with Image.open(io.BytesIO(content)) as opened:
+        with Image.open(io.BytesIO(content), formats=_formats()) as opened:
             opened.draft(None, (max(height, width),) * 2)  # a large JPEG comes out of its codec smaller, and sooner
             image = ImageOps.exif_transpose(opened)
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
@@ -349,7 +384,8 @@ def _plain_jpeg(content: bytes, channels: int, height: int, width: int, codec: A
     """Return a JPEG as `_decode` does; None for what is no JPEG, lies on its side, has four colours, or is damaged."""
     if not content.startswith(b"\xff\xd8\xff"):
         return None
-    if b"Exif\0" in content[:65536] and Image.open(io.BytesIO(content)).getexif().get(_ORIENTATION, 1) != 1:
+    exif = b"Exif\0" in content[:65536]
+    if exif and Image.open(io.BytesIO(content), formats=_formats()).getexif().get(_ORIENTATION, 1) != 1:
         return None
     colours = "GRAY" if channels == 1 else "RGB"
     try:
@@ -392,7 +428,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         why = f"it has more pixels than are safe to decode: {error}"
     elif isinstance(error, UnidentifiedImageError):
-        why = "it is no image that Pillow knows" if path.stat().st_size else "it is empty (0 bytes)"
+        why = "it is no image of a kind that is read" if path.stat().st_size else "it is empty (0 bytes)"
     elif isinstance(error, OSError) and error.strerror:
         why = error.strerror
     return DataError(
@@ -438,7 +474,8 @@ def image_statistics(pixels: NDArray[Any], rows: NDArray[np.int64]) -> tuple[lis
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with _opened(path) as file:
+            return file.read()
     except OSError:
         return os.fsencode(path)
 

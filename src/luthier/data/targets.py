@@ -152,7 +152,10 @@ class _Keys:
 
     def __call__(self, texts: pl.Series) -> pl.Series:
         if self.numeric:
-            return pl.Series(to_numbers(texts)[0] + 0.0, nan_to_null=True)
+            numbers = pl.Series(to_numbers(texts)[0] + 0.0, nan_to_null=True)
+            whole = texts.str.strip_chars().cast(pl.Int128, strict=False)
+            exact = pl.when(pl.col("number").abs() >= 2**53).then("exact")  # where a float cannot tell two integers
+            return pl.DataFrame({"number": numbers, "exact": whole}).select("number", exact).to_struct()
         return texts.str.to_lowercase() if self.folded else texts
 
 
@@ -160,6 +163,12 @@ class _Cells:
     """The cells of one target in some rows."""
 
     def __init__(self, series: pl.Series, rows: Rows) -> None:
+        if series.dtype.is_nested() or series.dtype == pl.Binary:
+            raise DataError(
+                f"target {series.name!r} holds {series.dtype}, which is neither a number nor a class",
+                hint="write one value in each cell; several labels as text, with labels= to say what separates them",
+                code="data-target-mixed",
+            )
         self.name, self.rows = series.name, rows
         self.series = series[rows]
 

@@ -1,7 +1,9 @@
 """Text to numbers: a tokenizer learnt from training rows, and rows of token numbers. Needs the `text` extra."""
 
+import json
 import re
 from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.schema import Column
-from luthier.errors import MissingPackageError
+from luthier.errors import BundleError, MissingPackageError
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # tokens 0 and 1
 MAX_TOKENS = 256
@@ -71,13 +73,46 @@ def encode_texts(texts: pl.Series, column: Column) -> NDArray[np.int64]:
 
     Raises:
         MissingPackageError: the package `tokenizers` is not there.
+        BundleError: the tokenizer is none that `learn_tokenizer` made.
     """
-    tokenizer = _package().Tokenizer.from_str(column.tokenizer)
+    _package()
+    tokenizer = _tokenizer(column.tokenizer, column.vocabulary_size)
     tokens = np.zeros((len(texts), column.max_tokens), dtype=np.int64)
     for i, encoded in enumerate(tokenizer.encode_batch(texts.fill_null("").to_list())):
         ids = encoded.ids[: column.max_tokens]
         tokens[i, : len(ids)] = ids
     return tokens
+
+
+@lru_cache(maxsize=8)
+def _tokenizer(text: str, vocabulary_size: int) -> Any:
+    """Return a tokenizer from a file, if it is of a form that `learn_tokenizer` makes: others may run without end."""
+    try:
+        made = _package().Tokenizer.from_str(text)
+        form, vocabulary = _form(made.to_str())
+        is_ours = form in _forms() and all(0 <= number < vocabulary_size for number in vocabulary.values())
+    except Exception as error:  # the package raises nothing narrower
+        if isinstance(error, MissingPackageError):
+            raise
+        is_ours = False
+    if not is_ours:
+        raise BundleError(
+            "the model has a tokenizer that Luthier does not make, so it is not run",
+            hint="copy the model again, or train it anew",
+            code="bundle-damaged",
+        )
+    return made
+
+
+@cache
+def _forms() -> list[Any]:
+    return [_form(learn_tokenizer([text] * 2)[0])[0] for text in ("a b", "今日")]
+
+
+def _form(text: str) -> tuple[Any, dict[str, int]]:
+    """Return a tokenizer's JSON without its words, and these."""
+    form = json.loads(text)
+    return form, form["model"].pop("vocab")
 
 
 def _package() -> Any:

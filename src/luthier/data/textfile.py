@@ -88,10 +88,11 @@ class ReadOptions:
             raise DataError(f"the decimal mark is {self.decimal!r}", hint="give ',' or '.'", code="data-decimal")
         if self.encoding is not None:
             try:
-                codecs.lookup(self.encoding)
-            except LookupError as error:
+                if not codecs.lookup(self.encoding)._is_text_encoding:  # hex, rot13, zip
+                    raise LookupError
+            except (LookupError, ValueError) as error:
                 raise DataError(
-                    f"the encoding {self.encoding!r} is not known",
+                    f"the encoding {self.encoding!r} is not one of text",
                     hint=did_you_mean(self.encoding, ("utf-8", "utf-16", "latin-1", "cp1252", "shift_jis", "gb18030")),
                     code="data-encoding",
                 ) from error

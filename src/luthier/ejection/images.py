@@ -64,7 +64,7 @@ def write_images(data: ImageData) -> str:
     constants = [
         "HERE = Path(__file__).resolve().parent",
         'FACTS = json.loads((HERE / "data.json").read_text(encoding="utf-8"))',
-        f'MEANS, STDS, SCALE = FACTS["means"], FACTS["stds"], {data.image.value_scale}',
+        f'MEANS, STDS, SCALE = FACTS["means"], FACTS["stds"], {literal(data.image.value_scale)}',
     ]
     constants += draws_constant(data.recipe)
     return script(

@@ -11,7 +11,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.version import VERSION
 from luthier.ejection.figures import write_monitored
-from luthier.ejection.text import WIDTH, block, call, indented, keywords, literal, script
+from luthier.ejection.text import WIDTH, block, call, identifier, indented, keywords, literal, script, words
 from luthier.errors import RunError
 from luthier.metrics.criteria import make_criterion
 from luthier.metrics.metrics import directions, metrics_for
@@ -133,9 +133,10 @@ def write_loop(loop: Loop, story: Story) -> str:
 
 def _docstring(loop: Loop, story: Story) -> str:
     best = next((row for row in story.epochs if row["epoch"] == story.best_epoch), story.epochs[-1])
-    figures = [f"{name} {value:.6g}" for name, value in best.items() if isinstance(value, float) and name != "seconds"]
-    here = ", ".join(f"{name} {value}" for name, value in story.machine.items())
-    text = f"""Train a network again, in plain PyTorch: the run {story.name!r} of luthier {VERSION}, without luthier.
+    figures = _figures({name: value for name, value in best.items() if name != "seconds"})
+    here = ", ".join(f"{words(name)} {words(str(value))}" for name, value in story.machine.items())
+    name = literal(story.name)
+    text = f"""Train a network again, in plain PyTorch: the run {name} of luthier {VERSION}, without luthier.
 
     pip install -r requirements.txt
     python train.py
@@ -143,11 +144,15 @@ def _docstring(loop: Loop, story: Story) -> str:
 data.py reads the rows that the run read, network.py is its network, and below is its loop. model.safetensors
 gets the run's weights to the bit on the same torch, kind of processor and threads: {here}.
 
-The run ended after {len(story.epochs)} epochs ({story.stopped}). Its best, epoch {best["epoch"] + 1}:
+The run ended after {len(story.epochs)} epochs ({words(story.stopped)}). Its best, epoch {best["epoch"] + 1}:
 {_wrapped(figures)}"""
     if story.test:
-        text += "\nOn the test rows:\n" + _wrapped([f"{name} {value:.6g}" for name, value in story.test.items()])
+        text += "\nOn the test rows:\n" + _wrapped(_figures(story.test))
     return text + "\n"
+
+
+def _figures(row: dict[str, Any]) -> list[str]:
+    return [f"{words(name)} {value:.6g}" for name, value in row.items() if isinstance(value, float)]
 
 
 def _wrapped(items: list[str]) -> str:
@@ -164,7 +169,7 @@ def _imports(loop: Loop) -> list[str]:
     averaging = ["from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn"] if loop.recipe.ema else []
     loading = "load_file, save_file" if loop.starts_from else "save_file"
     others = ["import torch", f"from safetensors.torch import {loading}", "from torch import nn", *averaging]
-    return ["import hashlib", "", *others, "", "import data", f"from network import {loop.class_name}"]
+    return ["import hashlib", "", *others, "", "import data", f"from network import {identifier(loop.class_name)}"]
 
 
 def _constants(loop: Loop, story: Story) -> list[str]:
@@ -221,7 +226,9 @@ def _criterion(loop: Loop) -> tuple[type[nn.Module], str]:
     kind = type(make_criterion(name, {}))
     arguments = criterion_arguments(name, loop.recipe, loop.class_counts)
     made = [
-        f"{key}=torch.tensor({literal(list(value))})" if isinstance(value, list | tuple) else f"{key}={literal(value)}"
+        f"{identifier(key)}=torch.tensor({literal(list(value))})"
+        if isinstance(value, list | tuple)
+        else f"{identifier(key)}={literal(value)}"
         for key, value in arguments.items()
     ]
     return kind, call(f"criterion = nn.{kind.__name__}", made, indent=4)
@@ -309,10 +316,9 @@ def evaluate(module, criterion, valid):
 
 def _main(loop: Loop, has_metric: bool) -> str:
     recipe = loop.recipe
-    arguments = [
-        f"{k}={literal(v)}" for k, v in loop.blueprint.arguments.items() if k not in long_arguments(loop.blueprint)
-    ]
-    if long_arguments(loop.blueprint):
+    longs = long_arguments(loop.blueprint)
+    arguments = keywords({name: value for name, value in loop.blueprint.arguments.items() if name not in longs})
+    if longs:
         arguments.append('**data.FACTS["network"]')
     optimizer_cls = optimizer_class(recipe.optimizer or "")
     groups, made = _optimizer(loop, optimizer_cls)

@@ -16,7 +16,7 @@ from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
 from luthier.ejection.images import decode_function, draws_constant, image_functions, jpeg_import
 from luthier.ejection.shake import source_of
-from luthier.ejection.text import block, indented, literal, script
+from luthier.ejection.text import block, indented, literal, script, words
 from luthier.plain import cells as plain
 
 
@@ -147,12 +147,12 @@ def write_tables(data: TableData, reading: str) -> str:
         data: What was read, and how.
         reading: The function `table(content)`, of `csv_reading`, `parquet_reading` or `npz_reading`.
     """
-    names = sorted({file.path.rpartition("/")[2] for file in data.files.values()})
+    names = " and ".join(map(words, sorted({file.path.rpartition("/")[2] for file in data.files.values()})))
     borrowed = [*_borrowed(data), *(["with_strays"] if "with_strays(" in reading else [])]
     needed = [name for name in ("csv", "io", "zlib") if f"{name}." in reading]
     needed += ["re"] if "with_strays" in borrowed else []
     return script(
-        f"Read the rows of {' and '.join(names)} as the run did, by row numbers and statistics that lie beside.",
+        f"Read the rows of {names} as the run did, by row numbers and statistics that lie beside.",
         [
             *(f"import {name}" for name in sorted([*needed, "hashlib", "json"])),
             "from pathlib import Path",

@@ -1,9 +1,15 @@
 """Pieces of Python as text, laid out as a formatter would."""
 
+import keyword
+import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from luthier.errors import RunError, escaped
+
 WIDTH = 120
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def call(head: str, arguments: Iterable[str], *, indent: int = 0) -> str:
@@ -21,20 +27,51 @@ def call(head: str, arguments: Iterable[str], *, indent: int = 0) -> str:
 
 def keywords(arguments: Mapping[str, Any]) -> list[str]:
     """Return `name=value` for each argument; a list of numbers is a tensor where torch's losses take one."""
-    return [f"{name}={literal(value)}" for name, value in arguments.items()]
+    return [f"{identifier(name)}={literal(value)}" for name, value in arguments.items()]
+
+
+def identifier(name: str) -> str:
+    """Return a name that stands in code as it is.
+
+    Raises:
+        RunError: it is not a name in Python.
+    """
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise RunError(
+            f"{name!r} is not a name in Python, so the run cannot be ejected",
+            hint="correct that name in run.toml",
+            code="run-cannot-eject",
+        )
+    return name
+
+
+def words(text: str) -> str:
+    """Return text for a docstring or a comment: as it is where it is plain words, else as a literal."""
+    return text if re.fullmatch(r"[\w .,:;+()/=-]*", text, re.ASCII) else literal(text)
 
 
 def literal(value: Any) -> str:
-    """Return a plain value as Python, text in double quotes."""
+    """Return a plain value as Python: the one way by which a value from outside comes into code.
+
+    Text stands in double quotes, with escapes for quotes, backslashes and all that cannot be printed, so it fits into
+    a docstring and a comment too.
+
+    >>> literal({"a": (1,)})
+    '{"a": (1,)}'
+    """
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\r", "\\r") + '"'
+        return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else escaped(c)) for c in value) + '"'
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{literal(key)}: {literal(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(literal, value)) + "]"
     if isinstance(value, tuple):
         return "(" + ", ".join(map(literal, value)) + ("," if len(value) == 1 else "") + ")"
-    return repr(value)
+    if value is None or type(value) in (bool, int, float):
+        return repr(value)
+    raise TypeError(f"{type(value).__name__} is no plain value")
 
 
 def block(*pieces: str | None) -> str:

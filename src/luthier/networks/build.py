@@ -4,6 +4,8 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
+from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,7 +13,7 @@ from torch import nn
 from luthier.core.blueprint import Blueprint
 from luthier.core.machine import free_memory
 from luthier.core.names import did_you_mean
-from luthier.errors import NetworkError
+from luthier.errors import LuthierError, NetworkError
 from luthier.networks.families.convnet import ConvNet
 from luthier.networks.families.inception import InceptionNet
 from luthier.networks.families.mixed import Mixed
@@ -30,6 +32,8 @@ class Family:
 
 
 _LARGE = 8192
+_MOST_LAYERS, _MOST_ITEMS, _MOST_SIZE = 10_000, 100_000, 2**31
+_COUNTS = ("depth", "num_layers", "blocks")  # arguments that say how many layers there are
 
 FAMILIES: dict[str, Family] = {
     "mlp": Family(MLP, ("numbers", "categories")),
@@ -72,7 +76,8 @@ def build(blueprint: Blueprint, *, times: int = 1) -> nn.Module:
                 hint=did_you_mean(name, known),
                 code="network-unknown-argument",
             )
-    activation = blueprint.arguments.get("activation", "relu")
+    _refuse_endless(blueprint)
+    activation = str(blueprint.arguments.get("activation", "relu"))
     if activation not in ACTIVATIONS:
         raise NetworkError(
             f"there is no activation {activation!r}",
@@ -83,6 +88,29 @@ def build(blueprint: Blueprint, *, times: int = 1) -> nn.Module:
     return _make(family, blueprint)
 
 
+def _refuse_endless(blueprint: Blueprint) -> None:
+    """Refuse sizes that no network has, before one is built even on a device without memory.
+
+    Raises:
+        NetworkError: there are too many layers or items, or a size is too large.
+    """
+    lists = [value for value in blueprint.arguments.values() if isinstance(value, list | tuple)]
+    counts = [blueprint.arguments.get(name, 1) for name in _COUNTS]
+    layers = max(map(len, lists), default=1) * prod(count for count in counts if isinstance(count, int))
+    sizes = [size for size in _sizes(blueprint) if isinstance(size, int)]
+    is_deep = layers > _MOST_LAYERS and prod(count for count in counts if isinstance(count, int)) > 1
+    if is_deep or max(map(len, lists), default=0) > _MOST_ITEMS or any(abs(size) > _MOST_SIZE for size in sizes):
+        raise NetworkError(
+            f"network {blueprint.family} has sizes that no network has: {blueprint.arguments}",
+            hint="correct [blueprint.arguments]",
+            code="network-cannot-be-built",
+        )
+
+
+def _sizes(blueprint: Blueprint) -> list[Any]:
+    return list(chain.from_iterable(x if isinstance(x, list | tuple) else (x,) for x in blueprint.arguments.values()))
+
+
 def _refuse_too_large(family: Callable[..., nn.Module], blueprint: Blueprint, times: int) -> None:
     """Refuse weights that do not fit into memory: the system would end the process without a word.
 
@@ -91,8 +119,8 @@ def _refuse_too_large(family: Callable[..., nn.Module], blueprint: Blueprint, ti
     Raises:
         NetworkError: they do not fit.
     """
-    sizes = chain.from_iterable(x if isinstance(x, list | tuple) else (x,) for x in blueprint.arguments.values())
-    if max((size for size in sizes if isinstance(size, int)), default=0) < _LARGE:
+    sizes = _sizes(blueprint)
+    if max((size for size in sizes if isinstance(size, int)), default=0) < _LARGE and len(sizes) < _LARGE // 8:
         return
     try:
         with torch.device("meta"):
@@ -121,6 +149,8 @@ def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:
         if not isinstance(made, nn.Module):
             raise TypeError(f"it makes a {type(made).__name__}, and no torch.nn.Module")
         return made
+    except LuthierError:
+        raise
     except Exception as error:  # an own class raises anything
         raise NetworkError(
             f"network {blueprint.family} cannot be built with {blueprint.arguments}: {error}",

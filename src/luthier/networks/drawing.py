@@ -7,6 +7,7 @@ from html import escape
 from itertools import chain, count, pairwise
 from textwrap import wrap
 
+from luthier.errors import printable
 from luthier.networks.summary import Row, Summary, shape_words, shorten
 
 _CHAR, _LINE = 7.3, 16.0  # of 12 px monospace: the width is the same in every such font, near enough
@@ -48,6 +49,10 @@ class _Item:
         return sum(item.x for item in self.around()), sum(item.y for item in self.around())
 
 
+def _text(words: str) -> str:
+    return escape(printable(words, most=200))
+
+
 def draw(summary: Summary) -> str:
     """Return the network as a standalone SVG text, on a white ground of its own."""
     root, boxes = _tree(summary)
@@ -63,7 +68,7 @@ def draw(summary: Summary) -> str:
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" version="1.1" width="{side:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {side:.0f} {height:.0f}" font-family="monospace" font-size="12">',
-        f"<title>{escape(summary.kinds.get('', 'network'))}: {escape(summary.totals)}</title>",
+        f"<title>{_text(summary.kinds.get('', 'network'))}: {_text(summary.totals)}</title>",
         '<defs><marker id="tip" markerWidth="8" markerHeight="8" refX="7" refY="4" orient="auto">'
         '<path d="M0,1 L7,4 L0,7 z" fill="#555555"/></marker></defs>',
         f'<rect x="0" y="0" width="{side:.0f}" height="{height:.0f}" fill="#ffffff"/>',
@@ -256,7 +261,7 @@ def _title(item: _Item) -> str:
     return (
         f'<rect x="{x + _PAD - 2:.1f}" y="{y + 5:.1f}" width="{len(words) * _CHAR + 4:.1f}" height="16" '
         f'fill="#ffffff" fill-opacity="0.8"/>'
-        f'<text x="{x + _PAD:.1f}" y="{y + 17:.1f}" fill="#666666">{escape(words)}</text>'
+        f'<text x="{x + _PAD:.1f}" y="{y + 17:.1f}" fill="#666666">{_text(words)}</text>'
     )
 
 
@@ -267,14 +272,14 @@ def _box(item: _Item) -> str:
     corners = 5 if is_layer else item.height / 2
     kind = "layer" if is_layer else item.look
     parts = [
-        f'<g class="{kind}" id="{escape(item.name)}">'
+        f'<g class="{kind}" id="{_text(item.name)}">'
         f'<rect {_place(item)} rx="{corners:.0f}" fill="{_COLOURS.get(item.look, _OTHER)}" {stroke}/>'
     ]
     for i, line in enumerate(item.lines):
         weight = ' font-weight="bold"' if i == 0 and is_layer else ""
         parts.append(
             f'<text x="{x + item.width / 2:.1f}" y="{y + 17 + i * _LINE:.1f}" text-anchor="middle" '
-            f'fill="#222222"{weight}>{escape(line)}</text>'
+            f'fill="#222222"{weight}>{_text(line)}</text>'
         )
     return "".join(parts) + "</g>"
 
@@ -317,7 +322,7 @@ def _arrow(
         ]
     return (
         f'<path class="edge" d="{" ".join(steps)}" fill="none" stroke="#555555" stroke-width="1.3" '
-        f'marker-end="url(#tip)"><title>{escape(start.name)} → {escape(end.name)}</title></path>'
+        f'marker-end="url(#tip)"><title>{_text(start.name)} → {_text(end.name)}</title></path>'
     )
 
 

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -16,6 +17,14 @@ from luthier.core.names import did_you_mean
 from luthier.errors import MissingPackageError, NetworkError
 
 _TIMM = "timm:"
+_LEAST_TIMM = (1, 0)
+# What shapes a network. Others reach files and the network: checkpoint_path, pretrained_cfg, cache_dir.
+_TIMM_ARGUMENTS = (
+    "num_classes", "in_chans", "global_pool", "img_size", "patch_size", "embed_dim", "depth", "depths", "num_heads",
+    "mlp_ratio", "window_size", "output_stride", "drop_rate", "drop_path_rate", "drop_block_rate", "attn_drop_rate",
+    "proj_drop_rate", "pos_drop_rate", "patch_drop_rate", "qkv_bias", "init_values", "class_token", "act_layer",
+    "norm_layer", "dynamic_img_size", "stem_type", "base_width", "cardinality", "layers", "channels",
+)  # fmt: skip
 
 
 def is_foreign(family: str) -> bool:
@@ -46,6 +55,7 @@ def asked_arguments(family: str, known: Mapping[str, Any], given: Mapping[str, A
     """
     if family.startswith(_TIMM):
         maker(family)  # an unknown model is said now
+        _check_timm_arguments(given)
         sizes = {"num_classes": known["num_outputs"], "in_chans": known.get("channels", 3)}
         return {**sizes, **given}
     parameters = inspect.signature(maker(family)).parameters
@@ -133,7 +143,28 @@ def _timm() -> Any:
             hint="pip install 'luthier[timm]', with the torch and torchvision that go together",
             code="missing-package",
         ) from error
+    if tuple(int(part) for part in re.findall(r"\d+", timm.__version__)[:2]) < _LEAST_TIMM:
+        raise MissingPackageError(
+            f"timm {timm.__version__} is installed, and Luthier needs timm 1.0 or newer",
+            hint="pip install 'luthier[timm]', with the torch and torchvision that go together",
+            code="missing-package",
+        )
     return timm
+
+
+def _check_timm_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments that do more than shape a network.
+
+    Raises:
+        NetworkError: there is one.
+    """
+    for name in arguments:
+        if name not in _TIMM_ARGUMENTS:
+            raise NetworkError(
+                f"a model of timm takes no {name!r} here: only arguments that shape the network are passed on",
+                hint=did_you_mean(name, _TIMM_ARGUMENTS),
+                code="network-unknown-argument",
+            )
 
 
 def _timm_maker(name: str) -> Callable[..., nn.Module]:
@@ -144,6 +175,7 @@ def _timm_maker(name: str) -> Callable[..., nn.Module]:
         )
 
     def make(**arguments: Any) -> nn.Module:
+        _check_timm_arguments(arguments)
         made: nn.Module = timm.create_model(name, pretrained=False, **arguments)
         return made
 

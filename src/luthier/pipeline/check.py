@@ -46,7 +46,7 @@ def check_source(
             f"{path} names no function", hint=f"name the one that builds the program: {path}:build",
             code="setting-no-program",
         )  # fmt: skip
-    plan = open_run(path)[1] if (path / "run.toml").is_file() else design(source, **given)
+    plan = open_run(path, **given)[1] if (path / "run.toml").is_file() else design(source, **given)
     module = make_module(plan)
     arguments = fit_arguments(plan, module)
     return check(

@@ -45,7 +45,7 @@ from luthier.plain import cells as plain
 from luthier.store.bundle import load_bundle
 from luthier.store.checkpoint import load_checkpoint
 from luthier.store.files import cannot_write
-from luthier.training.folder import hash_source
+from luthier.training.folder import hash_source, reading_checkpoint
 from luthier.training.freezing import freeze, names_under
 from luthier.training.optimizers import optimizer_class, parameter_groups
 from luthier.training.record import read_record
@@ -54,7 +54,7 @@ from luthier.training.settings import class_counts
 _FITTED = ("train", "valid")
 
 
-def eject(run: str | Path, folder: str | Path) -> list[str]:
+def eject(run: str | Path, folder: str | Path, *, network: str | None = None, trust_code: bool = False) -> list[str]:
     """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the facts that they need.
 
     The project depends on torch, NumPy, safetensors and the reader of the data. `python train.py` in it reads the same
@@ -63,6 +63,8 @@ def eject(run: str | Path, folder: str | Path) -> list[str]:
     Args:
         run: The folder of a finished run of `luthier train`.
         folder: Where to write; it must not be there, or be empty.
+        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in RUN.
+        trust_code: Run the file that the run names, without naming it.
 
     Returns:
         The files written.
@@ -74,7 +76,7 @@ def eject(run: str | Path, folder: str | Path) -> list[str]:
     is_of_fit = (found / "record.jsonl").is_file() and not (found / "split.safetensors").is_file()
     if is_of_fit and not (found / "run.toml").is_file():
         raise _cannot(found, "it was made by fit: its module, data and callbacks are code and in no file")
-    found, plan = open_run(found)
+    found, plan = open_run(found, network=network, trust_code=trust_code)
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
@@ -118,7 +120,8 @@ def _story(run: Path, plan: Plan) -> Story:
             raise _cannot(run, f"its data has changed: the {part} rows are others than they were")
     tree = load_checkpoint(run / "checkpoints") or {"arguments": {}}
     for part in _FITTED:
-        before = (tree["arguments"].get(part) or {}).get("sha256")
+        with reading_checkpoint(run):
+            before = (tree["arguments"].get(part) or {}).get("sha256")
         if before is not None and before != hash_source(plan.prepared.parts[part].source):
             raise _cannot(run, f"its data has changed: the {part} data holds other values than it did")
     bundle = load_bundle(run / "model.safetensors")
@@ -261,7 +264,13 @@ def _prove(plan: Plan, folder: Path) -> None:
     try:
         made = list(read())
     except Exception as error:
-        raise (unlike if others else error) from error
+        if others:
+            raise unlike from error
+        raise RunError(
+            f"this data cannot be ejected: the project's reader fails on it ({type(error).__name__}: {error})",
+            hint="save the data with the usual types (int64, float64, text), and train anew",
+            code="run-cannot-eject",
+        ) from error
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
     for found, part in zip(made, parts, strict=True):
         source = part.source

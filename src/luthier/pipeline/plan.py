@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from luthier.core.blueprint import Blueprint
-from luthier.core.names import did_you_mean
+from luthier.core.names import check_name, did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
@@ -17,10 +17,10 @@ from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
 from luthier.data.kinds import doubts
 from luthier.errors import NetworkError, RunError, SettingError
 from luthier.networks.choose import choose
-from luthier.networks.foreign import is_foreign, normalisation
+from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
-from luthier.pipeline.runfile import IN_MEMORY, read_run_file, write_run_file
+from luthier.pipeline.runfile import IN_MEMORY, PATHS, read_run_file, write_run_file
 from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
 from luthier.training.optimizers import optimizer_class
@@ -103,13 +103,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
                     hint="train again, from the data or from a file of it",
                     code="run-data-in-memory",
                 )
-            if parts["network"]:
-                raise SettingError(
-                    f"{', '.join(parts['network'])} would be ignored: {source} describes the network",
-                    hint="change its [blueprint]",
-                    code="setting-ignored",
-                )
-            settings, blueprint = file.data, file.blueprint
+            settings, blueprint = file.data, _trusted(file.blueprint, parts["network"], str(source))
+            parts["network"] = {}
             recipe_fields = {**file.recipe, **recipe_fields}
             checks = replace(file.checks, **parts["check"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
@@ -117,6 +112,13 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
             settings = DataSettings(source=str(source), **parts["data"])
     else:
         data, settings = source, DataSettings(source=IN_MEMORY, **parts["data"])
+    if parts["network"].pop("trust_code", False):
+        raise SettingError(
+            "trust_code would be ignored: no run file names the network", hint="leave it out", code="setting-ignored"
+        )
+    for name in PATHS:
+        check_name(getattr(settings, name) or "", "the file")
+    _refuse_same_file(settings)
     _check_names(recipe_fields)
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
@@ -175,6 +177,53 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
+
+
+def _refuse_same_file(settings: DataSettings) -> None:
+    """Refuse to validate or test on the very data that is trained on."""
+    source = Path(settings.source)
+    for name in ("valid", "test"):
+        other = getattr(settings, name)
+        if other is not None and source.exists() and Path(other).exists() and source.samefile(other):
+            raise SettingError(
+                f"{name} is {other}, the data that is trained on, so its figures would say nothing",
+                hint=f"give other data, or leave {name} out: a part of the source is kept for it",
+                code="setting-same-data",
+            )
+
+
+def _trusted(blueprint: Blueprint | None, given: Mapping[str, Any], source: str) -> Blueprint | None:
+    """Return the network of a run file, whose own file of code runs only where the call names it or trusts it.
+
+    Args:
+        blueprint: As the run file has it.
+        given: What the call says of the network.
+        source: The run file.
+
+    Raises:
+        NetworkError: the run file names a file of code, and the call neither names nor trusts one.
+        SettingError: the call says something else of the network.
+    """
+    family = "" if blueprint is None else blueprint.family
+    named, is_trusted = given.get("network"), given.get("trust_code", False)
+    others = [name for name in given if name not in ("network", "trust_code")]
+    if not (is_own_file(family) and is_own_file(named or family)):
+        others += [name for name, value in (("network", named), ("trust_code", is_trusted)) if value]
+    if others:
+        raise SettingError(
+            f"{', '.join(others)} would be ignored: {source} describes the network",
+            hint="change its [blueprint]",
+            code="setting-ignored",
+        )
+    if blueprint is None or not is_own_file(family):
+        return blueprint
+    if not (named or is_trusted):
+        raise NetworkError(
+            f"{source} names the network {family}, and its code runs only where you name or trust it",
+            hint=f"read it; then give --network {family} (network=) or --trust-code (trust_code=True)",
+            code="network-not-trusted",
+        )
+    return replace(blueprint, family=named or family)
 
 
 def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start: str) -> None:

@@ -10,7 +10,7 @@ from luthier.errors import SettingError
 from luthier.pipeline.train import fit_arguments, make_module, open_run
 from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
 from luthier.training.fit import make_run
-from luthier.training.folder import compare_arguments
+from luthier.training.folder import compare_arguments, reading_checkpoint
 from luthier.training.record import read_record
 from luthier.training.replay import Replay, find_not_finite, replay_steps, replay_validation
 from luthier.training.settings import steps_per_epoch
@@ -19,7 +19,14 @@ _log = logging.getLogger("luthier")
 
 
 @without_compiler()
-def replay(run: str | Path, *, start: int | None = None, stop: int | None = None) -> Replay:
+def replay(
+    run: str | Path,
+    *,
+    start: int | None = None,
+    stop: int | None = None,
+    network: str | None = None,
+    trust_code: bool = False,
+) -> Replay:
     """Do steps of a run of the command again, from the nearest checkpoint: the same bits. Nothing is written.
 
     Without `start` and `stop`: where the record ends in a loss that is not finite, the steps since the last checkpoint,
@@ -29,12 +36,14 @@ def replay(run: str | Path, *, start: int | None = None, stop: int | None = None
         run: The run's folder.
         start: The first update to show, counted from 0.
         stop: The update to stop before.
+        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in RUN.
+        trust_code: Run the file that the run names, without naming it.
 
     Raises:
         RunError: no such run, or its data or settings have changed.
         SettingError: no such steps.
     """
-    folder, plan = open_run(run)
+    folder, plan = open_run(run, network=network, trust_code=trust_code)
     record = read_record(folder / "record.jsonl")
     trees = _checkpoints(folder)
     last = max(trees, default=0)
@@ -51,8 +60,9 @@ def replay(run: str | Path, *, start: int | None = None, stop: int | None = None
                 hint="give --from below --to, both counted from 0",
                 code="setting-out-of-range",
             )
-        for tree in trees.values():
-            compare_arguments(tree["arguments"], live)
+        with reading_checkpoint(folder):
+            for tree in trees.values():
+                compare_arguments(tree["arguments"], live)
         failed = next((row for row in reversed(record.rows) if row["event"] == "not-finite"), None)
         if failed is not None and start is None and stop is None:
             if failed["what"].startswith("valid_loss"):

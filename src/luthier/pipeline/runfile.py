@@ -18,11 +18,13 @@ from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings
 from luthier.errors import SettingError
 from luthier.networks.foreign import source_file
+from luthier.store.files import read_plain
 
 IN_MEMORY = "<in memory>"
 """The source of data that was passed as an object."""
 
-_PATHS = ("source", "valid", "test", "weights", "start")
+PATHS = ("source", "valid", "test", "weights", "start")
+"""The settings that name files and folders."""
 _SECTIONS = ("data", "blueprint", "recipe", "check")
 
 
@@ -43,13 +45,13 @@ def read_run_file(path: Path) -> RunFile:
         SettingError: no such file, no TOML, or a section, key or value that is not one; the line or key is said.
     """
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_plain(path, most=1 << 24).decode())
     except FileNotFoundError as error:
         raise SettingError(
             f"there is no run file {path}", hint="make one: luthier design SOURCE --target COLUMN > run.toml",
             code="setting-no-run-file",
         ) from error  # fmt: skip
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingError(f"{path} is no TOML: {error}", hint="correct that line", code="setting-toml") from error
     for section in document:
         if section not in _SECTIONS:
@@ -62,14 +64,17 @@ def read_run_file(path: Path) -> RunFile:
         raise SettingError(f"{path} has no [data]", hint='[data]\nsource = "…"', code="setting-missing")
     data = from_plain(DataSettings, document["data"], where=f"[data] of {path}")
     base = path.resolve().parent
-    found = {name: getattr(data, name) for name in _PATHS}
+    found = {name: getattr(data, name) for name in PATHS}
     paths: dict[str, Any] = {name: os.path.relpath(base / value) for name, value in found.items() if value}
     data = replace(data, **paths)
     blueprint = None
     if "blueprint" in document:
         blueprint = from_plain(Blueprint, document["blueprint"], where=f"[blueprint] of {path}")
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(base / file))
-    recipe = {name: None if value == "none" else value for name, value in document.get("recipe", {}).items()}
+    recipe = document.get("recipe", {})
+    if not isinstance(recipe, dict):
+        raise SettingError(f"[recipe] of {path} is no table", hint="[recipe]\nepochs = 10", code="setting-wrong-type")
+    recipe = {name: None if value == "none" else value for name, value in recipe.items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
     return RunFile(data, blueprint, recipe, checks)
@@ -104,7 +109,7 @@ def write_run_file(
         relative_to: The folder the file will lie in; without it paths stay as given.
     """
     if relative_to is not None:
-        found = {name: getattr(data, name) for name in _PATHS}
+        found = {name: getattr(data, name) for name in PATHS}
         base = relative_to.resolve()
         paths: dict[str, Any] = {
             name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v and v != IN_MEMORY
@@ -127,7 +132,7 @@ def write_run_file(
     lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
     if checks != CheckSettings():
         lines += ["", "[check]", *_lines(to_plain(checks).items(), {})]
-    return "\n".join(lines) + "\n"
+    return _escaped("\n".join(lines)) + "\n"
 
 
 def _with_file(blueprint: Blueprint, moved: Callable[[Path], str]) -> Blueprint:
@@ -169,6 +174,11 @@ def _lines(pairs: Iterable[tuple[str, Any]], reasons: Mapping[str, str]) -> Iter
             text = f"{tomli_w.dumps({name: 0}).rsplit('=', 1)[0].strip()} = {_inline(value)}"
         why = _one_line(reasons.get(name, ""))
         yield f"{text}  # {why}" if why else text
+
+
+def _escaped(text: str) -> str:
+    """Return TOML with escapes for what a terminal would act on, all of which stands in quotes."""
+    return "".join(c if c.isprintable() or c == "\n" else f"\\U{ord(c):08x}" for c in text)
 
 
 def _one_line(text: str) -> str:

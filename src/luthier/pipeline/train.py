@@ -1,5 +1,6 @@
 """`train` and `resume`: the whole path as one function."""
 
+import hashlib
 import logging
 import re
 import shutil
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from luthier.core.machine import find_device
+from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
@@ -21,14 +23,14 @@ from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
-from luthier.networks.foreign import is_foreign
+from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.model import Model, class_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
-from luthier.store.files import cannot_write, remove_parts, unpack, write_tensors, write_whole
+from luthier.store.files import cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
@@ -64,6 +66,8 @@ def train(
     Raises:
         LuthierError: as `design` and `fit` do.
     """
+    if run is not None:
+        check_name(str(run), "the run's folder")
     plan = design(source, target=target, **given)
     find_device(plan.recipe.device)
     folder = _fresh_folder(plan, None if run is None else Path(run))
@@ -95,7 +99,8 @@ def resume(
         epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
-        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, ….
+        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
+            `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
 
     Raises:
         RunError: no run's folder, damaged checkpoints, or data that has changed.
@@ -176,7 +181,7 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     schema, parts = plan.schema, plan.prepared.parts
     if not (folder / "split.safetensors").exists():  # always, unless a kill came between
         rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
-        words = {"rows": "row numbers of each part, from 0", "test": _hash_test(plan)}
+        words = {"rows": "row numbers of each part, from 0", "test": _hash_test(plan), "network": _hash_network(plan)}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     else:
         _refuse_other_rows(plan, folder)
@@ -238,9 +243,18 @@ def _hash_test(plan: Plan) -> str | None:
     return hash_source(test.source) if test and isinstance(test.source, TensorSource | ImageSource) else None
 
 
+def _hash_network(plan: Plan) -> str | None:
+    """Return the SHA-256 of the network's own file: it shows that the file has changed, and is no proof of trust."""
+    file = source_file(plan.blueprint.family)
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _refuse_other_rows(plan: Plan, folder: Path) -> None:
     """Refuse data whose rows are in other parts than when the run began: its test rows may have been trained on."""
     before, words = _read_split(folder)
+    network = _hash_network(plan)
+    if words.get("network", network) != network:
+        _log.warning("%s has changed since %s began", source_file(plan.blueprint.family), folder)
     now = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
     none = torch.empty(0, dtype=torch.int64)
     other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]
@@ -273,14 +287,13 @@ def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
     if wanted is not None:
-        if wanted.is_dir():
-            remove_parts(wanted)  # of a run that was killed while it wrote its first file
-        if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        if wanted.exists() and (not wanted.is_dir() or not all(map(is_part, wanted.iterdir()))):
             raise RunError(
                 f"{wanted} is there already, and no run is overwritten",
                 hint=f"continue it with: luthier resume {wanted}; or choose another --run",
                 code="run-folder-taken",
             )
+        remove_parts(wanted)  # of a run that was killed while it wrote its first file
         return open_folder(wanted)
     stem = re.sub(r"[^\w.-]+", "-", Path(plan.settings.source).name.split(".")[0]).strip("-.") or "run"
     for i in count(1):

@@ -1,18 +1,16 @@
 """Answers to a file as they come: CSV, Parquet or JSON lines, whole or not there."""
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from luthier.core.names import did_you_mean
-from luthier.errors import SettingError
-from luthier.store.files import cannot_write
+from luthier.store.files import cannot_write, check_output
 
 _SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
@@ -34,31 +32,26 @@ def write_answers(
     """
     if output is None:
         return _write(frames, sys.stdout.buffer, ".jsonl" if as_json else ".csv")
-    path = Path(output)
-    suffix = path.suffix.lower()
-    if suffix not in _SUFFIXES:
-        raise SettingError(
-            f"{output} has the suffix {suffix!r}", hint=did_you_mean(suffix, _SUFFIXES), code="setting-output-format"
-        )
-    if path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources):
-        raise SettingError(
-            f"{output} is what is read", hint="choose another file with -o", code="setting-output-format"
-        )
-    if path.name == "record.jsonl" and path.exists():
-        raise SettingError(
-            f"{output} is a file of the run itself", hint="choose another file with -o", code="setting-output-format"
-        )
+    path = check_output(output, _SUFFIXES, flag="-o", sources=sources)
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:
-            rows = _write(frames, file, suffix)
+            rows = _write(frames, file, path.suffix.lower())
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
+    except pl.exceptions.PolarsError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise cannot_write(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
     finally:
-        beside.unlink(missing_ok=True)
+        try:
+            beside.unlink(missing_ok=True)
+        except KeyboardInterrupt:  # polars raises one for the signal, and Python another
+            beside.unlink(missing_ok=True)
+            raise
     return rows
 
 

@@ -11,6 +11,7 @@ import polars as pl
 import torch
 from torch import Tensor
 
+from luthier.core.names import check_name
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
 from luthier.data.augment import normalise
@@ -65,6 +66,7 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     path = Path(source) if isinstance(source, str | Path) else None
+    check_name(str(path or ""), "the file")
     as_written = (schema.label_column,) if schema.label_column else ()
     options = replace(
         options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal, points=schema.points
@@ -186,6 +188,11 @@ def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, w
         yield Piece((normalise(part, image),), some)
 
 
+def _text(name: Path) -> str:
+    """Return a file's name as text: bytes that are not UTF-8 as escapes."""
+    return str(name).encode(errors="backslashreplace").decode()
+
+
 def target_names(schema: Schema) -> list[str]:
     """Return the columns that the targets stand in."""
     return [schema.label_column] if schema.label_column else [target.name for target in schema.targets]
@@ -227,6 +234,6 @@ def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bo
         yield Piece(
             (normalise(torch.from_numpy(pixels), image),),
             None if targets is None else torch.from_numpy(targets[start : start + IMAGES]),
-            pl.Series("image", [str(name.relative_to(base)) for name in some]),
+            pl.Series("image", [_text(name.relative_to(base)) for name in some]),
             dict(errors),
         )

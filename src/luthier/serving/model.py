@@ -30,6 +30,7 @@ from luthier.metrics.metrics import Confusion, Metric, as_metrics, decide, metri
 from luthier.networks.build import build
 from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
+from luthier.serving.fitting import check_fit
 from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle, without_wrapper
 
 if TYPE_CHECKING:
@@ -262,6 +263,7 @@ class Model:
         if outputs is None:
             inputs = torch.from_numpy(numbers)[None], torch.tensor([codes], dtype=torch.int64)
             outputs = self._forward(inputs)[0].numpy()
+        self._check_outputs(outputs[None], 1)
         return outputs
 
     def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
@@ -281,7 +283,30 @@ class Model:
         parts = [tuple(value[start : start + _ROWS] for value in inputs) for start in range(0, n, _ROWS)]
         # Here, and not around a generator's yield: there `no_grad` would rule the caller's code between two pieces.
         with evaluating(self.module):
-            return torch.cat([self.module(*move(part, self.device)).float().cpu() for part in parts])
+            outputs = torch.cat([self.module(*move(part, self.device)).float().cpu() for part in parts])
+        self._check_outputs(outputs.numpy(), n)
+        return outputs
+
+    def _check_outputs(self, outputs: NDArray[Any], n: int) -> None:
+        """Refuse outputs that are no answers.
+
+        Raises:
+            BundleError: they are not as many as the Schema has, or NaN.
+        """
+        wanted = self._need_schema().num_outputs
+        if outputs.size != n * wanted or (n and outputs.shape[0] != n):
+            raise BundleError(
+                f"the network gives outputs of shape {outputs.shape} for {n} rows, and the Schema has {wanted} a row",
+                hint="load the weights into the network that they were trained in",
+                code="bundle-does-not-fit",
+            )
+        if np.isnan(outputs).any():
+            rows = int(np.isnan(outputs.reshape(n, -1)).any(axis=1).sum())
+            raise BundleError(
+                f"the network answers NaN for {rows:,} of {n:,} rows",
+                hint="its weights are damaged, or training ended in NaN: train it anew",
+                code="bundle-answers-nan",
+            )
 
     def _outputs(self, source: Any) -> Tensor:
         found = []
@@ -407,6 +432,7 @@ def load(
                 hint=f"pass an instance: luthier.load({str(path)!r}, module={bundle.module_name}(…))",
                 code="bundle-module-needed",
             )
+        check_fit(replace(bundle, blueprint=blueprint), str(path))
         with kept_rng():  # by the run's seed: an own class may hold what it drew and does not save
             if isinstance(seed := bundle.facts.get("seed"), int):
                 seed_all(seed)

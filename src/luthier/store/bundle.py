@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from luthier.core.blueprint import Blueprint
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Schema, Task
+from luthier.core.sound import check_schema
 from luthier.core.tree import flatten, unflatten
 from luthier.core.version import VERSION
 from luthier.errors import BundleError, SettingError
-from luthier.store.files import unpack, write_tensors
+from luthier.store.files import decoding, unpack, write_tensors
 
 _KEY = "luthier"
 _BUFFERS = "luthier.buffers."
@@ -81,26 +82,44 @@ def load_weights(module: nn.Module, weights: Mapping[str, Any], *, where: str) -
         BundleError: names or shapes differ; the first few are said.
     """
     module = without_wrapper(module)
-    own = module.state_dict()
     given = weights["state"]
-    wrong = [f"{name} is missing" for name in own if name not in given]
-    wrong += [f"{name} is not in the module" for name in given if name not in own]
-    for name, value in given.items():
-        if isinstance(value, Tensor) and isinstance(own.get(name), Tensor) and value.shape != own[name].shape:
-            wrong.append(f"{name} is {tuple(value.shape)}, and {tuple(own[name].shape)} in the module")
-    if wrong:
-        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
-        raise BundleError(
-            f"the weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong[:5])}{more}",
-            hint="build the module with the arguments it was trained with",
-            code="bundle-does-not-fit",
-        )
-    module.load_state_dict(given)
+    check_weights(module, given, where=where)
+    with decoding(lambda error: _unfit(where, module, str(error))):
+        module.load_state_dict(given)
     buffers = dict(module.named_buffers(remove_duplicate=False))
     with torch.no_grad():
         for name, value in weights["buffers"].items():
             if name in buffers and buffers[name].shape == value.shape:
                 buffers[name].copy_(value)
+
+
+def check_weights(module: nn.Module, given: Mapping[str, Any], *, where: str) -> None:
+    """Hold weights against a module, which may lie on the meta device.
+
+    Raises:
+        BundleError: names or shapes differ; the first few are said.
+    """
+    own = module.state_dict()
+    wrong = [f"{name} is missing" for name in own if name not in given]
+    wrong += [f"{name} is not in the module" for name in given if name not in own]
+    for name, value in given.items():
+        if not isinstance(own.get(name), Tensor):
+            continue
+        if not isinstance(value, Tensor) or value.layout is not torch.strided:
+            wrong.append(f"{name} is no dense tensor")
+        elif value.shape != own[name].shape:
+            wrong.append(f"{name} is {tuple(value.shape)}, and {tuple(own[name].shape)} in the module")
+    if wrong:
+        more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
+        raise _unfit(where, module, f"{'; '.join(wrong[:5])}{more}")
+
+
+def _unfit(where: str, module: nn.Module, why: str) -> BundleError:
+    return BundleError(
+        f"the weights of {where} do not fit {type(module).__name__}: {why}",
+        hint="build the module with the arguments it was trained with",
+        code="bundle-does-not-fit",
+    )
 
 
 def save_bundle(bundle: Bundle, path: Path) -> None:
@@ -148,24 +167,58 @@ def load_bundle(path: Path) -> Bundle:
         tensors, document = unpack(path, _KEY)
     except (ValueError, OSError) as error:
         raise _unreadable(path, error) from error
-    if document["format"] > FORMAT:
+    found = document.get("format")
+    if isinstance(found, int) and found > FORMAT:
         raise BundleError(
-            f"{path} has format {document['format']}, and this Luthier reads up to {FORMAT}",
+            f"{path} has format {found}, and this Luthier reads up to {FORMAT}",
             hint="update luthier",
             code="bundle-newer-format",
         )
-    try:
+    with decoding(lambda error: _not_ours(path, error)):
+        read = from_plain(_Document, document, where=f"{path}")
+        state, buffers = (unflatten(part, tensors) for part in (read.state, read.buffers))
+        named = (isinstance(part, dict) and all(isinstance(name, str) for name in part) for part in (state, buffers))
+        if not all(named) or not all(isinstance(value, Tensor) for value in buffers.values()):
+            raise ValueError("its weights are no tensors by name")
+        if read.schema is not None:
+            check_schema(read.schema)
+            if read.task != read.schema.task:
+                raise ValueError(f"its task is {read.task} and {read.schema.task}")
         return Bundle(
-            weights={part: unflatten(document[part], tensors) for part in ("state", "buffers")},
-            module_name=document["module"],
-            task=document["task"],
-            blueprint=document["blueprint"] and from_plain(Blueprint, document["blueprint"], where=f"{path}"),
-            schema=document["schema"] and from_plain(Schema, document["schema"], where=f"{path}"),
-            metrics=document["metrics"],
-            facts=document["facts"],
+            weights={"state": state, "buffers": buffers},
+            module_name=read.module,
+            task=read.task,
+            blueprint=read.blueprint,
+            schema=read.schema,
+            metrics=read.metrics,
+            facts=read.facts,
         )
-    except (KeyError, SettingError) as error:
-        raise BundleError(f"{path} is not a bundle that Luthier wrote: {error}", code="bundle-damaged") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Document:
+    """What a bundle's JSON holds."""
+
+    format: int
+    luthier: str
+    torch: str
+    module: str
+    task: Task | None
+    blueprint: Blueprint | None
+    schema: Schema | None
+    metrics: dict[str, dict[str, float]]
+    facts: dict[str, Any]
+    state: Any
+    buffers: Any
+
+
+def _not_ours(path: Path, error: Exception) -> BundleError:
+    why = error.message if isinstance(error, SettingError) else f"{type(error).__name__}: {error}"
+    return BundleError(
+        f"{path} is not a bundle that Luthier wrote: {why}",
+        hint="copy it again, or save the model anew",
+        code="bundle-damaged",
+    )
 
 
 def _unreadable(path: Path, error: Exception) -> BundleError:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import LuthierError, RunError
-from luthier.store.files import cannot_write, unpack, write_tensors
+from luthier.store.files import cannot_write, decoding, unpack, write_tensors
 
 _log = logging.getLogger("luthier")
 _KEY = "luthier-checkpoint"
@@ -90,7 +90,7 @@ class CheckpointWriter:
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return a run's checkpoint files, the newest first."""
-    return sorted(folder.glob("step-*.safetensors"), reverse=True)
+    return sorted((path for path in folder.glob("step-*.safetensors") if path.stem[5:].isdecimal()), reverse=True)
 
 
 def step_of(path: Path) -> int:
@@ -107,13 +107,15 @@ def read_checkpoint(path: Path) -> Any:
         RunError: a newer Luthier wrote it.
     """
     tensors, document = unpack(path, _KEY)
-    if document["format"] > FORMAT:
+    found = document.get("format")
+    if isinstance(found, int) and found > FORMAT:
         raise RunError(
-            f"checkpoint {path} has format {document['format']}, and this Luthier reads up to {FORMAT}",
+            f"checkpoint {path} has format {found}, and this Luthier reads up to {FORMAT}",
             hint="update luthier",
             code="run-newer-format",
         )
-    return unflatten(document["tree"], tensors)
+    with decoding(lambda error: ValueError(f"it does not hold together ({type(error).__name__}: {error})")):
+        return unflatten(document["tree"], tensors)
 
 
 def load_checkpoint(folder: Path) -> Any | None:

@@ -4,7 +4,10 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import re
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from luthier.errors import RunError
+from luthier.core.names import did_you_mean
+from luthier.errors import LuthierError, RunError, SettingError
+
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+_RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors")
+_PART = re.compile(r"\.((run|split|model|step-\d+)\.(toml|safetensors))\.\d+\.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -84,9 +92,41 @@ def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what a kill left half-written in a folder."""
+    """Remove what a kill left half-written of a run in its folder; other files stay."""
     for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+        if is_part(part):
+            part.unlink(missing_ok=True)
+
+
+def is_part(path: Path) -> bool:
+    """Whether a file is one that a run writes and a kill left half-written."""
+    return _PART.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+
+
+def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Sequence[str] = ()) -> Path:
+    """Return the path of a file that a command may write.
+
+    Args:
+        output: The file that the user named.
+        suffixes: Those it may have.
+        flag: The option that named it, for messages.
+        sources: Files and folders that are read.
+
+    Raises:
+        SettingError: another suffix, or the file is one that is read or one of a run's own.
+    """
+    path = Path(output)
+    suffix = path.suffix.lower()
+    if suffix not in suffixes:
+        raise SettingError(
+            f"{output} has the suffix {suffix!r}", hint=did_you_mean(suffix, suffixes), code="setting-output-format"
+        )
+    is_read = path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources)
+    is_of_run = path.name in _RUN_FILES and path.exists()
+    if is_read or is_of_run:
+        what = "is what is read" if is_read else "is a file of the run itself"
+        raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
+    return path
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
@@ -130,22 +170,58 @@ def unpack(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
         ValueError: the file is damaged, or no file of this kind; the message says how.
         OSError: it cannot be read.
     """
-    with path.open("rb") as file:
-        if not file.read(1):
-            raise ValueError("it is empty (0 bytes)")
+    if not path.is_file():
+        raise ValueError("it is no plain file")
+    if not path.stat().st_size:
+        raise ValueError("it is empty (0 bytes)")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except safetensors.SafetensorError as error:
+    except (safetensors.SafetensorError, TypeError, RuntimeError) as error:
         raise ValueError(f"it is cut short or no safetensors file ({error})") from error
     if key not in metadata:
         raise ValueError(f"it is a safetensors file without a {key!r} document")
-    document = json.loads(metadata[key])
-    digest = document.pop("sha256", None) if isinstance(document, dict) else None
-    if digest is None or _digest(tensors, _text(document)) != digest:
+    try:
+        document = json.loads(metadata[key])
+        digest = document.pop("sha256", None) if isinstance(document, dict) else None
+        is_whole = digest is not None and _digest(tensors, _text(document)) == digest
+    except (RecursionError, RuntimeError, TypeError) as error:  # deep nesting, tensors that NumPy does not know
+        raise ValueError(f"its document cannot be read ({error})") from error
+    if not is_whole:
         raise ValueError("its bytes do not have the SHA-256 that was written with them")
     return tensors, document
+
+
+@contextmanager
+def decoding(refused: Callable[[Exception], Exception]) -> Iterator[None]:
+    """Turn whatever a file of the right syntax and wrong contents raises, where it is taken apart, into one error.
+
+    Args:
+        refused: Makes the error from what was raised.
+    """
+    try:
+        yield
+    except LuthierError as error:
+        if not isinstance(error, SettingError):
+            raise
+        raise refused(error) from error
+    except _UNFIT as error:
+        raise refused(error) from error
+
+
+def read_plain(path: Path, *, most: int = 1 << 28) -> bytes:
+    """Return the bytes of a file: of a pipe or a device reading might never end.
+
+    Raises:
+        OSError: there is none, or it is no plain file or too large.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is no plain file")
+    if found.st_size > most:
+        raise OSError(f"{path} has {found.st_size:,} bytes, more than such a file has")
+    return path.read_bytes()
 
 
 def _text(document: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import TensorSource
 from luthier.errors import RunError
 from luthier.store.checkpoint import load_checkpoint
-from luthier.store.files import cannot_write, remove_parts
+from luthier.store.files import cannot_write, decoding, remove_parts
 from luthier.training.callbacks import EarlyStopping
 from luthier.training.record import read_record
 from luthier.training.schedules import has_horizon, make_schedule
@@ -90,16 +91,33 @@ def continue_run(run: Run) -> bool:
         row = {"event": "start", "seed": run.state.seed, "module": type(run.module).__name__, **machine()}
         run.record.append(row)
         return True
-    extended = compare_arguments(tree["arguments"], run)
-    here = machine()
-    for name, value in tree["machine"].items():
-        if here[name] != value:
-            _log.warning("%s was %s and is %s: the bits may differ from a run never stopped", name, value, here[name])
-    run.restore(tree)
+    with reading_checkpoint(run.folder):
+        extended = compare_arguments(tree["arguments"], run)
+        here = machine()
+        for name, value in tree["machine"].items():
+            if here[name] != value:
+                words = "%s was %s and is %s: the bits may differ from a run never stopped"
+                _log.warning(words, name, value, here[name])
+        run.restore(tree)
     if extended:
         _extend(run, added=run.recipe.epochs - run.state.epoch)
         run.note({"event": "extended", "epoch": run.state.epoch, "epochs": run.recipe.epochs})
     return not run.state.is_done
+
+
+def reading_checkpoint(folder: Path | None) -> AbstractContextManager[None]:
+    """Turn what a checkpoint of another form raises where it is used into one error.
+
+    Raises:
+        RunError: the checkpoint does not hold what a run's does.
+    """
+    return decoding(
+        lambda error: RunError(
+            f"the checkpoint in {folder} does not hold what a run's does ({type(error).__name__}: {error})",
+            hint="put a copy of it back, or start a new run",
+            code="run-checkpoints-damaged",
+        )
+    )
 
 
 def _extend(run: Run, *, added: int) -> None:

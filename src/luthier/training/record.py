@@ -5,10 +5,11 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from luthier.errors import RunError
-from luthier.store.files import cannot_write
+from luthier.store.files import cannot_write, read_plain
 
 
 class Record:
@@ -52,8 +53,14 @@ class Record:
         """
         if self.path is None:
             return
+        if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
+            raise RunError(
+                f"{self.path} is a link or no plain file, and a record is not written through it",
+                hint="put the file itself there",
+                code="run-record-damaged",
+            )
         try:
-            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._handle = os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
             raise cannot_write(self.path, error) from error
         _handles.add(self._handle)
@@ -145,6 +152,14 @@ def _lock(handle: int) -> bool:
     return True
 
 
+_KEYS: dict[str, dict[str, type | UnionType]] = {  # what each kind of row has at least
+    "start": {"torch": str, "processor": str, "threads": int},
+    "epoch": {"epoch": int, "step": int},
+    "extended": {"epoch": int, "epochs": int},
+    "end": {"reason": str, "best_epoch": int | None},
+    "not-finite": {"epoch": int, "step": int, "what": str},
+    "finding": {"code": str},
+}
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -161,8 +176,11 @@ def _line(row: dict[str, Any]) -> str:
 
 def _parsed(line: str | bytes) -> dict[str, Any]:
     row: dict[str, Any] = json.loads(line)
-    if not isinstance(row, dict) or "event" not in row:
+    if not isinstance(row, dict) or not isinstance(row.get("event"), str):
         raise ValueError("it names no event")
+    for name, kind in _KEYS.get(row["event"], {}).items():
+        if not isinstance(row.get(name), kind) or (isinstance(row[name], int) and not 0 <= row[name] < 2**63):
+            raise ValueError(f"its {name!r} is missing or of another type")
     if row.get("event") == "epoch":  # its figures are all numbers
         row = {key: math.nan if value is None else _INFINITE.get(str(value), value) for key, value in row.items()}
     return row
@@ -174,12 +192,18 @@ def read_record(path: str | Path) -> Record:
     Raises:
         RunError: a line that is no row.
     """
-    record = Record(Path(path))
-    whole = Path(path).read_bytes().rpartition(b"\n")[0] if Path(path).exists() else b""
+    record_path = Path(path)
+    record = Record(record_path)
+    try:
+        whole = read_plain(record_path).rpartition(b"\n")[0] if record_path.exists() else b""
+    except OSError as error:
+        raise RunError(
+            f"the record cannot be read: {error}", hint="put a copy of it back", code="run-record-damaged"
+        ) from error
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
             record.rows.append(_parsed(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged: {error}",
                 hint="a resume writes the record anew from the checkpoint",

@@ -1,0 +1,85 @@
+"""Whether a Schema that was read from a file holds together."""
+
+import math
+from collections.abc import Iterable
+
+from luthier.core.schema import Column, Schema, Target
+
+MOST_STEPS = MOST_TOKENS = 1 << 20
+_MOST_PIXELS = 1 << 24  # of one image, over its channels
+
+
+def check_schema(schema: Schema) -> None:
+    """Refuse a Schema that no training made.
+
+    Raises:
+        ValueError: sizes without end, numbers that are not finite, or parts that do not belong together.
+    """
+    for column in schema.columns:
+        _check(_column_faults(column), f"column {column.name!r}")
+    for target in schema.targets:
+        _check(_target_faults(target), f"target {target.name!r}")
+    _check(_faults(schema), "the schema")
+    names = [column.name for column in schema.columns], [target.name for target in schema.targets]
+    if any(len(set(part)) < len(part) for part in names):
+        raise ValueError("two columns or targets have one name")
+
+
+def _check(faults: Iterable[str], where: str) -> None:
+    for fault in faults:
+        raise ValueError(f"{where}: {fault}")
+
+
+def _column_faults(column: Column) -> Iterable[str]:
+    yield from _number_faults(column.means, column.stds)
+    if not all(map(math.isfinite, column.quantiles)) or list(column.quantiles) != sorted(column.quantiles):
+        yield "its quantiles do not rise"
+    if not (0 <= column.max_tokens <= MOST_TOKENS and 0 <= column.max_steps <= MOST_STEPS):
+        yield f"it has {column.max_tokens:,} tokens and {column.max_steps:,} steps a row"
+    if column.missing < 0 or column.vocabulary_size < 0:
+        yield "a count is below 0"
+    measured = {"number": 1, "boolean": 1, "date": len(column.parts), "series": 1}.get(column.kind)
+    if measured is not None and len(column.means) != measured:
+        yield f"it has {len(column.means)} means and stands for {measured} numbers"
+    if column.kind == "text" and column.is_input and not (column.max_tokens and column.vocabulary_size):
+        yield "it has no tokens"
+
+
+def _number_faults(means: tuple[float, ...], stds: tuple[float, ...]) -> Iterable[str]:
+    if len(means) != len(stds) or not all(map(math.isfinite, means + stds)) or not all(std > 0 for std in stds):
+        yield "its means and standard deviations are no finite numbers, or not as many"
+
+
+def _target_faults(target: Target) -> Iterable[str]:
+    yield from _number_faults((target.mean,), (target.std,))
+    if target.kind == "number" and target.classes:
+        yield "it is a number and has classes"
+    if len(set(target.classes)) < len(target.classes):
+        yield "two of its classes have one name"
+
+
+def _faults(schema: Schema) -> Iterable[str]:
+    if not schema.targets:
+        yield "it has no target"
+        return
+    kinds = {target.kind == "number" for target in schema.targets}
+    if kinds != {schema.task == "regression"}:
+        yield f"its targets are not of the task {schema.task}"
+    classes = len(schema.targets[0].classes)
+    if schema.task in ("binary", "multiclass") and (len(schema.targets) > 1 or classes < 2):
+        yield f"a {schema.task} task has one target with two classes or more"
+    if schema.task == "binary" and classes != 2:
+        yield f"a binary target has 2 classes, and this one {classes}"
+    if schema.label_delimiter is not None and (schema.task != "multilabel" or not schema.label_delimiter):
+        yield "labels are separated, and the task is not of labels"
+    image = schema.image
+    if image is None:
+        if not schema.inputs or any(column.kind == "image" for column in schema.inputs):
+            yield "it has no inputs, or images without a size"
+        return
+    yield from _number_faults(image.means, image.stds)
+    pixels = (image.channels, image.height, image.width)
+    if min(pixels) < 1 or math.prod(pixels) > _MOST_PIXELS or len(image.means) != image.channels:
+        yield f"its images are {' x '.join(map(str, pixels))}"
+    if not (math.isfinite(image.value_scale) and image.value_scale > 0):
+        yield "the scale of its pixels is no number above 0"

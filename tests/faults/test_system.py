@@ -1,0 +1,119 @@
+"""What the system refuses: one message, its status, no traceback, nothing left half-written."""
+
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+import luthier
+from luthier.errors import RunError
+from luthier.serving.files import write_answers
+
+RUN = shlex.join([sys.executable, "-c", "from luthier.cli.main import run; run()"])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("system")
+    (place / "d.csv").write_text("x,y\n" + "".join(f"{i * 37 % 101},{'ab'[i % 2]}\n" for i in range(40_000)))
+    (place / "small.csv").write_text("x,y\n" + "".join(f"{i * 37 % 101},{'ab'[i % 2]}\n" for i in range(200)))
+    luthier.train(place / "small.csv", target="y", run=place / "run", epochs=1)
+    return place
+
+
+def shell(line: str, place: Path) -> tuple[list[int], str, str]:
+    """Run a line of bash, in which `luthier` is the command; return the statuses of its parts and what they said."""
+    script = f'luthier() {{ {RUN} "$@"; }}; {line}; echo "${{PIPESTATUS[@]}}" >&3'
+    read, write = os.pipe()
+    done = subprocess.run(
+        ["bash", "-c", script.replace(">&3", f">&{write}")],
+        cwd=place, capture_output=True, text=True, check=False, pass_fds=[write],
+    )  # fmt: skip
+    os.close(write)
+    with os.fdopen(read) as file:
+        return [int(number) for number in file.read().split()], done.stdout, done.stderr
+
+
+LONG = "n" * 5000
+REFUSED = [
+    f"train {LONG}.csv --target y", f"train small.csv --target y --run {LONG}", f"predict run {LONG}.csv",
+    f"predict {LONG} small.csv", f"predict run small.csv -o {LONG}.csv", f"eject run {LONG}", f"resume {LONG}",
+    f"summary run --svg {LONG}.svg", f"check {LONG}", f"train {LONG}.toml", "predict run small.csv > /dev/full",
+    "evaluate run small.csv > /dev/full", "train small.csv --target y --epochs 1 --run full > /dev/full",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", REFUSED, ids=lambda line: line.replace(LONG, "LONG"))
+def test_one_message_and_status_2(line: str, place: Path) -> None:
+    before = {path.name for path in place.iterdir()}
+    statuses, _, err = shell(f"luthier {line}", place)
+    assert statuses == [2]
+    assert "Traceback" not in err
+    assert "Exception ignored" not in err
+    assert any(line.startswith("luthier: ") for line in err.splitlines())
+    left = {path.name for path in place.iterdir()} - before - {"full"}
+    assert not left
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_parent_without_permission(place: Path) -> None:
+    (place / "closed").mkdir(mode=0)
+    for line in ("train closed/a/d.csv --target y", "predict closed/a/run small.csv", "resume closed/a/run"):
+        statuses, _, err = shell(f"luthier {line}", place)
+        assert statuses == [2]
+        assert "Permission denied" in err
+
+
+def test_a_reader_that_leaves(place: Path) -> None:
+    statuses, out, err = shell("luthier predict run d.csv | head -1", place)
+    assert (statuses, err) == ([141, 0], "")
+    assert out.startswith("prediction,")
+    statuses, _, err = shell("luthier train small.csv --target y --epochs 3 --run left | head -1", place)
+    assert statuses == [141, 0]
+    assert "nobody reads the output" in err
+    assert "Traceback" not in err
+    assert not list(place.rglob("*.part"))
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
+@pytest.mark.parametrize("what", ["a full disk", "Ctrl-C"])
+def test_answers_that_cannot_be_written_leave_nothing(what: str, name: str, tmp_path: Path) -> None:
+    def frames() -> Iterator[pl.DataFrame]:
+        for i in range(40):
+            if what == "Ctrl-C" and i == 20:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield pl.DataFrame({"a": [j * 0.37 + i for j in range(20_000)]})
+
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        if what == "a full disk":
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+        with pytest.raises((RunError, KeyboardInterrupt)) as caught:
+            write_answers(frames(), str(tmp_path / name))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert what == "Ctrl-C" or "File too large [run-cannot-write]" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+REFUSED_SETTINGS: dict[str, Callable[[Path], object]] = {
+    "--device meta": lambda place: luthier.load(place / "run", device="meta"),
+    "batch size": lambda place: luthier.train(place / "small.csv", target="y", batch_size=2**63),
+    "epochs": lambda place: luthier.train(place / "small.csv", target="y", epochs=10**5000),
+    "hex": lambda place: luthier.train(place / "small.csv", target="y", encoding="hex"),
+    "rot13": lambda place: luthier.train(place / "small.csv", target="y", encoding="rot13"),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED_SETTINGS)
+def test_odd_settings_are_refused(what: str, place: Path) -> None:
+    with pytest.raises(luthier.LuthierError):
+        REFUSED_SETTINGS[what](place)

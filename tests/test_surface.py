@@ -35,7 +35,7 @@ SETTINGS = {
     "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader",
-    "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
+    "data": "source target kind task labels positive weight valid test valid_fraction test_fraction group time series order channel "
     "arrays delimiter encoding decimal image_size decoder skip_unreadable image_means image_stds weights start",
     "check": "check select ignore",
 }

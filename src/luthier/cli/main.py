@@ -169,7 +169,7 @@ def evaluate(
 
     figures = load(model, network=network, device=device).evaluate(source, options=ReadOptions(**reading))
     if as_json:
-        click.echo(json.dumps(figures, ensure_ascii=False))
+        click.echo(show.to_json(figures))
     elif not quiet:
         show.figures(figures)
     return 0

@@ -1,6 +1,7 @@
 """What the command prints, for people: plain text, with a little colour on a terminal."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -17,6 +18,19 @@ from luthier.training.replay import Replay
 from luthier.training.result import Result
 
 _MAX_ROWS = 40
+
+
+def to_json(value: Any) -> str:
+    """Return a value as JSON, with null for numbers that JSON has not."""
+    return json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _console() -> Console:
@@ -111,7 +125,7 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
             "valid": result.model.metrics.get("valid", {}),
             "test": result.test,
         }
-        print(json.dumps(outcome, ensure_ascii=False))
+        print(to_json(outcome))
         return
     if quiet:
         return
@@ -167,4 +181,6 @@ def _table(*headings: str) -> Table:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

@@ -8,6 +8,17 @@ import polars as pl
 
 from luthier.data.csvtext import name_columns
 
+PANDAS_TYPES = {
+    "boolean", "category", "string", "Float32", "Float64",
+    *(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)),
+}  # fmt: skip
+"""Types of pandas' own that answers come back in."""
+
+
+def is_pandas(data: Any) -> bool:
+    """Return whether it is a frame or a series of pandas, which need not be importable here."""
+    return type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "index")
+
 
 def plain_frame(frame: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
     """Return the frame with plain types alone, and notes on columns left out (structs, bytes, …) or renamed.

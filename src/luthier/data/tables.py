@@ -1,7 +1,7 @@
 """Files and frames to tables: read whole, or piece by piece. What a cell means is said in `cells`."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import polars as pl
 from luthier.core.schema import Decimal
 from luthier.data.commas import Commas
 from luthier.data.csvtext import name_columns
-from luthier.data.frames import plain_frame, records_frame, typed_pandas
+from luthier.data.frames import PANDAS_TYPES, plain_frame, records_frame, typed_pandas
 from luthier.data.textfile import AS_FOUND, ColumnTypes, ReadOptions, TextFile, empty_file, open_file, text_pieces
 from luthier.errors import DataError
 
@@ -26,12 +26,16 @@ class Table:
         name: What to call the table in messages: the file's name.
         notes: What was read otherwise than it stands, in words for the user.
         commas: How commas and points were read, where a comma may stand before decimals.
+        is_text: Whether the source is a text file, which says no types.
+        pandas: Of a pandas frame, what it calls the types of columns that are of its own.
     """
 
     frame: pl.DataFrame
     name: str
     notes: tuple[str, ...] = ()
     commas: Commas | None = None
+    is_text: bool = False
+    pandas: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def decimal(self) -> Decimal | None:
@@ -82,7 +86,7 @@ def read_table(
         elif typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    return Table(_with_rows(frame, path.name), path.name, source.notes, source.commas)
+    return Table(_with_rows(frame, path.name), path.name, source.notes, source.commas, is_text=True)
 
 
 def iter_tables(
@@ -141,6 +145,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
     (2, 2)
     """
     notes: tuple[str, ...] = ()
+    pandas: dict[str, str] = {}
     if isinstance(data, Table):
         return data
     try:
@@ -150,6 +155,8 @@ def table_from(data: Any, name: str = "the data") -> Table:
             names, notes = name_columns([str(column) for column in data.columns])
             columns = {label: typed_pandas(data.iloc[:, i]) for i, label in enumerate(names)}
             frame = pl.DataFrame(columns)
+            types = {label: str(kind) for label, kind in zip(names, data.dtypes, strict=True)}
+            pandas = {label: kind for label, kind in types.items() if kind in PANDAS_TYPES}
         elif isinstance(data, pl.DataFrame):
             frame = data
         elif isinstance(data, dict):
@@ -170,7 +177,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
             hint="give columns of equal length that hold numbers, texts, booleans or dates",
             code="data-not-a-table",
         ) from error
-    return Table(_with_rows(frame, name), name, notes + more)
+    return Table(_with_rows(frame, name), name, notes + more, pandas=pandas)
 
 
 def _refuse_mixed(data: dict[Any, Any], name: str) -> None:

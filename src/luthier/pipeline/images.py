@@ -26,9 +26,9 @@ from luthier.data.images import (
 )
 from luthier.data.room import without
 from luthier.data.split import Split, split_rows
-from luthier.data.targets import encode_targets, read_targets
+from luthier.data.targets import encode_targets, read_targets, unseen_words, with_types
 from luthier.errors import DataError, SettingError
-from luthier.pipeline.parts import ONLY_TABLES, Part, Prepared, fractions, refuse, split_words
+from luthier.pipeline.parts import ONLY_TABLES, Part, Prepared, fractions, refuse, split_words, warn
 from luthier.serving.inputs import check_pixels, target_names
 
 
@@ -201,7 +201,8 @@ def prepare_images(
     if schema is None:
         everything = np.arange(frames["train"].height, dtype=np.int64)
         task, _ = read_targets(frames["train"], names, everything, task=settings.task)
-        task, targets = read_targets(frames["train"], names, split.train, task=task)
+        task, targets = read_targets(frames["train"], names, split.train, task=task, positive=settings.positive)
+        targets = with_types(targets, frames["train"], is_text=False, pandas={})
         means, stds = image_statistics(pixels["train"], split.train)
         channels, height, width = pixels["train"].shape[1:]
         image = ImageInput(
@@ -233,11 +234,14 @@ def prepare_images(
         else:
             tensor, some, frame, origin = whole, torch.from_numpy(rows), frames["train"][rows], "train"
         if len(rows):
-            target = torch.from_numpy(encode_targets(frame, schema))
+            unseen: dict[str, int] = {}
+            target = torch.from_numpy(encode_targets(frame, schema, unseen=unseen))
+            if unseen:
+                warn(notes, unseen_words(unseen, schema, f"the {part} data"))
             kinds = augment if part == "train" else ()
             named = tuple(paths[origin][row] for row in rows) if paths else ()
             file = str(settings.source if origin == "train" else getattr(settings, origin))
             source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
-            parts[part] = Part(rows, source, named, file)
+            parts[part] = Part(rows, source, named, file, unseen)
     notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes)

@@ -1,5 +1,6 @@
 """The parts of prepared data, and what the readers of all kinds share."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from luthier.data.augment import ImageSource
 from luthier.data.sources import TensorSource
 from luthier.errors import DataError, SettingError
 
+_log = logging.getLogger("luthier")
 Rows = NDArray[np.int64]
 PARTS = ("train", "valid", "test")
 ONLY_TABLES = ("kind", "group", "time", "weight", "series", "order", "channel")
@@ -28,12 +30,14 @@ class Part:
         source: The rows.
         names: What the samples are called, where they are files or series.
         file: The file they are rows of, or the folder they lie in.
+        unseen: How many rows have classes that training rows do not have, by class.
     """
 
     rows: Rows
     source: TensorSource | ImageSource
     names: tuple[str, ...] = ()
     file: str = ""
+    unseen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.source.name_of = self.name_of
@@ -98,6 +102,12 @@ def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:
             raise SettingError(
                 f"{name} would be ignored: the data is {what}", hint="leave it out", code="setting-ignored"
             )
+
+
+def warn(notes: list[str], words: str) -> None:
+    """Say what a user should not miss, among the notes and as a warning, which Python callers see too."""
+    notes.append(words)
+    _log.warning("%s", words)
 
 
 @contextmanager

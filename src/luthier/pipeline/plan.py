@@ -1,6 +1,6 @@
 """A plan: data read and split, a network and a recipe chosen, with the reasons; nothing is trained yet."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Plan:
         return self.toml()
 
 
-def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **given: Any) -> Plan:
+def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given: Any) -> Plan:
     """Read and split the data, and choose a network and a recipe for it; nothing is trained and no file is written.
 
     Args:
@@ -87,7 +87,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     ('mlp', 'bce')
     """
     parts = _sorted(given)
-    if target:
+    if target != () and target != []:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
     checks = CheckSettings(**parts["check"])
@@ -176,7 +176,8 @@ def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start:
     """Refuse what is given beside a bundle to start from, whose Schema and network are taken over."""
     data = parts["data"]
     columns = (schema.label_column,) if schema.label_column else tuple(target.name for target in schema.targets)
-    own = {"target": columns, "labels": schema.label_delimiter, "task": schema.task}
+    positive = schema.targets[0].classes[-1] if schema.task == "binary" else None
+    own = {"target": columns, "labels": schema.label_delimiter, "task": schema.task, "positive": positive}
     given = {name: data[name] for name in own if data.get(name)}
     if "target" in given:
         given["target"] = (data["target"],) if isinstance(data["target"], str) else tuple(data["target"])

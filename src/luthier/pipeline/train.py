@@ -3,7 +3,7 @@
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -25,7 +25,7 @@ from luthier.networks.foreign import is_foreign
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.trial import network_failed, setting_failed
-from luthier.serving.model import Model, class_figures
+from luthier.serving.model import Model, more_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
 from luthier.store.files import cannot_write, remove_parts, unpack, write_tensors, write_whole
@@ -41,7 +41,7 @@ _log = logging.getLogger("luthier")
 def train(
     source: Any,
     *,
-    target: str | list[str] | tuple[str, ...] = (),
+    target: str | int | Sequence[str | int] = (),
     run: str | Path | None = None,
     callbacks: Iterable[Any] = (),
     report: Callable[[Plan, Path], None] | None = None,
@@ -192,9 +192,13 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
             raise
         raise network_failed(error, plan.blueprint.family) from error
     best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
-    figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
+    figures = {
+        name.removeprefix("valid_"): value
+        for name, value in best.items()
+        if name.startswith("valid_") and value == value  # a figure that means nothing is NaN, which JSON has not
+    }
     test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}
-    plain = {name: value for name, value in test.items() if isinstance(value, float)}
+    plain = {name: value for name, value in test.items() if isinstance(value, float) and value == value}
     model = Model(
         module,
         schema=schema,
@@ -268,7 +272,7 @@ def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
         metrics=metrics,
         device=next(module.parameters()).device,
     )
-    return {"rows": len(part.source)} | found | class_figures(metrics, plan.schema)
+    return {"rows": len(part.source)} | found | more_figures(metrics, plan.schema, part.unseen)
 
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:

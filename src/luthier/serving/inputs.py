@@ -51,7 +51,12 @@ class Piece:
 
 
 def pieces(
-    source: Any, schema: Schema, *, with_targets: bool = False, options: ReadOptions | None = None
+    source: Any,
+    schema: Schema,
+    *,
+    with_targets: bool = False,
+    options: ReadOptions | None = None,
+    unseen: dict[str, int] | None = None,
 ) -> Iterator[Piece]:
     """Yield the rows of `source` in order, a piece at a time.
 
@@ -61,6 +66,7 @@ def pieces(
         schema: From training.
         with_targets: Read the targets too. Rows without one are an error.
         options: How to read a CSV.
+        unseen: Where to count rows by the classes that training rows do not have.
 
     Raises:
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
@@ -71,7 +77,7 @@ def pieces(
         options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal, points=schema.points
     )
     if schema.image is not None and not schema.columns:
-        yield from _images(source, path, schema, schema.image, with_targets)
+        yield from _images(source, path, schema, schema.image, with_targets, unseen)
         return
     if path is not None and path.is_dir():
         raise DataError(
@@ -118,7 +124,7 @@ def pieces(
             names = frame[schema.series]
         for start in range(0, frame.height, ROWS if schema.image is None else IMAGES):
             some = frame[start : start + (ROWS if schema.image is None else IMAGES)]
-            piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root)
+            piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root, unseen=unseen)
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
     for name, words in zip(unread, unread_words(unread, schema), strict=True):
@@ -138,11 +144,17 @@ def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:
 
 
 def table_piece(
-    frame: pl.DataFrame, schema: Schema, *, with_targets: bool, where: str = "the data", root: Path = Path()
+    frame: pl.DataFrame,
+    schema: Schema,
+    *,
+    with_targets: bool,
+    where: str = "the data",
+    root: Path = Path(),
+    unseen: dict[str, int] | None = None,
 ) -> Piece:
     """Return the rows of a frame as one piece; images that a column names lie below `root`."""
     inputs = [torch.from_numpy(block) for block in encode_inputs(frame, schema, where=where).values()]
-    targets = torch.from_numpy(encode_targets(frame, schema)) if with_targets else None
+    targets = torch.from_numpy(encode_targets(frame, schema, unseen=unseen)) if with_targets else None
     if schema.image is None:
         return Piece(tuple(inputs), targets)
     column = next(column.name for column in schema.inputs if column.kind == "image")
@@ -153,9 +165,16 @@ def table_piece(
     return Piece((*inputs, normalise(torch.from_numpy(pixels), schema.image)), targets, errors=dict(errors))
 
 
-def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, with_targets: bool) -> Iterator[Piece]:
+def _images(
+    source: Any,
+    path: Path | None,
+    schema: Schema,
+    image: ImageInput,
+    with_targets: bool,
+    unseen: dict[str, int] | None,
+) -> Iterator[Piece]:
     if path is not None and path.suffix != ".npz":
-        yield from _image_files(path, schema, image, with_targets)
+        yield from _image_files(path, schema, image, with_targets, unseen)
         return
     targets: np.ndarray[Any, Any] | None = None
     if path is not None:
@@ -171,7 +190,7 @@ def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, w
                 raise DataError(
                     f"{path.name} has no y to compare with", hint="save it with y=", code="data-target-missing"
                 )
-            targets = encode_targets(target_frame(arrays.y, target_names(schema)), schema)
+            targets = encode_targets(target_frame(arrays.y, target_names(schema)), schema, unseen=unseen)
         source = arrays.x
     if hasattr(source, "numpy"):
         source = source.numpy()
@@ -206,12 +225,15 @@ def check_pixels(pixels: np.ndarray[Any, Any], image: ImageInput, where: str) ->
         )
 
 
-def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bool) -> Iterator[Piece]:
+def _image_files(
+    path: Path, schema: Schema, image: ImageInput, with_targets: bool, unseen: dict[str, int] | None
+) -> Iterator[Piece]:
     targets: np.ndarray[Any, Any] | None = None
     if with_targets:
         folder = read_image_folder(path, min_classes=1)
         paths = folder.paths
-        targets = encode_targets(pl.DataFrame({target_names(schema)[0]: list(folder.labels)}), schema)
+        classes = pl.DataFrame({target_names(schema)[0]: list(folder.labels)})
+        targets = encode_targets(classes, schema, unseen=unseen)
     else:
         paths = list_images(path)
     for start in range(0, len(paths), IMAGES):

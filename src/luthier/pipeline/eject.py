@@ -288,10 +288,12 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     sources, settings = _sources(plan), plan.settings
     is_npz = Path(settings.source).suffix.lower() == ".npz"
     options = read_options(settings, plan.schema.decimal, plan.schema.points)
+    wanted = {*settings.target, *settings.kind, *(column.name for column in plan.schema.columns)}
+    wanted |= {name for name in (settings.weight, settings.series, settings.order) if name is not None}
     files: dict[str, TableFile] = {}
     for part, path in sources.items():
         content = path.read_bytes()
-        table = Table(_npz_frame(path, plan), path.name) if is_npz else read_table(path, options)
+        table = Table(_npz_frame(path, plan), path.name) if is_npz else read_table(path, options, wanted=wanted)
         files[part] = TableFile(
             _named(path, folder), hashlib.sha256(content).hexdigest(), table.frame, content, table.commas
         )

@@ -11,7 +11,7 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from luthier.core.schema import UNSEEN, Decimal, Schema
+from luthier.core.schema import UNSEEN, Column, Decimal, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
@@ -54,7 +54,8 @@ def read_source(
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *as_text, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
-    return read_table(path, read_options(settings, likely_decimal, points), texts=texts, targets=targets)
+    wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
+    return read_table(path, read_options(settings, likely_decimal, points), texts=texts, targets=targets, wanted=wanted)
 
 
 def read_options(
@@ -159,6 +160,7 @@ def prepare_table(
             images=() if image_column is None else (image_column,),
             channels=channels,
         )
+        columns = tuple(_in_order(column, table.orders.get(column.name, ())) for column in columns)
         made = Schema(
             task=task, targets=targets, columns=columns, image=image, label_delimiter=settings.labels,
             series=settings.series, order=settings.order, decimal=table.decimal, points=table.points,
@@ -221,6 +223,14 @@ def _image_column(frame: pl.DataFrame, settings: DataSettings, exclude: set[str]
             code="data-image-columns",
         )
     return names[0] if names else None
+
+
+def _in_order(column: Column, order: tuple[str, ...]) -> Column:
+    """Return a column of categories in their own order, where they have one; that for missing stays last."""
+    if column.kind != "category" or not order:
+        return column
+    places = {text: place for place, text in enumerate(order)}
+    return replace(column, categories=tuple(sorted(column.categories, key=lambda text: places.get(text, len(order)))))
 
 
 def _label_column(schema: Schema, names: list[str]) -> Schema:

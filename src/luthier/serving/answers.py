@@ -81,7 +81,7 @@ def framed(answers: NDArray[Any], schema: Schema, source: Any, index: pl.Series 
         return pl.DataFrame(made) if len(made) > 1 else next(iter(made.values()))
     import pandas as pd
 
-    labels = source.index if index is None else pd.Index(index.to_list(), name=index.name)
+    labels = _labels(source, index)
     found = {}
     for target in schema.targets:
         series = pd.Series(columns[target.name], index=labels, name=target.name)
@@ -103,8 +103,16 @@ def framed_proba(chances: NDArray[Any], schema: Schema, source: Any, index: pl.S
         return pl.DataFrame(chances, schema=names)
     import pandas as pd
 
-    labels = source.index if index is None else pd.Index(index.to_list(), name=index.name)
-    return pd.DataFrame(chances, index=labels, columns=names)
+    return pd.DataFrame(chances, index=_labels(source, index), columns=names)
+
+
+def _labels(source: Any, index: pl.Series | None) -> Any:
+    """Return the index of answers: that of the rows, or the names of the series."""
+    import pandas as pd
+
+    if index is not None:
+        return pd.Index(index.to_list(), name=index.name)
+    return source.index if hasattr(source, "columns") else pd.Index([source.name])  # a Series is one row
 
 
 def answer_frame(outputs: Tensor, schema: Schema) -> pl.DataFrame:

@@ -17,6 +17,7 @@ from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_fr
 from luthier.data.augment import normalise
 from luthier.data.commas import find_commas, hint_at_decimals, with_decimal_points
 from luthier.data.encode import encode_inputs, unread_cells, unread_words
+from luthier.data.frames import is_pandas
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
 from luthier.data.tables import iter_tables, read_table, table_from
@@ -86,6 +87,8 @@ def pieces(
             code="data-not-a-table",
         )
     root = Path()
+    wanted = {*target_names(schema), *(column.name for column in schema.columns)}
+    wanted |= {name for name in (schema.series, schema.order) if name is not None}
     if path is not None and path.suffix.lower() == ".npz":
         arrays = read_npz(path)
         frame = _array_frame(arrays.x, schema)
@@ -93,18 +96,19 @@ def pieces(
             frame = frame.hstack(target_frame(arrays.y, [target.name for target in schema.targets]))
         tables = iter([table_from(frame, path.name)])
     elif path is not None and schema.series is not None:
-        tables = iter([read_table(path, options)])  # whole: the steps of a series may be anywhere
+        tables = iter([read_table(path, options, wanted=wanted)])  # whole: the steps of a series may be anywhere
     elif path is not None:
         tables, root = (
             iter_tables(
                 path,
                 options,
                 rows=ROWS if schema.image is None else IMAGES,
+                wanted=wanted,
                 texts={*target_names(schema), *(c.name for c in schema.columns if c.kind not in ("number", "boolean"))},
             ),
             path.parent,
         )
-    elif hasattr(source, "shape") and not hasattr(source, "columns"):
+    elif hasattr(source, "shape") and not hasattr(source, "columns") and not is_pandas(source):
         tables = iter([table_from(_array_frame(np.asarray(source), schema))])
     else:
         tables = iter([table_from(source)])

@@ -286,6 +286,14 @@ def pictures_beside_others(place: Path) -> tuple[Path, dict[str, Any]]:
     return path, {"target": "y"}
 
 
+def pictures_by_ids(place: Path) -> tuple[Path, dict[str, Any]]:
+    path, settings = pictures_beside_others(place)
+    frame = pl.read_csv(path, infer_schema=False)
+    name = next(name for name in frame.columns if frame[name][0].endswith(".png"))
+    frame.with_columns(pl.col(name).str.strip_suffix(".png").str.replace_all("/", "\\")).write_csv(path)
+    return path, {**settings, "kind": {**settings.get("kind", {}), name: "image"}}
+
+
 def folders_of_parts(place: Path) -> tuple[Path, dict[str, Any]]:
     lot = random.Random(0)
     for i in range(50):
@@ -298,7 +306,8 @@ CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     arrays_of_numbers, irregular_text, decimal_commas, gzipped, from_a_bundle, text_beside_others, text_alone,
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
     *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
-    series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, folders_of_parts,
+    series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
+    folders_of_parts,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
+from luthier.data.cells import to_texts
 from luthier.data.commas import Commas, with_decimal_points
 from luthier.data.csvtext import name_columns
 from luthier.data.encode import text_columns
@@ -306,10 +307,17 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     facts = table_facts(data)
     if data.image is not None:
         facts["roots"] = {part: _named(path.parent, folder) for part, path in sources.items()}
-        facts["sha256"] = {
-            part: _digest_of(image_paths(files[part].frame[data.image.name][data.rows[part]], path.parent))
-            for part, path in sources.items()
-        }
+        facts |= {"sha256": {}, "found": {}}  # the latter: names in the table that are not quite those of the files
+        for part, path in sources.items():
+            cells = to_texts(files[part].frame[data.image.name][data.rows[part]])
+            paths = image_paths(cells, path.parent)
+            facts["sha256"][part] = _digest_of(paths)
+            pairs = [(cell, file) for cell, file in zip(cells, paths, strict=True) if file is not None]
+            facts["found"] |= {
+                cell: Path(os.path.relpath(file, path.parent)).as_posix()
+                for cell, file in pairs
+                if file != path.parent / cell
+            }
     train = files["train"]
     if is_npz:
         arrays = np.load(io.BytesIO(train.content))

@@ -21,6 +21,7 @@ from luthier.data.images import (
     file_hashes,
     image_paths,
     image_statistics,
+    is_unlabelled,
     part_folders,
     read_image_folder,
 )
@@ -51,11 +52,22 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
     for part, other in (("valid", settings.valid), ("test", settings.test)):
         if other is not None or part in inside:
             where[part] = inside[part] if other is None else Path(other)
+    train = read_image_folder(where["train"])
+    notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
+    for part in ("valid", "test"):
+        if getattr(settings, part) is None and part in where and is_unlabelled(where[part], set(train.labels)):
+            warn(
+                notes,
+                f"{where[part]} has no folders of the classes that {where['train'].name} has, so it is left out"
+                + ("; there are no test rows" if part == "test" else "; a part of the training images takes its place"),
+            )
+            del where[part]
+            settings = replace(settings, test_fraction=0.0) if part == "test" else settings
     given: dict[str, Any] = {part: str(place) for part, place in where.items() if part != "train"}
     settings = replace(settings, source=str(where["train"]), **given)
-    folders = {part: read_image_folder(place, min_classes=1 + (part == "train")) for part, place in where.items()}
-    train = folders["train"]
-    notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
+    folders = {"train": train} | {
+        part: read_image_folder(place, min_classes=1) for part, place in where.items() if part != "train"
+    }
     frames = {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in folders.items()}
     split = split_images(settings, frames["train"], ["class"], file_hashes(train.paths))
     decoder = settings.decoder if schema is None or schema.image is None else schema.image.decoder

@@ -36,7 +36,7 @@ SETTINGS = {
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader",
     "data": "source target kind task labels positive weight valid test valid_fraction test_fraction group time series order channel "
-    "arrays delimiter encoding decimal image_size decoder skip_unreadable image_means image_stds weights start",
+    "arrays delimiter encoding decimal sheet query image_size decoder skip_unreadable image_means image_stds weights start",
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
@@ -49,9 +49,9 @@ COMMANDS: dict[str, set[str]] = {
     "resume": {"run", "epochs", "device", "max_time_s", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "quiet", "as_json"},
     "eject": {"run", "folder", "quiet", "as_json"},
-    "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "quiet", "as_json"},
+    "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
-    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "quiet", "as_json"},
+    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
 }  # fmt: skip
 
 

@@ -58,6 +58,8 @@ class DataSettings:
     decimal: Decimal | None = _setting(
         None, "What stands before a CSV's decimals; a comma where cells are separated by semicolons, else a point"
     )
+    sheet: str | None = _setting(None, "Sheet of a workbook, by name or counted from 1; the first by default")
+    query: str | None = _setting(None, "SELECT … to ask, where SOURCE is the URL of a database")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
     decoder: Decoder = _setting(
         "pillow", "What reads image files; simplejpeg is faster for JPEG and gives slightly other pixels"
@@ -77,7 +79,7 @@ class DataSettings:
             value = getattr(self, name)
             names = value if isinstance(value, list | tuple) else (value,)
             object.__setattr__(self, name, tuple(_name(item) for item in names))
-        for name in ("positive", "weight", "group", "time", "series", "order"):
+        for name in ("positive", "weight", "group", "time", "series", "order", "sheet"):
             object.__setattr__(self, name, _name(getattr(self, name)))
         if isinstance(self.kind, Mapping):
             object.__setattr__(self, "kind", {_name(name): kind for name, kind in self.kind.items()})

@@ -60,6 +60,8 @@ class ReadOptions:
         as_written: Columns whose cells keep their commas all the same: those of several labels.
         likely_decimal: That of the data that a network was trained on, which decides where a file leaves it open.
         points: Columns that have decimal points also where other columns have commas.
+        sheet: Of a workbook, which one: by its name, or counted from 1.
+        query: What a database is asked.
     """
 
     delimiter: str | None = None
@@ -68,6 +70,8 @@ class ReadOptions:
     as_written: tuple[str, ...] = ()
     likely_decimal: Decimal | None = None
     points: tuple[str, ...] = ()
+    sheet: str | None = None
+    query: str | None = None
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):

@@ -24,6 +24,7 @@ from luthier.data.cells import to_texts
 from luthier.data.commas import Commas, with_decimal_points
 from luthier.data.csvtext import name_columns
 from luthier.data.encode import text_columns
+from luthier.data.files import is_one_file, source_name
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
@@ -140,6 +141,13 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
 
 def _write(plan: Plan, story: Story, folder: Path) -> None:
     parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
+    for part in parts.values():
+        if plan.schema.columns and not is_one_file(part.file) and Path(part.file).suffix.lower() != ".npz":
+            raise RunError(
+                f"{source_name(part.file)} cannot be ejected: an ejected project reads one CSV, Parquet or .npz file",
+                hint="write the data as a CSV or Parquet file, and train on that",
+                code="run-cannot-eject",
+            )
     text, facts, reader, rows = _table_data(plan, folder) if plan.schema.columns else _image_data(plan, folder)
     network, class_name, more = _network(plan)
     starts_from = plan.start is not None or plan.settings.weights is not None

@@ -40,7 +40,8 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         DataError: the data cannot be read, split or trained on.
         SettingError: a setting that does not go with this kind of data.
     """
-    refuse(settings, (*ONLY_TABLES, "labels", "delimiter", "encoding", "decimal", "arrays"), "a folder of images")
+    others = ("labels", "delimiter", "encoding", "decimal", "arrays", "sheet", "query")
+    refuse(settings, (*ONLY_TABLES, *others), "a folder of images")
     if settings.target:
         raise SettingError(
             "target would be ignored: in a folder of images the class is the name of its folder",

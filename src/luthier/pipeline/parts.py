@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from luthier.core.schema import InputSizes, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
+from luthier.data.files import source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import DataError, SettingError
 
@@ -46,7 +46,7 @@ class Part:
         """Return what the user calls a sample: its row in the file, or its file."""
         if self.names:
             return self.names[place]
-        return f"row {self.rows[place] + 1}" + (f" of {Path(self.file).name}" if self.file else "")
+        return f"row {self.rows[place] + 1}" + (f" of {source_name(self.file)}" if self.file else "")
 
 
 @dataclass
@@ -116,7 +116,7 @@ def errors_name(file: str) -> Iterator[None]:
     try:
         yield
     except DataError as error:
-        name = Path(file).name
+        name = source_name(file)
         if name in error.message:
             raise
         raise DataError(f"{name}: {error.message}", hint=error.hint, code=error.code) from error

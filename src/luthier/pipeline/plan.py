@@ -13,6 +13,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.data.files import STDIN, as_source, without_password
 from luthier.errors import NetworkError, RunError, SettingError
 from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, normalisation
@@ -71,8 +72,9 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     """Read and split the data, and choose a network and a recipe for it; nothing is trained and no file is written.
 
     Args:
-        source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
-            (`.toml`), or a frame.
+        source: A table in a file (CSV, Parquet, Excel, JSON, Arrow), in several (a list, a pattern, a folder), or in a
+            database (a URL, and `query`); a folder of images (one folder a class), an `.npz` with `x` and `y`, a run
+            file (`.toml`), or a frame.
         target: Column to predict, or several.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
@@ -91,12 +93,15 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
     checks = CheckSettings(**parts["check"])
-    if isinstance(source, str | Path):
-        if Path(source).suffix == ".toml":
-            file = read_run_file(Path(source))
-            if file.data.source.endswith(IN_MEMORY):  # with a folder before it in older run files
+    named = as_source(source)
+    if named is not None:
+        if named.endswith(".toml"):
+            file = read_run_file(Path(named))
+            # in older run files a folder stands before it
+            if file.data.source.endswith(IN_MEMORY) or file.data.source == STDIN:
+                where = "from standard input" if file.data.source == STDIN else "in memory"
                 raise RunError(
-                    f"{source} describes a run over data in memory, which is gone",
+                    f"{source} describes a run over data {where}, which is gone",
                     hint="train again, from the data or from a file of it",
                     code="run-data-in-memory",
                 )
@@ -111,7 +116,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
             checks = replace(file.checks, **parts["check"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
         else:
-            settings = DataSettings(source=str(source), **parts["data"])
+            settings = DataSettings(source=named, **parts["data"])
     else:
         data, settings = source, DataSettings(source=IN_MEMORY, **parts["data"])
     _check_names(recipe_fields)
@@ -138,6 +143,8 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     prepared = prepare(
         settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
     )
+    kept: dict[str, Any] = {"source": without_password(settings.source)}
+    settings = replace(settings, **kept)
     network = NetworkSettings(**parts["network"])
     if blueprint is not None and is_foreign(blueprint.family):
         network = NetworkSettings(network=blueprint.family, network_args=blueprint.arguments)

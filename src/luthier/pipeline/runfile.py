@@ -16,6 +16,7 @@ from luthier.core.plain import from_plain, to_plain
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings
+from luthier.data.files import with_paths
 from luthier.errors import SettingError
 from luthier.networks.foreign import source_file
 
@@ -63,7 +64,9 @@ def read_run_file(path: Path) -> RunFile:
     data = from_plain(DataSettings, document["data"], where=f"[data] of {path}")
     base = path.resolve().parent
     found = {name: getattr(data, name) for name in _PATHS}
-    paths: dict[str, Any] = {name: os.path.relpath(base / value) for name, value in found.items() if value}
+    paths: dict[str, Any] = {
+        name: with_paths(value, lambda path: os.path.relpath(base / path)) for name, value in found.items() if value
+    }
     data = replace(data, **paths)
     blueprint = None
     if "blueprint" in document:
@@ -107,7 +110,9 @@ def write_run_file(
         found = {name: getattr(data, name) for name in _PATHS}
         base = relative_to.resolve()
         paths: dict[str, Any] = {
-            name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v and v != IN_MEMORY
+            name: with_paths(v, lambda path: os.path.relpath(Path(path).resolve(), base))
+            for name, v in found.items()
+            if v and v != IN_MEMORY
         }
         data = replace(data, **paths)
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(file.resolve(), base))

@@ -17,12 +17,13 @@ from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
 from luthier.data.distinct import code_texts
 from luthier.data.encode import encode_inputs, feature_names, input_sizes, unread_cells, unread_words
+from luthier.data.files import read_any, source_name
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
-from luthier.data.tables import Table, read_table
+from luthier.data.tables import Table
 from luthier.data.targets import (
     encode_targets,
     missing_words,
@@ -40,14 +41,14 @@ _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
 def read_source(
-    path: Path,
+    source: str,
     settings: DataSettings,
     likely_decimal: Decimal | None = None,
     points: tuple[str, ...] = (),
     *,
     as_text: Collection[str] = (),
 ) -> Table:
-    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written.
+    """Read a source as its settings want it: cells of classes, groups and kinds that were said stay as written.
 
     So do those of the columns `as_text`, whose cells may all happen to be numbers in this file.
     """
@@ -55,7 +56,7 @@ def read_source(
     texts = {*settings.target, *settings.kind, *as_text, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
     wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
-    return read_table(path, read_options(settings, likely_decimal, points), texts=texts, targets=targets, wanted=wanted)
+    return read_any(source, read_options(settings, likely_decimal, points), texts=texts, targets=targets, wanted=wanted)
 
 
 def read_options(
@@ -65,7 +66,7 @@ def read_options(
     return ReadOptions(
         delimiter=settings.delimiter, encoding=settings.encoding, decimal=settings.decimal,
         as_written=settings.target if settings.labels is not None else (), likely_decimal=likely_decimal,
-        points=points,
+        points=points, sheet=settings.sheet, query=settings.query,
     )  # fmt: skip
 
 
@@ -133,7 +134,7 @@ def prepare_table(
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
             with errors_name(file):
-                other = read_source(Path(file), settings, table.decimal, table.points, as_text=text_names)
+                other = read_source(file, settings, table.decimal, table.points, as_text=text_names)
                 notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
                 frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
                 rows[part] = _with_target(frames[part], settings, notes)[1]
@@ -180,7 +181,7 @@ def prepare_table(
             if unseen:
                 warn(notes, unseen_words(unseen, schema, f"the {part} data"))
             if files[part] != origin:
-                notes += unread_words(unread_cells(frames[part], schema), schema, Path(files[part]).name)
+                notes += unread_words(unread_cells(frames[part], schema), schema, source_name(files[part]))
             if isinstance(source, ImageSource) and part == "train":
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
@@ -314,7 +315,7 @@ def _table_source(
     unseen: dict[str, int],
 ) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    blocks = encode_inputs(frame, schema, rows, where=Path(file).name)
+    blocks = encode_inputs(frame, schema, rows, where=source_name(file))
     inputs = tuple(torch.from_numpy(block) for block in blocks.values())
     targets = torch.from_numpy(encode_targets(frame, schema, rows, unseen=unseen))
     weights = None

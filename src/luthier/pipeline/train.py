@@ -16,6 +16,7 @@ from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
+from luthier.data.files import source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
@@ -50,8 +51,7 @@ def train(
     """Read the data, design a network for it, train, test, and save it in a fresh folder.
 
     Args:
-        source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
-            (`.toml`), or a frame.
+        source: As in `design`.
         target: Column to predict, or several.
         run: The run's folder; by default a new one under `runs/`. It is never overwritten.
         callbacks: As in `fit`.
@@ -286,7 +286,7 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
                 code="run-folder-taken",
             )
         return open_folder(wanted)
-    stem = re.sub(r"[^\w.-]+", "-", Path(plan.settings.source).name.split(".")[0]).strip("-.") or "run"
+    stem = re.sub(r"[^\w.-]+", "-", source_name(plan.settings.source).split(".")[0]).strip("-.") or "run"
     for i in count(1):
         folder = Path("runs") / (stem if i == 1 else f"{stem}-{i}")
         try:

@@ -17,10 +17,11 @@ from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_fr
 from luthier.data.augment import normalise
 from luthier.data.commas import find_commas, hint_at_decimals, with_decimal_points
 from luthier.data.encode import encode_inputs, unread_cells, unread_words
+from luthier.data.files import as_source, check_options, is_table_folder, iter_any, read_any
 from luthier.data.frames import is_pandas
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
-from luthier.data.tables import iter_tables, read_table, table_from
+from luthier.data.tables import table_from
 from luthier.data.targets import encode_targets
 from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError, LuthierError
@@ -62,8 +63,8 @@ def pieces(
     """Yield the rows of `source` in order, a piece at a time.
 
     Args:
-        source: A path (CSV, Parquet, `.npz`, an image, a folder of images), a frame, a dict of columns, a list of
-            dicts; for images and series also an array.
+        source: A path (a table of any format, `.npz`, an image, a folder of images), several, the URL of a database, a
+            frame, a dict of columns, a list of dicts; for images and series also an array.
         schema: From training.
         with_targets: Read the targets too. Rows without one are an error.
         options: How to read a CSV.
@@ -72,7 +73,8 @@ def pieces(
     Raises:
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
-    path = Path(source) if isinstance(source, str | Path) else None
+    named = as_source(source)
+    path = None if named is None else Path(named.partition("\n")[0])
     as_written = (schema.label_column,) if schema.label_column else ()
     options = replace(
         options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal, points=schema.points
@@ -80,7 +82,7 @@ def pieces(
     if schema.image is not None and not schema.columns:
         yield from _images(source, path, schema, schema.image, with_targets, unseen)
         return
-    if path is not None and path.is_dir():
+    if path is not None and path.is_dir() and not is_table_folder(path):
         raise DataError(
             f"{path} is a folder, and the network was trained on a table",
             hint="give a CSV, Parquet or .npz file",
@@ -96,17 +98,19 @@ def pieces(
             frame = frame.hstack(target_frame(arrays.y, [target.name for target in schema.targets]))
         tables = iter([table_from(frame, path.name)])
     elif path is not None and schema.series is not None:
-        tables = iter([read_table(path, options, wanted=wanted)])  # whole: the steps of a series may be anywhere
+        check_options(named or "", options)
+        tables = iter([read_any(named or "", options, wanted=wanted)])  # whole: the steps of a series may be anywhere
     elif path is not None:
+        check_options(named or "", options)
         tables, root = (
-            iter_tables(
-                path,
+            iter_any(
+                named or "",
                 options,
                 rows=ROWS if schema.image is None else IMAGES,
                 wanted=wanted,
                 texts={*target_names(schema), *(c.name for c in schema.columns if c.kind not in ("number", "boolean"))},
             ),
-            path.parent,
+            path if path.is_dir() else path.parent,
         )
     elif hasattr(source, "shape") and not hasattr(source, "columns") and not is_pandas(source):
         tables = iter([table_from(_array_frame(np.asarray(source), schema))])

@@ -20,6 +20,11 @@ from luthier.data.tables import read_table, table_from
 N = 60
 
 
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 def band() -> pd.Series:
     return pd.Series(pd.cut(np.arange(N) * 7 % 110, [-1, 20, 100, 300], right=True))
 
@@ -83,6 +88,19 @@ def test_categories_that_have_an_order_keep_it() -> None:
         }
     )
     assert luthier.design(enum, target="y").schema.columns[0].categories == ("small", "medium", "large")
+
+
+def test_a_category_of_numbers_is_a_category() -> None:
+    x = [i * 7 % 5 * 100 for i in range(N)]
+    code = pd.Categorical(x, categories=[400, 0, 100, 300, 200], ordered=True)
+    frame = pd.DataFrame({"code": code, "y": ["a", "b"] * 30})
+    frame["z"] = frame["y2"] = pd.Categorical([i * 3 % 11 for i in range(N)])
+    columns = {
+        column.name: column for column in luthier.design(frame, target="y", kind={"y2": "number"}).schema.columns
+    }
+    assert columns["code"].categories == ("400", "0", "100", "300", "200")
+    assert (columns["z"].kind, columns["y2"].kind) == ("category", "number")
+    assert luthier.design(frame, target="z", task="multiclass").schema.targets[0].dtype == "int"
 
 
 def test_lists_of_booleans_are_series() -> None:

@@ -39,6 +39,7 @@ class Table:
         is_text: Whether the source is a text file, which says no types.
         pandas: Of a pandas frame, what it calls the types of columns that are of its own.
         orders: Of columns of categories that have an order, all of them in it.
+        categories: Columns of numbers that their frame calls categories.
     """
 
     frame: pl.DataFrame
@@ -48,6 +49,7 @@ class Table:
     is_text: bool = False
     pandas: Mapping[str, str] = field(default_factory=dict)
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
 
     @property
     def decimal(self) -> Decimal | None:
@@ -164,6 +166,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
     notes: tuple[str, ...] = ()
     pandas: dict[str, str] = {}
     orders: dict[str, tuple[str, ...]] = {}
+    categories: tuple[str, ...] = ()
     if isinstance(data, Table):
         return data
     try:
@@ -179,6 +182,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
             frame = pl.DataFrame(columns)
             types = {label: str(kind) for label, kind in zip(names, data.dtypes, strict=True)}
             pandas = {label: kind for label, kind in types.items() if kind in PANDAS_TYPES}
+            categories = tuple(name for name in names if types[name] == "category" and columns[name].dtype.is_numeric())
             ordered = zip(names, map(category_order, data.dtypes), strict=True)
             orders = {label: tuple(to_texts(object_series(order))) for label, order in ordered if order}
         elif isinstance(data, pl.DataFrame):
@@ -205,7 +209,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
             hint="give columns of equal length that hold numbers, texts, booleans or dates",
             code="data-not-a-table",
         ) from error
-    return Table(_with_rows(frame, name), name, notes + more, pandas=pandas, orders=orders)
+    return Table(_with_rows(frame, name), name, notes + more, pandas=pandas, orders=orders, categories=categories)
 
 
 def _refuse_mixed(data: dict[Any, Any], name: str) -> None:

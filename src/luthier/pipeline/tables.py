@@ -156,7 +156,7 @@ def prepare_table(
         columns = infer_columns(
             whole,
             train,
-            overrides=settings.kind,
+            overrides={**dict.fromkeys(set(table.categories) - exclude, "category"), **settings.kind},
             exclude=exclude,
             images=() if image_column is None else (image_column,),
             channels=channels,

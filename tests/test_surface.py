@@ -35,8 +35,8 @@ SETTINGS = {
     "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader trust_code",
-    "data": "source target kind task labels weight valid test valid_fraction test_fraction group time series order channel "
-    "arrays delimiter encoding decimal image_size decoder skip_unreadable image_means image_stds weights start",
+    "data": "source target kind format missing task labels positive weight valid test valid_fraction test_fraction group time series order channel "
+    "arrays delimiter encoding decimal sheet query image_size decoder skip_unreadable image_means image_stds weights start",
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
@@ -49,9 +49,9 @@ COMMANDS: dict[str, set[str]] = {
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "network", "trust_code", "quiet", "as_json"},
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
-    "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "quiet", "as_json"},
+    "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
-    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "quiet", "as_json"},
+    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
 }  # fmt: skip
 
 

@@ -120,9 +120,8 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "a time that orders nothing": (text("data.csv", GOOD), (*TRAIN_CSV, "--time", "colour"), "data-time-column", "colour"),
     "two ways to split": (text("data.csv", GOOD), (*TRAIN_CSV, "--time", "size", "--group", "colour"), "setting-ignored", ""),
     "no test file": (text("data.csv", GOOD), (*TRAIN_CSV, "--test", "other.csv"), "data-no-file", "other.csv"),
-    "a class that training lacks": (
-        both(text("data.csv", GOOD), text("t.csv", "size,colour,answer\n1,red,maybe\n")),
-        (*TRAIN_CSV, "--test", "t.csv"), "data-target-unseen-class", "maybe",
+    "a positive class that is none": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--positive", "yess"), "setting-unknown-choice", "did you mean 'yes'",
     ),
     "an unknown option": (text("data.csv", GOOD), (*TRAIN_CSV, "--epoch", "3"), "usage", "--epochs"),
     "an unknown command": (nothing, ("trian",), "usage", "train"),

@@ -1,6 +1,7 @@
 """The command from end to end, as a person or a program would use it."""
 
 import gzip
+import io
 import json
 import signal
 import subprocess
@@ -109,6 +110,27 @@ def test_output_formats_agree(command: Command, models: Path) -> None:
     for other in (pl.read_parquet("a.parquet"), pl.read_ndjson("a.jsonl")):
         assert other.columns == expected.columns
         assert other["prediction"].to_list() == expected["prediction"].to_list()
+
+
+def test_tables_come_from_anywhere(command: Command, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pl.read_csv(PENGUINS, infer_schema_length=None, null_values="NA")
+    frame.write_excel("p.xlsx", worksheet="rows")
+    Path("parts").mkdir()
+    for i in range(3):
+        frame[i * 120 : (i + 1) * 120].write_csv(f"parts/{i}.csv")
+    want = command("predict", models / "table", PENGUINS)
+    assert command("predict", models / "table", "p.xlsx", "--sheet", "rows") == want
+    assert command("predict", models / "table", "parts/*.csv") == want
+    assert command("predict", models / "table", "parts") == want
+    with PENGUINS.open("rb") as file:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
+        assert command("predict", models / "table", "-") == want
+    status, _, said = command("predict", models / "table", "parts", "-o", "parts/1.csv")
+    assert (status, "is what is read" in said) == (2, True)
+    status, out, _ = command("evaluate", models / "table", "p.xlsx", "--json")
+    assert (status, json.loads(out)["rows"]) == (0, 344)
+    status, _, said = command("predict", models / "table", PENGUINS, "--query", "SELECT 1")
+    assert (status, "[setting-ignored]" in said) == (2, True)
 
 
 def test_unreadable_images_are_named_and_the_others_answered(command: Command, models: Path, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from luthier.core.schema import Schema
+from luthier.core.schema import UNSEEN, Schema
 from luthier.data.targets import encode_targets, read_targets, rows_with_target
 from luthier.errors import DataError
 
@@ -76,8 +76,9 @@ def test_multilabel_cells() -> None:
     assert [(target.name, target.counts) for target in schema.targets] == [("x", (3, 1)), ("y", (2, 2)), ("z", (3, 1))]
     assert encode_targets(frame, schema).tolist() == [[1, 1, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1]]
     assert rows_with_target(frame, ["tags"], label_delimiter=";").tolist() == [0, 1, 2, 3]
-    with pytest.raises(DataError, match="row 2 has the label 'w'"):
-        encode_targets(pl.DataFrame({"tags": ["x", "x;w"]}), schema)
+    unseen: dict[str, int] = {}
+    assert encode_targets(pl.DataFrame({"tags": ["x", "x;w"]}), schema, unseen=unseen).tolist() == [[1, 0, 0]] * 2
+    assert unseen == {"w": 1}
 
 
 def test_rows_with_every_target() -> None:
@@ -92,9 +93,14 @@ def test_only_training_rows_count() -> None:
     frame = pl.DataFrame({"y": ["a", "b", "a", "c"]})
     task, targets = read_targets(frame, ["y"], np.array([0, 1, 2]))
     assert (task, targets[0].classes, targets[0].counts) == ("binary", ("a", "b"), (2, 1))
-    with pytest.raises(DataError, match="'c' in row 4: a class that no training row has") as caught:
-        encode_targets(frame, Schema(task=task, targets=targets))
-    assert caught.value.code == "data-target-unseen-class"
+    schema = Schema(task=task, targets=targets)
+    unseen: dict[str, int] = {}
+    assert encode_targets(frame, schema, unseen=unseen).tolist() == [[0], [1], [0], [UNSEEN]]
+    assert unseen == {"c": 1}
+    many = Schema(task="multiclass", targets=targets)
+    more = pl.DataFrame({"y": ["d", "c", "d", "b"]})
+    assert encode_targets(more, many, unseen=unseen).tolist() == [UNSEEN - 1, UNSEEN, UNSEEN - 1, 1]
+    assert unseen == {"c": 2, "d": 2}
 
 
 @pytest.mark.parametrize(

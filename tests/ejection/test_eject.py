@@ -91,6 +91,26 @@ def weighted_rows(place: Path) -> tuple[Path, dict[str, Any]]:
     }  # fmt: skip
 
 
+def other_validation_classes(place: Path) -> tuple[Path, dict[str, Any]]:
+    write_csv(place / "v.csv", "size day level", rows=slice(0, 40))
+    lines = (place / "v.csv").read_text().splitlines()
+    lines[2::9] = [line[:-1] + "7" for line in lines[2::9]]
+    (place / "v.csv").write_text("\n".join([*lines, "1.0,2024-01-02 10:01,9"]))
+    return write_csv(place / "d.csv", "size day level"), {
+        "target": "level", "valid": str(place / "v.csv"), "monitor": "valid_f1", "class_weights": "balanced",
+        "eval_batch_size": 8,
+    }  # fmt: skip
+
+
+def another_word_in_validation(place: Path) -> tuple[Path, dict[str, Any]]:
+    write_csv(place / "v.csv", "size level y", rows=slice(0, 40))
+    with (place / "v.csv").open("a") as file:
+        file.write("1.0,2,perhaps\n" * 30)
+    return write_csv(place / "d.csv", "size level y"), {
+        "target": "y", "valid": str(place / "v.csv"), "monitor": "valid_auc", "eval_batch_size": 8, "positive": "no",
+    }  # fmt: skip
+
+
 def class_weights(place: Path) -> tuple[Path, dict[str, Any]]:
     return write_csv(place / "d.csv", "size day level"), {
         "target": "level", "class_weights": "balanced", "micro_batch_size": 4, "batch_size": 18,
@@ -266,6 +286,14 @@ def pictures_beside_others(place: Path) -> tuple[Path, dict[str, Any]]:
     return path, {"target": "y"}
 
 
+def pictures_by_ids(place: Path) -> tuple[Path, dict[str, Any]]:
+    path, settings = pictures_beside_others(place)
+    frame = pl.read_csv(path, infer_schema=False)
+    name = next(name for name in frame.columns if frame[name][0].endswith(".png"))
+    frame.with_columns(pl.col(name).str.strip_suffix(".png").str.replace_all("/", "\\")).write_csv(path)
+    return path, {**settings, "kind": {**settings.get("kind", {}), name: "image"}}
+
+
 def folders_of_parts(place: Path) -> tuple[Path, dict[str, Any]]:
     lot = random.Random(0)
     for i in range(50):
@@ -277,8 +305,9 @@ CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     plain, two_numbers, yes_no_columns, labels_in_a_cell, weighted_rows, class_weights, typed_parquet,
     arrays_of_numbers, irregular_text, decimal_commas, gzipped, from_a_bundle, text_beside_others, text_alone,
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
-    *map(series_in, SHAPES),
-    series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, folders_of_parts,
+    *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
+    series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
+    folders_of_parts,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]
 

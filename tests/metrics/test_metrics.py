@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
+from luthier.core.schema import UNSEEN
 from luthier.metrics.metrics import AUC, F1, MAE, R2, RMSE, Accuracy
 
 
@@ -15,16 +16,20 @@ def classes(seed: int, n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(n, k, generator=generator), torch.randint(0, k, (n,), generator=generator)
 
 
-@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(3, 6))
-def test_multiclass(seed: int, n: int, k: int) -> None:
-    logits, true = classes(seed, n, k)
+@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(3, 6), st.integers(0, 2))
+def test_multiclass(seed: int, n: int, k: int, num_unseen: int) -> None:
+    logits, true = classes(seed, n, k + num_unseen)
+    logits = logits[:, :k]
+    true = torch.where(true >= k, UNSEEN - (true - k), true)
     accuracy, f1 = Accuracy("multiclass", k), F1("multiclass", k)
     for metric in (accuracy, f1):
+        other = type(metric)("multiclass", k)
         metric.update(logits[: n // 2], true[: n // 2])
-        metric.update(logits[n // 2 :], true[n // 2 :])
+        other.update(logits[n // 2 :], true[n // 2 :])
+        metric.merge(other)
     decided = logits.argmax(1)
     assert accuracy.value() == pytest.approx(reference.accuracy_score(true, decided))
-    expected = reference.f1_score(true, decided, average="macro", labels=range(k), zero_division=0)
+    expected = reference.f1_score(true, decided, average="macro", zero_division=0)
     assert f1.value() == pytest.approx(expected)
 
 
@@ -66,3 +71,13 @@ def test_the_area_under_the_curve_of_one_class_is_not_a_number() -> None:
     metric = AUC()
     metric.update(torch.randn(4, 1), torch.ones(4, 1))
     assert np.isnan(metric.value())
+
+
+def test_the_share_of_the_variance_of_a_constant_is_not_a_number() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for constant in (0.1, 1e9 + 0.3, -7.7):
+        halves = [R2([3.0]), R2([3.0])]
+        for half in halves:
+            half.update(torch.randn(700, 1, generator=generator), torch.full((700, 1), constant))
+        halves[0].merge(halves[1])
+        assert np.isnan(halves[0].value())

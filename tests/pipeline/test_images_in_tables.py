@@ -161,3 +161,57 @@ def test_folders_of_parts_that_are_no_split_are_named(tmp_path: Path) -> None:
             picture(tmp_path / "data" / name / kind / "1.png", True, lot)
     with pytest.raises(DataError, match="the same part"):
         luthier.design(tmp_path / "data")
+
+
+SPELLINGS = {
+    "id": pl.col("file").str.strip_suffix(".png"),
+    "id in another case": pl.col("file").str.strip_suffix(".png") + ".PnG",
+    "id with a dot": "./" + pl.col("file").str.strip_suffix(".png"),
+    "upper": pl.col("file").str.replace(".png", ".PNG", literal=True),
+    "backslashes": pl.col("file").str.replace("/", "\\", literal=True),
+    "slash": "/" + pl.col("file"),
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_pictures_are_found_by_what_people_write(spelling: str, tmp_path: Path) -> None:
+    path = album(tmp_path, 60)
+    frame = pl.read_csv(path).select("file", "bright")
+    kind = {"file": "image"} if spelling.startswith("id") else {}
+    given: dict[str, Any] = {"target": "bright", "kind": kind, "seed": 0, "epochs": 2, "threads": 1, "check": False}
+    frame.write_csv(tmp_path / "plain.csv")
+    frame.with_columns(SPELLINGS[spelling].alias("file")).write_csv(tmp_path / "words.csv")
+    want = luthier.train(tmp_path / "plain.csv", **given)
+    found = luthier.train(tmp_path / "words.csv", **given)
+    same_weights(found.module, want.module)
+    np.testing.assert_array_equal(found.predict(tmp_path / "words.csv"), found.predict(tmp_path / "plain.csv"))
+
+
+def test_a_name_that_is_no_file_says_the_near_ones(tmp_path: Path) -> None:
+    path = album(tmp_path, 40)
+    frame = pl.read_csv(path).select("file", "bright")
+    frame.with_columns(pl.col("file").str.replace("0-", "1-")).write_csv(path)
+    with pytest.raises(DataError, match=r"cannot be read: No such file") as caught:
+        luthier.design(path, target="bright")
+    assert ".png" in (caught.value.hint or "")
+    picture(tmp_path / "shots" / "0-3.jpg", True, random.Random(0))  # two files may be meant
+    frame.with_columns(pl.col("file").str.strip_suffix(".png")).write_csv(path)
+    with pytest.raises(DataError, match="0-3 cannot be read"):
+        luthier.design(path, target="bright", kind={"file": "image"})
+
+
+@pytest.mark.parametrize("inside", ["", "images/", "unknown/deep/"])
+def test_a_folder_of_pictures_without_classes_is_no_part(
+    inside: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lot = random.Random(0)
+    for i in range(24):
+        picture(tmp_path / "all" / ("train" if i % 3 else "val") / "ab"[i % 2] / f"{i}.png", i % 2 == 0, lot)
+        picture(tmp_path / "all" / "test" / f"{inside}{i}.png", i % 2 == 0, lot)
+    plan = luthier.design(tmp_path / "all")
+    assert set(plan.prepared.parts) == {"train", "valid"}
+    assert len(plan.prepared.parts["train"].rows) == 16
+    assert "test has no folders of the classes that train has, so it is left out" in caplog.text
+    (tmp_path / "all" / "val").rename(tmp_path / "old")
+    (tmp_path / "all" / "test").rename(tmp_path / "all" / "val")
+    assert set(luthier.design(tmp_path / "all").prepared.parts) == {"train", "valid", "test"}

@@ -89,10 +89,10 @@ def test_rows_that_turn_out_to_be_read_wrongly_are_no_answers(tmp_path: Path, mo
 
 def test_errors_say_which_of_several_files_they_are_about(files: Path) -> None:
     other = pl.read_csv(files / "v.csv")
-    other.with_columns(y=pl.lit("r")).write_csv(files / "w.csv")
+    other.with_columns(y=pl.lit("")).write_csv(files / "w.csv")
     other.drop("x").write_csv(files / "u.csv")
     for part in ("valid", "test"):
-        for name, said in (("w", "^w.csv: target 'y' is 'r' in row 1 "), ("u", "^u.csv lacks 1 column .*: 'x'")):
+        for name, said in (("w", "^w.csv: no row has a value in 'y'"), ("u", "^u.csv lacks 1 column .*: 'x'")):
             with pytest.raises(DataError, match=said):
                 luthier.design(files / "t.csv", target="y", **{part: str(files / f"{name}.csv")})
     for name, y in (("a", [0.5, 1.5, 2.5]), ("b", [0.5, np.nan, 1.5])):

@@ -58,7 +58,7 @@ def plan_or_none(source: Path, **given: Any) -> luthier.Plan | None:
     try:
         return design(source, **given)
     except luthier.LuthierError as error:
-        if error.code in ("data-kind-unmet", "data-target-one-class", "data-target-unseen-class"):
+        if error.code in ("data-kind-unmet", "data-target-one-class"):
             return None
         raise
 

@@ -114,12 +114,7 @@ def test_a_group_is_in_one_part(folder: Path, made: Made, data: st.DataObject) -
     made.columns[GROUP] = who
     given: dict[str, Any] = {**made.call, "kind": made.kinds, "group": GROUP}
     path = write_csv(folder / "groups.csv", made.columns)
-    try:
-        parts = parts_of(path, **given)
-    except DataError as error:
-        if error.code != "data-target-unseen-class":
-            raise
-        reject()  # a class may be in groups of one part alone
+    parts = parts_of(path, **given)
     check_partition(made, parts)
     place: dict[str, str] = {}
     for part, rows in parts.items():

@@ -79,8 +79,9 @@ def _trust_options(command: Any) -> Any:
 def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
     """Design a network for SOURCE, train it, test it and save it.
 
-    SOURCE is a CSV or Parquet file, a folder of images (one folder a class), an .npz with x and y, or a run file
-    (.toml) that `luthier design` wrote.
+    SOURCE is a table: a CSV, Parquet, Excel, JSON or Arrow file, a folder or a pattern of them ('data/part-*.csv'), `-`
+    for a CSV from standard input, or the URL of a database with --query. Or it is a folder of images (one folder a
+    class), an .npz with x and y, or a run file (.toml) that `luthier design` wrote.
     """
     from luthier.cli import show
     from luthier.cli.stopping import Stopping
@@ -178,6 +179,8 @@ def _reading_options(command: Any) -> Any:
     command = click.option("--decimal", type=click.Choice([",", "."]), help=decimals)(command)
     command = click.option("--encoding", help="A CSV's encoding, where it is not found by itself.")(command)
     command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
+    command = click.option("--sheet", help="Sheet of a workbook, by name or counted from 1.")(command)
+    command = click.option("--query", help="SELECT … to ask, where SOURCE is the URL of a database.")(command)
     command = _network_option(command)
     return click.option("--device", help="Where to compute; the CPU by default.")(command)
 
@@ -224,6 +227,7 @@ def predict(
     Columns: `prediction` (or `prediction_TARGET` of several) and `probability_CLASS`; `image` for images, and `error`
     for those that cannot be read. A SOURCE larger than memory is no problem.
     """
+    from luthier.data.files import source_files
     from luthier.data.textfile import ReadOptions
     from luthier.serving.files import write_answers
     from luthier.serving.model import load
@@ -231,7 +235,7 @@ def predict(
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
         output,
-        sources=(source, model),
+        sources=(*map(str, source_files(source)), model),
         as_json=as_json,
     )
     if output and not quiet:

@@ -183,4 +183,6 @@ def _add(table: Table, *cells: str) -> None:
 
 
 def _number(value: Any) -> str:
+    if isinstance(value, str):
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"

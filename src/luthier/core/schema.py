@@ -11,8 +11,13 @@ ColumnKind = Literal[
 ]
 INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text", "series", "image")
 Decoder = Literal["pillow", "simplejpeg"]
+ValueType = Literal["", "int", "float", "bool", "str"]
 Decimal = Literal[",", "."]
 COLUMN_KINDS: tuple[ColumnKind, ...] = (*INPUT_KINDS, "identifier", "constant", "ignored")
+
+UNSEEN = -100
+"""The code of a class that training rows do not have, in targets of classes and labels: the first of them, others
+count down from it. Torch's cross-entropy ignores it, too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +80,17 @@ class Column:
 class Target:
     """One target: its classes (categories and yes/no), or its mean and standard deviation (numbers).
 
-    `number_format` and `missing_words` are those of `Column`.
+    Attributes:
+        name: As in the header.
+        kind: What it is.
+        classes: Their names; of two, the second is the positive one, whose probability the network gives.
+        counts: Training rows of each.
+        mean: Of numbers, over training rows.
+        std: Likewise the standard deviation.
+        dtype: What type the classes had in the training data: answers have it too. Empty in older files: text.
+        pandas: What pandas calls it, where that is a type of its own, such as `Int64` or `category`.
+        number_format: As in `Column`.
+        missing_words: As in `Column`.
     """
 
     name: str
@@ -86,6 +101,8 @@ class Target:
     counts: tuple[int, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    dtype: ValueType = ""
+    pandas: str = ""
 
     def __post_init__(self) -> None:
         check_types(self, where=f"target {self.name!r}")

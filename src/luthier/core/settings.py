@@ -1,6 +1,6 @@
 """What to read and what to build, as plain data: the settings of `train` and `design` beside the Recipe."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,6 +12,12 @@ from luthier.errors import SettingError
 Effort = Literal["quick", "normal", "thorough"]
 Arrays = Literal["table", "images", "series"]
 Reader = Literal["mean", "conv", "lstm", "gru"]
+
+
+def _name(value: Any) -> Any:
+    """Return a number as the text that it becomes where it names a column of a frame or a class."""
+    is_number = hasattr(value, "__index__") or isinstance(value, float)
+    return str(value) if is_number else value
 
 
 def _setting(default: Any, words: str) -> Any:
@@ -37,6 +43,9 @@ class DataSettings:
     missing: tuple[str, ...] = _setting((), "Words that stand for no value, in place of the usual ones; several times")
     task: Task | None = _setting(None, "binary, multiclass, multilabel or regression, where the target leaves it open")
     labels: str | None = _setting(None, "Several labels stand in one cell of the target: what separates them")
+    positive: str | None = _setting(
+        None, "Of two classes, the positive one: f1 and AUC are about it; without it the second in order"
+    )
     weight: str | None = _setting(None, "Column with each row's weight in the loss")
     valid: str | None = _setting(None, "File or folder to validate on, in place of a part of SOURCE")
     test: str | None = _setting(None, "File or folder to test on, in place of a part of SOURCE")
@@ -53,6 +62,8 @@ class DataSettings:
     decimal: Decimal | None = _setting(
         None, "What stands before a CSV's decimals; a comma where cells are separated by semicolons, else a point"
     )
+    sheet: str | None = _setting(None, "Sheet of a workbook, by name or counted from 1; the first by default")
+    query: str | None = _setting(None, "SELECT … to ask, where SOURCE is the URL of a database")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
     decoder: Decoder = _setting(
         "pillow", "What reads image files; simplejpeg is faster for JPEG and gives slightly other pixels"
@@ -69,8 +80,13 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         for name in ("target", "channel"):
-            if isinstance(getattr(self, name), str):
-                object.__setattr__(self, name, (getattr(self, name),))
+            value = getattr(self, name)
+            names = value if isinstance(value, list | tuple) else (value,)
+            object.__setattr__(self, name, tuple(_name(item) for item in names))
+        for name in ("positive", "weight", "group", "time", "series", "order", "sheet"):
+            object.__setattr__(self, name, _name(getattr(self, name)))
+        if isinstance(self.kind, Mapping):
+            object.__setattr__(self, "kind", {_name(name): kind for name, kind in self.kind.items()})
         for name, kind in self.kind.items():
             if kind not in COLUMN_KINDS:
                 raise SettingError(

@@ -5,7 +5,7 @@ import io
 import os
 import stat
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,8 +153,43 @@ def image_columns(frame: pl.DataFrame) -> list[str]:
 
 
 def image_paths(cells: pl.Series, root: Path) -> list[Path | None]:
-    """Return the files that cells name, below `root` or absolute; None where a cell is empty."""
-    return [None if cell is None else root / cell for cell in to_texts(cells).to_list()]
+    """Return the files that cells name, below `root` or absolute; None where a cell is empty.
+
+    A cell may leave out the suffix of an image, write it or the name in another case, and have backslashes between
+    folders, where one file alone is meant so.
+    """
+    listed: dict[Path, dict[str, list[str]]] = {}
+    return [None if cell is None else _image_path(cell, root, listed) for cell in to_texts(cells).to_list()]
+
+
+def _image_path(cell: str, root: Path, listed: dict[Path, dict[str, list[str]]]) -> Path:
+    """Return the file that a cell names: as it stands where it is there, or where no other is meant.
+
+    Args:
+        cell: A path.
+        root: The folder below which it is.
+        listed: Of each folder looked at, the files by name in lower case, with and without suffix; filled here.
+    """
+    path = root / cell
+    if path.is_file():
+        return path
+    meant = root / cell.replace("\\", "/").removeprefix("/")
+    folder = meant.parent
+    if folder not in listed:
+        found: dict[str, list[str]] = {}
+        for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            for key in {name.lower(), *([Path(name).stem.lower()] if name.lower().endswith(IMAGE_SUFFIXES) else [])}:
+                found.setdefault(key, []).append(name)
+        listed[folder] = found
+    names = listed[folder].get(meant.name.lower(), [])
+    exact = [name for name in names if meant.name in (name, Path(name).stem)] or names
+    return folder / exact[0] if len(exact) == 1 else path
+
+
+def is_unlabelled(path: Path, classes: Collection[str]) -> bool:
+    """Return whether a folder holds images, but in no folder of one of `classes`."""
+    folders = {item.name for item in path.iterdir() if item.is_dir()} if path.is_dir() else set(classes)
+    return not folders & set(classes) and bool(_files_below(path)[0])
 
 
 def list_images(path: Path) -> tuple[Path, ...]:
@@ -431,9 +466,10 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         why = "it is no image of a kind that is read" if path.stat().st_size else "it is empty (0 bytes)"
     elif isinstance(error, OSError) and error.strerror:
         why = error.strerror
+    near = f"{near_file(path)}; " if isinstance(error, FileNotFoundError) else ""
     return DataError(
         f"image {path} cannot be read: {why}",
-        hint="replace or remove it; --skip-unreadable leaves such images out of training",
+        hint=f"{near}replace or remove it; --skip-unreadable leaves such images out of training",
         code="data-image-unreadable",
     )
 

@@ -1,16 +1,26 @@
 """Files and frames to tables: read whole, or piece by piece. What a cell means is said in `cells`."""
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from luthier.core.schema import Decimal
+from luthier.data.cells import to_texts
 from luthier.data.commas import Commas
 from luthier.data.csvtext import name_columns
-from luthier.data.frames import plain_frame, records_frame, typed_pandas
+from luthier.data.frames import (
+    PANDAS_TYPES,
+    category_order,
+    is_pandas,
+    object_series,
+    plain_frame,
+    records_frame,
+    typed_pandas,
+    without_index,
+)
 from luthier.data.textfile import AS_FOUND, ColumnTypes, ReadOptions, TextFile, empty_file, open_file, text_pieces
 from luthier.errors import DataError
 
@@ -26,12 +36,20 @@ class Table:
         name: What to call the table in messages: the file's name.
         notes: What was read otherwise than it stands, in words for the user.
         commas: How commas and points were read, where a comma may stand before decimals.
+        is_text: Whether the source is a text file, which says no types.
+        pandas: Of a pandas frame, what it calls the types of columns that are of its own.
+        orders: Of columns of categories that have an order, all of them in it.
+        categories: Columns of numbers that their frame calls categories.
     """
 
     frame: pl.DataFrame
     name: str
     notes: tuple[str, ...] = ()
     commas: Commas | None = None
+    is_text: bool = False
+    pandas: Mapping[str, str] = field(default_factory=dict)
+    orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    categories: tuple[str, ...] = ()
 
     @property
     def decimal(self) -> Decimal | None:
@@ -50,6 +68,7 @@ def read_table(
     *,
     texts: Collection[str] | None = None,
     targets: Collection[str] = (),
+    wanted: Collection[str] = (),
 ) -> Table:
     """Read a CSV, TSV or Parquet file; text may be gzipped.
 
@@ -58,17 +77,19 @@ def read_table(
 
     Delimiter and encoding are found out where `options` leave them open. A column without a name is called by its
     position (`column 3`), a name that comes twice is numbered (`name (2)`); notes say so. Blank lines are no rows,
-    but in a table of one column they are cells without a value.
+    but in a table of one column they are cells without a value. The index of a pandas frame in a Parquet file is no
+    column, unless it is among those `wanted`.
 
     Raises:
         DataError: no such file, a file that is empty, damaged or no table, rows of unequal length (named by number).
     """
     if _is_parquet(path):
         try:
-            frame, notes = plain_frame(pl.read_parquet(path, glob=False))
+            frame, left_out = without_index(pl.read_parquet(path, glob=False), _pandas_metadata(path), wanted)
+            frame, notes = plain_frame(frame)
         except (pl.exceptions.PolarsError, OSError) as error:
             raise _damaged_parquet(path, error) from error
-        return Table(_with_rows(frame, path.name), path.name, notes)
+        return Table(_with_rows(frame, path.name), path.name, left_out + notes)
     typed = None if texts is None else ColumnTypes(texts, targets)
     while True:
         source = TextFile(path, options)
@@ -85,7 +106,8 @@ def read_table(
         elif typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    return Table(_with_rows(frame, path.name), path.name, source.notes + source.last_notes(), source.commas)
+    notes = source.notes + source.last_notes()
+    return Table(_with_rows(frame, path.name), path.name, notes, source.commas, is_text=True)
 
 
 def iter_tables(
@@ -94,6 +116,7 @@ def iter_tables(
     *,
     rows: int = 65536,
     texts: Collection[str] | None = None,
+    wanted: Collection[str] = (),
 ) -> Iterator[Table]:
     """Yield the cells of `read_table` in pieces of at most `rows` rows, in order, without holding the file.
 
@@ -109,7 +132,7 @@ def iter_tables(
     notes: tuple[str, ...] = ()
     said: set[str] = set()
     if _is_parquet(path):
-        pieces, notes = _parquet_pieces(path, rows)
+        pieces, notes = _parquet_pieces(path, rows, wanted)
     else:
         source = TextFile(path, options)
         pieces = text_pieces(source, typed)
@@ -134,9 +157,10 @@ def iter_tables(
 
 
 def table_from(data: Any, name: str = "the data") -> Table:
-    """Return the table in a polars or pandas frame, a dict of columns or a list of dicts (rows).
+    """Return the table in a frame of polars, pandas or Arrow, in a dict of columns, or in rows.
 
-    The index of a pandas frame is no column. Rows given as dicts need not have the same keys.
+    A row is a dict or a Series of pandas; several are a list of dicts, which need not have the same keys. The index of
+    a pandas frame is no column.
 
     Raises:
         DataError: none of these, columns of unequal length, or no row.
@@ -145,20 +169,36 @@ def table_from(data: Any, name: str = "the data") -> Table:
     (2, 2)
     """
     notes: tuple[str, ...] = ()
+    pandas: dict[str, str] = {}
+    orders: dict[str, tuple[str, ...]] = {}
+    categories: tuple[str, ...] = ()
     if isinstance(data, Table):
         return data
     try:
         if isinstance(data, pl.LazyFrame):
             data = data.collect()
-        if type(data).__module__.partition(".")[0] == "pandas" and hasattr(data, "columns"):
+        if is_pandas(data) and not hasattr(data, "columns"):
+            data = {str(key): value for key, value in data.items()}
+        elif type(data).__module__.startswith("pyarrow") and hasattr(data, "schema"):
+            data, notes = without_index(pl.DataFrame(data), (data.schema.metadata or {}).get(b"pandas"))
+        if is_pandas(data):
             names, notes = name_columns([str(column) for column in data.columns])
             columns = {label: typed_pandas(data.iloc[:, i]) for i, label in enumerate(names)}
             frame = pl.DataFrame(columns)
+            types = {label: str(kind) for label, kind in zip(names, data.dtypes, strict=True)}
+            pandas = {label: kind for label, kind in types.items() if kind in PANDAS_TYPES}
+            categories = tuple(name for name in names if types[name] == "category" and columns[name].dtype.is_numeric())
+            ordered = zip(names, map(category_order, data.dtypes), strict=True)
+            orders = {label: tuple(to_texts(object_series(order))) for label, order in ordered if order}
         elif isinstance(data, pl.DataFrame):
             frame = data
+            ordered = zip(frame.columns, map(category_order, frame.dtypes), strict=True)
+            orders = {label: order for label, order in ordered if order}
+        elif isinstance(data, dict) and not _column_names(data):
+            frame = records_frame([data])
         elif isinstance(data, dict):
             _refuse_mixed(data, name)
-            frame = pl.DataFrame({str(key): value for key, value in data.items()}, strict=False)
+            frame = pl.DataFrame({str(key): _column(value) for key, value in data.items()}, strict=False)
         elif isinstance(data, list | tuple) and data and all(isinstance(row, dict) for row in data):
             frame = records_frame(data)
         else:
@@ -174,13 +214,13 @@ def table_from(data: Any, name: str = "the data") -> Table:
             hint="give columns of equal length that hold numbers, texts, booleans or dates",
             code="data-not-a-table",
         ) from error
-    return Table(_with_rows(frame, name), name, notes + more)
+    return Table(_with_rows(frame, name), name, notes + more, pandas=pandas, orders=orders, categories=categories)
 
 
 def _refuse_mixed(data: dict[Any, Any], name: str) -> None:
     """Refuse a dict in which some values are columns and others are cells."""
-    columns = [key for key, value in data.items() if hasattr(value, "__len__") and not isinstance(value, str | bytes)]
-    if columns and len(columns) < len(data):
+    columns = _column_names(data)
+    if len(columns) < len(data):
         cell = next(key for key in data if key not in columns)
         raise DataError(
             f"{name} is a dict in which {columns[0]!r} is a column of {len(data[columns[0]])} values and {cell!r} is "
@@ -190,10 +230,32 @@ def _refuse_mixed(data: dict[Any, Any], name: str) -> None:
         )
 
 
-def _parquet_pieces(path: Path, rows: int) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+def _column_names(data: dict[Any, Any]) -> list[Any]:
+    """Return the keys whose values are columns, and not cells."""
+    return [key for key, value in data.items() if hasattr(value, "__len__") and not isinstance(value, str | bytes)]
+
+
+def _column(values: Any) -> Any:
+    """Return a column as polars takes it."""
+    if isinstance(values, list | tuple):
+        return object_series(values)
+    if type(values).__module__.partition(".")[0] != "pandas":
+        return values
+    import pandas as pd
+
+    return typed_pandas(pd.Series(values))
+
+
+def _pandas_metadata(path: Path) -> str | None:
+    return pl.read_parquet_metadata(path).get("pandas")
+
+
+def _parquet_pieces(path: Path, rows: int, wanted: Collection[str]) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
     try:
         lazy = pl.scan_parquet(path, glob=False)
-        notes = plain_frame(lazy.head(0).collect())[1]
+        kept, left_out = without_index(lazy.head(0).collect(), _pandas_metadata(path), wanted)
+        lazy = lazy.select(kept.columns)
+        notes = left_out + plain_frame(kept)[1]
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged_parquet(path, error) from error
 

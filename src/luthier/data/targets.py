@@ -1,7 +1,8 @@
 """What is to be predicted: the task, its classes or scale from training rows, and the targets as arrays."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
-from luthier.core.schema import Schema, Target, Task
+from luthier.core.schema import UNSEEN, Schema, Target, Task, ValueType
 from luthier.data.cells import (
     NO_WORDS,
     YES_WORDS,
@@ -25,10 +26,10 @@ from luthier.data.cells import (
     to_texts,
 )
 from luthier.data.commas import hint_at_decimals
-from luthier.data.distinct import by_distinct
+from luthier.data.distinct import by_distinct, is_text
 from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
-from luthier.errors import DataError
+from luthier.errors import DataError, SettingError
 
 MAX_NUMBER_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 _PAIRS = set(zip(NO_WORDS, YES_WORDS, strict=True))
@@ -64,11 +65,12 @@ def read_targets(
     *,
     task: Task | None = None,
     label_delimiter: str | None = None,
+    positive: str | None = None,
 ) -> tuple[Task, tuple[Target, ...]]:
     """Return the task and its targets, from the rows `rows` alone.
 
     One target: with `label_delimiter`, many labels in a cell; numbers with more than 20 different values, or any that
-    is not whole, are regression; two classes are binary (the second is the one that is predicted with a
+    is not whole, are regression; two classes are binary (the second is the positive one, which is predicted with a
     probability); else multiclass. So whole numbers with at most 20 different values are classes, unless `task` says
     regression. Several targets: all yes/no are multilabel, all numbers regression. Classes are sorted, as numbers
     where all are numbers.
@@ -79,10 +81,12 @@ def read_targets(
         rows: The training rows that have every target, int64.
         task: What the user said, or None to find it out.
         label_delimiter: What separates the labels in one cell.
+        positive: Which of two classes is the second.
 
     Raises:
         DataError: no such column, a target that does not fit the task, one class only, or a target that looks like
             an identifier.
+        SettingError: `positive` is no class, or there are not two.
     """
     if not names or len(set(names)) < len(names):
         raise DataError(
@@ -92,46 +96,149 @@ def read_targets(
         )
     cells = [_Cells(need_column(frame, name, role="a target"), rows) for name in names]
     if label_delimiter is not None:
+        _refuse_positive(positive, "multilabel")
         return "multilabel", _labels(cells, label_delimiter, task)
     found = task or _find_task(cells)
+    if found != "binary":
+        _refuse_positive(positive, found)
     if found in ("binary", "multiclass"):
         if len(cells) > 1:
             raise _mixed(names, f"{found} has one target")
-        return found, (cells[0].classes(found),)
+        return found, (_with_positive(cells[0].classes(found), positive),)
     if found == "multilabel":
         return found, tuple(cell.yes_no() for cell in cells)
     return found, tuple(cell.quantity() for cell in cells)
 
 
-def encode_targets(frame: pl.DataFrame, schema: Schema, rows: Rows | None = None) -> NDArray[Any]:
+def _refuse_positive(positive: str | None, task: Task) -> None:
+    if positive is not None:
+        raise SettingError(
+            f"positive would be ignored: the task is {task}, and a binary one has a positive class",
+            hint="leave it out, or give a target of two classes",
+            code="setting-ignored",
+        )
+
+
+def _with_positive(target: Target, positive: str | None) -> Target:
+    """Return a target of two classes with `positive` as the second."""
+    if positive is None:
+        return target
+    place = int(_codes(pl.Series([positive], dtype=pl.String), target.classes)[0])
+    if place < 0:
+        raise SettingError(
+            f"positive is {positive!r}, which is no class of {target.name!r}",
+            hint=did_you_mean(positive, target.classes),
+            code="setting-unknown-choice",
+        )
+    return replace(target, classes=target.classes[::-1], counts=target.counts[::-1]) if place == 0 else target
+
+
+def missing_words(frame: pl.DataFrame, names: Sequence[str], rows: Rows) -> str:
+    """Return what the targets' cells hold where they are missing, with counts: all rows but `rows`.
+
+    >>> missing_words(pl.DataFrame({"y": ["a", "NA", None, "NA"]}), ["y"], np.array([0]))
+    "'NA' (2), '' (1)"
+    """
+    lost = np.ones(frame.height, dtype=np.bool_)
+    lost[rows] = False
+    words: Counter[str] = Counter()
+    for name in names:
+        cells = frame[name].filter(pl.Series(lost & is_missing(frame[name])))
+        empty = "''" if is_text(cells) else "null"
+        words.update(empty if cell is None else repr(cell) for cell in cells.to_list())
+    shown = [f"{word} ({count:,})" for word, count in words.most_common(5)]
+    return ", ".join([*shown, *(["…"] if len(words) > 5 else [])])
+
+
+def unseen_words(unseen: Mapping[str, int], schema: Schema, where: str = "the data") -> str:
+    """Return what is to be said of rows whose classes training rows do not have."""
+    known = [target.name for target in schema.targets] if schema.label_delimiter else schema.targets[0].classes
+    shown = ", ".join(f"{name!r} ({count:,})" for name, count in list(unseen.items())[:10])
+    near = [words for name in list(unseen)[:3] if (words := did_you_mean(name, known)).startswith("did")]
+    rows = sum(unseen.values())
+    what = "has a class" if rows == 1 else "have classes"
+    said = f"{rows:,} row{'s' * (rows != 1)} of {where} {what} that the training rows do not have: {shown}"
+    said += ", …" if len(unseen) > 10 else ""
+    said += f" ({'; '.join(near)})" if near else ""
+    if schema.label_delimiter:
+        return f"{said}; no figure counts these labels"
+    return f"{said}. They count as wrong answers, and the loss and AUC leave them out"
+
+
+def with_types(
+    targets: Sequence[Target], frame: pl.DataFrame, *, is_text: bool, pandas: Mapping[str, str]
+) -> tuple[Target, ...]:
+    """Return the targets with the type that their cells have, so that answers have it too.
+
+    A text file says no types: its classes are whole numbers, numbers, true/false or text as they are written.
+
+    Args:
+        targets: Of `read_targets`.
+        frame: What they were read from.
+        is_text: Whether that is a text file.
+        pandas: What pandas calls the types of columns, where they are of its own.
+    """
+    if not all(target.name in frame.columns for target in targets):  # labels in one cell
+        return tuple(targets)
+    return tuple(
+        replace(target, dtype=_dtype(frame[target.name].dtype, target, is_text), pandas=pandas.get(target.name, ""))
+        for target in targets
+    )
+
+
+def _dtype(kind: pl.DataType, target: Target, is_text: bool) -> ValueType:
+    if kind == pl.Boolean:
+        return "bool"
+    if kind.is_numeric():
+        return "int" if kind.is_integer() else "float"
+    if not is_text or not target.classes:
+        return "str"
+    if {name.lower() for name in target.classes} <= {"true", "false"}:
+        return "bool"
+    if np.isnan(to_numbers(pl.Series(target.classes))[0]).any():
+        return "str"
+    if all(name.removeprefix("-").isdecimal() for name in target.classes):
+        return "int" if all(str(int(name)) == name for name in target.classes) else "str"  # 007 is a text
+    return "float"
+
+
+def encode_targets(
+    frame: pl.DataFrame, schema: Schema, rows: Rows | None = None, *, unseen: dict[str, int] | None = None
+) -> NDArray[Any]:
     """Return the targets as the criterion takes them.
 
     Args:
         frame: All rows; the targets' columns must be in it.
         schema: From training.
         rows: Which rows, int64, in this order; None for all.
+        unseen: Where to count rows by the classes that training rows do not have, in the order of their codes; a call
+            that goes on with it gives further classes further codes.
 
     Returns:
+        A class that training rows do not have is `UNSEEN`, or below in multiclass; a label of that kind is left out.
         binary: float32 `(N, 1)`, 1 for `classes[1]`. multiclass: int64 `(N,)`. multilabel: float32 `(N, L)` of 0 and
         1. regression: float32 `(N, K)`, `(value - mean) / std` reckoned in float64.
 
     Raises:
-        DataError: a missing target, a class or label that training rows do not have, or text for a number; with row.
+        DataError: a missing target, or text for a number; with row.
     """
+    unseen = {} if unseen is None else unseen
     chosen = np.arange(frame.height, dtype=np.int64) if rows is None else rows
     if schema.label_delimiter is not None:
         name = schema.label_column or ""
         cells = _Cells(need_column(frame, name, role="the labels"), chosen)
-        return cells.encode_labels([target.name for target in schema.targets], schema.label_delimiter)
+        return cells.encode_labels([target.name for target in schema.targets], schema.label_delimiter, unseen)
     encoded: list[NDArray[Any]] = []
     for target in schema.targets:
         cells = _Cells(need_column(frame, target.name, role="a target"), chosen)
         if target.kind == "number":
             encoded.append((cells.finite() - target.mean) / target.std)
         else:
-            encoded.append(cells.codes(target.classes))
+            encoded.append(cells.codes(target.classes, unseen))
     if schema.task == "multiclass":
         return np.require(encoded[0], requirements="W")  # polars may hand out its own memory, for reading only
+    if schema.task != "regression":
+        encoded = [np.maximum(codes, UNSEEN) for codes in encoded]
     with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and the loss says so
         return np.stack(encoded, axis=1).astype(np.float32)
 
@@ -271,21 +378,22 @@ class _Cells:
         mean, std = mean_and_std(values)
         return Target(name=self.name, kind="number", mean=mean, std=std)
 
-    def codes(self, classes: Sequence[str]) -> NDArray[np.int64]:
-        """Return the place of each cell in `classes`.
+    def codes(self, classes: Sequence[str], unseen: dict[str, int]) -> NDArray[np.int64]:
+        """Return the place of each cell in `classes`; of others `UNSEEN` less its place in `unseen`, which counts them.
 
         Raises:
-            DataError: a cell is missing or of another class, with its row.
+            DataError: a cell is missing, with its row.
         """
         self._refuse_missing()
         codes = _codes(self.series, classes)
-        bad = np.flatnonzero(codes < 0)
-        if len(bad):
-            raise DataError(
-                f"{self._cell(bad)}: a class that no training row has",
-                hint=did_you_mean(str(self.texts[int(bad[0])]), classes),
-                code="data-target-unseen-class",
-            )
+        strange = codes < 0
+        if not strange.any():
+            return codes
+        texts = self.texts.cast(pl.String).filter(pl.Series(strange))
+        _count(unseen, texts)
+        places = texts.replace_strict(list(unseen), range(len(unseen)), return_dtype=pl.Int64).to_numpy()
+        codes = np.array(codes)
+        codes[strange] = UNSEEN - places
         return codes
 
     def label_lists(self, delimiter: str) -> pl.DataFrame:
@@ -294,18 +402,12 @@ class _Cells:
         long = lists.explode("label").with_columns(pl.col("label").str.strip_chars())
         return long.filter(pl.col("label") != "").unique(maintain_order=True)
 
-    def encode_labels(self, labels: Sequence[str], delimiter: str) -> NDArray[np.float32]:
+    def encode_labels(self, labels: Sequence[str], delimiter: str, unseen: dict[str, int]) -> NDArray[np.float32]:
         """Return 1 where a row has a label: float32 `(N, L)`."""
         table = pl.DataFrame({"label": list(labels), "code": np.arange(len(labels))})
         joined = self.label_lists(delimiter).join(table, on="label", how="left", maintain_order="left")
-        unseen = joined.filter(pl.col("code").is_null())
-        if unseen.height:
-            row, label = unseen["row"][0], unseen["label"][0]
-            raise DataError(
-                f"row {self.rows[row] + 1} has the label {label!r} in column {self.name!r}, which no training row has",
-                hint=did_you_mean(label, labels),
-                code="data-target-unseen-class",
-            )
+        _count(unseen, joined.filter(pl.col("code").is_null())["label"])
+        joined = joined.drop_nulls("code")
         encoded = np.zeros((len(self.rows), len(labels)), dtype=np.float32)
         encoded[joined["row"].to_numpy(), joined["code"].to_numpy()] = 1
         return encoded
@@ -323,6 +425,12 @@ class _Cells:
         row = int(bad[0])
         more = f" (and {len(bad) - 1} more rows likewise)" if len(bad) > 1 else ""
         return f"target {self.name!r} is {show(self.series, row)} in row {self.rows[row] + 1}{more}"
+
+
+def _count(unseen: dict[str, int], texts: pl.Series) -> None:
+    """Count texts, in the order in which they first come up."""
+    for text, count in texts.alias("text").to_frame().group_by("text", maintain_order=True).len().iter_rows():
+        unseen[text] = unseen.get(text, 0) + count
 
 
 @by_distinct

@@ -67,6 +67,8 @@ class ReadOptions:
         likely_decimal: That of the data that a network was trained on, which decides where a file leaves it open.
         points: Columns that have decimal points also where other columns have commas.
         escapes: Whether a backslash stands before quotes within cells.
+        sheet: Of a workbook, which one: by its name, or counted from 1.
+        query: What a database is asked.
     """
 
     delimiter: str | None = None
@@ -76,6 +78,8 @@ class ReadOptions:
     likely_decimal: Decimal | None = None
     points: tuple[str, ...] = ()
     escapes: bool = False
+    sheet: str | None = None
+    query: str | None = None
 
     def __post_init__(self) -> None:
         if self.delimiter is not None and (len(self.delimiter.encode()) != 1 or self.delimiter in '"\r\n'):

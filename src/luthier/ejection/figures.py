@@ -5,8 +5,13 @@ from luthier.ejection.text import indented, literal
 from luthier.errors import RunError
 
 
-def write_monitored(monitor: str, schema: Schema) -> str:
+def write_monitored(monitor: str, schema: Schema, *, has_unseen: bool = False) -> str:
     """Return the function of the figure that decides which epoch is the best.
+
+    Args:
+        monitor: Its name.
+        schema: The task and the targets.
+        has_unseen: Whether validation rows have classes that training rows do not have.
 
     Raises:
         RunError: a figure that no script knows.
@@ -22,12 +27,13 @@ squares = (outputs.double().reshape(len(targets), -1) * stds - true).square().su
         "f1": f"""decided = {decided}.reshape(len(targets), -1)
 true = targets.long().reshape(len(targets), -1)
 scores = []
-for wanted in {"range(" + str(schema.num_outputs) + ")" if schema.task == "multiclass" else "(1,)"}:
+for wanted in {"torch.cat([decided, true]).unique()" if schema.task == "multiclass" else "(1,)"}:
     hits = ((decided == wanted) & (true == wanted)).sum(0).double()
     both = (decided == wanted).sum(0).double() + (true == wanted).sum(0).double()
     scores.append(torch.where(both > 0, 2 * hits / both.clamp(min=1), torch.zeros_like(both)))
 return torch.stack(scores).mean().item()""",
-        "auc": """scores, positive = outputs.reshape(-1), targets.reshape(-1) > 0
+        "auc": ("outputs, targets = outputs[targets > -100], targets[targets > -100]\n" if has_unseen else "")
+        + """scores, positive = outputs.reshape(-1), targets.reshape(-1) > 0
 _, place, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
 ranks = (sizes.cumsum(0).double() - (sizes - 1).double() / 2)[place]
 n, p = len(scores), int(positive.sum())
@@ -37,6 +43,7 @@ return (float(ranks[positive].sum()) - p * (p + 1) / 2) / (p * (n - p))""",
 true = targets.double().reshape(len(targets), -1) * stds
 return ((outputs.double().reshape(len(targets), -1) * stds - true).abs().sum(0) / len(targets)).mean().item()""",
         "r2": f"""{errors}
+true = true - true[0]
 spread = true.square().sum(0) - true.sum(0).square() / len(targets)
 return torch.where(spread > 0, 1 - squares / spread, torch.nan).mean().item()""",
     }

@@ -8,7 +8,7 @@ from torch import nn
 
 from luthier.core.blueprint import Blueprint
 from luthier.core.recipe import Recipe
-from luthier.core.schema import Schema
+from luthier.core.schema import UNSEEN, Schema
 from luthier.core.version import VERSION
 from luthier.ejection.figures import write_monitored
 from luthier.ejection.text import WIDTH, block, call, identifier, indented, keywords, literal, script, words
@@ -55,6 +55,7 @@ class Loop:
         num_train: Training samples.
         has_valid: Whether there is validation data.
         has_weights: Whether samples have weights.
+        has_unseen: Whether validation rows have classes that training rows do not have.
         class_counts: Training samples of each class, for balanced weights.
         starts_from: Whether training starts from given weights.
         groups: What the optimizer moves, by name, where learning rates differ.
@@ -70,6 +71,7 @@ class Loop:
     class_counts: list[int] | None
     starts_from: bool
     groups: list[dict[str, Any]] | None = None
+    has_unseen: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -124,7 +126,7 @@ def write_loop(loop: Loop, story: Story) -> str:
         _measure(loop),
         _SET_MODES if recipe.freeze else None,
         _evaluate(loop, has_monitor_metric) if loop.has_valid else None,
-        write_monitored(recipe.monitor, loop.schema) if has_monitor_metric else None,
+        write_monitored(recipe.monitor, loop.schema, has_unseen=loop.has_unseen) if has_monitor_metric else None,
         _main(loop, has_monitor_metric),
         'if __name__ == "__main__":\n    main()',
     ]
@@ -214,11 +216,15 @@ def _forward(loop: Loop, part: str, indices: str) -> list[str]:
         inputs = [f"*({part}[block][{indices}] for block in BLOCKS)"]
     inputs += [f"images({part}, {indices}{draws})"] if loop.is_image else []
     targets = f'{part}["targets"][{indices}]'
-    logits = f"logits = module({', '.join(inputs)})"
-    if _count(loop) is None:
-        return [logits, f"loss, count = criterion(logits, {targets}), len({indices})"]
+    lines, answers, count = [f"logits = module({', '.join(inputs)})"], "logits", f"len({indices})"
     weights = f', {part}["weights"][{indices}]' if loop.has_weights else ""
-    return [logits, f"loss, count = measure(criterion, logits, {targets}{weights})"]
+    if loop.has_unseen and part == "valid":  # those rows have no loss
+        lines.append(f"known = ({targets} > {UNSEEN}).reshape(len({indices}), -1).all(dim=1)")
+        answers, targets, weights, count = "logits[known]", f"{targets}[known]", f"{weights}[known]", "int(known.sum())"
+        weights = weights if loop.has_weights else ""
+    if _count(loop) is None:
+        return [*lines, f"loss, count = criterion({answers}, {targets}), {count}"]
+    return [*lines, f"loss, count = measure(criterion, {answers}, {targets}{weights})"]
 
 
 def _criterion(loop: Loop) -> tuple[type[nn.Module], str]:
@@ -297,7 +303,7 @@ def _evaluate(loop: Loop, has_metric: bool) -> str:
         "total, seen, outputs = 0.0, 0.0, []" if has_metric else "total, seen = 0.0, 0.0",
         f"for indices in {chunks}:",
         *(f"    {line}" for line in _cast(loop, step)),
-        f"    {_add(loop)}",
+        f"    {_add(loop)}" if not loop.has_unseen else f"    if known.any():\n        {_add(loop)}",
         "    outputs.append(logits.float())" if has_metric else "",
     ]
     back = "return total / seen"

@@ -435,7 +435,7 @@ def pixels(part, frame):
     images = np.empty((frame.height, {image.channels}, {image.height}, {image.width}), dtype=np.uint8)
     sha256 = hashlib.sha256()
     for place, name in enumerate(texts(frame[{literal(data.image.name)}])):
-        path = None if name is None else HERE / FACTS["roots"][part] / name
+        path = None if name is None else HERE / FACTS["roots"][part] / FACTS["found"].get(name, name)
         sha256.update(b"" if path is None else path.read_bytes())
         images[place] = blank if path is None else decode(path)
     if sha256.hexdigest() != FACTS["sha256"][part]:

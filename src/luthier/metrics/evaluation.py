@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from luthier.core.batch import Batch
 from luthier.metrics.criteria import Criterion, Measured, measure
-from luthier.metrics.metrics import Metric
+from luthier.metrics.metrics import Confusion, Metric, known_rows
 
 Step = Callable[[nn.Module, Any], Any]
 
@@ -25,6 +25,15 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.training = mode
+
+
+def update_metrics(metrics: Iterable[Metric], outputs: Any, targets: Any, known: Tensor | None) -> None:
+    """Have metrics take in a batch; those that count no classes see the rows of known classes alone."""
+    for metric in metrics:
+        if known is None or isinstance(metric, Confusion):
+            metric.update(outputs, targets)
+        else:
+            metric.update(outputs[known], targets[known])
 
 
 _SLOTS = 64
@@ -108,9 +117,11 @@ def evaluate_batches(
 ) -> dict[str, float]:
     """Return the loss and each metric of `module` over `batches`, whatever their sizes.
 
-    The module is in eval mode under `no_grad` meanwhile, and every submodule's mode is put back.
+    The module is in eval mode under `no_grad` meanwhile, and every submodule's mode is put back. Rows of a class that
+    training does not have are wrong for the metrics that count classes, and left out of the loss and all others.
     """
     mean = LossMean()
+    by_class = any(isinstance(metric, Confusion) for metric in metrics)
     for metric in metrics:
         metric.reset()
     with evaluating(module):
@@ -121,9 +132,12 @@ def evaluate_batches(
                     mean.add(run_step(step, module, batch))
                     continue
                 outputs = batch.forward(module)
-                if criterion is not None:
+                known = known_rows(batch.targets) if by_class else None
+                if criterion is not None and known is None:
                     mean.add(measure(criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target))
-            for metric in metrics:
-                metric.update(outputs, batch.targets)
+                elif criterion is not None and known is not None and bool(known.any()):
+                    weights = None if batch.weights is None else batch.weights[known]
+                    mean.add(measure(criterion, outputs[known], batch.targets[known], weights, int(known.sum())))
+            update_metrics(metrics, outputs, batch.targets, known)
     figures = {} if criterion is None and step is None else {"loss": mean.mean}
     return {**figures, **{metric.name: metric.value() for metric in metrics}}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.names import did_you_mean
-from luthier.core.schema import Schema, Task
+from luthier.core.schema import UNSEEN, Schema, Task
 from luthier.errors import SettingError
 
 
@@ -38,6 +38,12 @@ def directions(metrics: Sequence[Metric]) -> dict[str, bool]:
     return {f"valid_{metric.name}": metric.higher_is_better for metric in metrics}
 
 
+def known_rows(targets: Tensor) -> Tensor | None:
+    """Return which rows have classes of training alone, bool `(N,)`; None where all have."""
+    known = (targets > UNSEEN).reshape(len(targets), -1).all(dim=1)
+    return None if bool(known.all()) else known
+
+
 def decide(outputs: Tensor, task: Task) -> Tensor:
     """Return the decided classes: logits of shape `(N, C)` to `(N,)`, one logit a label to 0 and 1 of its shape.
 
@@ -47,7 +53,12 @@ def decide(outputs: Tensor, task: Task) -> Tensor:
 
 
 class Confusion:
-    """Counts of (true class, decided class): shape `(C, C)`; for labels, `(L, 2, 2)`."""
+    """Counts of (true class, decided class): shape `(C, C)`; for labels, `(L, 2, 2)`.
+
+    Attributes:
+        strays: What was decided where the true class is none of training's: shape `(L, C)`.
+        unseen: The codes of those classes.
+    """
 
     def __init__(self, task: Task, num_outputs: int) -> None:
         self.task = task
@@ -58,6 +69,8 @@ class Confusion:
     def reset(self) -> None:
         """Forget everything taken in."""
         self.counts = torch.zeros(self.num_labels * self.num_classes**2, dtype=torch.int64)
+        self.strays = torch.zeros((self.num_labels, self.num_classes), dtype=torch.int64)
+        self.unseen: set[int] = set()
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take in logits and targets of a batch."""
@@ -65,11 +78,24 @@ class Confusion:
         true = targets.long().reshape(len(outputs), -1).cpu()
         label = torch.arange(decided.shape[1])
         cells = (label * self.num_classes + true) * self.num_classes + decided
+        stray = true <= UNSEEN
+        if stray.any():
+            self.unseen |= set(true[stray].tolist())
+            strays = torch.bincount((label * self.num_classes + decided)[stray], minlength=self.strays.numel())
+            self.strays += strays.view_as(self.strays)
+            cells = cells[~stray]
         self.counts += torch.bincount(cells.reshape(-1), minlength=len(self.counts))
 
     def merge(self, other: "Confusion") -> None:
         """Take in what another of the same shape has taken in."""
         self.counts += other.counts
+        self.strays += other.strays
+        self.unseen |= other.unseen
+
+    @property
+    def decided(self) -> Tensor:
+        """How often each class was decided: shape `(L, C)`."""
+        return self.matrices.sum(dim=1) + self.strays
 
     @property
     def matrices(self) -> Tensor:
@@ -86,13 +112,14 @@ class Accuracy(Confusion):
     def value(self) -> float:
         """Return the share, in [0, 1]."""
         right = self.matrices.diagonal(dim1=1, dim2=2).sum().item()
-        return right / max(int(self.counts.sum()), 1)
+        return right / max(int(self.counts.sum() + self.strays.sum()), 1)
 
 
 class F1(Confusion):
     """Harmonic mean of precision and recall: of the second class where there are two, else the classes' mean.
 
-    A class that is neither true nor decided for any sample counts 0, as in scikit-learn with `zero_division=0`.
+    That mean is over the classes that are true or decided for some sample, as scikit-learn's; one that training rows
+    do not have counts 0. Of labels it is over all of them.
     """
 
     name = "f1"
@@ -101,11 +128,12 @@ class F1(Confusion):
     def value(self) -> float:
         """Return the score, in [0, 1]."""
         hits = self.matrices.diagonal(dim1=1, dim2=2).double()  # (L, C)
-        both = self.matrices.sum(dim=1).double() + self.matrices.sum(dim=2).double()
+        both = self.decided.double() + self.matrices.sum(dim=2).double()
         scores = torch.where(both > 0, 2 * hits / both.clamp(min=1), torch.zeros_like(both))
         if self.task != "multiclass":
             return scores[:, 1].mean().item()
-        return scores.mean().item()
+        unseen = scores.new_zeros(len(self.unseen))
+        return torch.cat([unseen, scores[both > 0]]).mean().item()
 
 
 class AUC:
@@ -159,8 +187,11 @@ class AUC:
         return (rank_sum - p * (p + 1) / 2) / (p * (n - p))
 
 
-class _Errors:
-    """Sums of errors in the target's own units, in float64; several targets are averaged."""
+class Errors:
+    """Sums of errors in the target's own units, in float64; several targets are averaged.
+
+    Targets are summed as differences from the first row's, so that those of a constant target are exactly 0.
+    """
 
     name = ""
     higher_is_better = False
@@ -173,6 +204,7 @@ class _Errors:
         """Forget everything taken in."""
         k = len(self.stds)
         self.count = 0
+        self.origin: Tensor | None = None
         self.squares, self.absolutes, self.sums, self.target_squares = (
             torch.zeros(k, dtype=torch.float64) for _ in range(4)
         )
@@ -181,53 +213,66 @@ class _Errors:
         """Take in standardised outputs and targets of a batch, shape `(N, K)`."""
         true = targets.double().reshape(len(targets), -1).cpu() * self.stds
         error = outputs.double().reshape(len(targets), -1).cpu() * self.stds - true
+        self.origin = true[0] if self.origin is None and len(true) else self.origin
+        true = true if self.origin is None else true - self.origin
         self.count += len(targets)
         self.squares = self.squares + error.square().sum(0)  # of one target so far as of all
         self.absolutes = self.absolutes + error.abs().sum(0)
         self.sums = self.sums + true.sum(0)
         self.target_squares = self.target_squares + true.square().sum(0)
 
-    def value(self) -> float:
-        """Return the figure."""
+    def each(self) -> Tensor:
+        """Return the figure of each target, shape `(K,)`."""
         raise NotImplementedError
 
-    def merge(self, other: "_Errors") -> None:
+    def value(self) -> float:
+        """Return the figure, the mean of those of the targets."""
+        return self.each().mean().item()
+
+    def merge(self, other: "Errors") -> None:
         """Take in what another has taken in."""
+        if other.origin is None:
+            return
+        self.origin = other.origin if self.origin is None else self.origin
+        moved = other.origin - self.origin
+        self.target_squares = self.target_squares + (
+            other.target_squares + 2 * moved * other.sums + other.count * moved.square()
+        )
+        self.sums = self.sums + other.sums + other.count * moved
         self.count += other.count
-        for name in ("squares", "absolutes", "sums", "target_squares"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.squares, self.absolutes = self.squares + other.squares, self.absolutes + other.absolutes
 
 
-class RMSE(_Errors):
+class RMSE(Errors):
     """Root of the mean squared error."""
 
     name = "rmse"
 
-    def value(self) -> float:
-        """Return the error, in the target's units."""
-        return (self.squares / max(self.count, 1)).sqrt().mean().item()
+    def each(self) -> Tensor:
+        """Return the errors, in the targets' units."""
+        return (self.squares / max(self.count, 1)).sqrt()
 
 
-class MAE(_Errors):
+class MAE(Errors):
     """Mean absolute error."""
 
     name = "mae"
 
-    def value(self) -> float:
-        """Return the error, in the target's units."""
-        return (self.absolutes / max(self.count, 1)).mean().item()
+    def each(self) -> Tensor:
+        """Return the errors, in the targets' units."""
+        return self.absolutes / max(self.count, 1)
 
 
-class R2(_Errors):
+class R2(Errors):
     """Share of the target's variance that is explained: 1 is perfect, 0 is as good as the mean."""
 
     name = "r2"
     higher_is_better = True
 
-    def value(self) -> float:
-        """Return the share, at most 1; NaN where a target is constant."""
+    def each(self) -> Tensor:
+        """Return the shares, at most 1; NaN where a target is constant."""
         spread = self.target_squares - self.sums.square() / max(self.count, 1)
-        return torch.where(spread > 0, 1 - self.squares / spread, torch.nan).mean().item()
+        return torch.where(spread > 0, 1 - self.squares / spread, torch.nan)
 
 
 class FunctionMetric:

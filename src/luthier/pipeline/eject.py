@@ -20,9 +20,11 @@ from safetensors.torch import save_file
 
 from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
+from luthier.data.cells import to_texts
 from luthier.data.commas import Commas, with_decimal_points
 from luthier.data.csvtext import UTF8_WITH_STRAYS, name_columns
 from luthier.data.encode import text_columns
+from luthier.data.files import is_one_file, source_name
 from luthier.data.images import image_paths
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
@@ -146,6 +148,13 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
 
 def _write(plan: Plan, story: Story, folder: Path) -> None:
     parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
+    for part in parts.values():
+        if plan.schema.columns and not is_one_file(part.file) and Path(part.file).suffix.lower() != ".npz":
+            raise RunError(
+                f"{source_name(part.file)} cannot be ejected: an ejected project reads one CSV, Parquet or .npz file",
+                hint="write the data as a CSV or Parquet file, and train on that",
+                code="run-cannot-eject",
+            )
     text, facts, reader, rows = _table_data(plan, folder) if plan.schema.columns else _image_data(plan, folder)
     network, class_name, more = _network(plan)
     starts_from = plan.start is not None or plan.settings.weights is not None
@@ -168,6 +177,7 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
         starts_from=starts_from,
         groups=groups,
+        has_unseen="valid" in parts and bool(parts["valid"].unseen) and plan.schema.label_delimiter is None,
     )
     (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")
     (folder / "data.py").write_text(text, encoding="utf-8")
@@ -310,10 +320,12 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     sources, settings = _sources(plan), plan.settings
     is_npz = Path(settings.source).suffix.lower() == ".npz"
     options = read_options(settings, plan.schema.decimal, plan.schema.points)
+    wanted = {*settings.target, *settings.kind, *(column.name for column in plan.schema.columns)}
+    wanted |= {name for name in (settings.weight, settings.series, settings.order) if name is not None}
     files: dict[str, TableFile] = {}
     for part, path in sources.items():
         content = path.read_bytes()
-        table = Table(_npz_frame(path, plan), path.name) if is_npz else read_table(path, options)
+        table = Table(_npz_frame(path, plan), path.name) if is_npz else read_table(path, options, wanted=wanted)
         files[part] = TableFile(
             _named(path, folder), hashlib.sha256(content).hexdigest(), table.frame, content, table.commas
         )
@@ -326,10 +338,17 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     facts = table_facts(data)
     if data.image is not None:
         facts["roots"] = {part: _named(path.parent, folder) for part, path in sources.items()}
-        facts["sha256"] = {
-            part: _digest_of(image_paths(files[part].frame[data.image.name][data.rows[part]], path.parent))
-            for part, path in sources.items()
-        }
+        facts |= {"sha256": {}, "found": {}}  # the latter: names in the table that are not quite those of the files
+        for part, path in sources.items():
+            cells = to_texts(files[part].frame[data.image.name][data.rows[part]])
+            paths = image_paths(cells, path.parent)
+            facts["sha256"][part] = _digest_of(paths)
+            pairs = [(cell, file) for cell, file in zip(cells, paths, strict=True) if file is not None]
+            facts["found"] |= {
+                cell: Path(os.path.relpath(file, path.parent)).as_posix()
+                for cell, file in pairs
+                if file != path.parent / cell
+            }
     train = files["train"]
     if is_npz:
         arrays = np.load(io.BytesIO(train.content))

@@ -21,14 +21,15 @@ from luthier.data.images import (
     file_hashes,
     image_paths,
     image_statistics,
+    is_unlabelled,
     part_folders,
     read_image_folder,
 )
 from luthier.data.room import without
 from luthier.data.split import Split, split_rows
-from luthier.data.targets import encode_targets, read_targets
+from luthier.data.targets import encode_targets, read_targets, unseen_words, with_types
 from luthier.errors import DataError, SettingError
-from luthier.pipeline.parts import ONLY_TABLES, Part, Prepared, fractions, refuse, split_words
+from luthier.pipeline.parts import ONLY_TABLES, Part, Prepared, fractions, refuse, split_words, warn
 from luthier.serving.inputs import check_pixels, target_names
 
 
@@ -39,7 +40,8 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         DataError: the data cannot be read, split or trained on.
         SettingError: a setting that does not go with this kind of data.
     """
-    refuse(settings, (*ONLY_TABLES, "labels", "delimiter", "encoding", "decimal", "arrays"), "a folder of images")
+    others = ("labels", "delimiter", "encoding", "decimal", "arrays", "sheet", "query")
+    refuse(settings, (*ONLY_TABLES, *others), "a folder of images")
     if settings.target:
         raise SettingError(
             "target would be ignored: in a folder of images the class is the name of its folder",
@@ -51,11 +53,22 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
     for part, other in (("valid", settings.valid), ("test", settings.test)):
         if other is not None or part in inside:
             where[part] = inside[part] if other is None else Path(other)
+    train = read_image_folder(where["train"])
+    notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
+    for part in ("valid", "test"):
+        if getattr(settings, part) is None and part in where and is_unlabelled(where[part], set(train.labels)):
+            warn(
+                notes,
+                f"{where[part]} has no folders of the classes that {where['train'].name} has, so it is left out"
+                + ("; there are no test rows" if part == "test" else "; a part of the training images takes its place"),
+            )
+            del where[part]
+            settings = replace(settings, test_fraction=0.0) if part == "test" else settings
     given: dict[str, Any] = {part: str(place) for part, place in where.items() if part != "train"}
     settings = replace(settings, source=str(where["train"]), **given)
-    folders = {part: read_image_folder(place, min_classes=1 + (part == "train")) for part, place in where.items()}
-    train = folders["train"]
-    notes = [f"{path.name}: {len(train.paths):,} images of {len(set(train.labels))} classes", *train.notes]
+    folders = {"train": train} | {
+        part: read_image_folder(place, min_classes=1) for part, place in where.items() if part != "train"
+    }
     frames = {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in folders.items()}
     split = split_images(settings, frames["train"], ["class"], file_hashes(train.paths))
     decoder = settings.decoder if schema is None or schema.image is None else schema.image.decoder
@@ -201,7 +214,8 @@ def prepare_images(
     if schema is None:
         everything = np.arange(frames["train"].height, dtype=np.int64)
         task, _ = read_targets(frames["train"], names, everything, task=settings.task)
-        task, targets = read_targets(frames["train"], names, split.train, task=task)
+        task, targets = read_targets(frames["train"], names, split.train, task=task, positive=settings.positive)
+        targets = with_types(targets, frames["train"], is_text=False, pandas={})
         means, stds = image_statistics(pixels["train"], split.train)
         channels, height, width = pixels["train"].shape[1:]
         image = ImageInput(
@@ -233,11 +247,14 @@ def prepare_images(
         else:
             tensor, some, frame, origin = whole, torch.from_numpy(rows), frames["train"][rows], "train"
         if len(rows):
-            target = torch.from_numpy(encode_targets(frame, schema))
+            unseen: dict[str, int] = {}
+            target = torch.from_numpy(encode_targets(frame, schema, unseen=unseen))
+            if unseen:
+                warn(notes, unseen_words(unseen, schema, f"the {part} data"))
             kinds = augment if part == "train" else ()
             named = tuple(paths[origin][row] for row in rows) if paths else ()
             file = str(settings.source if origin == "train" else getattr(settings, origin))
             source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
-            parts[part] = Part(rows, source, named, file)
+            parts[part] = Part(rows, source, named, file, unseen)
     notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes)

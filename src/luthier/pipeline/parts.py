@@ -1,9 +1,9 @@
 """The parts of prepared data, and what the readers of all kinds share."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from luthier.core.schema import InputSizes, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
+from luthier.data.files import source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import DataError, SettingError
 
+_log = logging.getLogger("luthier")
 Rows = NDArray[np.int64]
 PARTS = ("train", "valid", "test")
 ONLY_TABLES = ("kind", "group", "time", "weight", "series", "order", "channel")
@@ -28,12 +30,14 @@ class Part:
         source: The rows.
         names: What the samples are called, where they are files or series.
         file: The file they are rows of, or the folder they lie in.
+        unseen: How many rows have classes that training rows do not have, by class.
     """
 
     rows: Rows
     source: TensorSource | ImageSource
     names: tuple[str, ...] = ()
     file: str = ""
+    unseen: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.source.name_of = self.name_of
@@ -42,7 +46,7 @@ class Part:
         """Return what the user calls a sample: its row in the file, or its file."""
         if self.names:
             return self.names[place]
-        return f"row {self.rows[place] + 1}" + (f" of {Path(self.file).name}" if self.file else "")
+        return f"row {self.rows[place] + 1}" + (f" of {source_name(self.file)}" if self.file else "")
 
 
 @dataclass
@@ -100,13 +104,19 @@ def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:
             )
 
 
+def warn(notes: list[str], words: str) -> None:
+    """Say what a user should not miss, among the notes and as a warning, which Python callers see too."""
+    notes.append(words)
+    _log.warning("%s", words)
+
+
 @contextmanager
 def errors_name(file: str) -> Iterator[None]:
     """Have errors about rows of a file beside the source say which file it is."""
     try:
         yield
     except DataError as error:
-        name = Path(file).name
+        name = source_name(file)
         if name in error.message:
             raise
         raise DataError(f"{name}: {error.message}", hint=error.hint, code=error.code) from error

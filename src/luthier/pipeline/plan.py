@@ -1,7 +1,7 @@
 """A plan: data read and split, a network and a recipe chosen, with the reasons; nothing is trained yet."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.data.files import STDIN, as_source, without_password
 from luthier.data.kinds import doubts
 from luthier.errors import NetworkError, RunError, SettingError
 from luthier.networks.choose import choose
@@ -70,12 +71,13 @@ class Plan:
         return self.toml()
 
 
-def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **given: Any) -> Plan:
+def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given: Any) -> Plan:
     """Read and split the data, and choose a network and a recipe for it; nothing is trained and no file is written.
 
     Args:
-        source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
-            (`.toml`), or a frame.
+        source: A table in a file (CSV, Parquet, Excel, JSON, Arrow), in several (a list, a pattern, a folder), or in a
+            database (a URL, and `query`); a folder of images (one folder a class), an `.npz` with `x` and `y`, a run
+            file (`.toml`), or a frame.
         target: Column to predict, or several.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
@@ -90,16 +92,19 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     ('mlp', 'bce')
     """
     parts = _sorted(given)
-    if target:
+    if target != () and target != []:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
     checks = CheckSettings(**parts["check"])
-    if isinstance(source, str | Path):
-        if Path(source).suffix == ".toml":
-            file = read_run_file(Path(source))
-            if file.data.source.endswith(IN_MEMORY):  # with a folder before it in older run files
+    named = as_source(source)
+    if named is not None:
+        if named.endswith(".toml"):
+            file = read_run_file(Path(named))
+            # in older run files a folder stands before it
+            if file.data.source.endswith(IN_MEMORY) or file.data.source == STDIN:
+                where = "from standard input" if file.data.source == STDIN else "in memory"
                 raise RunError(
-                    f"{source} describes a run over data in memory, which is gone",
+                    f"{source} describes a run over data {where}, which is gone",
                     hint="train again, from the data or from a file of it",
                     code="run-data-in-memory",
                 )
@@ -109,7 +114,7 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
             checks = replace(file.checks, **parts["check"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
         else:
-            settings = DataSettings(source=str(source), **parts["data"])
+            settings = DataSettings(source=named, **parts["data"])
     else:
         data, settings = source, DataSettings(source=IN_MEMORY, **parts["data"])
     if parts["network"].pop("trust_code", False):
@@ -145,6 +150,8 @@ def design(source: Any, *, target: str | list[str] | tuple[str, ...] = (), **giv
     )
     if lines := doubts(prepared.schema.columns):
         _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
+    kept: dict[str, Any] = {"source": without_password(settings.source)}
+    settings = replace(settings, **kept)
     network = NetworkSettings(**parts["network"])
     if blueprint is not None and is_foreign(blueprint.family):
         network = NetworkSettings(network=blueprint.family, network_args=blueprint.arguments)
@@ -230,7 +237,8 @@ def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start:
     """Refuse what is given beside a bundle to start from, whose Schema and network are taken over."""
     data = parts["data"]
     columns = (schema.label_column,) if schema.label_column else tuple(target.name for target in schema.targets)
-    own = {"target": columns, "labels": schema.label_delimiter, "task": schema.task}
+    positive = schema.targets[0].classes[-1] if schema.task == "binary" else None
+    own = {"target": columns, "labels": schema.label_delimiter, "task": schema.task, "positive": positive}
     given = {name: data[name] for name in own if data.get(name)}
     if "target" in given:
         given["target"] = (data["target"],) if isinstance(data["target"], str) else tuple(data["target"])

@@ -7,12 +7,13 @@ from typing import Any
 from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
+from luthier.data.files import check_options, is_table_folder
 from luthier.data.images import pixel_hashes
 from luthier.data.tables import table_from
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import prepare_folder, prepare_images, split_images
 from luthier.pipeline.parts import ONLY_TABLES, Prepared, refuse
-from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_source
+from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options, read_source
 
 
 def prepare(
@@ -32,21 +33,23 @@ def prepare(
     """
     if data is not None:
         return prepare_table(settings, table_from(data), schema, augment=augment)
-    path = Path(settings.source)
-    if path.is_dir():
+    source = settings.source
+    path = Path(source.partition("\n")[0])
+    if path.is_dir() and not is_table_folder(path):
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":
         return _prepare_npz(settings, path, augment, schema)
+    check_options(source, read_options(settings))
     if schema is None:
-        table = read_source(path, settings)
+        table = read_source(source, settings)
     else:
         texts = [column.name for column in schema.columns if column.kind in ("category", "text")]
-        table = read_source(path, settings, schema.decimal, schema.points, as_text=texts)
-    return prepare_table(settings, table, schema, augment=augment, root=path.parent)
+        table = read_source(source, settings, schema.decimal, schema.points, as_text=texts)
+    return prepare_table(settings, table, schema, augment=augment, root=path if path.is_dir() else path.parent)
 
 
 def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:
-    refuse(settings, ("delimiter", "encoding", "decimal", "labels"), "an .npz file")
+    refuse(settings, ("delimiter", "encoding", "decimal", "labels", "sheet", "query"), "an .npz file")
     if settings.target and settings.target != ("y",):
         raise SettingError(
             f"target is {', '.join(settings.target)}, and in an .npz file it is y", hint="leave target out",

@@ -16,6 +16,7 @@ from luthier.core.plain import from_plain, to_plain
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings
+from luthier.data.files import with_paths
 from luthier.errors import SettingError
 from luthier.networks.foreign import source_file
 from luthier.store.files import read_plain
@@ -65,7 +66,9 @@ def read_run_file(path: Path) -> RunFile:
     data = from_plain(DataSettings, document["data"], where=f"[data] of {path}")
     base = path.resolve().parent
     found = {name: getattr(data, name) for name in PATHS}
-    paths: dict[str, Any] = {name: os.path.relpath(base / value) for name, value in found.items() if value}
+    paths: dict[str, Any] = {
+        name: with_paths(value, lambda path: os.path.relpath(base / path)) for name, value in found.items() if value
+    }
     data = replace(data, **paths)
     blueprint = None
     if "blueprint" in document:
@@ -112,7 +115,9 @@ def write_run_file(
         found = {name: getattr(data, name) for name in PATHS}
         base = relative_to.resolve()
         paths: dict[str, Any] = {
-            name: os.path.relpath(Path(v).resolve(), base) for name, v in found.items() if v and v != IN_MEMORY
+            name: with_paths(v, lambda path: os.path.relpath(Path(path).resolve(), base))
+            for name, v in found.items()
+            if v and v != IN_MEMORY
         }
         data = replace(data, **paths)
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(file.resolve(), base))
@@ -158,7 +163,8 @@ def _schema_words(schema: Schema) -> Iterable[str]:
             yield f"target {target.name!r}: mean {target.mean:.6g}, standard deviation {target.std:.6g}"
         else:
             shown = ", ".join(f"{name} {count:,}" for name, count in zip(target.classes, target.counts, strict=False))
-            yield f"target {target.name!r}: {len(target.classes)} classes: {shown}"
+            positive = f"; the positive one is {target.classes[1]}" if schema.task == "binary" else ""
+            yield f"target {target.name!r}: {len(target.classes)} classes: {shown}{positive}"
     if schema.image is not None:
         image = schema.image
         yield f"images of {image.channels} x {image.height} x {image.width}"

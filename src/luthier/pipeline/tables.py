@@ -11,43 +11,52 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from luthier.core.schema import Decimal, Schema
+from luthier.core.schema import UNSEEN, Column, Decimal, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
 from luthier.data.distinct import code_texts
 from luthier.data.encode import OddCells, encode_inputs, feature_names, input_sizes
+from luthier.data.files import read_any, source_name
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import Asked, infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
-from luthier.data.tables import Table, read_table
-from luthier.data.targets import encode_targets, read_targets, rows_with_target
+from luthier.data.tables import Table
+from luthier.data.targets import (
+    encode_targets,
+    missing_words,
+    read_targets,
+    rows_with_target,
+    unseen_words,
+    with_types,
+)
 from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError
 from luthier.pipeline.images import read_column, with_file_hashes
-from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, errors_name, fractions, refuse, split_words
+from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, errors_name, fractions, refuse, split_words, warn
 
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
 def read_source(
-    path: Path,
+    source: str,
     settings: DataSettings,
     likely_decimal: Decimal | None = None,
     points: tuple[str, ...] = (),
     *,
     as_text: Collection[str] = (),
 ) -> Table:
-    """Read a file as its settings want it: cells of classes, groups and kinds that were said stay as written.
+    """Read a source as its settings want it: cells of classes, groups and kinds that were said stay as written.
 
     So do those of the columns `as_text`, whose cells may all happen to be numbers in this file.
     """
     aside = (settings.group, settings.time, settings.series, settings.order)
     texts = {*settings.target, *settings.kind, *as_text, *(name for name in aside if name is not None)}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
-    return read_table(path, read_options(settings, likely_decimal, points), texts=texts, targets=targets)
+    wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
+    return read_any(source, read_options(settings, likely_decimal, points), texts=texts, targets=targets, wanted=wanted)
 
 
 def read_options(
@@ -57,7 +66,7 @@ def read_options(
     return ReadOptions(
         delimiter=settings.delimiter, encoding=settings.encoding, decimal=settings.decimal,
         as_written=settings.target if settings.labels is not None else (), likely_decimal=likely_decimal,
-        points=points,
+        points=points, sheet=settings.sheet, query=settings.query,
     )  # fmt: skip
 
 
@@ -125,7 +134,7 @@ def prepare_table(
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
             with errors_name(file):
-                other = read_source(Path(file), settings, table.decimal, table.points, as_text=text_names)
+                other = read_source(file, settings, table.decimal, table.points, as_text=text_names)
                 notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
                 frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
                 rows[part] = _with_target(frames[part], settings, notes)[1]
@@ -140,15 +149,25 @@ def prepare_table(
         rows = {part: np.delete(rows[part], bad[part]) for part in PARTS}
     if schema is None:
         train = rows["train"]  # of the whole file: messages name rows by these numbers
-        task, targets = read_targets(whole, names, train, task=task, label_delimiter=settings.labels)
+        task, targets = read_targets(
+            whole, names, train, task=task, label_delimiter=settings.labels, positive=settings.positive
+        )
+        targets = with_types(targets, whole, is_text=table.is_text, pandas=table.pandas)
         columns = infer_columns(
             whole,
             train,
-            asked=Asked(settings.kind, settings.format, settings.missing or None, settings.time, settings.decimal),
+            asked=Asked(
+                {**dict.fromkeys(set(table.categories) - exclude, "category"), **settings.kind},
+                settings.format,
+                settings.missing or None,
+                settings.time,
+                settings.decimal,
+            ),
             exclude=exclude,
             images=() if image_column is None else (image_column,),
             channels=channels,
         )
+        columns = tuple(_in_order(column, table.orders.get(column.name, ())) for column in columns)
         made = Schema(
             task=task, targets=targets, columns=columns, image=image, label_delimiter=settings.labels,
             series=settings.series, order=settings.order, decimal=table.decimal, points=table.points,
@@ -156,17 +175,23 @@ def prepare_table(
         )  # fmt: skip
         schema = _label_column(made, names)
     parts = {}
+    if settings.start is not None:
+        rows["train"] = _with_known_class(whole, rows["train"], schema, notes)
     for part in PARTS:
         if len(rows[part]):
-            odd = OddCells()
+            odd, unseen = OddCells(), dict[str, int]()
             with errors_name(files[part]) if files[part] != origin else nullcontext():
-                source = _table_source(frames[part], rows[part], schema, settings, pictures.get(part), files[part], odd)
+                source = _table_source(
+                    frames[part], rows[part], schema, settings, pictures.get(part), files[part], odd, unseen
+                )
+            if unseen:
+                warn(notes, unseen_words(unseen, schema, f"the {part} data"))
             if files[part] != origin:
-                notes += odd.lines(schema, Path(files[part]).name)
+                notes += odd.lines(schema, source_name(files[part]))
             if isinstance(source, ImageSource) and part == "train":
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
-            parts[part] = Part(rows[part], source, named, file=files[part])
+            parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen)
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes, input_sizes(schema))
@@ -207,6 +232,14 @@ def _image_column(frame: pl.DataFrame, settings: DataSettings, exclude: set[str]
     return names[0] if names else None
 
 
+def _in_order(column: Column, order: tuple[str, ...]) -> Column:
+    """Return a column of categories in their own order, where they have one; that for missing stays last."""
+    if column.kind != "category" or not order:
+        return column
+    places = {text: place for place, text in enumerate(order)}
+    return replace(column, categories=tuple(sorted(column.categories, key=lambda text: places.get(text, len(order)))))
+
+
 def _label_column(schema: Schema, names: list[str]) -> Schema:
     return schema if schema.label_delimiter is None else replace(schema, label_column=names[0])
 
@@ -216,9 +249,34 @@ def _with_target(frame: pl.DataFrame, settings: DataSettings, notes: list[str]) 
     rows = rows_with_target(frame, settings.target, label_delimiter=settings.labels)
     lost = frame.height - len(rows)
     if lost:
-        notes.append(f"{lost:,} rows without {' or '.join(map(repr, settings.target))} are left out")
+        said = (
+            f"{lost:,} row{'s' * (lost > 1)} without {' or '.join(map(repr, settings.target))} "
+            f"{'are' if lost > 1 else 'is'} left out: there the target is {missing_words(frame, settings.target, rows)}"
+        )
+        is_few = lost < 10 and lost <= 0.01 * frame.height  # what a careful reader of notes would pass over
+        notes.append(said) if is_few else warn(notes, said)
         frame = frame[rows]
     return frame, rows
+
+
+def _with_known_class(frame: pl.DataFrame, rows: Rows, schema: Schema, notes: list[str]) -> Rows:
+    """Return the training rows whose class the network has an output for, where a bundle says which."""
+    if schema.task == "regression":
+        return rows
+    unseen: dict[str, int] = {}
+    targets = encode_targets(frame, schema, rows, unseen=unseen).reshape(len(rows), -1)
+    known = (targets > UNSEEN).all(axis=1)
+    if not known.any():
+        raise DataError(
+            f"no training row has a class of the model to start from: {', '.join(map(repr, list(unseen)[:5]))}",
+            hint=f"its classes are {', '.join(schema.targets[0].classes[:12])}; for others train anew, or take the "
+            "weights alone: --weights",
+            code="data-target-unseen-class",
+        )
+    if not known.all():
+        lost = ", ".join(f"{name!r} ({count:,})" for name, count in list(unseen.items())[:10])
+        warn(notes, f"{(~known).sum():,} training rows are left out: the model to start from has no such class: {lost}")
+    return rows[known]
 
 
 def _split(
@@ -260,12 +318,13 @@ def _table_source(
     settings: DataSettings,
     pixels: NDArray[Any] | None,
     file: str,
-    odd: OddCells | None = None,
+    odd: OddCells,
+    unseen: dict[str, int],
 ) -> TensorSource | ImageSource:
     """Return some rows of a file as a source; messages name them by their numbers in the file."""
-    blocks = encode_inputs(frame, schema, rows, where=Path(file).name, odd=odd)
+    blocks = encode_inputs(frame, schema, rows, where=source_name(file), odd=odd)
     inputs = tuple(torch.from_numpy(block) for block in blocks.values())
-    targets = torch.from_numpy(encode_targets(frame, schema, rows))
+    targets = torch.from_numpy(encode_targets(frame, schema, rows, unseen=unseen))
     weights = None
     if settings.weight is not None:
         weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
@@ -308,8 +367,11 @@ def prepare_number_arrays(
         if part in frames:
             rows = np.arange(frames[part].height, dtype=np.int64)
             file = str(getattr(settings, part))
+            unseen: dict[str, int] = {}
             with errors_name(file):
-                made = _table_source(frames[part], rows, prepared.schema, named, None, file)
-            prepared.parts[part] = Part(rows, made, file=file)
+                made = _table_source(frames[part], rows, prepared.schema, named, None, file, OddCells(), unseen)
+            if unseen:
+                warn(notes, unseen_words(unseen, prepared.schema, f"the {part} data"))
+            prepared.parts[part] = Part(rows, made, file=file, unseen=unseen)
     prepared.notes[:1] = notes
     return prepared

@@ -4,7 +4,7 @@ import hashlib
 import logging
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -18,6 +18,7 @@ from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
+from luthier.data.files import source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
@@ -27,7 +28,7 @@ from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.trial import network_failed, setting_failed
-from luthier.serving.model import Model, class_figures
+from luthier.serving.model import Model, more_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
 from luthier.store.files import cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
@@ -43,7 +44,7 @@ _log = logging.getLogger("luthier")
 def train(
     source: Any,
     *,
-    target: str | list[str] | tuple[str, ...] = (),
+    target: str | int | Sequence[str | int] = (),
     run: str | Path | None = None,
     callbacks: Iterable[Any] = (),
     report: Callable[[Plan, Path], None] | None = None,
@@ -52,8 +53,7 @@ def train(
     """Read the data, design a network for it, train, test, and save it in a fresh folder.
 
     Args:
-        source: A CSV or Parquet file, a folder of images (one folder a class), an `.npz` with `x` and `y`, a run file
-            (`.toml`), or a frame.
+        source: As in `design`.
         target: Column to predict, or several.
         run: The run's folder; by default a new one under `runs/`. It is never overwritten.
         callbacks: As in `fit`.
@@ -197,9 +197,13 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
             raise
         raise network_failed(error, plan.blueprint.family) from error
     best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
-    figures = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
+    figures = {
+        name.removeprefix("valid_"): value
+        for name, value in best.items()
+        if name.startswith("valid_") and value == value  # a figure that means nothing is NaN, which JSON has not
+    }
     test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}
-    plain = {name: value for name, value in test.items() if isinstance(value, float)}
+    plain = {name: value for name, value in test.items() if isinstance(value, float) and value == value}
     model = Model(
         module,
         schema=schema,
@@ -282,7 +286,7 @@ def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
         metrics=metrics,
         device=next(module.parameters()).device,
     )
-    return {"rows": len(part.source)} | found | class_figures(metrics, plan.schema)
+    return {"rows": len(part.source)} | found | more_figures(metrics, plan.schema, part.unseen)
 
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
@@ -295,7 +299,7 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
             )
         remove_parts(wanted)  # of a run that was killed while it wrote its first file
         return open_folder(wanted)
-    stem = re.sub(r"[^\w.-]+", "-", Path(plan.settings.source).name.split(".")[0]).strip("-.") or "run"
+    stem = re.sub(r"[^\w.-]+", "-", source_name(plan.settings.source).split(".")[0]).strip("-.") or "run"
     for i in count(1):
         folder = Path("runs") / (stem if i == 1 else f"{stem}-{i}")
         try:

@@ -1,5 +1,6 @@
 """Outputs of a network to answers in the user's own terms."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from luthier.core.schema import Schema
+from luthier.core.schema import Schema, ValueType
+from luthier.data.cells import YES_WORDS
+from luthier.data.frames import PANDAS_TYPES, is_pandas
 from luthier.metrics.metrics import decide
 
 
@@ -20,8 +23,24 @@ def probabilities(outputs: Tensor, schema: Schema) -> Tensor:
     return torch.cat([1 - yes, yes], dim=1) if schema.task == "binary" else yes
 
 
+def typed(names: Sequence[str], dtype: ValueType) -> NDArray[Any]:
+    """Return class names as the type that the target had: whole numbers, numbers, yes/no, else text.
+
+    >>> typed(["1", "2"], "int"), typed(["no", "yes"], "str"), typed(["false"], "bool")
+    (array([1, 2]), array(['no', 'yes'], dtype=object), array([False]))
+    """
+    if dtype == "int":
+        numbers = [int(name) for name in names]
+        return np.array(numbers, dtype=np.int64 if all(abs(number) < 2**63 for number in numbers) else object)
+    if dtype == "float":
+        return np.array([float(name) for name in names])
+    if dtype == "bool":
+        return np.array([name.lower() in YES_WORDS for name in names])
+    return np.array(names, dtype=object)
+
+
 def values(outputs: Tensor, schema: Schema) -> NDArray[Any]:
-    """Return class names `(N,)`, labels `(N, L)` of 0 and 1, or numbers `(N,)` or `(N, K)` in their units."""
+    """Return classes `(N,)` of the target's type, labels `(N, L)` of 0 and 1, or numbers `(N,)` or `(N, K)`."""
     if schema.task == "regression":
         stds = torch.tensor([target.std for target in schema.targets], dtype=torch.float64)
         means = torch.tensor([target.mean for target in schema.targets], dtype=torch.float64)
@@ -30,8 +49,8 @@ def values(outputs: Tensor, schema: Schema) -> NDArray[Any]:
     decided: NDArray[Any] = decide(outputs, schema.task).numpy()
     if schema.task == "multilabel":
         return decided
-    names: NDArray[Any] = np.array(schema.targets[0].classes, dtype=object)
-    chosen: NDArray[Any] = names[decided.reshape(-1)]
+    target = schema.targets[0]
+    chosen: NDArray[Any] = typed(target.classes, target.dtype)[decided.reshape(-1)]
     return chosen
 
 
@@ -40,22 +59,77 @@ def row_values(outputs: NDArray[np.float32], schema: Schema) -> NDArray[Any]:
     if schema.task not in ("binary", "multiclass"):
         return values(torch.from_numpy(outputs)[None], schema)
     code = int(outputs[0] > 0) if schema.task == "binary" else int(outputs.argmax())
-    return np.array((schema.targets[0].classes[code],), dtype=object)
+    target = schema.targets[0]
+    return typed((target.classes[code],), target.dtype)
+
+
+def framed(answers: NDArray[Any], schema: Schema, source: Any, index: pl.Series | None) -> Any:
+    """Return what `values` gave as a Series, or a frame of several targets: pandas' where `source` is, else polars'.
+
+    Args:
+        answers: One a row of `source`, or one a series.
+        schema: From training.
+        source: What was asked about.
+        index: The names of the series, where a row of the answers is one.
+    """
+    columns = {target.name: answers.reshape(len(answers), -1)[:, i] for i, target in enumerate(schema.targets)}
+    if schema.task == "multilabel":
+        for target in schema.targets:
+            columns[target.name] = typed(target.classes, target.dtype)[columns[target.name]]
+    if not is_pandas(source):
+        made = {name: pl.Series(name, column.tolist()) for name, column in columns.items()}
+        return pl.DataFrame(made) if len(made) > 1 else next(iter(made.values()))
+    import pandas as pd
+
+    labels = _labels(source, index)
+    found = {}
+    for target in schema.targets:
+        series = pd.Series(columns[target.name], index=labels, name=target.name)
+        if target.pandas == "category":
+            series = pd.Series(
+                pd.Categorical(series, categories=typed(target.classes, target.dtype)), index=labels, name=target.name
+            )
+        elif target.pandas in PANDAS_TYPES and target.kind != "number":
+            series = series.astype(target.pandas)
+        found[target.name] = series
+    return pd.DataFrame(found) if len(found) > 1 else next(iter(found.values()))
+
+
+def framed_proba(chances: NDArray[Any], schema: Schema, source: Any, index: pl.Series | None) -> Any:
+    """Return probabilities as a frame of a column a class or label: of pandas where `source` is, else of polars."""
+    of_classes = schema.task in ("binary", "multiclass")
+    names = list(schema.targets[0].classes) if of_classes else [target.name for target in schema.targets]
+    if not is_pandas(source):
+        return pl.DataFrame(chances, schema=names)
+    import pandas as pd
+
+    return pd.DataFrame(chances, index=_labels(source, index), columns=names)
+
+
+def _labels(source: Any, index: pl.Series | None) -> Any:
+    """Return the index of answers: that of the rows, or the names of the series."""
+    import pandas as pd
+
+    if index is not None:
+        return pd.Index(index.to_list(), name=index.name)
+    return source.index if hasattr(source, "columns") else pd.Index([source.name])  # a Series is one row
 
 
 def answer_frame(outputs: Tensor, schema: Schema) -> pl.DataFrame:
     """Return the answers as columns: `prediction` (`prediction_<target>` of several), `probability_<class>`."""
-    answers = values(outputs, schema)
     targets = schema.targets
     if schema.task == "regression":
+        answers = values(outputs, schema)
         if len(targets) == 1:
             return pl.DataFrame({"prediction": answers})
         return pl.DataFrame({f"prediction_{target.name}": answers[:, i] for i, target in enumerate(targets)})
     chances = probabilities(outputs, schema).numpy()
     if schema.task in ("binary", "multiclass"):
         named = {f"probability_{name}": chances[:, i] for i, name in enumerate(targets[0].classes)}
-        return pl.DataFrame({"prediction": pl.Series(answers.tolist(), dtype=pl.String), **named})
+        chosen = pl.Series(targets[0].classes, dtype=pl.String).gather(decide(outputs, schema.task).reshape(-1).numpy())
+        return pl.DataFrame({"prediction": chosen, **named})
     named = {f"probability_{target.name}": chances[:, i] for i, target in enumerate(targets)}
+    answers = values(outputs, schema)
     if schema.label_delimiter is not None:
         names = np.array([target.name for target in targets], dtype=object)
         joined = [schema.label_delimiter.join(names[row.astype(bool)]) for row in answers]

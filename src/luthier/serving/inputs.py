@@ -17,9 +17,11 @@ from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_fr
 from luthier.data.augment import normalise
 from luthier.data.commas import find_commas, with_decimal_points
 from luthier.data.encode import OddCells, encode_inputs
+from luthier.data.files import as_source, check_options, is_table_folder, iter_any, read_any
+from luthier.data.frames import is_pandas
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
-from luthier.data.tables import iter_tables, read_table, table_from
+from luthier.data.tables import table_from
 from luthier.data.targets import encode_targets
 from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError, LuthierError
@@ -51,36 +53,45 @@ class Piece:
 
 
 def pieces(
-    source: Any, schema: Schema, *, with_targets: bool = False, options: ReadOptions | None = None
+    source: Any,
+    schema: Schema,
+    *,
+    with_targets: bool = False,
+    options: ReadOptions | None = None,
+    unseen: dict[str, int] | None = None,
 ) -> Iterator[Piece]:
     """Yield the rows of `source` in order, a piece at a time.
 
     Args:
-        source: A path (CSV, Parquet, `.npz`, an image, a folder of images), a frame, a dict of columns, a list of
-            dicts; for images and series also an array.
+        source: A path (a table of any format, `.npz`, an image, a folder of images), several, the URL of a database, a
+            frame, a dict of columns, a list of dicts; for images and series also an array.
         schema: From training.
         with_targets: Read the targets too. Rows without one are an error.
         options: How to read a CSV.
+        unseen: Where to count rows by the classes that training rows do not have.
 
     Raises:
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
-    path = Path(source) if isinstance(source, str | Path) else None
+    named = as_source(source)
+    path = None if named is None else Path(named.partition("\n")[0])
     check_name(str(path or ""), "the file")
     as_written = (schema.label_column,) if schema.label_column else ()
     options = replace(
         options or ReadOptions(), as_written=as_written, likely_decimal=schema.decimal, points=schema.points
     )
     if schema.image is not None and not schema.columns:
-        yield from _images(source, path, schema, schema.image, with_targets)
+        yield from _images(source, path, schema, schema.image, with_targets, unseen)
         return
-    if path is not None and path.is_dir():
+    if path is not None and path.is_dir() and not is_table_folder(path):
         raise DataError(
             f"{path} is a folder, and the network was trained on a table",
             hint="give a CSV, Parquet or .npz file",
             code="data-not-a-table",
         )
     root = Path()
+    wanted = {*target_names(schema), *(column.name for column in schema.columns)}
+    wanted |= {name for name in (schema.series, schema.order) if name is not None}
     if path is not None and path.suffix.lower() == ".npz":
         arrays = read_npz(path)
         frame = _array_frame(arrays.x, schema)
@@ -88,18 +99,21 @@ def pieces(
             frame = frame.hstack(target_frame(arrays.y, [target.name for target in schema.targets]))
         tables = iter([table_from(frame, path.name)])
     elif path is not None and schema.series is not None:
-        tables = iter([read_table(path, options)])  # whole: the steps of a series may be anywhere
+        check_options(named or "", options)
+        tables = iter([read_any(named or "", options, wanted=wanted)])  # whole: the steps of a series may be anywhere
     elif path is not None:
+        check_options(named or "", options)
         tables, root = (
-            iter_tables(
-                path,
+            iter_any(
+                named or "",
                 options,
                 rows=ROWS if schema.image is None else IMAGES,
+                wanted=wanted,
                 texts={*target_names(schema), *(c.name for c in schema.columns if c.kind not in ("number", "boolean"))},
             ),
-            path.parent,
+            path if path.is_dir() else path.parent,
         )
-    elif hasattr(source, "shape") and not hasattr(source, "columns"):
+    elif hasattr(source, "shape") and not hasattr(source, "columns") and not is_pandas(source):
         tables = iter([table_from(_array_frame(np.asarray(source), schema))])
     else:
         tables = iter([table_from(source)])
@@ -117,7 +131,9 @@ def pieces(
             names = frame[schema.series]
         for start in range(0, frame.height, ROWS if schema.image is None else IMAGES):
             some = frame[start : start + (ROWS if schema.image is None else IMAGES)]
-            piece = table_piece(some, schema, with_targets=with_targets, where=table.name, root=root, odd=odd)
+            piece = table_piece(
+                some, schema, with_targets=with_targets, where=table.name, root=root, odd=odd, unseen=unseen
+            )
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
     for line in odd.lines(schema):
@@ -144,10 +160,11 @@ def table_piece(
     where: str = "the data",
     root: Path = Path(),
     odd: OddCells | None = None,
+    unseen: dict[str, int] | None = None,
 ) -> Piece:
     """Return the rows of a frame as one piece; images that a column names lie below `root`."""
     inputs = [torch.from_numpy(block) for block in encode_inputs(frame, schema, where=where, odd=odd).values()]
-    targets = torch.from_numpy(encode_targets(frame, schema)) if with_targets else None
+    targets = torch.from_numpy(encode_targets(frame, schema, unseen=unseen)) if with_targets else None
     if schema.image is None:
         return Piece(tuple(inputs), targets)
     column = next(column.name for column in schema.inputs if column.kind == "image")
@@ -158,9 +175,16 @@ def table_piece(
     return Piece((*inputs, normalise(torch.from_numpy(pixels), schema.image)), targets, errors=dict(errors))
 
 
-def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, with_targets: bool) -> Iterator[Piece]:
+def _images(
+    source: Any,
+    path: Path | None,
+    schema: Schema,
+    image: ImageInput,
+    with_targets: bool,
+    unseen: dict[str, int] | None,
+) -> Iterator[Piece]:
     if path is not None and path.suffix != ".npz":
-        yield from _image_files(path, schema, image, with_targets)
+        yield from _image_files(path, schema, image, with_targets, unseen)
         return
     targets: np.ndarray[Any, Any] | None = None
     if path is not None:
@@ -176,7 +200,7 @@ def _images(source: Any, path: Path | None, schema: Schema, image: ImageInput, w
                 raise DataError(
                     f"{path.name} has no y to compare with", hint="save it with y=", code="data-target-missing"
                 )
-            targets = encode_targets(target_frame(arrays.y, target_names(schema)), schema)
+            targets = encode_targets(target_frame(arrays.y, target_names(schema)), schema, unseen=unseen)
         source = arrays.x
     if hasattr(source, "numpy"):
         source = source.numpy()
@@ -216,12 +240,15 @@ def check_pixels(pixels: np.ndarray[Any, Any], image: ImageInput, where: str) ->
         )
 
 
-def _image_files(path: Path, schema: Schema, image: ImageInput, with_targets: bool) -> Iterator[Piece]:
+def _image_files(
+    path: Path, schema: Schema, image: ImageInput, with_targets: bool, unseen: dict[str, int] | None
+) -> Iterator[Piece]:
     targets: np.ndarray[Any, Any] | None = None
     if with_targets:
         folder = read_image_folder(path, min_classes=1)
         paths = folder.paths
-        targets = encode_targets(pl.DataFrame({target_names(schema)[0]: list(folder.labels)}), schema)
+        classes = pl.DataFrame({target_names(schema)[0]: list(folder.labels)})
+        targets = encode_targets(classes, schema, unseen=unseen)
     else:
         paths = list_images(path)
     for start in range(0, len(paths), IMAGES):

@@ -5,8 +5,10 @@ What reads tables and images is imported where raw data is met, so that `fit` ov
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +27,8 @@ from luthier.core.schema import Schema, Task
 from luthier.data.sources import to_tensor
 from luthier.errors import BundleError, DataError
 from luthier.metrics.criteria import Criterion
-from luthier.metrics.evaluation import evaluate_batches, evaluating
-from luthier.metrics.metrics import Confusion, Metric, as_metrics, decide, metrics_for
+from luthier.metrics.evaluation import evaluate_batches, evaluating, update_metrics
+from luthier.metrics.metrics import Confusion, Errors, Metric, as_metrics, decide, known_rows, metrics_for
 from luthier.networks.build import build
 from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from luthier.data.textfile import ReadOptions
     from luthier.serving.inputs import Piece
 
+_log = logging.getLogger("luthier")
 _ROWS = 1024  # that the network sees at a time; an answer depends on it by rounding alone
 
 
@@ -107,7 +110,7 @@ class Model:
         self.module.to(find_device(device))
         return self
 
-    def predict(self, source: Any, *, options: ReadOptions | None = None) -> Any:
+    def predict(self, source: Any, *, options: ReadOptions | None = None, as_frame: bool = False) -> Any:
         """Return the answer for each row of `source`, in order.
 
         Args:
@@ -115,27 +118,37 @@ class Model:
                 values is one row, which a table's MLP answers in some tens of microseconds. Without one: what the
                 module takes, as a tensor, an array, a tuple or dict of them, or a DataLoader.
             options: How to read a CSV.
+            as_frame: Return a Series, or a DataFrame of several targets: pandas' with the index of `source` where that
+                is pandas', else polars'.
 
         Returns:
-            With a Schema a NumPy array: class names `(N,)`, numbers `(N,)` or `(N, K)`, 0 and 1 for labels `(N, L)`.
+            With a Schema a NumPy array: classes `(N,)` in the type that the target had (whole numbers, yes/no, text),
+            numbers `(N,)` or `(N, K)`, 0 and 1 for labels `(N, L)`.
             Without one a tensor: decided classes `(N,)` where the criterion says that outputs are logits of classes,
             0 and 1 for labels, else the outputs.
 
         Raises:
             DataError: the source cannot be read, lacks a column, or holds an image that cannot be read.
         """
+        if as_frame:
+            self._need_schema()
         if self.schema is None:
             outputs = self._outputs(source)
             return decide(outputs, self.task) if self.task in ("multiclass", "multilabel") else outputs
-        from luthier.serving.answers import row_values, values
+        from luthier.serving.answers import framed, row_values, values
 
         if type(source) is dict and (lone := self._one_row(source)) is not None:
-            return row_values(lone, self.schema)
-        answers = [values(outputs, self.schema) for outputs, _ in self._answers(source, options, strict=True)]
-        return np.concatenate(answers)
+            answers = row_values(lone, self.schema)
+            return framed(answers, self.schema, source, None) if as_frame else answers
+        outputs, names = self._whole(source, options)
+        answers = values(outputs, self.schema)
+        return framed(answers, self.schema, source, names) if as_frame else answers
 
-    def predict_proba(self, source: Any, *, options: ReadOptions | None = None) -> Any:
+    def predict_proba(self, source: Any, *, options: ReadOptions | None = None, as_frame: bool = False) -> Any:
         """Return probabilities: `(N, C)` of the classes in order, or `(N, L)` of the labels.
+
+        With `as_frame`, as a DataFrame with a column for each: pandas' with the index of `source` where that is
+        pandas', else polars'.
 
         Raises:
             DataError: as `predict`; or the task has no probabilities.
@@ -146,17 +159,20 @@ class Model:
                 hint="use predict",
                 code="data-no-probabilities",
             )
+        if as_frame:
+            self._need_schema()
         if self.schema is None:
             outputs = self._outputs(source)
             return outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
-        from luthier.serving.answers import probabilities
+        from luthier.serving.answers import framed_proba, probabilities
 
+        names = None
         if type(source) is dict and (lone := self._one_row(source)) is not None:
-            return probabilities(torch.from_numpy(lone)[None], self.schema).numpy()
-        found: list[NDArray[Any]] = [
-            probabilities(outputs, self.schema).numpy() for outputs, _ in self._answers(source, options, strict=True)
-        ]
-        return np.concatenate(found)
+            outputs = torch.from_numpy(lone)[None]
+        else:
+            outputs, names = self._whole(source, options)
+        chances: NDArray[Any] = probabilities(outputs, self.schema).numpy()
+        return framed_proba(chances, self.schema, source, names) if as_frame else chances
 
     def stream(self, source: Any, *, options: ReadOptions | None = None) -> Iterator[pl.DataFrame]:
         """Yield answers as frames, piece by piece, so that a source larger than memory is no problem.
@@ -196,12 +212,14 @@ class Model:
     ) -> dict[str, Any]:
         """Return figures on data with targets.
 
-        With a Schema: the task's metrics, `rows`, and for classes `confusion` (true class by decided class) and
-        `classes` (precision, recall, f1 and rows of each). Without one: the loss and the metrics passed in, over
-        `(inputs, …, targets)` or a DataLoader.
+        With a Schema: the task's metrics (of several numbers also each one's, as `rmse_<target>`), `rows`, and for
+        classes `confusion` (true class by decided class), `classes` (precision, recall, f1 and rows of each) and
+        `positive`, which of two `f1` is of. Rows of a class that training rows do not have count as wrong, and are
+        listed in `unseen`; `auc` leaves them out. A figure that means nothing on these rows is NaN. Without one: the
+        loss and the metrics passed in, over `(inputs, …, targets)` or a DataLoader.
 
         Raises:
-            DataError: as `predict`; or a target is missing or of an unknown class.
+            DataError: as `predict`; or a target is missing.
         """
         if self.schema is None:
             batches = self._batches(source, with_targets=True)
@@ -212,13 +230,15 @@ class Model:
 
         measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
         rows = 0
-        for piece in pieces(source, self.schema, with_targets=True, options=options):
+        unseen: dict[str, int] = {}
+        for piece in pieces(source, self.schema, with_targets=True, options=options, unseen=unseen):
             outputs = self._forward(piece.inputs)
             rows += len(piece)
-            for metric in measured:
-                metric.update(outputs, piece.targets)
+            assert piece.targets is not None
+            known = None if self.task == "regression" else known_rows(piece.targets)
+            update_metrics(measured, outputs, piece.targets, known)
         figures: dict[str, Any] = {"rows": rows} | {metric.name: metric.value() for metric in measured}
-        return figures | class_figures(measured, self.schema)
+        return figures | more_figures(measured, self.schema, unseen)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.
@@ -265,6 +285,17 @@ class Model:
             outputs = self._forward(inputs)[0].numpy()
         self._check_outputs(outputs[None], 1)
         return outputs
+
+    def _whole(self, source: Any, options: ReadOptions | None) -> tuple[Tensor, pl.Series | None]:
+        """Return all outputs, and the names of the series where a row of them is one."""
+        import polars as pl
+
+        by_series = self._need_schema().series is not None
+        found, names = [], []
+        for outputs, piece in self._answers(source, options, strict=True):
+            found.append(outputs)
+            names += [piece.names] if by_series and piece.names is not None else []
+        return torch.cat(found), pl.concat(names) if names else None
 
     def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
         from luthier.serving.inputs import pieces
@@ -348,21 +379,31 @@ class Model:
             yield Batch(part if isinstance(inputs, dict) else tuple(part.values()), some)  # type: ignore[arg-type]
 
 
-def class_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, Any]:
-    """Return `confusion` (true by decided class) and `classes` (precision, recall, f1, rows); nothing for numbers.
+def more_figures(metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str, int]) -> dict[str, Any]:
+    """Return figures of each class or target; what means nothing, or counts unseen classes, is said in a warning.
+
+    Of classes: `positive` of two, `confusion` (true by decided class), `classes` (precision, recall, f1, rows), and
+    `unseen` (rows of classes that training rows do not have). Of several numbers: each metric, by target.
 
     Args:
         metrics: Of `metrics_for`, updated: the accuracy has counted it all.
         schema: The classes' names.
+        unseen: Rows of unseen classes.
     """
+    if unseen:
+        from luthier.data.targets import unseen_words
+
+        _log.warning("%s", unseen_words(unseen, schema))
     confusion = next((metric for metric in metrics if isinstance(metric, Confusion)), None)
     if confusion is None:
-        return {}
+        return _target_figures(metrics, schema)
+    if any(metric.name == "auc" and isnan(metric.value()) for metric in metrics):
+        _log.warning("auc is not a number: the rows are all of one class")
     matrices = confusion.matrices.double()  # (L, C, C)
     hits = matrices.diagonal(dim1=1, dim2=2)
     recall = hits / matrices.sum(dim=2).clamp(min=1)
-    precision = hits / matrices.sum(dim=1).clamp(min=1)
-    f1 = 2 * hits / (matrices.sum(dim=1) + matrices.sum(dim=2)).clamp(min=1)
+    precision = hits / confusion.decided.clamp(min=1)
+    f1 = 2 * hits / (confusion.decided + matrices.sum(dim=2)).clamp(min=1)
     names = [
         (target, place, name)
         for target in range(len(matrices))
@@ -381,7 +422,22 @@ def class_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, Any]:
         for target, place, name in names
     ]
     counts = confusion.matrices.tolist()
-    return {"confusion": counts if several else counts[0], "classes": rows}
+    figures: dict[str, Any] = {"positive": schema.targets[0].classes[1]} if schema.task == "binary" else {}
+    figures |= {"confusion": counts if several else counts[0], "classes": rows}
+    return figures | ({"unseen": [{"class": name, "rows": n} for name, n in unseen.items()]} if unseen else {})
+
+
+def _target_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, float]:
+    """Return the figures of each of several numbers."""
+    own = [metric for metric in metrics if isinstance(metric, Errors)]
+    each = {
+        f"{metric.name}_{target.name}": value
+        for metric in own
+        for target, value in zip(schema.targets, metric.each().tolist(), strict=True)
+    }
+    if nothing := [name for name, value in each.items() if isnan(value)]:
+        _log.warning("%s: not a number, as all rows have the same target", ", ".join(nothing))
+    return each if len(schema.targets) > 1 else {}
 
 
 def load(

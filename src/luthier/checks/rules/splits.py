@@ -13,6 +13,7 @@ from luthier.checks.rule import rule, warning
 from luthier.checks.rules.data import both_tables, channels, is_trend, row_numbers, targets_in_order
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
+from luthier.core.schema import UNSEEN
 from luthier.data.sources import TensorSource
 
 
@@ -231,7 +232,7 @@ def split_classes(s: Subject) -> Iterator[Finding]:
     if a is None or b is None or len(b) < 10:
         return
     known, seen = set(a.unique().tolist()), set(b.unique().tolist())
-    new = sorted(seen - known)
+    new = sorted(code for code in seen - known if code > UNSEEN)  # of those below, who read the table has told
     fix = "split by class: the same shares of each class in both parts (stratify=)"
     if new:
         share = float(torch.isin(b, torch.tensor(new)).double().mean())

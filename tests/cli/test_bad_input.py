@@ -104,7 +104,8 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
         ("train", "data.csv", "-t", "y"), "data-target-not-number", "many",
     ),
     "nothing to learn from": (
-        text("data.csv", "same,y\n" + "".join(f"1,{i % 2}\n" for i in range(60))), ("train", "data.csv", "-t", "y"),
+        text("data.csv", "same,who,y\n" + "".join(f"1,user{i},{i % 2}\n" for i in range(60))),
+        ("train", "data.csv", "-t", "y", "--kind", "who=ignored"),
         "data-no-inputs", "same",
     ),
     "too few rows": (text("data.csv", "x,y\n1,a\n2,b\n"), ("train", "data.csv", "-t", "y"), "data-too-few-rows", ""),

@@ -47,7 +47,7 @@ def parts_of(source: Path | pl.DataFrame, **given: Any) -> Parts:
 def cells_of(made: Made, names: Sequence[str], row: int) -> tuple[str, ...]:
     """Return what a row holds: gaps are alike, however they are written."""
     cells = (made.columns[name][row].strip() for name in names)
-    return tuple("" if cell.lower() in MISSING else cell for cell in cells)
+    return tuple("" if cell.lower() in (*MISSING, "-") else cell for cell in cells)
 
 
 def with_twins_and_gaps(made: Made, draw: Any) -> Made:
@@ -59,7 +59,9 @@ def with_twins_and_gaps(made: Made, draw: Any) -> Made:
             for name in made.kinds:
                 made.columns[name][row] = made.columns[name][twin]
         if made.delimiter is None and rng.random() < 0.1:
-            made.columns[rng.choice(made.targets)][row] = rng.choice(["", "NA", " - "])
+            made.columns[rng.choice(made.targets)][row] = rng.choice(
+                ["", "NA", " n/a " if made.task == "multiclass" else " - "]  # a class may be called -
+            )
     return made
 
 

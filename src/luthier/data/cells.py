@@ -96,6 +96,8 @@ def is_missing(series: pl.Series, missing: Words = None) -> Mask:
     """Return which cells hold no value at all, bool `(N,)`. An infinite number is a value here, if a wrong one."""
     if series.dtype.is_float() and missing is None:
         return np.asarray(np.isnan(to_float(series)))
+    if series.dtype.is_nested():
+        return series.is_null().to_numpy()
     gone: Mask = plain.cell_texts(series, missing_words(missing)).is_null().to_numpy()
     return gone
 

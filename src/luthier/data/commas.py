@@ -113,17 +113,3 @@ def with_decimal_points(frame: pl.DataFrame, commas: Commas) -> pl.DataFrame:
 def pattern_of(commas: Commas, name: str) -> str:
     """Return the pattern of the cells of a column that are turned."""
     return WITH_THOUSANDS if commas.is_known and name not in commas.points else DECIMAL_COMMA
-
-
-def hint_at_decimals(texts: pl.Series, counts: pl.Series | None = None) -> str:
-    """Say how cells that look like numbers with a decimal comma are read as such, or nothing.
-
-    Each text stands there as often as `counts` says, or once.
-
-    >>> hint_at_decimals(pl.Series(["1,5", "2,25"]))
-    "; like '1,5', numbers with a decimal comma? --decimal , reads them so"
-    """
-    counts = pl.repeat(1, len(texts), eager=True) if counts is None else counts
-    if not len(texts) or int(counts.filter(texts.str.contains(DECIMAL_COMMA)).sum()) < 0.95 * int(counts.sum()):
-        return ""
-    return f"; like {texts[0]!r}, numbers with a decimal comma? --decimal , reads them so"

@@ -106,7 +106,9 @@ def _likeliest(sample: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     encoding = "cp1252" if "cp1252" in alike else best.encoding  # by far the commonest of the look-alikes
     words = [word for word in re.findall(r"\w+", sample.decode(encoding, errors="replace")) if not word.isascii()]
     shown = f", with words such as {', '.join(dict.fromkeys(words[:3]))}" if words else ""
-    return encoding, (f"{name} is not UTF-8; it was read as {encoding}, which was guessed{shown}: --encoding says it",)
+    return encoding, (
+        f"{name} is not UTF-8; it was read as {encoding}, a guess{shown}; if it is wrong, pass encoding=",
+    )
 
 
 def find_delimiter(sample: bytes, *, tabs: bool = False) -> str:

@@ -284,7 +284,7 @@ def _refuse_twice(
         raise DataError(
             f"rows {first + 1} and {second + 1} are of the series {names[first]!r} and have the same {order!r}"
             + (f", and {len(same) - 1} more are so" if len(same) > 1 else ""),
-            hint="give every step of a series a place of its own, or say with --series what tells the series apart",
+            hint="give every step of a series its own place, or name the column that tells the series apart: series=",
             code="data-series-order",
         )
 

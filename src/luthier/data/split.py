@@ -214,7 +214,7 @@ def _split(parts: NDArray[np.int8], valid: float, test: float, why: str) -> Spli
         if needed and not len(found):
             raise DataError(
                 f"{len(parts)} row{'s' * (len(parts) != 1)} cannot be split: {name} would be empty, as {why}",
-                hint="give more rows, or set --valid-fraction or --test-fraction to 0",
+                hint="give more rows, or set valid_fraction or test_fraction to 0",
                 code="data-too-few-rows",
             )
     return Split(*rows)

@@ -149,7 +149,7 @@ def iter_tables(
         where = f"in {', '.join(sorted(source.late_points))} " if source.late_points else ""
         raise DataError(
             f"{path.name}: later rows show {where}that points and commas mean otherwise than its first rows let think",
-            hint="say which stands before decimals: --decimal , (decimal=','); or write the numbers alike in all rows",
+            hint="say which stands before decimals, as decimal=','; or write the numbers alike in all rows",
             code="data-decimal",
         )
     if not seen:

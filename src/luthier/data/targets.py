@@ -13,11 +13,14 @@ from numpy.typing import NDArray
 from luthier.core.names import did_you_mean
 from luthier.core.schema import UNSEEN, Schema, Target, Task, ValueType
 from luthier.data.cells import (
+    MOSTLY,
     NO_WORDS,
     YES_WORDS,
     Floats,
     Mask,
+    Words,
     count_infinite,
+    count_texts,
     find_date_format,
     is_missing,
     need_column,
@@ -25,21 +28,25 @@ from luthier.data.cells import (
     to_numbers,
     to_texts,
 )
-from luthier.data.commas import hint_at_decimals
+from luthier.data.cells import missing_words as no_value_words
 from luthier.data.distinct import by_distinct, is_text
+from luthier.data.formats import find_number_format
 from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
 from luthier.errors import DataError, SettingError
+from luthier.plain.cells import is_word_for_missing
 
 MAX_NUMBER_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 _PAIRS = set(zip(NO_WORDS, YES_WORDS, strict=True))
 
 
-def rows_with_target(frame: pl.DataFrame, names: Sequence[str], *, label_delimiter: str | None = None) -> Rows:
+def rows_with_target(
+    frame: pl.DataFrame, names: Sequence[str], *, label_delimiter: str | None = None, missing: Words = None
+) -> Rows:
     """Return the rows in which every target is present, int64, ascending.
 
     With `label_delimiter` all rows are: a cell without a value means none of the labels. Infinite numbers are present,
-    and refused by `read_targets` and `encode_targets`.
+    and refused by `read_targets` and `encode_targets`. `missing` are words for no value, in place of the usual ones.
 
     Raises:
         DataError: a target is not in the table, or no row has all of them.
@@ -48,7 +55,7 @@ def rows_with_target(frame: pl.DataFrame, names: Sequence[str], *, label_delimit
     for name in names:
         series = need_column(frame, name, role="a target")
         if label_delimiter is None:
-            present &= ~is_missing(series)
+            present &= ~_is_missing_target(series, missing)
     if not present.any():
         raise DataError(
             f"no row has a value in {_listed(names)}",
@@ -56,6 +63,17 @@ def rows_with_target(frame: pl.DataFrame, names: Sequence[str], *, label_delimit
             code="data-target-missing",
         )
     return np.flatnonzero(present).astype(np.int64, copy=False)
+
+
+def _is_missing_target(series: pl.Series, missing: Words) -> Mask:
+    """Return which cells hold no value: among numbers, or yes and no, also those with words such as `-` and `none`."""
+    if is_text(series):
+        cells = _Cells(series, np.arange(len(series), dtype=np.int64), missing)
+        gone: Mask = is_word_for_missing(cells.texts.fill_null(""), no_value_words(missing, of_numbers=True))
+        words = set(cells.texts.filter(~pl.Series(gone)).unique().str.to_lowercase().to_list())
+        if cells.is_number() or any(words <= set(pair) for pair in _PAIRS):
+            return gone
+    return is_missing(series, missing)
 
 
 def read_targets(
@@ -66,6 +84,8 @@ def read_targets(
     task: Task | None = None,
     label_delimiter: str | None = None,
     positive: str | None = None,
+    missing: Words = None,
+    formats: Mapping[str, str] | None = None,
 ) -> tuple[Task, tuple[Target, ...]]:
     """Return the task and its targets, from the rows `rows` alone.
 
@@ -82,6 +102,8 @@ def read_targets(
         task: What the user said, or None to find it out.
         label_delimiter: What separates the labels in one cell.
         positive: Which of two classes is the second.
+        missing: Words that stand for no value, in place of the usual ones.
+        formats: How the numbers of a target are written, by its name.
 
     Raises:
         DataError: no such column, a target that does not fit the task, one class only, or a target that looks like
@@ -94,7 +116,8 @@ def read_targets(
             hint="name each column that is to be predicted, once",
             code="data-target-missing",
         )
-    cells = [_Cells(need_column(frame, name, role="a target"), rows) for name in names]
+    formats = formats or {}
+    cells = [_Cells(need_column(frame, name, role="a target"), rows, missing, formats.get(name, "")) for name in names]
     if label_delimiter is not None:
         _refuse_positive(positive, "multilabel")
         return "multilabel", _labels(cells, label_delimiter, task)
@@ -133,17 +156,17 @@ def _with_positive(target: Target, positive: str | None) -> Target:
     return replace(target, classes=target.classes[::-1], counts=target.counts[::-1]) if place == 0 else target
 
 
-def missing_words(frame: pl.DataFrame, names: Sequence[str], rows: Rows) -> str:
+def lost_words(frame: pl.DataFrame, names: Sequence[str], rows: Rows, missing: Words = None) -> str:
     """Return what the targets' cells hold where they are missing, with counts: all rows but `rows`.
 
-    >>> missing_words(pl.DataFrame({"y": ["a", "NA", None, "NA"]}), ["y"], np.array([0]))
+    >>> lost_words(pl.DataFrame({"y": ["a", "NA", None, "NA"]}), ["y"], np.array([0]))
     "'NA' (2), '' (1)"
     """
     lost = np.ones(frame.height, dtype=np.bool_)
     lost[rows] = False
     words: Counter[str] = Counter()
     for name in names:
-        cells = frame[name].filter(pl.Series(lost & is_missing(frame[name])))
+        cells = frame[name].filter(pl.Series(lost & _is_missing_target(frame[name], missing)))
         empty = "''" if is_text(cells) else "null"
         words.update(empty if cell is None else repr(cell) for cell in cells.to_list())
     shown = [f"{word} ({count:,})" for word, count in words.most_common(5)]
@@ -226,11 +249,12 @@ def encode_targets(
     chosen = np.arange(frame.height, dtype=np.int64) if rows is None else rows
     if schema.label_delimiter is not None:
         name = schema.label_column or ""
-        cells = _Cells(need_column(frame, name, role="the labels"), chosen)
+        cells = _Cells(need_column(frame, name, role="the labels"), chosen, schema.targets[0].missing_words)
         return cells.encode_labels([target.name for target in schema.targets], schema.label_delimiter, unseen)
     encoded: list[NDArray[Any]] = []
     for target in schema.targets:
-        cells = _Cells(need_column(frame, target.name, role="a target"), chosen)
+        series = need_column(frame, target.name, role="a target")
+        cells = _Cells(series, chosen, target.missing_words, target.number_format)
         if target.kind == "number":
             encoded.append((cells.finite() - target.mean) / target.std)
         else:
@@ -269,7 +293,7 @@ class _Keys:
 class _Cells:
     """The cells of one target in some rows."""
 
-    def __init__(self, series: pl.Series, rows: Rows) -> None:
+    def __init__(self, series: pl.Series, rows: Rows, missing: Words = None, number_format: str = "") -> None:
         if series.dtype.is_nested() or series.dtype == pl.Binary:
             raise DataError(
                 f"target {series.name!r} holds {series.dtype}, which is neither a number nor a class",
@@ -278,14 +302,29 @@ class _Cells:
             )
         self.name, self.rows = series.name, rows
         self.series = series[rows]
+        self.missing, self.given_format = missing, number_format
 
     @cached_property
     def texts(self) -> pl.Series:
-        return to_texts(self.series)
+        return to_texts(self.series, self.missing)
+
+    @cached_property
+    def number_format(self) -> str:
+        """How numbers are written, where that is not plain."""
+        if self.given_format or not is_text(self.series):
+            return self.given_format
+        unread = to_numbers(self.series, missing=self.missing)[2]
+        if unread.mean() <= 1 - MOSTLY:
+            return ""
+        counts = count_texts(self.texts)
+        gone = is_word_for_missing(counts["text"], no_value_words(self.missing, of_numbers=True))
+        counts = counts.filter(~pl.Series(gone))
+        found, share = find_number_format(counts["text"], counts["len"])
+        return found if share >= MOSTLY else ""
 
     @cached_property
     def numbers(self) -> tuple[Floats, Mask, Mask]:
-        return to_numbers(self.series)
+        return to_numbers(self.series, self.number_format, self.missing)
 
     def is_number(self) -> bool:
         """Whether the column is meant as numbers: a stray text among them is a mistake, said when they are read."""
@@ -350,10 +389,12 @@ class _Cells:
             raise DataError(
                 f"target {self.name!r} has {len(names)} different {what} in {len(self.rows)} training rows, such as "
                 f"{show(self.series, 0)}: it names the rows rather than sorts them",
-                hint=f"name another target; for numbers say task='regression'{hint_at_decimals(self.texts)}",
+                hint="name another target; for numbers say task='regression'",
                 code="data-target-identifier",
             )
-        return Target(name=self.name, kind="category", classes=tuple(names), counts=tuple(counts))
+        return Target(
+            name=self.name, kind="category", classes=tuple(names), counts=tuple(counts), missing_words=self.missing
+        )
 
     def yes_no(self) -> Target:
         """Return the target of one label."""
@@ -370,13 +411,17 @@ class _Cells:
             lowered = self.texts.str.to_lowercase()
             words = next(pair for pair in _PAIRS if set(lowered.unique().to_list()) <= set(pair))
             ones = int((lowered == words[1]).sum())
-        return Target(name=self.name, kind="boolean", classes=words, counts=(len(self.rows) - ones, ones))
+        counts = (len(self.rows) - ones, ones)
+        return Target(name=self.name, kind="boolean", classes=words, counts=counts, missing_words=self.missing)
 
     def quantity(self) -> Target:
         """Return the target of a regression."""
         values = self.finite()
         mean, std = mean_and_std(values)
-        return Target(name=self.name, kind="number", mean=mean, std=std)
+        return Target(
+            name=self.name, kind="number", mean=mean, std=std, number_format=self.number_format,
+            missing_words=self.missing,
+        )  # fmt: skip
 
     def codes(self, classes: Sequence[str], unseen: dict[str, int]) -> NDArray[np.int64]:
         """Return the place of each cell in `classes`; of others `UNSEEN` less its place in `unseen`, which counts them.
@@ -385,7 +430,7 @@ class _Cells:
             DataError: a cell is missing, with its row.
         """
         self._refuse_missing()
-        codes = _codes(self.series, classes)
+        codes = _codes(self.series, classes, self.missing)
         strange = codes < 0
         if not strange.any():
             return codes
@@ -413,7 +458,7 @@ class _Cells:
         return encoded
 
     def _refuse_missing(self) -> None:
-        gone = np.flatnonzero(is_missing(self.series))
+        gone = np.flatnonzero(is_missing(self.series, self.missing))
         if len(gone):
             raise DataError(
                 f"{self._cell(gone)}: missing",
@@ -434,12 +479,14 @@ def _count(unseen: dict[str, int], texts: pl.Series) -> None:
 
 
 @by_distinct
-def _codes(cells: pl.Series, classes: Sequence[str]) -> NDArray[np.int64]:
+def _codes(cells: pl.Series, classes: Sequence[str], missing: Words = None) -> NDArray[np.int64]:
     """Return the place of each cell in `classes`, -1 where it has none."""
     known = pl.Series(classes, dtype=pl.String)
     keys = _Keys.of(known)
     table = pl.DataFrame({"key": keys(known), "code": np.arange(len(classes))})
-    joined = pl.DataFrame({"key": keys(to_texts(cells))}).join(table, on="key", how="left", maintain_order="left")
+    joined = pl.DataFrame({"key": keys(to_texts(cells, missing))}).join(
+        table, on="key", how="left", maintain_order="left"
+    )
     return joined["code"].cast(pl.Int64).fill_null(-1).to_numpy()
 
 
@@ -480,7 +527,13 @@ def _labels(cells: Sequence[_Cells], delimiter: str, task: Task | None) -> tuple
         )
     rows = len(cells[0].rows)
     return tuple(
-        Target(name=label, kind="boolean", classes=("no", "yes"), counts=(rows - count, count))
+        Target(
+            name=label,
+            kind="boolean",
+            classes=("no", "yes"),
+            counts=(rows - count, count),
+            missing_words=cells[0].missing,
+        )
         for label, count in counts.iter_rows()
     )
 

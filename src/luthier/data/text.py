@@ -125,7 +125,7 @@ def _package() -> Any:
     except ImportError as error:
         raise MissingPackageError(
             "a column of text needs the package tokenizers, which is not installed",
-            hint="pip install 'luthier[text]', or leave the column out: --kind NAME=ignored",
+            hint="pip install 'luthier[text]', or leave the column out: kind={'NAME': 'ignored'}",
             code="missing-package",
         ) from error
     return tokenizers

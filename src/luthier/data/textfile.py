@@ -178,7 +178,9 @@ class TextFile:
         )  # fmt: skip
         if self.commas is not None and self.commas.open:
             shown = ", ".join(f"{cell} in {name!r}" for name, cell in self.commas.open[:3])
-            self.notes += (f"{shown}: read with a decimal point; --decimal , reads a point between thousands",)
+            self.notes += (
+                f"{shown}: read with a decimal point; if the point stands between thousands, pass decimal=','",
+            )
 
     def look_again(self, frame: pl.DataFrame, records: Records) -> None:
         """Keep what later rows show otherwise than the first ones: columns of text as they stand in the file."""

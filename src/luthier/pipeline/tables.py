@@ -26,7 +26,7 @@ from luthier.data.split import Split, content_columns, row_hashes, split_groups,
 from luthier.data.tables import Table
 from luthier.data.targets import (
     encode_targets,
-    missing_words,
+    lost_words,
     read_targets,
     rows_with_target,
     unseen_words,
@@ -92,7 +92,7 @@ def prepare_table(
     if not names:
         raise DataError(
             f"{table.name} is a table, and which column is to be predicted is not said",
-            hint=f"give --target COLUMN (target=); its columns are: {', '.join(table.frame.columns[:12])}",
+            hint=f"name it with target='COLUMN'; its columns are: {', '.join(table.frame.columns[:12])}",
             code="data-target-missing",
         )
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
@@ -108,7 +108,9 @@ def prepare_table(
             "a table without images",
         )
     everything = np.arange(frame.height, dtype=np.int64)
-    task, targets = read_targets(frame, names, everything, task=settings.task, label_delimiter=settings.labels)
+    asked: dict[str, Any] = {"label_delimiter": settings.labels, "missing": settings.missing or None}
+    asked["formats"] = {name: form for name, form in settings.format.items() if name in names}
+    task, targets = read_targets(frame, names, everything, task=settings.task, **asked)
     rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
     strata = None
     if task in ("binary", "multiclass"):
@@ -149,16 +151,14 @@ def prepare_table(
         rows = {part: np.delete(rows[part], bad[part]) for part in PARTS}
     if schema is None:
         train = rows["train"]  # of the whole file: messages name rows by these numbers
-        task, targets = read_targets(
-            whole, names, train, task=task, label_delimiter=settings.labels, positive=settings.positive
-        )
+        task, targets = read_targets(whole, names, train, task=task, positive=settings.positive, **asked)
         targets = with_types(targets, whole, is_text=table.is_text, pandas=table.pandas)
         columns = infer_columns(
             whole,
             train,
             asked=Asked(
                 {**dict.fromkeys(set(table.categories) - exclude, "category"), **settings.kind},
-                settings.format,
+                {name: form for name, form in settings.format.items() if name not in names},
                 settings.missing or None,
                 settings.time,
                 settings.decimal,
@@ -226,7 +226,7 @@ def _image_column(frame: pl.DataFrame, settings: DataSettings, exclude: set[str]
     if len(names) > 1:
         raise DataError(
             f"the columns {', '.join(map(repr, names))} name images, and a row takes one image",
-            hint=f"leave the others out: --kind {names[1]}=ignored",
+            hint=f"leave the others out: kind={{{names[1]!r}: 'ignored'}}",
             code="data-image-columns",
         )
     return names[0] if names else None
@@ -246,13 +246,13 @@ def _label_column(schema: Schema, names: list[str]) -> Schema:
 
 def _with_target(frame: pl.DataFrame, settings: DataSettings, notes: list[str]) -> tuple[pl.DataFrame, Rows]:
     """Return the rows that have every target, and their numbers."""
-    rows = rows_with_target(frame, settings.target, label_delimiter=settings.labels)
+    missing = settings.missing or None
+    rows = rows_with_target(frame, settings.target, label_delimiter=settings.labels, missing=missing)
     lost = frame.height - len(rows)
     if lost:
-        said = (
-            f"{lost:,} row{'s' * (lost > 1)} without {' or '.join(map(repr, settings.target))} "
-            f"{'are' if lost > 1 else 'is'} left out: there the target is {missing_words(frame, settings.target, rows)}"
-        )
+        words = lost_words(frame, settings.target, rows, missing)
+        said = f"{lost:,} row{'s' * (lost > 1)} without {' or '.join(map(repr, settings.target))} "
+        said += f"{'are' if lost > 1 else 'is'} left out: there the target is {words}"
         is_few = lost < 10 and lost <= 0.01 * frame.height  # what a careful reader of notes would pass over
         notes.append(said) if is_few else warn(notes, said)
         frame = frame[rows]
@@ -305,7 +305,7 @@ def _seconds(series: pl.Series) -> NDArray[np.float64]:
     if not date_format:
         raise DataError(
             f"column {series.name!r} cannot order the rows: {why or 'it holds neither numbers nor dates'}",
-            hint="give a column of numbers or dates, or use --group",
+            hint="give a column of numbers or dates, or split by group=",
             code="data-time-column",
         )
     return to_seconds(series, date_format)

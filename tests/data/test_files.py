@@ -85,6 +85,11 @@ def by_pandas(path: str) -> str:
     return path
 
 
+def wrapped(document: dict[str, Any]) -> str:
+    Path("t.json").write_text(json.dumps(document))
+    return "t.json"
+
+
 def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: [row[name] for row in rows] for name in rows[0]}
 
@@ -103,6 +108,10 @@ SOURCES: dict[str, Callable[[], Any]] = {
     "records": lambda: Path("t.json").write_text(json.dumps(plain(table()))) and "t.json",
     "columns": lambda: Path("t.json").write_text(json.dumps(columns_of(plain(table())))) and "t.json",
     "columns by pandas": lambda: by_pandas("t.json"),
+    "records with words around them": lambda: wrapped({"count": N, "rows": plain(table())}),
+    "split by pandas": lambda: wrapped({
+        "columns": table().columns, "index": list(range(N)), "data": [list(row.values()) for row in plain(table())],
+    }),
     "json lines": lambda: lines("t.jsonl"),
     "json lines, gzipped": lambda: Path("t.ndjson.gz").write_bytes(
         gzip.compress("\n".join(map(json.dumps, plain(table()))).encode())
@@ -321,6 +330,10 @@ def test_a_database_says_what_is_wrong_and_no_password_is_kept() -> None:
     with pytest.raises(DataError, match=r"there is no file t\.db") as caught:
         luthier.design("sqlite:///t.db", target="y", query="SELECT 1")
     assert caught.value.code == "data-database"
+    for remote in ("https://example.org/t.csv", "s3://bucket/t.parquet"):
+        with pytest.raises(DataError, match="is on another machine") as far:
+            luthier.design(remote, target="y")
+        assert far.value.code == "data-no-file"
     to_sqlite()
     for query, said in (
         ("SELECT colours FROM t", "no such column"),

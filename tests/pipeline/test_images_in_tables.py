@@ -194,10 +194,27 @@ def test_a_name_that_is_no_file_says_the_near_ones(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cannot be read: No such file") as caught:
         luthier.design(path, target="bright")
     assert ".png" in (caught.value.hint or "")
+    frame.with_columns(pl.col("file").str.strip_prefix("shots/")).write_csv(path)
+    with pytest.raises(DataError) as caught:
+        luthier.design(path, target="bright")
+    assert (caught.value.hint or "").startswith("there is shots/0-")
     picture(tmp_path / "shots" / "0-3.jpg", True, random.Random(0))  # two files may be meant
     frame.with_columns(pl.col("file").str.strip_suffix(".png")).write_csv(path)
     with pytest.raises(DataError, match="0-3 cannot be read"):
         luthier.design(path, target="bright", kind={"file": "image"})
+
+
+def test_whole_numbers_may_name_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    lot = random.Random(0)
+    for i in range(40):
+        picture(Path(f"{i}.png"), i % 2 == 0, lot)
+    frame = pl.DataFrame({"id": range(40), "y": ["a", "b"] * 20})
+    frame.write_csv("t.csv")
+    frame.write_parquet("t.parquet")
+    for source in (frame, "t.csv", "t.parquet"):
+        result = luthier.train(source, target="y", kind={"id": "image"}, epochs=1, threads=1, check=False)
+        assert len(result.predict(frame)) == len(result.predict("t.csv")) == 40
 
 
 @pytest.mark.parametrize("inside", ["", "images/", "unknown/deep/"])

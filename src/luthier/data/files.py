@@ -28,6 +28,7 @@ STDIN = "-"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+]*://")
 _PASSWORD = re.compile(r"(://[^/@:]*):[^/@]*@")
 _SQLITE = "sqlite:///"
+_REMOTE = ("http", "https", "ftp", "sftp", "file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "hf")
 _PLAIN = ("csv", "tsv", "parquet", "pq")  # read by `read_table`, which looks into the file
 _EXCEL = ("xlsx", "xlsm", "xlsb", "xls", "ods")
 
@@ -108,11 +109,13 @@ def source_files(source: str) -> list[Path]:
 
 
 def check_options(source: str, options: ReadOptions) -> None:
-    """Refuse options that the source would ignore, and a database without a query.
+    """Refuse options that the source would ignore, a database without a query, and files on other machines.
 
     Raises:
-        SettingError: one of these.
+        SettingError: one of the first.
+        DataError: the last.
     """
+    _refuse_remote(source)
     if is_database(source) and options.query is None:
         raise SettingError(
             f"{without_password(source)} is a database, and what to read of it is not said",
@@ -128,6 +131,15 @@ def check_options(source: str, options: ReadOptions) -> None:
     if options.sheet is not None and not any(_format(path.name) in _EXCEL for path in source_files(source)):
         raise SettingError(
             f"sheet would be ignored: {source_name(source)} is no workbook", hint="leave it out", code="setting-ignored"
+        )
+
+
+def _refuse_remote(source: str) -> None:
+    if source.partition("://")[0].lower() in _REMOTE and is_database(source):
+        raise DataError(
+            f"{without_password(source)} is on another machine, and Luthier reads files of this one",
+            hint="download it, and give the file",
+            code="data-no-file",
         )
 
 
@@ -153,6 +165,7 @@ def read_any(
         DataError: it cannot be read, or the files differ in their columns.
         MissingPackageError: the format needs a package that is not installed.
     """
+    _refuse_remote(source)
     if is_database(source):
         return _query(source, options.query or "")
     if source == STDIN:
@@ -350,7 +363,14 @@ def _spooled() -> Iterator[Path]:
 def _json(path: Path) -> Any:
     with _opened(path) as file:
         found = json.load(file)
-    if isinstance(found, dict) and found and all(isinstance(column, dict) for column in found.values()):
+    if not isinstance(found, dict) or not found:
+        return found
+    if isinstance(found.get("columns"), list) and isinstance(found.get("data"), list):  # "split", by pandas
+        return [dict(zip(found["columns"], row, strict=True)) for row in found["data"]]
+    lists = [value for value in found.values() if isinstance(value, list)]
+    if len(lists) == 1 and lists[0] and all(isinstance(row, dict) for row in lists[0]):
+        return lists[0]  # records with words around them
+    if all(isinstance(column, dict) for column in found.values()):
         rows = dict.fromkeys(row for column in found.values() for row in column)  # as pandas writes it
         return {name: [column.get(row) for row in rows] for name, column in found.items()}
     return found

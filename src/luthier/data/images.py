@@ -1,5 +1,6 @@
 """Images from files: found, decoded, resized. One decoder decides, Pillow by default."""
 
+import glob
 import hashlib
 import io
 import os
@@ -466,12 +467,20 @@ def _unreadable(path: Path, error: Exception) -> DataError:
         why = "it is no image of a kind that is read" if path.stat().st_size else "it is empty (0 bytes)"
     elif isinstance(error, OSError) and error.strerror:
         why = error.strerror
-    near = f"{near_file(path)}; " if isinstance(error, FileNotFoundError) else ""
+    near = f"{_near_image(path)}; " if isinstance(error, FileNotFoundError) else ""
     return DataError(
         f"image {path} cannot be read: {why}",
         hint=f"{near}replace or remove it; --skip-unreadable leaves such images out of training",
         code="data-image-unreadable",
     )
+
+
+def _near_image(path: Path) -> str:
+    """Return which file was probably meant: one in a folder beside it, or of a near name."""
+    inside = next(path.parent.glob(f"*/{glob.escape(path.stem)}*"), None)
+    if inside is not None:
+        return f"there is {inside.relative_to(path.parent)}: write the folder too"
+    return near_file(path)
 
 
 def pixel_hashes(pixels: NDArray[Any]) -> NDArray[np.uint64]:

@@ -201,6 +201,8 @@ def _shaped(
     frame: pl.DataFrame, settings: DataSettings, name: str, notes: list[str]
 ) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
     """Return the frame with one row a sample: series in lists, and which columns make a channel."""
+    ids = [name for name, kind in settings.kind.items() if kind == "image" and name in frame.columns]
+    frame = frame.with_columns(to_texts(frame[name]) for name in ids)  # 17 may name 17.png
     frame = parse_arrays(frame, [name for name, kind in settings.kind.items() if kind not in ("series", "number")])
     if settings.series is not None:
         scalars = [*settings.target, *(name for name in (settings.group, settings.weight) if name is not None)]

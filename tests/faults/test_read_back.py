@@ -4,6 +4,8 @@ import copy
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,3 +263,9 @@ def test_a_target_that_is_no_value_is_refused(cell: Any, tmp_path: Path) -> None
 def test_a_path_with_a_nul_is_refused(place: Path) -> None:
     with pytest.raises(DataError, match="holds a NUL"):
         luthier.load(place / "run").predict("a\0b")
+
+
+def test_loading_stays_light(place: Path) -> None:
+    code = f"import sys, luthier; luthier.load({str(place / 'run')!r}); print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"  # which takes a second, and is what drawing on the meta device would load

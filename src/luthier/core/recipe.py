@@ -153,8 +153,9 @@ class Recipe:
         weights = () if isinstance(self.class_weights, str) else self.class_weights or ()
         if not all(math.isfinite(weight) and weight >= 0 for weight in weights) or (weights and not any(weights)):
             _refuse("class_weights", self.class_weights, "numbers of 0 or more, one of them above 0")
-        if self.threads is not None and self.threads > _MOST_THREADS:
-            _refuse("threads", self.threads, f"at most {_MOST_THREADS}")
+        for name in ("threads", "num_workers"):
+            if (getattr(self, name) or 0) > _MOST_THREADS:
+                _refuse(name, getattr(self, name), f"at most {_MOST_THREADS}")
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 _refuse("augment", name, did_you_mean(name, AUGMENTATIONS))

@@ -1,14 +1,16 @@
 """Blueprint to module. A family is a file in `families/` and a row here."""
 
 import inspect
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from math import prod
 from typing import Any
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from luthier.core.blueprint import Blueprint
 from luthier.core.machine import free_memory
@@ -96,10 +98,12 @@ def _refuse_endless(blueprint: Blueprint) -> None:
     """
     lists = [value for value in blueprint.arguments.values() if isinstance(value, list | tuple)]
     counts = [blueprint.arguments.get(name, 1) for name in _COUNTS]
-    layers = max(map(len, lists), default=1) * prod(count for count in counts if isinstance(count, int))
+    layers = max(map(len, lists), default=1) * math.prod(count for count in counts if isinstance(count, int))
     sizes = [size for size in _sizes(blueprint) if isinstance(size, int)]
-    is_deep = layers > _MOST_LAYERS and prod(count for count in counts if isinstance(count, int)) > 1
-    if is_deep or max(map(len, lists), default=0) > _MOST_ITEMS or any(abs(size) > _MOST_SIZE for size in sizes):
+    is_deep = layers > _MOST_LAYERS and math.prod(count for count in counts if isinstance(count, int)) > 1
+    is_finite = all(math.isfinite(size) for size in _sizes(blueprint) if isinstance(size, float))
+    is_long = max(map(len, lists), default=0) > _MOST_ITEMS or any(abs(size) > _MOST_SIZE for size in sizes)
+    if is_deep or is_long or not is_finite:
         raise NetworkError(
             f"network {blueprint.family} has sizes that no network has: {blueprint.arguments}",
             hint="correct [blueprint.arguments]",
@@ -123,7 +127,7 @@ def _refuse_too_large(family: Callable[..., nn.Module], blueprint: Blueprint, ti
     if max((size for size in sizes if isinstance(size, int)), default=0) < _LARGE and len(sizes) < _LARGE // 8:
         return
     try:
-        with torch.device("meta"):
+        with without_memory():
             made = family(**blueprint.arguments)
     except Exception:  # building it says what is wrong
         return
@@ -136,6 +140,22 @@ def _refuse_too_large(family: Callable[..., nn.Module], blueprint: Blueprint, ti
             hint="make it narrower: twice the width are up to four times the weights",
             code="network-cannot-be-built",
         )
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Build modules with shapes and no numbers: on the meta device, where drawing would load a second of libraries."""
+    with torch.device("meta"), _NoDraws():
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        is_draw = getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_")
+        return (args[0] if args else given["tensor"]) if is_draw else func(*args, **given)
 
 
 def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:

@@ -3,12 +3,10 @@
 import inspect
 from typing import Any
 
-import torch
-
 from luthier.core.blueprint import Blueprint
 from luthier.core.schema import Schema
 from luthier.errors import BundleError
-from luthier.networks.build import FAMILIES, build
+from luthier.networks.build import FAMILIES, build, without_memory
 from luthier.networks.foreign import is_own_file
 from luthier.store.bundle import Bundle, check_weights
 
@@ -27,7 +25,7 @@ def check_fit(bundle: Bundle, where: str) -> None:
         return
     if bundle.schema is not None and blueprint.family in FAMILIES:
         _check_sizes(blueprint, bundle.schema, where)
-    with torch.device("meta"):
+    with without_memory():
         made = build(blueprint)
     check_weights(made, bundle.weights["state"], where=where)
 

@@ -315,7 +315,7 @@ class _Cells:
 
     def _boolean(self) -> Column | None:
         if not self.unparseable.any() and self.num_distinct == 2 and np.isin(self.sorted, (0, 1)).all():
-            words = ["0", "1"]
+            words = ["false", "true"] if self.series.dtype == pl.Boolean else ["0", "1"]
         else:
             if self.num_distinct > 12:  # no, No, NO, nO and so on, and words for missing
                 return None

@@ -25,6 +25,9 @@ Words = tuple[str, ...] | None
 MOSTLY = 0.95
 """The share of a column's cells that makes it what they are: the rest counts as missing, and is said."""
 
+DIGITS = "YYYYMMDD"
+_DAYS, _SECONDS = (19000101, 21001231), (190001010000, 21001231235959)  # between them, whole numbers may be dates
+
 HASH_BLOCK = 1 << 17
 """Numbers that are hashed at a time, so that they stay in the cache."""
 
@@ -153,6 +156,8 @@ def cell_hashes(series: pl.Series) -> Hashes:
         return _list_hashes(series)
     numbers, _, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
     date_format = "YYYY-MM-DD"
+    if (seconds := dates_of_digits(series, numbers)) is not None:
+        return np.where(np.isnan(seconds), np.uint64(0), _date_hashes(seconds))
     if series.dtype == pl.String and other.any():  # one value hashes alike however a column is written
         counts = count_texts(to_texts(series.filter(pl.Series(other))))
         number_format, share = formats.find_number_format(counts["text"], counts["len"])
@@ -172,12 +177,31 @@ def cell_hashes(series: pl.Series) -> Hashes:
     seconds = to_seconds(unique, date_format) if may_be_dates else np.full(len(words), np.nan)
     made = np.fromiter((_hash_text(text) for text in words), dtype=np.uint64, count=len(unique))
     dated = ~np.isnan(seconds)
-    made[dated] = mix(mix((seconds[dated] + 0.0).view(np.uint64) ^ np.uint64(1)))
+    made[dated] = _date_hashes(seconds[dated])
     codes = pl.DataFrame({"t": texts}).join(
         pl.DataFrame({"t": unique, "h": made}), on="t", how="left", nulls_equal=True, maintain_order="left"
     )
     hashes[other] = codes["h"].to_numpy()
     return hashes
+
+
+def _date_hashes(seconds: Floats) -> Hashes:
+    return mix(mix((seconds + 0.0).view(np.uint64) ^ np.uint64(1)))
+
+
+def dates_of_digits(series: pl.Series, numbers: Floats) -> Floats | None:
+    """Return whole numbers such as 20231231 as seconds since 1970, NaN where one is no date, if nearly all are dates.
+
+    >>> dates_of_digits(pl.Series([20231231, 7]), np.array([20231231.0, 7.0])) is None
+    True
+    """
+    present = numbers[~np.isnan(numbers)]
+    if not len(present) or series.dtype == pl.Boolean:
+        return None
+    if not any(least <= present.min() and present.max() <= most for least, most in (_DAYS, _SECONDS)):
+        return None
+    seconds = to_seconds(series, DIGITS)
+    return seconds if np.count_nonzero(~np.isnan(seconds)) >= MOSTLY * len(present) else None
 
 
 def number_hashes(numbers: Floats, hashes: Hashes, spare: Hashes) -> None:

@@ -1,6 +1,7 @@
 """Input cells to arrays, by the Schema alone: the same in training, evaluation and prediction."""
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -195,10 +196,11 @@ def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
 
 
 def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:
-    names = [name for column in schema.inputs for name in _stands_in(column, frame)]
-    absent = [name for name in names if name not in frame.columns]
+    there = dict.fromkeys(frame.columns)
+    names = [name for column in schema.inputs for name in _stands_in(column, there)]
+    absent = [name for name in names if name not in there]
     if absent:
-        spare = [name for name in frame.columns if name not in names]
+        spare = [name for name in there if name not in set(names)]
         meant = {name: did_you_mean(name, spare) for name in absent[:5]}
         near = [f"{name!r}: {words}" for name, words in meant.items() if words.startswith("did")]
         near += [f"others there: {', '.join(spare[:12])}"] if spare and not near else []
@@ -211,9 +213,9 @@ def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Se
     return [_input_cells(frame, column) for column in schema.inputs]
 
 
-def _stands_in(column: Column, frame: pl.DataFrame) -> tuple[str, ...]:
+def _stands_in(column: Column, there: Collection[str]) -> tuple[str, ...]:
     """Return the columns of the file that an input column is made of."""
-    is_wide = column.kind == "series" and column.parts and column.name not in frame.columns
+    is_wide = column.kind == "series" and column.parts and column.name not in there
     return column.parts if is_wide else (column.name,)
 
 

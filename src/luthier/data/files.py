@@ -311,9 +311,11 @@ def _with_folders(frame: pl.DataFrame, path: Path, source: str) -> pl.DataFrame:
 
 def _refuse_other_columns(tables: Sequence[Table]) -> None:
     first = tables[0]
+    wanted = dict.fromkeys(first.frame.columns)
     for table in tables[1:]:
-        lacking = [name for name in first.frame.columns if name not in table.frame.columns]
-        more = [name for name in table.frame.columns if name not in first.frame.columns]
+        found = dict.fromkeys(table.frame.columns)
+        lacking = [name for name in wanted if name not in found]
+        more = [name for name in found if name not in wanted]
         if lacking or more:
             said = [f"lacks {', '.join(map(repr, lacking[:5]))}"] if lacking else []
             said += [f"has {', '.join(map(repr, more[:5]))} too"] if more else []

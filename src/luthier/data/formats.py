@@ -8,14 +8,14 @@ import numpy as np
 import polars as pl
 
 from luthier.errors import DataError
-from luthier.plain.cells import formatted_numbers, to_seconds
+from luthier.plain.cells import SCALES, formatted_numbers, in_ascii, to_seconds
 
 _ZONE = r"(?P<zone>Z|UTC|GMT|(?:UTC|GMT)?[+\-][0-9]{2}(?::?[0-9]{2})?(?: ?UTC| ?GMT)?)?"
 _TIME = (
     r"(?P<hour>[0-9]{1,2})[:h](?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}(?:[.,][0-9]+)?))?"
     r"(?:\s?(?P<half>[AaPp](?:[Mm]|\.\s?[Mm]\.)))?"
 )
-_COMPACT_TIME = r"(?P<hour>[0-9]{2})(?P<minute>[0-9]{2})(?P<second>[0-9]{2})"
+_COMPACT_TIME = r"T?(?P<hour>[0-9]{2})(?P<minute>[0-9]{2})(?P<second>[0-9]{2})?"
 _WEEKDAY = r"(?:[^\W\d_]{2,12}\.?,?\s+)?"
 _AFTER_NAME = r"(?:\s*[\-/.,]\s*|\s+)(?:(?:de|of|del)\s+)?"
 _TOKENS = {
@@ -23,23 +23,25 @@ _TOKENS = {
     "YY": r"(?P<year2>[0-9]{2})",
     "MM": r"(?P<month>[0-9]{1,2})",
     "DD": r"(?P<day>[0-9]{1,2})",
-    "Mon": r"(?P<month>[^\W\d_]{3,10})\.?",
+    "Mon": r"(?P<month>[^\W\d_]{3,12})\.?",
     "Q": r"Q(?P<quarter>[1-4])",
+    "W": r"W(?P<week>[0-9]{2})(?:-?(?P<weekday>[1-7]))?",
     "TIME": _TIME,
 }
-_TOKEN = re.compile(r"YYYY|YY|MM|Mon|DD|Q|TIME|.", re.DOTALL)
+_TOKEN = re.compile(r"YYYY|YY|MM|Mon|DD|Q|W|TIME|.", re.DOTALL)
 
 DATE_FORMATS = (
     "YYYY-MM-DD", "YYYY/MM/DD", "YYYY.MM.DD", "YYYYMMDD", "YYYY年MM月DD日", "YYYY. MM. DD",
     "DD.MM.YYYY", "DD/MM/YYYY", "DD-MM-YYYY", "MM/DD/YYYY", "MM-DD-YYYY", "MM.DD.YYYY",
     "DD.MM.YY", "DD/MM/YY", "DD-MM-YY", "MM/DD/YY", "MM-DD-YY", "YY-MM-DD", "YY/MM/DD",
     "DD Mon YYYY", "DD Mon YY", "Mon DD YYYY", "YYYY Mon DD", "Mon DD TIME YYYY",
+    "DDMonYYYY", "DDMonYY", "YYYY-W", "YYYYW",
     "YYYY-MM", "YYYY/MM", "MM/YYYY", "MM.YYYY", "Mon YYYY", "Mon YY", "YYYY Mon", "YYYY-Q", "YYYY Q",
     "YYYYQ", "Q YYYY", "TIME",
 )  # fmt: skip
 """Dates that are understood: with a day, each may have a weekday before it, and a time and a zone after it (UTC without
-one). `Mon` is the name of a month, long or short, in eight languages; after it or before it a space stands for a space,
-dash, slash, point or comma. `Q` is `Q1` to `Q4`. `TIME` alone is a time of the day."""
+one). `Mon` is the name of a month, long or short, in eleven languages; beside it a space stands for a space, dash, slash,
+point or comma. `Q` is `Q1` to `Q4`, `W` a week of ISO 8601 as `W05` or `W05-1`; `TIME` alone is a time of the day."""
 
 _MOST_SAMPLED = 100
 _LONGEST = 64
@@ -78,8 +80,8 @@ def date_pattern(date_format: str) -> str:
         else:
             made += _TOKENS.get(token, r"\s*" if token == " " else re.escape(token))
     if "DD" in named and "TIME" not in named:
-        times = rf"(?:T{_COMPACT_TIME})" if is_compact else rf"(?:(?:T|,?\s+|:|\s+at\s+|_){_TIME})"
-        made = rf"{_WEEKDAY}{made}\.?{times}?\s*{_ZONE}"
+        times = rf"(?:{_COMPACT_TIME})" if is_compact else rf"(?:(?:T|,?\s+|:|\s+at\s+|_){_TIME})"
+        made = rf"\[?{_WEEKDAY}{made}\.?{times}?\s*{_ZONE}\]?"
     elif "TIME" in named:
         made = rf"{_WEEKDAY if 'DD' in named else ''}{made}"
     return rf"^(?P<all>{made})$"
@@ -152,20 +154,24 @@ class NumberFormat(NamedTuple):
         return f"{self.before}{body}{gap}{self.after}"
 
     @property
+    def gap(self) -> str:
+        """The regular expression for what parts thousands."""
+        return f"[{self.thousands}]" if self.thousands else ""
+
+    @property
     def pattern(self) -> str:
         """The regular expression for `formatted_numbers`."""
         mark = re.escape(self.decimal)
         plain = rf"[0-9]+(?:{mark}[0-9]*)?(?:[eE][+\-]?[0-9]+)?|{mark}[0-9]+"
-        if self.thousands:
-            gap = re.escape(self.thousands)
+        if gap := self.gap:
             plain = rf"[1-9][0-9]{{0,2}}(?:{gap}[0-9]{{2,3}})*{gap}[0-9]{{3}}(?:{mark}[0-9]*)?|{plain}"
         before = rf"(?:{re.escape(self.before)})?" if self.before else ""
         after = rf"(?:{re.escape(self.after)})" if self.after else ""
+        after = rf"(?P<scale>(?i:{'|'.join(SCALES)}))?" if self.after == _SCALED else after
         after = rf"(?:{after})?" if self.before else after
-        gap = r"[ \x{a0}\x{202f}]*"
         return (
-            rf"^(?P<open>\(?){gap}(?P<sign>[+\-\x{{2212}}]?){gap}{before}{gap}(?P<sign2>[+\-\x{{2212}}]?)"
-            rf"(?P<body>{plain}){gap}{after}{gap}(?P<close>[)\-\x{{2212}}]?)$"
+            rf"^(?P<open>\(?) *(?P<sign>[+\-]?) *{before} *(?P<sign2>[+\-]?)"
+            rf"(?P<body>{plain}) *{after} *(?P<close>[)\-]?)$"
         )
 
     @classmethod
@@ -175,7 +181,7 @@ class NumberFormat(NamedTuple):
         Raises:
             DataError: the name is not such a one.
         """
-        found = re.fullmatch(r"([^0-9]*)1([,. '\u2019]?)234([,.])5(.*)", name, re.DOTALL)
+        found = re.fullmatch(r"([^0-9]*)1([,. ']?)234([,.])5(.*)", name, re.DOTALL)
         if found is None or found[2] == found[3]:
             raise DataError(
                 f"{name!r} is not a format of numbers",
@@ -193,7 +199,7 @@ def _number_format(name: str) -> NumberFormat:
 def writing(number_format: str) -> tuple[str, str, str]:
     """Return what `formatted_numbers` takes for a format: the pattern, and the marks of thousands and of decimals."""
     known = _number_format(number_format)
-    return known.pattern, known.thousands, known.decimal
+    return known.pattern, known.gap, known.decimal
 
 
 _CURRENCY = (
@@ -201,11 +207,11 @@ _CURRENCY = (
     r"|ZAR|KRW|Rs\.?"
 )
 _PIECES = re.compile(
-    rf"^\(?\s*[+\-−]?\s*(?P<before>{_CURRENCY})?\s*[+\-−]?"
-    r"(?P<body>[0-9][0-9.,'’   ]*|[.,][0-9]+)(?:[eE][+\-]?[0-9]+)?\s*"
-    r"(?P<after>(?:[^\W\d_]|[%‰°$€£¥₹₽₩₺µ\"′″])[^\d()]{0,14}?)?\s*\)?[\-−]?$"
+    rf"^\(? *[+\-]? *(?P<before>{_CURRENCY})? *[+\-]?(?P<body>[0-9][0-9.,' ]*|[.,][0-9]+)(?:[eE][+\-]?[0-9]+)? *"
+    r"(?P<after>(?:[^\W\d_]|[%‰°$€£¥₹₽₩₺µ\"′″])[^\d()]{0,14}?)? *\)?-?$"
 )
-_SEPARATORS = (("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("’", "."))
+_SCALED = "K/M/B"  # the unit of a column of 1.5K and 2M
+_SEPARATORS = (("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'", ","))
 
 
 def find_number_format(texts: pl.Series, counts: pl.Series, decimal: str | None = None) -> tuple[str, float]:
@@ -223,12 +229,14 @@ def find_number_format(texts: pl.Series, counts: pl.Series, decimal: str | None 
     >>> find_number_format(pl.Series(["€ 3,50", "€ 1.200,00"]), pl.Series([1, 1]))[0]
     '€1.234,5'
     """
-    some = _sample(texts)
+    some = in_ascii(pl.Series(_sample(texts), dtype=pl.String)).to_list()
     pieces = [found for text in some if text and (found := _PIECES.match(text)) is not None]
     if 2 * len(pieces) < len(some) or not pieces:
         return "", 0.0
     units = [(found["before"] or "", (found["after"] or "").strip()) for found in pieces]
     before, after = max(set(units), key=units.count)
+    if len(scales := {unit for _, unit in units if unit.lower() in SCALES}) > 1 and len(scales) >= len(set(units)) - 1:
+        after = _SCALED
     weights = counts.to_numpy()
     best, best_share = "", 0.0
     bodies = "".join(found["body"] for found in pieces)
@@ -238,7 +246,7 @@ def find_number_format(texts: pl.Series, counts: pl.Series, decimal: str | None 
         if decimal not in (None, mark):
             continue
         known = NumberFormat(before, thousands, mark, after)
-        read = ~np.isnan(formatted_numbers(texts, known.pattern, thousands, mark))
+        read = ~np.isnan(formatted_numbers(texts, known.pattern, known.gap, mark))
         share = float(weights[read].sum() / weights.sum())
         if share > best_share + 1e-12:
             best, best_share = known.name, share

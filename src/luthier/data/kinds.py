@@ -11,6 +11,7 @@ import polars as pl
 from luthier.core.names import did_you_mean
 from luthier.core.schema import COLUMN_KINDS, Column, ColumnKind
 from luthier.data.cells import (
+    DIGITS,
     MOSTLY,
     NO_WORDS,
     YES_WORDS,
@@ -20,6 +21,7 @@ from luthier.data.cells import (
     count_infinite,
     count_texts,
     date_parts,
+    dates_of_digits,
     find_date_format,
     missing_words,
     show,
@@ -39,7 +41,6 @@ from luthier.plain.cells import flag_values, is_word_for_missing
 MAX_CATEGORIES = 1000
 NUM_KNOTS = 48
 _FEW = 20  # different values that a table of codes holds without loss
-_DIGITS = "YYYYMMDD"
 _KEY_WORDS = {"id", "ids", "idx", "index", "uuid", "guid", "key", "nr", "no", "rownum", "rowid"}
 _RARE = ((100_000, 10), (1_000, 3), (50, 2))  # training rows, and the fewest of them that make a category of its own
 
@@ -255,7 +256,7 @@ class _Cells:
             return column
         if kind == "date":
             date_format, doubt = find_date_format(self.series, self.missing)
-            date_format = date_format or (_DIGITS if self._digits_of_dates() else "")
+            date_format = date_format or (DIGITS if self._digits_of_dates() else "")
             if date_format and self._read_share(date_format) >= 0.5:
                 return self._date(date_format)
             raise self._unmet(kind, doubt)
@@ -347,7 +348,7 @@ class _Cells:
         digits = texts.filter(texts.str.contains(r"^[0-9]+$"))
         if len(digits) < MOSTLY * len(texts) or digits.str.len_bytes().n_unique() > 1:
             return None
-        if self._read_share(_DIGITS) >= MOSTLY:
+        if self._read_share(DIGITS) >= MOSTLY:
             return None
         why = "digits of one length, some with a zero in front, which are codes and not quantities"
         if self.counts.height >= MOSTLY * self.num_present and self.counts.height >= 20:
@@ -356,10 +357,8 @@ class _Cells:
 
     def _digits_of_dates(self) -> Column | None:
         """Return whole numbers that are all dates such as 20231231 as such."""
-        present = self.sorted
-        if not len(present) or present[0] < 19000101 or present[-1] > 21001231 or self.num_numbers < 3:
-            return None
-        return self._date(_DIGITS) if self._read_share(_DIGITS) >= MOSTLY else None
+        is_dates = self.num_numbers > 2 and dates_of_digits(self.series, self.numbers) is not None
+        return self._date(DIGITS) if is_dates else None
 
     def _date(self, date_format: str) -> Column:
         seconds = to_seconds(self.series, date_format)

@@ -13,6 +13,7 @@ from luthier.data.cells import (
     Floats,
     Hashes,
     cell_hashes,
+    dates_of_digits,
     hash_name,
     is_missing,
     mix,
@@ -49,8 +50,8 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
     numbers: list[tuple[np.uint64, Floats]] = []
     for name in columns:
         series = frame[name]
-        if series.dtype.is_numeric():
-            numbers.append((hash_name(name), to_float(series)))
+        if series.dtype.is_numeric() and dates_of_digits(series, values := to_float(series)) is None:
+            numbers.append((hash_name(name), values))
         else:
             total += mix(cell_hashes(series) ^ hash_name(name))
 

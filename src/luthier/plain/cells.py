@@ -26,14 +26,14 @@ NO_WORDS, YES_WORDS = ("no", "false", "f", "n", "0"), ("yes", "true", "t", "y", 
 # A number that plain reading does not take, and that has one reading all the same: thousands parted by spaces or
 # apostrophes; by commas or points where the other mark, or a second group, follows; or only its sign is unusual.
 SPELLED_NUMBER = (
-    r"^(?P<open>\(?)[ \x{a0}]*(?P<sign>[+\-\x{2212}]?)[ \x{a0}]*(?:"
-    r"(?P<spaced>[1-9][0-9]{0,2}(?:(?: [0-9]{3})+|(?:\x{a0}[0-9]{3})+|(?:\x{202f}[0-9]{3})+|(?:\x{2009}[0-9]{3})+"
-    r"|(?:'[0-9]{3})+|(?:\x{2019}[0-9]{3})+)(?:[.,][0-9]+)?)"
+    r"^(?P<open>\(?) *(?P<sign>[+\-]?) *(?:"
+    r"(?P<spaced>[1-9][0-9]{0,2}(?:(?: [0-9]{3})+|(?:'[0-9]{3})+)(?:[.,][0-9]+)?)"
     r"|(?P<commas>[1-9][0-9]{0,2}(?:,[0-9]{2,3})*,[0-9]{3}\.[0-9]+|[1-9][0-9]{0,2}(?:,[0-9]{2,3})+,[0-9]{3})"
     r"|(?P<points>[1-9][0-9]{0,2}(?:\.[0-9]{3})+,[0-9]+|[1-9][0-9]{0,2}(?:\.[0-9]{3}){2,})"
-    r"|(?P<plain>[0-9]+(?:\.[0-9]*)?(?:[eE][+\-]?[0-9]+)?|\.[0-9]+)"
-    r")[ \x{a0}]*(?P<close>[)\-\x{2212}]?)$"
+    r"|(?P<plain>[0-9]+(?:\.[0-9]*)?(?:[eEdD][+\-]?[0-9]+)?|\.[0-9]+)"
+    r") *(?P<close>[)\-]?)$"
 )
+SCALES = {"k": 1e3, "m": 1e6, "mn": 1e6, "mio": 1e6, "b": 1e9, "bn": 1e9, "mrd": 1e9, "t": 1e12}
 
 
 def with_strays(text: str) -> str:
@@ -123,31 +123,44 @@ def to_floats(cells: pl.Series) -> Any:
 def text_numbers(texts: pl.Series) -> Any:
     """Return texts as numbers, float64 `(N,)`, NaN where one has none: as `float` reads, or by `SPELLED_NUMBER`."""
     numbers = to_floats(texts.cast(pl.Float64, strict=False))
-    odd = np.isnan(numbers) & texts.str.contains("[0-9]").fill_null(False).to_numpy()
+    odd = np.isnan(numbers) & texts.str.contains(r"\d").fill_null(False).to_numpy()
     if odd.any():
         numbers = np.array(numbers)
-        numbers[odd] = spelled_numbers(texts.filter(pl.Series(odd)))
+        numbers[odd] = spelled_numbers(in_ascii(texts.filter(pl.Series(odd))))
     return numbers
+
+
+def in_ascii(texts: pl.Series) -> pl.Series:
+    """Return texts with plain digits, spaces, minus signs and apostrophes, and without what spreadsheets put around.
+
+    These are an apostrophe before a number, `="5"`, and characters of no width.
+    """
+    marks = {"\u2212": "-", "\u2013": "-", "\u2012": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": ".", "\uff0c": ","}
+    marks |= dict.fromkeys("\u00a0\u202f\u2009\u2007\u3000", " ") | {"\u2019": "'", "\u066b": ".", "\u066c": ","}
+    marks |= dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "")
+    marks |= {chr(zero + digit): str(digit) for zero in (0xFF10, 0x660, 0x6F0, 0x966) for digit in range(10)}
+    plain = texts.str.replace_many(list(marks), list(marks.values())).str.strip_chars()
+    return plain.str.replace(r'^="(.*)"$', "${1}").str.replace(r"^'([+\-]?[0-9.])", "${1}")
 
 
 def spelled_numbers(texts: pl.Series) -> Any:
     """Return the numbers in texts by `SPELLED_NUMBER`, float64 `(N,)`, NaN where one has none."""
     found = texts.str.extract_groups(SPELLED_NUMBER).struct
-    spaced = found.field("spaced").str.replace_all(r"[ '\x{a0}\x{202f}\x{2009}\x{2019}]", "").str.replace(",", ".")
+    spaced = found.field("spaced").str.replace_all("[ ']", "").str.replace(",", ".")
     commas = found.field("commas").str.replace_all(",", "", literal=True)
     points = found.field("points").str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
-    frame = pl.DataFrame([spaced, commas, points, found.field("plain")])
+    frame = pl.DataFrame([spaced, commas, points, found.field("plain").str.replace("[dD]", "e")])
     body = frame.select(pl.coalesce(pl.all())).to_series()
     return with_signs(body, found.field("open"), found.field("sign"), found.field("close"))
 
 
 def with_signs(body: pl.Series, opening: pl.Series, sign: pl.Series, close: pl.Series) -> Any:
-    """Return numbers with the signs around them: `(5)`, `5-` and a minus of Unicode are below 0."""
+    """Return numbers with the signs around them: `(5)` and `5-` are below 0."""
     numbers = to_floats(body.cast(pl.Float64, strict=False))
-    bracket = (opening == "(").fill_null(False).to_numpy()
-    before = sign.is_in(["-", "−"]).fill_null(False).to_numpy()
-    after = close.is_in(["-", "−"]).fill_null(False).to_numpy()
-    closed = (close == ")").fill_null(False).to_numpy()
+    bracket, before, after, closed = (
+        (part == mark).fill_null(False).to_numpy()
+        for part, mark in ((opening, "("), (sign, "-"), (close, "-"), (close, ")"))
+    )
     has_sign = (sign != "").fill_null(False).to_numpy()
     valid = (bracket == closed) & (1 * bracket + 1 * has_sign + 1 * after <= 1)
     return np.where(valid, np.where(bracket | before | after, -numbers, numbers), np.nan)
@@ -158,16 +171,21 @@ def formatted_numbers(texts: pl.Series, pattern: str, thousands: str, decimal: s
 
     Args:
         texts: Without spaces around them.
-        pattern: With the groups `open`, `sign`, `sign2`, `body` and `close`.
-        thousands: What parts the groups of digits in the body; "" for nothing.
+        pattern: With the groups `open`, `sign`, `sign2`, `body` and `close`, and perhaps `scale`, one of `SCALES`.
+        thousands: A regular expression for what parts the groups of digits in the body; "" for nothing.
         decimal: What stands before the decimals in the body.
     """
-    found = texts.str.extract_groups(pattern).struct
+    found = in_ascii(texts).str.extract_groups(pattern).struct
     body = found.field("body")
-    body = body.str.replace_all(thousands, "", literal=True) if thousands else body
+    if thousands:
+        body = body.str.replace_all(thousands, "")
     body = body.str.replace(decimal, ".", literal=True)
     sign = found.field("sign").fill_null("") + found.field("sign2").fill_null("")
-    return with_signs(body, found.field("open"), sign, found.field("close"))
+    numbers = with_signs(body, found.field("open"), sign, found.field("close"))
+    if "scale" in found.fields:
+        scales = found.field("scale").str.to_lowercase().replace_strict(SCALES, default=1.0, return_dtype=pl.Float64)
+        numbers = numbers * scales.fill_null(1.0).to_numpy()
+    return numbers
 
 
 def value_texts(cells: pl.Series) -> pl.Series:
@@ -212,20 +230,20 @@ def flag_values(texts: pl.Series, numbers: Any, missing: Any, no: str, yes: str)
 
 
 MONTHS = {
-    1: "january januar janvier enero gennaio janeiro januari jan janv ene gen jän jänner",
-    2: "february februar février febrero febbraio fevereiro februari feb févr fév fevr fev febr",
-    3: "march märz mars marzo março maart maerz mar mrz mär mrt",
-    4: "april avril abril aprile apr avr abr",
-    5: "may mai mayo maggio maio mei maj mag",
-    6: "june juni juin junio giugno junho jun giu",
-    7: "july juli juillet julio luglio julho jul juil lug",
-    8: "august août agosto augustus augusti aout aug aoû ago",
-    9: "september septembre septiembre settembre setembro sept sep set sett",
-    10: "october oktober octobre octubre ottobre outubro oct okt ott out",
-    11: "november novembre noviembre novembro nov",
-    12: "december dezember décembre diciembre dicembre dezembro decembre dec dez déc dic des",
+    1: "january januar janvier enero gennaio janeiro januari jan janv ene gen jän jänner января янв stycznia ocak",
+    2: "february februar février febrero febbraio fevereiro februari feb févr fév fev febr фев февраля lutego şubat",
+    3: "march märz mars marzo março maart maerz mar mrz mär mrt марта мар marca mart",
+    4: "april avril abril aprile apr avr abr апреля апр kwietnia nisan",
+    5: "may mai mayo maggio maio mei maj mag мая maja mayıs",
+    6: "june juni juin junio giugno junho jun giu июня июн czerwca haziran",
+    7: "july juli juillet julio luglio julho jul juil lug июля июл lipca temmuz",
+    8: "august août agosto augustus augusti aout aug aoû ago августа авг sierpnia ağustos",
+    9: "september septembre septiembre settembre setembro sept sep set sett сентября сен września eylül",
+    10: "october oktober octobre octubre ottobre outubro oct okt ott out октября окт października ekim",
+    11: "november novembre noviembre novembro nov ноября ноя listopada kasım",
+    12: "december dezember décembre diciembre dicembre dezembro dec dez déc dic des декабря дек grudnia aralık",
 }
-"""Names of months: English, German, French, Spanish, Italian, Portuguese, Dutch and Swedish, with their short forms."""
+"""Names of months: English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Russian, Polish, Turkish."""
 
 
 def month_numbers(texts: pl.Series) -> pl.Series:
@@ -242,8 +260,9 @@ def to_seconds(cells: pl.Series, pattern: str) -> Any:
 
     Args:
         cells: Dates, or text that `pattern` takes apart.
-        pattern: A regular expression with some of the groups year, year2 (of two digits: 69 to 99 are 1969 to 1999),
-            quarter, month (a number or a name), day, hour, minute, second, half (am or pm) and zone.
+        pattern: A regular expression with some of the groups year, year2 (of two digits: 30 to 99 are 1930 to 1999),
+            quarter, week (of ISO 8601, with weekday), month (a number or a name), day, hour, minute, second, half (am or
+            pm) and zone.
     """
     if cells.dtype in (pl.Date, pl.Datetime):
         return to_floats(cells.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6
@@ -258,7 +277,7 @@ def to_seconds(cells: pl.Series, pattern: str) -> Any:
         year = to_floats(parts["year"].cast(pl.Float64))
     if "year2" in parts:
         year = to_floats(parts["year2"].cast(pl.Float64))
-        year = year + np.where(year < 69, 2000, 1900)
+        year = year + np.where(year < 30, 2000, 1900)
     if "month" in parts:
         month = to_floats(month_numbers(parts["month"]))
     if "quarter" in parts:
@@ -286,6 +305,12 @@ def to_seconds(cells: pl.Series, pattern: str) -> Any:
     valid &= day <= ((months + 1).astype("datetime64[D]") - first).astype(np.float64)
     valid &= ~(hour >= 24) & ~(minute >= 60) & ~(second >= 61)
     time = np.nan_to_num(hour) * 3600 + np.nan_to_num(minute) * 60 + np.nan_to_num(second) - offset
+    if "week" in parts:  # week 1 holds 4 January, and begins on a Monday
+        week = to_floats(parts["week"].cast(pl.Float64))
+        weekday = np.nan_to_num(to_floats(parts["weekday"].cast(pl.Float64)), nan=1.0)
+        fourth = first.astype(np.float64) + 3
+        day = 4 - (fourth + 3) % 7 + (week - 1) * 7 + weekday - 1
+        valid &= (week >= 1) & (week <= 53)
     return np.where(valid, (first.astype(np.float64) + day - 1) * 86400 + time, np.nan)
 
 

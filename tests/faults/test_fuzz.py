@@ -358,4 +358,5 @@ if __name__ == "__main__":
         "checks.look",
     ):
         __import__(f"luthier.{module}")
+    __import__("torch._dynamo")  # a second, which the checks would load in each fork
     print(json.dumps(serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))

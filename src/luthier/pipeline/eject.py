@@ -47,11 +47,12 @@ from luthier.plain import cells as plain
 from luthier.store.bundle import load_bundle
 from luthier.store.checkpoint import load_checkpoint
 from luthier.store.files import cannot_write
-from luthier.training.folder import hash_source, reading_checkpoint
+from luthier.training.folder import hash_source
 from luthier.training.freezing import freeze, names_under
 from luthier.training.optimizers import optimizer_class, parameter_groups
 from luthier.training.record import read_record
 from luthier.training.settings import class_counts
+from luthier.training.state import reading_checkpoint
 
 _FITTED = ("train", "valid")
 
@@ -111,7 +112,10 @@ def _story(run: Path, plan: Plan) -> Story:
         RunError: it is not finished, went on after its end, or its data is another now.
     """
     record = read_record(run / "record.jsonl")
+    start = next((row for row in record if row["event"] == "start"), None)
     end = next((row for row in record if row["event"] == "end"), None)
+    if start is None or not record.epochs:
+        raise _cannot(run, "its record has no start or no epochs")
     if end is None or not (run / "model.safetensors").is_file():
         raise RunError(f"{run} is not finished", hint=f"finish it first: luthier resume {run}", code="run-cannot-eject")
     if any(row["event"] == "extended" for row in record):
@@ -127,7 +131,6 @@ def _story(run: Path, plan: Plan) -> Story:
         if before is not None and before != hash_source(plan.prepared.parts[part].source):
             raise _cannot(run, f"its data has changed: the {part} data holds other values than it did")
     bundle = load_bundle(run / "model.safetensors")
-    start = next(row for row in record if row["event"] == "start")
     return Story(
         name=run.resolve().name,
         epochs=record.epochs,

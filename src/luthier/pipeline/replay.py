@@ -10,10 +10,11 @@ from luthier.errors import SettingError
 from luthier.pipeline.train import fit_arguments, make_module, open_run
 from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
 from luthier.training.fit import make_run
-from luthier.training.folder import compare_arguments, reading_checkpoint
+from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
 from luthier.training.replay import Replay, find_not_finite, replay_steps, replay_validation
 from luthier.training.settings import steps_per_epoch
+from luthier.training.state import reading_checkpoint
 
 _log = logging.getLogger("luthier")
 

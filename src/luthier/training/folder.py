@@ -4,7 +4,6 @@ import hashlib
 import logging
 import os
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,12 @@ from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import TensorSource
 from luthier.errors import RunError
 from luthier.store.checkpoint import load_checkpoint
-from luthier.store.files import cannot_write, decoding, remove_parts
+from luthier.store.files import cannot_write, remove_parts
 from luthier.training.callbacks import EarlyStopping
 from luthier.training.record import read_record
 from luthier.training.schedules import has_horizon, make_schedule
 from luthier.training.settings import steps_per_epoch
-from luthier.training.state import Run
+from luthier.training.state import Run, reading_checkpoint
 
 _log = logging.getLogger("luthier")
 _MOST_BYTES, _AT_ONCE = 1 << 30, 1 << 24  # of data in memory that are hashed, in pieces
@@ -103,21 +102,6 @@ def continue_run(run: Run) -> bool:
         _extend(run, added=run.recipe.epochs - run.state.epoch)
         run.note({"event": "extended", "epoch": run.state.epoch, "epochs": run.recipe.epochs})
     return not run.state.is_done
-
-
-def reading_checkpoint(folder: Path | None) -> AbstractContextManager[None]:
-    """Turn what a checkpoint of another form raises where it is used into one error.
-
-    Raises:
-        RunError: the checkpoint does not hold what a run's does.
-    """
-    return decoding(
-        lambda error: RunError(
-            f"the checkpoint in {folder} does not hold what a run's does ({type(error).__name__}: {error})",
-            hint="put a copy of it back, or start a new run",
-            code="run-checkpoints-damaged",
-        )
-    )
 
 
 def _extend(run: Run, *, added: int) -> None:

@@ -3,6 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
 from luthier.core.stepping import clearer, updater
 from luthier.data.feeds import Feed
-from luthier.errors import CheckError, LuthierError, TrainingError
+from luthier.errors import CheckError, LuthierError, RunError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import LossMean, Step
 from luthier.metrics.metrics import Metric, directions
 from luthier.store.bundle import load_weights, module_weights
+from luthier.store.files import decoding
 from luthier.training.callbacks import MOMENTS, Callback, Stop
 from luthier.training.record import Record
 from luthier.training.schedules import Schedule
@@ -63,6 +65,21 @@ _PLAIN = (
     "is_done",
     "lr",
 )
+
+
+def reading_checkpoint(folder: Path | None) -> AbstractContextManager[None]:
+    """Turn what a checkpoint of another form raises where it is used into one error.
+
+    Raises:
+        RunError: the checkpoint does not hold what a run's does.
+    """
+    return decoding(
+        lambda error: RunError(
+            f"the checkpoint in {folder} does not hold what a run's does ({type(error).__name__}: {error})",
+            hint="put a copy of it back, or start a new run",
+            code="run-checkpoints-damaged",
+        )
+    )
 
 
 @dataclass
@@ -282,22 +299,23 @@ class Run:
 
     def rewind(self, tree: dict[str, Any]) -> None:
         """Put back all of `snapshot` that the next updates depend on; callbacks and the record stay."""
-        for name in _PLAIN:
-            setattr(self.state, name, tree["state"][name])
-        self.state.loss.load_state_dict(tree["loss"])
-        self.state.epoch_seconds = tree["epoch_seconds"]
-        self.state.gradient_norm = tree["gradient_norm"]
-        load_weights(self.module, tree["module"], where="the checkpoint")
-        if isinstance(self.criterion, nn.Module) and tree.get("criterion"):
-            load_weights(self.criterion, tree["criterion"], where="the checkpoint")
-        self.optimizer.load_state_dict(tree["optimizer"])
-        self.schedule.load_state_dict(tree["schedule"])
-        if self.average is not None:
-            load_weights(self.average, tree["average"], where="the checkpoint")
-        if self.scaler is not None:
-            self.scaler.load_state_dict(tree["scaler"])
-        self.train.load_state_dict(tree["train"])
-        if self.valid is not None:
-            self.valid.load_state_dict(tree["valid"])
-        put_generators_back(self._own_generators(), tree["own_generators"])
-        set_rng_state(tree["rng"])
+        with reading_checkpoint(self.folder):
+            for name in _PLAIN:
+                setattr(self.state, name, tree["state"][name])
+            self.state.loss.load_state_dict(tree["loss"])
+            self.state.epoch_seconds = tree["epoch_seconds"]
+            self.state.gradient_norm = tree["gradient_norm"]
+            load_weights(self.module, tree["module"], where="the checkpoint")
+            if isinstance(self.criterion, nn.Module) and tree.get("criterion"):
+                load_weights(self.criterion, tree["criterion"], where="the checkpoint")
+            self.optimizer.load_state_dict(tree["optimizer"])
+            self.schedule.load_state_dict(tree["schedule"])
+            if self.average is not None:
+                load_weights(self.average, tree["average"], where="the checkpoint")
+            if self.scaler is not None:
+                self.scaler.load_state_dict(tree["scaler"])
+            self.train.load_state_dict(tree["train"])
+            if self.valid is not None:
+                self.valid.load_state_dict(tree["valid"])
+            put_generators_back(self._own_generators(), tree["own_generators"])
+            set_rng_state(tree["rng"])

@@ -82,7 +82,7 @@ def spelled(frame: pd.DataFrame, number: str, day: str, flag: str, gap: str) -> 
 
 def facts(schema: luthier.Schema) -> list[Any]:
     """Return what a network takes of the columns: not how they were written."""
-    plain = {"why": "", "doubt": "", "number_format": "", "date_format": "", "categories": ()}
+    plain: dict[str, Any] = {"why": "", "doubt": "", "number_format": "", "date_format": "", "categories": ()}
     return [replace(column, **(plain if column.kind != "category" else {})) for column in schema.columns]
 
 

@@ -324,6 +324,11 @@ data_settings = st.builds(
 )  # fmt: skip
 
 
+def whole_paths(names: str) -> list[Path]:
+    """Return the paths that a setting names: a line break parts those of several files."""
+    return [Path(name).absolute() for name in names.split("\n")]
+
+
 @settings(max_examples=60)
 @given(data_settings, schemas, blueprints, recipes, st.dictionaries(st.sampled_from(["lr", "family", "epochs"]), said))
 def test_a_run_file_comes_back(
@@ -340,7 +345,7 @@ def test_a_run_file_comes_back(
     plain, expected = to_plain(again.data), to_plain(data)
     for name in ("source", "valid", "test", "start"):
         given, found = expected.pop(name), plain.pop(name)
-        assert (given and Path(given).absolute()) == (found and Path(found).absolute()), name
+        assert (given and whole_paths(given)) == (found and whole_paths(found)), name
     del plain["kind"], expected["kind"]
     assert plain == expected
 

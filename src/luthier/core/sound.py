@@ -41,6 +41,10 @@ def _column_faults(column: Column) -> Iterable[str]:
     measured = {"number": 1, "boolean": 1, "date": len(column.parts), "series": 1}.get(column.kind)
     if measured is not None and len(column.means) != measured:
         yield f"it has {len(column.means)} means and stands for {measured} numbers"
+    if column.span is not None and not (math.isfinite(sum(column.span)) and column.span[0] <= column.span[1]):
+        yield "its span is no pair of rising numbers"
+    if column.kind == "boolean" and len(column.categories) != 2:
+        yield f"it is yes/no, and has {len(column.categories)} words"
     if column.kind == "text" and column.is_input and not (column.max_tokens and column.vocabulary_size):
         yield "it has no tokens"
 

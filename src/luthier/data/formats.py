@@ -40,8 +40,9 @@ DATE_FORMATS = (
     "YYYYQ", "Q YYYY", "TIME",
 )  # fmt: skip
 """Dates that are understood: with a day, each may have a weekday before it, and a time and a zone after it (UTC without
-one). `Mon` is the name of a month, long or short, in eleven languages; beside it a space stands for a space, dash, slash,
-point or comma. `Q` is `Q1` to `Q4`, `W` a week of ISO 8601 as `W05` or `W05-1`; `TIME` alone is a time of the day."""
+one). `Mon` is the name of a month, long or short, in eleven languages; beside it a space stands for a space, a dash, a
+slash, a point or a comma. `Q` is `Q1` to `Q4`, `W` a week of ISO 8601 as `W05` or `W05-1`; `TIME` is a time of the day.
+"""
 
 _MOST_SAMPLED = 100
 _LONGEST = 64

@@ -163,7 +163,7 @@ def _schema_words(schema: Schema) -> Iterable[str]:
             yield f"target {target.name!r}: mean {target.mean:.6g}, standard deviation {target.std:.6g}"
         else:
             shown = ", ".join(f"{name} {count:,}" for name, count in zip(target.classes, target.counts, strict=False))
-            positive = f"; the positive one is {target.classes[1]}" if schema.task == "binary" else ""
+            positive = f"; the positive one is {target.classes[-1]}" if schema.task == "binary" and shown else ""
             yield f"target {target.name!r}: {len(target.classes)} classes: {shown}{positive}"
     if schema.image is not None:
         image = schema.image

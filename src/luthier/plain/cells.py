@@ -261,8 +261,8 @@ def to_seconds(cells: pl.Series, pattern: str) -> Any:
     Args:
         cells: Dates, or text that `pattern` takes apart.
         pattern: A regular expression with some of the groups year, year2 (of two digits: 30 to 99 are 1930 to 1999),
-            quarter, week (of ISO 8601, with weekday), month (a number or a name), day, hour, minute, second, half (am or
-            pm) and zone.
+            quarter, week (of ISO 8601, with weekday), month (a number or a name), day, hour, minute, second, half (am
+            or pm) and zone.
     """
     if cells.dtype in (pl.Date, pl.Datetime):
         return to_floats(cells.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6

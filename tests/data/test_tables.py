@@ -69,8 +69,8 @@ def test_names_are_made_and_said(tmp_path: Path) -> None:
 
 
 def test_a_missing_header_is_noted(tmp_path: Path) -> None:
-    assert "looks like data" in read_table(write(tmp_path, b"1.5,2.5\n3.5,4.5\n")).notes[0]
-    assert read_table(write(tmp_path, b"0,1\n3.5,4.5\n")).notes == ()
+    assert "looks like data" in read_table(write(tmp_path, b"1.5,2.5\n3.5,4.5\n")).doubts[0]
+    assert read_table(write(tmp_path, b"0,1\n3.5,4.5\n")).doubts == ()
 
 
 def test_an_encoding_is_guessed_and_said(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_an_encoding_is_guessed_and_said(tmp_path: Path) -> None:
     path = write(tmp_path, text.encode("cp1252"))
     table = read_table(path)
     assert table.frame["city"].to_list()[:3] == ["Málaga", "Besançon", "Köln"]
-    assert "a guess" in table.notes[0]
-    assert read_table(path, ReadOptions(encoding="latin-1")).notes == ()
+    assert "a guess" in table.doubts[0]
+    assert read_table(path, ReadOptions(encoding="latin-1")).doubts == ()
     assert pl.concat([part.frame for part in iter_tables(path, rows=7)]).equals(table.frame)
 
 
@@ -154,7 +154,7 @@ def test_a_file_that_ends_within_a_character(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="ends within a character"):
         read_table(write(tmp_path, "a,b\né,2\n1,é".encode()[:-1]))
     found = read_table(write(tmp_path, b"a,b\n" + b"1,2\n" * 9 + b"1,caf\xe9"))
-    assert "a guess" in found.notes[0]
+    assert "a guess" in found.doubts[0]
     assert found.frame["b"][-1].startswith("caf")
 
 

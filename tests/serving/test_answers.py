@@ -294,6 +294,7 @@ def test_rows_without_a_target_are_counted_with_their_words(caplog: pytest.LogCa
     frame.to_csv("t.csv", index=False)
     plan = luthier.design("t.csv", target="y")
     said = "12 rows without 'y' are left out: there the target is 'NA' (10), '' (2)"
+    said += "; to keep such words as classes, pass missing=''"
     assert said in plan.prepared.notes
     assert said in caplog.text
     caplog.clear()

@@ -13,6 +13,7 @@ from luthier.cli.output import say, say_json
 from luthier.core.finding import Finding
 from luthier.errors import printable
 from luthier.networks.foreign import is_own_file
+from luthier.pipeline.parts import Warned
 from luthier.pipeline.plan import Plan
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
@@ -42,7 +43,7 @@ def progress(*, quiet: bool) -> Progress:
 def plan(plan: Plan, folder: Path) -> None:
     """Print what was read, and what network and recipe were chosen and why."""
     console = _console()
-    for note in plan.prepared.notes:
+    for note in (note for note in plan.prepared.notes if not isinstance(note, Warned)):
         say(note)
     schema = plan.schema
     if schema.columns:

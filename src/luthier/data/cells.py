@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from luthier.core.names import did_you_mean
 from luthier.data import formats
 from luthier.data.distinct import by_distinct, is_text
-from luthier.data.formats import date_pattern, writing
+from luthier.data.formats import writing
 from luthier.errors import DataError
 from luthier.plain import cells as plain
 from luthier.plain.cells import MISSING, NO_NUMBER, NO_WORDS, YES_WORDS, date_parts
@@ -116,8 +116,9 @@ def to_seconds(series: pl.Series, date_format: str) -> Floats:
     >>> to_seconds(pl.Series(["1970-01-02", "1970-01-01 00:01", "x"]), "YYYY-MM-DD").tolist()
     [86400.0, 60.0, nan]
     """
-    pattern = date_pattern(date_format) if series.dtype not in (pl.Date, pl.Datetime) else ""
-    seconds: Floats = plain.to_seconds(series, pattern)
+    if series.dtype in (pl.Date, pl.Datetime):
+        return np.asarray(plain.to_seconds(series, ""))
+    seconds: Floats = plain.to_seconds(series, *formats.patterns(date_format))
     return seconds
 
 

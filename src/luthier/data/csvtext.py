@@ -13,11 +13,13 @@ import polars as pl
 from luthier.data.distinct import distinct_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
+from luthier.plain.cells import MISSING, NO_NUMBER, is_word_for_missing
 
 ONE_COLUMN = "\x1f"  # ASCII's unit separator: the delimiter of a file that has none
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
 _SAMPLE_BYTES = 1 << 16
 _MOST_BYTES = 1 << 26  # of one record: a longer one is a quote that is not closed
+_NO_WORDS = (*MISSING, *NO_NUMBER)
 _MANY_NUMBERS = 1000  # different ones with a decimal point: a quantity, and no classes
 _COMMON = [
     "cp1252", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp1258", "iso8859_2", "koi8_r",
@@ -122,7 +124,7 @@ def find_delimiter(sample: bytes, *, tabs: bool = False) -> str:
     """
     best, best_score = ONE_COLUMN, (0.0, 0)
     for delimiter in "\t,;|" if tabs else ",;\t|":
-        counts = [len(row) for row in _first_rows(sample, delimiter) if row]
+        counts = [len(row) for row in first_rows(sample, delimiter) if row]
         if not counts or counts[0] < 2:
             continue
         agreeing = sum(count == counts[0] for count in counts[1:]) / max(len(counts) - 1, 1)
@@ -130,10 +132,19 @@ def find_delimiter(sample: bytes, *, tabs: bool = False) -> str:
             return delimiter
         if (agreeing, counts[0]) > best_score:
             best, best_score = delimiter, (agreeing, counts[0])
-    return best
+    return " " if best == ONE_COLUMN and _has_blanks_between(sample) else best
 
 
-def _first_rows(sample: bytes, delimiter: str) -> list[list[str]]:
+def _has_blanks_between(sample: bytes) -> bool:
+    """Return whether blanks cut all first lines into as many cells, mostly numbers; the header may have one less."""
+    header, *rows = (row for row in first_rows(sample, " ") if row)
+    counts = {len(row) for row in rows}
+    if len(counts) != 1 or len(header) < 2 or len(rows[0]) - len(header) not in (0, 1):
+        return False
+    return 2 * sum(_is_number(cell) for row in rows for cell in row) >= sum(map(len, rows))
+
+
+def first_rows(sample: bytes, delimiter: str) -> list[list[str]]:
     """Return the cells of up to 100 first lines; none where they cannot be read."""
     text = sample[:_SAMPLE_BYTES].decode("utf-8", errors="replace").lstrip("\r\n")
     lines = list(io.StringIO(text, newline=""))
@@ -171,7 +182,7 @@ def find_start(sample: bytes, *, tabs: bool = False, given: str | None = None) -
     if after > start:
         delimiter = given or find_delimiter(sample[after:], tabs=tabs)
         last = sample.rfind(b"\n", 0, after - 1) + 1
-        header, row = (_first_rows(part, delimiter)[:1] for part in (sample[last:after], sample[after:]))
+        header, row = (first_rows(part, delimiter)[:1] for part in (sample[last:after], sample[after:]))
         is_header = bool(header and row) and len(header[0]) == len(row[0]) > 1
         if is_header and not any(map(_is_number, header[0])) and any(map(_is_number, row[0])):
             after = last
@@ -203,7 +214,7 @@ def _after_title(sample: bytes, start: int, tabs: bool, given: str | None) -> tu
     if not shown or not (titles[-1] == "" or len(shown[0].split()) > 1):
         return None
     delimiter = given or find_delimiter(sample[place:], tabs=tabs)
-    rows = _first_rows(sample[place:], delimiter)
+    rows = first_rows(sample[place:], delimiter)
     names = rows[0] if rows else []
     alike = [row for row in rows[1:] if row]
     if len(names) < 2 or len(alike) < 2 or not all(names) or any(map(_is_number, names)):
@@ -250,8 +261,6 @@ def name_columns(header: str | Sequence[str], delimiter: str = ",") -> tuple[lis
     raw = next(csv.reader(io.StringIO(header, newline=""), delimiter=delimiter)) if isinstance(header, str) else header
     names: list[str] = []
     notes: list[str] = []
-    if isinstance(header, str) and all(map(_is_decimal, raw)):
-        notes.append(f"the first line was read as names of columns, though it looks like data: {', '.join(raw[:5])}")
     taken = {label.strip() for label in raw}
     given: set[str] = set()
     for position, label in enumerate(raw, start=1):
@@ -270,12 +279,50 @@ def name_columns(header: str | Sequence[str], delimiter: str = ",") -> tuple[lis
     return names, tuple(notes)
 
 
-def _is_decimal(label: str) -> bool:
-    """Whether it is a number with a decimal point: `0` and `1` are often names."""
-    try:
-        return "." in label and float(label) is not None
-    except ValueError:
+def looks_like_data(names: Sequence[str]) -> bool:
+    """Whether a header is a row: some name is a number with a decimal point, or below 0; `0` and `1` are often names.
+
+    >>> looks_like_data(["1.5", "a"]), looks_like_data(["0", "1"])
+    (True, False)
+    """
+    return any(_is_number(name) and (name.strip()[0] == "-" or "." in name) for name in names)
+
+
+def is_second_header(frame: pl.DataFrame) -> bool:
+    """Return whether the first row of a table of text names its columns once more, or their units.
+
+    It does where columns that hold numbers elsewhere, two or more, all begin with a word.
+
+    >>> is_second_header(pl.DataFrame({"x": ["m", "1", "2", "3"], "y": ["kg", "4", "5", "6"], "z": list("-aba")}))
+    True
+    """
+    some = frame.head(200).select(pl.selectors.string())
+    if frame.height < 4 or some.width < 2:
         return False
+    count = 0
+    for cells in some:
+        numbers = cells.str.strip_chars().cast(pl.Float64, strict=False)
+        present = cells[1:].drop_nulls()
+        if len(present) < 3 or numbers[1:].count() < 0.95 * len(present):
+            continue
+        if numbers[0] is not None or cells[0] is None or is_word_for_missing(cells[:1].str.strip_chars(), _NO_WORDS)[0]:
+            return False
+        count += 1
+    return count > 1
+
+
+def swallowed_rows(frame: pl.DataFrame, delimiter: str) -> tuple[int, int] | None:
+    """Return the first row with a cell that holds whole rows, and how many lines it has, or None.
+
+    A quote that is not closed runs on to the next one, and what stands between is a cell.
+    """
+    for cells in frame.select(pl.selectors.string()):
+        long = cells.str.count_matches("\n").fill_null(0) >= 3
+        for row in long.arg_true().to_list()[:20]:
+            lines = str(cells[row]).split("\n")
+            if all(line.count(delimiter) == frame.width - 1 for line in lines[1:-1]) and frame.width > 1:
+                return row, len(lines)
+    return None
 
 
 class Records(NamedTuple):
@@ -481,8 +528,10 @@ def number_types(frame: pl.DataFrame, texts: Collection[str], targets: Collectio
         if name in targets:
             is_quantity = bool(series.str.contains(".", literal=True).any()) and series.n_unique() >= _MANY_NUMBERS
             return pl.Float64() if is_quantity else None
-        is_whole = not any(bool(part.str.contains(r"[.eE]|\d{16}").any()) for part in (series[:64], series))
-        return pl.Int64() if is_whole else pl.Float64()
+        has_point, is_long = (series.str.contains(pattern).any() for pattern in ("[.eE]", r"\d{16}"))
+        if is_long and not has_point:  # whole numbers that a float64 would not keep apart
+            return None
+        return pl.Float64() if has_point else pl.Int64()
 
     names = [name for name in frame.columns if name not in texts or name in targets]
     return {

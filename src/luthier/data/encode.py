@@ -188,11 +188,15 @@ def encode_inputs(
     return {name: found[name] for name in schema.blocks if name != "pixels"}
 
 
-def encode_column(cells: pl.Series, column: Column) -> list[NDArray[Any]]:
+def encode_column(cells: pl.Series, column: Column, odd: OddCells) -> list[NDArray[Any]]:
     """Return what a number, yes/no, date or category column becomes: its features, or its codes alone, each `(N,)`."""
     if column.kind == "category":
-        return [_category_codes(cells, column)[0]]
-    return [*_features(_values(cells, column)[0], column)]
+        codes, missing = _category_codes(cells, column)
+        odd.add_codes(column, codes, missing)
+        return [codes]
+    values, missing = _values(cells, column)
+    odd.add_cells(column, values, missing)
+    return [*_features(values, column)]
 
 
 def _input_series(frame: pl.DataFrame, schema: Schema, where: str) -> list[pl.Series]:
@@ -254,7 +258,15 @@ def _category_codes(cells: pl.Series, column: Column) -> tuple[NDArray[np.int64]
     known = pl.DataFrame({"text": pl.Series(column.categories, dtype=pl.String)}).with_row_index("code", offset=1)
     known = pl.concat([known, _other_spellings(known, cells.dtype)])
     joined = texts.fill_null("").rename("text").to_frame().join(known, on="text", how="left", maintain_order="left")
-    return joined["code"].cast(pl.Int64).fill_null(0).to_numpy(), missing
+    codes = joined["code"].cast(pl.Int64).fill_null(0).to_numpy()
+    unseen = (codes == 0) & ~missing
+    if unseen.any() and cells.dtype == pl.String:  # 3.0, where training rows have 3
+        numbers = to_numbers(texts.filter(pl.Series(unseen)))[0]
+        if not np.isnan(numbers).all():
+            codes = np.array(codes)
+            again = _category_codes(pl.Series(numbers, nan_to_null=True), column)[0]
+            codes[unseen] = np.where(np.isnan(numbers), 0, again)
+    return codes, missing
 
 
 def _other_spellings(known: pl.DataFrame, kind: pl.DataType) -> pl.DataFrame:

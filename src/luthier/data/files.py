@@ -203,6 +203,7 @@ def read_any(
         frame=pl.concat(_alike(frames), how="vertical_relaxed", rechunk=True),
         name=source_name(source),
         notes=(f"{len(files):,} files: {files[0]} to {files[-1].name}", *notes),
+        doubts=tuple(dict.fromkeys(doubt for table in tables for doubt in table.doubts)),
     )
 
 
@@ -415,9 +416,12 @@ def _workbook(path: Path, sheet: str | None) -> Table:
         names = book.sheet_names
         chosen = _sheet(names, sheet, path.name)
         text = book.load_sheet(chosen, header_row=None, skip_rows=0, dtypes="string").to_polars()
-        filled = text.with_row_index("number").filter(pl.any_horizontal(pl.exclude("number").is_not_null()))["number"]
-        start = int(filled[0]) + 1 if len(filled) else 0
-        rows = filled[1:] - start
+        some = [cells.is_not_null().cast(pl.Int64) for cells in text]
+        counts = pl.DataFrame(some).sum_horizontal() if some else pl.Series([], dtype=pl.Int64)
+        filled = (counts > 0).arg_true()
+        title = _title_rows([int(counts[row]) for row in filled[:20].to_list()])
+        start = int(filled[title]) + 1 if len(filled) else 0
+        rows = filled[title + 1 :] - start
         typed = text.clear()
         if len(rows):
             typed = book.load_sheet(chosen, header_row=None, skip_rows=start, schema_sample_rows=None).to_polars()
@@ -436,10 +440,22 @@ def _workbook(path: Path, sheet: str | None) -> Table:
     used = [place for place, label in enumerate(header) if label or body.to_series(place).null_count() < body.height]
     labels, notes = name_columns(header[: used[-1] + 1])
     cells = [_exact(body.to_series(place), typed, place).gather(rows) for place in range(len(labels))]
+    if title:
+        notes = (f"{path.name}: the first {title} row{'s are' if title > 1 else ' is'} passed over as a title", *notes)
     if len(names) > 1:
         notes = (f"{path.name}: sheet {chosen!r} is read; {_others(names, chosen)}", *notes)
     table = table_from(pl.DataFrame(dict(zip(labels, cells, strict=True))), path.name)
     return replace(table, notes=(*notes, *table.notes), is_text=True)
+
+
+def _title_rows(counts: Sequence[int]) -> int:
+    """Return how many of the first rows that are not blank, whose cells are counted, are a title of the table below.
+
+    >>> _title_rows([1, 1, 4, 4, 3]), _title_rows([3, 3]), _title_rows([1, 1, 1])
+    (2, 0, 0)
+    """
+    first = next((row for row, count in enumerate(counts) if count > 1), 0)
+    return first if len(counts) - first > 1 else 0
 
 
 def _exact(text: pl.Series, typed: pl.DataFrame, place: int) -> pl.Series:

@@ -8,34 +8,36 @@ import numpy as np
 import polars as pl
 
 from luthier.errors import DataError
-from luthier.plain.cells import SCALES, formatted_numbers, in_ascii, to_seconds
+from luthier.plain.cells import SCALES, ZONES, formatted_numbers, in_ascii, to_seconds
 
-_ZONE = r"(?P<zone>Z|UTC|GMT|(?:UTC|GMT)?[+\-][0-9]{2}(?::?[0-9]{2})?(?: ?UTC| ?GMT)?)?"
+_ZONES = "|".join(["Z", "UTC", "GMT", *ZONES, r"(?:UTC|GMT)?[+\-][0-9]{2}(?::?[0-9]{2})?(?: ?UTC| ?GMT)?"])
+_ZONE = rf"(?P<zone>{_ZONES})?(?: ?\([^()]*\))?"
 _TIME = (
     r"(?P<hour>[0-9]{1,2})[:h](?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}(?:[.,][0-9]+)?))?"
-    r"(?:\s?(?P<half>[AaPp](?:[Mm]|\.\s?[Mm]\.)))?"
+    r"(?:\s?(?P<half>[AaPp](?:[Mm]|\.\s?[Mm]\.)))?(?: Uhr)?"
 )
-_COMPACT_TIME = r"T?(?P<hour>[0-9]{2})(?P<minute>[0-9]{2})(?P<second>[0-9]{2})?"
+_COMPACT_TIME = r"[T ]?(?P<hour>[0-9]{2}):?(?P<minute>[0-9]{2})(?::?(?P<second>[0-9]{2}))?"
 _WEEKDAY = r"(?:[^\W\d_]{2,12}\.?,?\s+)?"
 _AFTER_NAME = r"(?:\s*[\-/.,]\s*|\s+)(?:(?:de|of|del)\s+)?"
 _TOKENS = {
     "YYYY": r"(?P<year>[0-9]{4})",
     "YY": r"(?P<year2>[0-9]{2})",
     "MM": r"(?P<month>[0-9]{1,2})",
+    "DDD": r"(?P<yearday>[0-9]{3})",
     "DD": r"(?P<day>[0-9]{1,2})",
     "Mon": r"(?P<month>[^\W\d_]{3,12})\.?",
     "Q": r"Q(?P<quarter>[1-4])",
     "W": r"W(?P<week>[0-9]{2})(?:-?(?P<weekday>[1-7]))?",
     "TIME": _TIME,
 }
-_TOKEN = re.compile(r"YYYY|YY|MM|Mon|DD|Q|W|TIME|.", re.DOTALL)
+_TOKEN = re.compile(r"YYYY|YY|MM|Mon|DDD|DD|Q|W|TIME|.", re.DOTALL)
 
 DATE_FORMATS = (
     "YYYY-MM-DD", "YYYY/MM/DD", "YYYY.MM.DD", "YYYYMMDD", "YYYY年MM月DD日", "YYYY. MM. DD",
     "DD.MM.YYYY", "DD/MM/YYYY", "DD-MM-YYYY", "MM/DD/YYYY", "MM-DD-YYYY", "MM.DD.YYYY",
     "DD.MM.YY", "DD/MM/YY", "DD-MM-YY", "MM/DD/YY", "MM-DD-YY", "YY-MM-DD", "YY/MM/DD",
     "DD Mon YYYY", "DD Mon YY", "Mon DD YYYY", "YYYY Mon DD", "Mon DD TIME YYYY",
-    "DDMonYYYY", "DDMonYY", "YYYY-W", "YYYYW",
+    "DDMonYYYY", "DDMonYY", "YYYY-W", "YYYYW", "YYYY-DDD",
     "YYYY-MM", "YYYY/MM", "MM/YYYY", "MM.YYYY", "Mon YYYY", "Mon YY", "YYYY Mon", "YYYY-Q", "YYYY Q",
     "YYYYQ", "Q YYYY", "TIME",
 )  # fmt: skip
@@ -43,6 +45,9 @@ DATE_FORMATS = (
 one). `Mon` is the name of a month, long or short, in eleven languages; beside it a space stands for a space, a dash, a
 slash, a point or a comma. `Q` is `Q1` to `Q4`, `W` a week of ISO 8601 as `W05` or `W05-1`; `TIME` is a time of the day.
 """
+
+UNAMBIGUOUS = ("YYYY-MM-DD", "YYYY/MM/DD", "YYYY-MM", "YYYY-Q", "YYYYQ")
+"""Formats in which cells are read that are not of their column's: each of them has one reading."""
 
 _MOST_SAMPLED = 100
 _LONGEST = 64
@@ -57,7 +62,7 @@ def date_pattern(date_format: str) -> str:
     """
     tokens = _TOKEN.findall(date_format)
     named = [token for token in tokens if token in _TOKENS]
-    kinds = [_TOKENS[token][4:8] for token in named]
+    kinds = [_TOKENS[token].partition("<")[2].partition(">")[0].rstrip("2") for token in named]
     if (
         not named
         or len(set(kinds)) < len(kinds)
@@ -84,8 +89,14 @@ def date_pattern(date_format: str) -> str:
         times = rf"(?:{_COMPACT_TIME})" if is_compact else rf"(?:(?:T|,?\s+|:|\s+at\s+|_){_TIME})"
         made = rf"\[?{_WEEKDAY}{made}\.?{times}?\s*{_ZONE}\]?"
     elif "TIME" in named:
+        made = made.replace(_TIME + _AFTER_NAME, _TIME + rf"(?: {_ZONE})?" + _AFTER_NAME)
         made = rf"{_WEEKDAY if 'DD' in named else ''}{made}"
     return rf"^(?P<all>{made})$"
+
+
+def patterns(date_format: str) -> tuple[str, tuple[str, ...]]:
+    """Return what `to_seconds` takes: the pattern of a format, and those of others that have one reading."""
+    return date_pattern(date_format), tuple(date_pattern(name) for name in UNAMBIGUOUS if name != date_format)
 
 
 def find_date_format(texts: pl.Series, counts: pl.Series) -> tuple[str, str]:
@@ -134,7 +145,7 @@ def _fit(pattern: re.Pattern[str], some: list[str]) -> bool:
 
 
 def _share(texts: pl.Series, counts: pl.Series, date_format: str) -> float:
-    read = ~np.isnan(to_seconds(texts, date_pattern(date_format)))
+    read = ~np.isnan(to_seconds(texts, *patterns(date_format)))
     weights = counts.to_numpy()
     return float(weights[read].sum() / weights.sum())
 
@@ -166,10 +177,11 @@ class NumberFormat(NamedTuple):
         plain = rf"[0-9]+(?:{mark}[0-9]*)?(?:[eE][+\-]?[0-9]+)?|{mark}[0-9]+"
         if gap := self.gap:
             plain = rf"[1-9][0-9]{{0,2}}(?:{gap}[0-9]{{2,3}})*{gap}[0-9]{{3}}(?:{mark}[0-9]*)?|{plain}"
-        before = rf"(?:{re.escape(self.before)})?" if self.before else ""
+        before = rf"(?:{re.escape(self.before)})" if self.before else ""
         after = rf"(?:{re.escape(self.after)})" if self.after else ""
         after = rf"(?P<scale>(?i:{'|'.join(SCALES)}))?" if self.after == _SCALED else after
-        after = rf"(?:{after})?" if self.before else after
+        if re.fullmatch(_CURRENCY, self.before):  # "$5" beside "5"; but "<5" is no 5
+            before, after = f"{before}?", f"(?:{after})?"
         return (
             rf"^(?P<open>\(?) *(?P<sign>[+\-]?) *{before} *(?P<sign2>[+\-]?)"
             rf"(?P<body>{plain}) *{after} *(?P<close>[)\-]?)$"
@@ -208,8 +220,9 @@ _CURRENCY = (
     r"|ZAR|KRW|Rs\.?"
 )
 _PIECES = re.compile(
-    rf"^\(? *[+\-]? *(?P<before>{_CURRENCY})? *[+\-]?(?P<body>[0-9][0-9.,' ]*|[.,][0-9]+)(?:[eE][+\-]?[0-9]+)? *"
-    r"(?P<after>(?:[^\W\d_]|[%‰°$€£¥₹₽₩₺µ\"′″])[^\d()]{0,14}?)? *\)?-?$"
+    rf"^\(? *[+\-]? *(?P<before>{_CURRENCY}|[~≈≥≤<>%])? *[+\-]?(?P<body>[0-9][0-9.,' ]*|[.,][0-9]+)"
+    r"(?:[eE][+\-]?[0-9]+)? *"
+    r"(?P<after>(?:[^\W\d_]|[*%‰°$€£¥₹₽₩₺µ\"′″])[^\d()]{0,14}?)? *\)?-?$"
 )
 _SCALED = "K/M/B"  # the unit of a column of 1.5K and 2M
 _SEPARATORS = (("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'", ","))

@@ -216,6 +216,8 @@ class _Cells:
         """Return what the column is, from its cells."""
         if not self.num_present:
             return self._left_out("constant", f"no value at all in the {len(self.rows)} training rows")
+        if self._is_beyond_floats():
+            return self._words()
         if self.num_distinct == 1:
             return self._flag() if self.num_missing else self._constant()
         if column := self._boolean():
@@ -282,6 +284,13 @@ class _Cells:
             hint="leave the format out to have it found",
             code="data-kind-unmet",
         )
+
+    def _is_beyond_floats(self) -> bool:
+        """Whether whole numbers are so large that different ones would be one float64: such are names."""
+        is_large = len(self.sorted) > 0 and max(-self.sorted[0], self.sorted[-1]) >= 2**53
+        if not is_large or self.series.dtype.is_float() or self.counts.height <= self.num_numbers:
+            return False
+        return bool(self.counts["text"].str.contains(r"^[+-]?[0-9]+$").all())
 
     def _find_number_format(self) -> None:
         """Read the cells by the format that reads more of them than plain reading does, if there is one."""

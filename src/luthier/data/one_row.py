@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from luthier.core.schema import Column, Schema
 from luthier.data.cells import NO_WORDS, YES_WORDS, missing_words
-from luthier.data.encode import encode_column
+from luthier.data.encode import OddCells, encode_column
 from luthier.data.tables import table_from
 from luthier.plain.cells import MAX_ABS
 
@@ -35,7 +35,11 @@ class RowEncoder:
         self.readers = [(column.name, column.kind == "category", _reader(column)) for column in schema.inputs]
 
     def __call__(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[int]] | None:
-        """Return the numbers `(D,)` and codes `(K,)`; None where the row has other than plain values, or lacks some."""
+        """Return the numbers `(D,)` and codes `(K,)`, or None where the row is for a frame.
+
+        That is where it lacks columns, or holds other than plain values, or what training rows do not have: a warning
+        says so there.
+        """
         for value in row.values():
             if type(value) not in _PLAIN or (self.has_commas and type(value) is str and ("," in value or "." in value)):
                 return None
@@ -44,10 +48,13 @@ class RowEncoder:
         for name, is_category, read in self.readers:
             if name not in row:
                 return None
+            found = read(row[name])
+            if found is None:
+                return None
             if is_category:
-                codes.append(read(row[name]))
+                codes.append(found)
             else:
-                numbers += read(row[name])
+                numbers += found
         return np.array(numbers, dtype=np.float32), codes
 
 
@@ -61,7 +68,10 @@ def row_encoder(schema: Schema) -> RowEncoder | None:
 def _reader(column: Column) -> Callable[[Any], Any]:
     @lru_cache(maxsize=1024)
     def by_frame(kind: str, value: Any) -> Any:
-        encoded = encode_column(table_from([{column.name: value}]).frame[column.name], column)
+        odd = OddCells()
+        encoded = encode_column(table_from([{column.name: value}]).frame[column.name], column, odd)
+        if odd:
+            return None
         return int(encoded[0][0]) if column.kind == "category" else [float(values[0]) for values in encoded]
 
     if column.kind == "category":
@@ -79,12 +89,16 @@ def _reader(column: Column) -> Callable[[Any], Any]:
     ranks = np.linspace(-1, 1, len(knots))
     has_missing = bool(column.missing)
 
-    def read(value: Any) -> list[float]:
+    least, most = column.span or (-math.inf, math.inf)
+
+    def read(value: Any) -> list[float] | None:
         found = _number(value, words, is_plain) if column.kind == "number" else _yes_no(value, words)
         if found is None:
-            features: list[float] = by_frame(type(value).__name__, value)
-            return features
+            by_rules: list[float] | None = by_frame(type(value).__name__, value)
+            return by_rules
         is_missing = found != found
+        if found < least or found > most:
+            return None
         features = [0.0 if is_missing else min(max((found - mean) / std, -MAX_ABS), MAX_ABS)]
         if knots:
             features.append(0.0 if is_missing else float(np.interp(found, knots, ranks)))
@@ -119,22 +133,23 @@ def _yes_no(value: Any, words: Mapping[str, float]) -> float | None:
     return float(value) if value in (0, 1) else None
 
 
-def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[Any], int]:
+def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[Any], int | None]:
     codes = {text: code for code, text in enumerate(column.categories, start=1)}
     missing = codes.get("", 0)
     words = frozenset(missing_words(column.missing_words))
 
-    def read(value: Any) -> int:
+    def read(value: Any) -> int | None:
         if type(value) is str:
             text = value.strip(_SPACES)
             if text.lower() in words:
                 return missing
-            return codes.get(text, 0)
+            if text in codes:
+                return codes[text]
         if value is None:
             return missing
         if type(value) is int and column.missing_words is None and (code := codes.get(str(value))) is not None:
             return code
-        found: int = by_frame(type(value).__name__, value)
+        found: int | None = by_frame(type(value).__name__, value)
         return found
 
     return read

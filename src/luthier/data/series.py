@@ -23,15 +23,20 @@ from luthier.data.cells import (
     to_texts,
 )
 from luthier.errors import DataError
-from luthier.plain.cells import step_values
+from luthier.plain.cells import read_lists, step_values
 
 MAX_ABS = 20.0
 """Standardised values stop here, so that one wild step does not rule the network."""
-_ARRAY = (
-    r"^\[\s*(?:[+\-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?[\s,;]*"
-    r"|[+\-]?(?:nan|NaN|null|NULL|None|inf|Infinity|[Tt]rue|[Ff]alse)[\s,;]*)*\]$"
+_NUMBER = (
+    r"(?:(?:np\.)?(?:float|int|bool)[0-9_]*\()?[+\-]?(?:(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+\-]?[0-9]+)?"
+    r"|nan|NaN|null|NULL|None|inf|Infinity|[Tt]rue|[Ff]alse)\)?"
 )
-_CUT = r"^\[[^\[\]]*(?:\.\.\.|…)[^\[\]]*\]$"
+_ITEMS = rf"\s*(?:{_NUMBER}(?:\s*[,;]\s*|\s+|\s*$))*(?:{_NUMBER})?\s*"
+_ARRAY = (
+    rf"^(?:(?:np\.)?(?:array|tensor)\()?\[{_ITEMS}\](?:(?:, *(?:dtype|device)=.*)?\))?$"
+    rf"|^\((?:{_NUMBER}\s*,\s*)+(?:{_NUMBER})?\)$|^\{{(?:{_NUMBER}\s*,\s*)*{_NUMBER}\}}$|^(?:{_NUMBER}\s+){{5,}}{_NUMBER}$"
+)
+_CUT = r"^(?:[a-z.]+\()?\[[^\[\]]*(?:\.\.\.|…)[^\[\]]*\]"
 
 
 def is_lists(cells: pl.Series) -> bool:
@@ -59,7 +64,7 @@ def parse_arrays(frame: pl.DataFrame, ignored: Collection[str] = ()) -> pl.DataF
 
 def _holds_arrays(cells: pl.Series) -> bool:
     first = cells.drop_nulls().head(1)
-    if not len(first) or not first[0].lstrip().startswith("["):
+    if not len(first) or not re.match(rf"\s*(?:[a-z.]+\()?[\[({{]|\s*{_NUMBER}\s", first[0][:200]):
         return False
     texts = to_texts(cells)
     cut = texts.str.contains(_CUT).fill_null(False)
@@ -80,10 +85,7 @@ def to_lists(cells: pl.Series) -> pl.Series:
     """Return cells as lists of numbers, null where there is none: lists as they are, text as `[1, 2.5, 3]`."""
     if is_lists(cells):
         return cells
-    inner = to_texts(cells.cast(pl.String)).str.strip_chars("[] ")
-    parts = inner.str.replace_all(r"\s*[,;]\s*|\s+", ",").str.strip_chars(",").str.to_lowercase().str.split(",")
-    element = pl.element().replace({"true": "1", "false": "0"})
-    return parts.list.eval(element.cast(pl.Float64, strict=False))
+    return read_lists(to_texts(cells.cast(pl.String)))
 
 
 def fold_channels(frame: pl.DataFrame, patterns: Sequence[str]) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:

@@ -40,6 +40,7 @@ class Table:
         pandas: Of a pandas frame, what it calls the types of columns that are of its own.
         orders: Of columns of categories that have an order, all of them in it.
         categories: Columns of numbers that their frame calls categories.
+        doubts: What was read in a way that may be wrong, or left out: a user should not miss it.
     """
 
     frame: pl.DataFrame
@@ -50,6 +51,7 @@ class Table:
     pandas: Mapping[str, str] = field(default_factory=dict)
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     @property
     def decimal(self) -> Decimal | None:
@@ -106,8 +108,9 @@ def read_table(
         elif typed is None or not typed.narrow(found):
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
-    notes = source.notes + source.last_notes()
-    return Table(_with_rows(frame, path.name), path.name, notes, source.commas, is_text=True)
+    return Table(
+        _with_rows(frame, path.name), path.name, source.notes, source.commas, is_text=True, doubts=source.all_doubts()
+    )
 
 
 def iter_tables(
@@ -140,10 +143,12 @@ def iter_tables(
     for piece in pieces:
         for frame in piece.iter_slices(rows):
             if frame.height:
-                fresh = notes if source is None else source.notes + source.last_notes()
+                fresh = (*notes, *(() if source is None else source.notes))
+                doubts = () if source is None else source.all_doubts()
+                new = [tuple(line for line in lines if line not in said) for lines in (fresh, doubts)]
                 seen += frame.height
-                yield Table(frame, path.name, tuple(note for note in fresh if note not in said))
-                said |= set(fresh)
+                yield Table(frame, path.name, new[0], doubts=new[1])
+                said |= {*fresh, *doubts}
     is_misread = source is not None and source.is_late and source.commas is not None and source.commas.open
     if source is not None and (is_misread or source.late_points):  # rows were handed out that read otherwise
         where = f"in {', '.join(sorted(source.late_points))} " if source.late_points else ""

@@ -38,6 +38,7 @@ from luthier.plain.cells import is_word_for_missing
 
 MAX_NUMBER_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 _PAIRS = set(zip(NO_WORDS, YES_WORDS, strict=True))
+_MEANINGS = dict.fromkeys(NO_WORDS, "no") | dict.fromkeys(YES_WORDS, "yes")
 
 
 def rows_with_target(
@@ -273,13 +274,15 @@ class _Keys:
 
     numeric: bool
     folded: bool  # true, True and TRUE, and so on for the other words of yes and no
+    paired: bool = False  # one word of each: others that mean the same are the same class, as 1 and true
 
     @classmethod
     def of(cls, texts: pl.Series) -> "_Keys":
         texts = texts.unique()
         numeric = not np.isnan(to_numbers(texts)[0]).any()
         words = [] if numeric else texts.str.to_lowercase().to_list()
-        return cls(numeric, not numeric and set(words) <= {*NO_WORDS, *YES_WORDS})
+        folded = not numeric and set(words) <= {*NO_WORDS, *YES_WORDS}
+        return cls(numeric, folded, folded and tuple(sorted(set(words))) in _PAIRS)
 
     def __call__(self, texts: pl.Series) -> pl.Series:
         if self.numeric:
@@ -287,7 +290,10 @@ class _Keys:
             whole = texts.str.strip_chars().cast(pl.Int128, strict=False)
             exact = pl.when(pl.col("number").abs() >= 2**53).then("exact")  # where a float cannot tell two integers
             return pl.DataFrame({"number": numbers, "exact": whole}).select("number", exact).to_struct()
-        return texts.str.to_lowercase() if self.folded else texts
+        if not self.folded:
+            return texts
+        lowered = texts.str.to_lowercase()
+        return lowered.replace(_MEANINGS) if self.paired else lowered
 
 
 class _Cells:

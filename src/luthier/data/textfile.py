@@ -1,9 +1,9 @@
 """Text files of tables: how they are written, and their rows piece by piece. What a cell means is said in `cells`."""
 
 import codecs
+import csv
 import gzip
 import io
-import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,22 +24,27 @@ from luthier.data.commas import (
     with_decimal_points,
 )
 from luthier.data.csvtext import (
-    ONE_COLUMN,
     UTF8_WITH_STRAYS,
     BackslashError,
     Records,
     find_encoding,
     find_start,
+    first_rows,
+    is_second_header,
+    looks_like_data,
     name_columns,
     number_types,
     parse_rows,
     split_header,
+    swallowed_rows,
     whole_records,
 )
 from luthier.data.threads import ahead
 from luthier.errors import DataError
 from luthier.plain.cells import with_strays
 
+_AROUND_NAMES = " \t\ufeff"
+_END = "\x00"  # the column of nothing after a delimiter that ends each row
 _BLOCK_BYTES = 4 << 20  # of the file, read at a time
 _OTHER_MAGIC = {
     b"PK\x03\x04": "a zip file or an Excel workbook",
@@ -113,18 +118,22 @@ class TextLayout:
     Attributes:
         delimiter: Between the cells.
         encoding: As Python names it, or `csvtext.UTF8_WITH_STRAYS`.
-        header: The record with the names of the columns.
         start: The place of the header in the text, in characters.
         has_repeats: Whether the header stands among the rows again.
         escapes: Whether a backslash stands before quotes within cells.
+        has_units: Whether the row under the header is left out.
+        has_end: Whether each row ends in a delimiter that the header lacks.
+        has_names: Whether the header has as many cells as the rows.
     """
 
     delimiter: str
     encoding: str
-    header: str
     start: int = 0
     has_repeats: bool = False
     escapes: bool = False
+    has_units: bool = False
+    has_end: bool = False
+    has_names: bool = True
 
 
 def text_layout(path: Path, options: ReadOptions = AS_FOUND) -> "TextLayout":
@@ -138,7 +147,14 @@ def text_layout(path: Path, options: ReadOptions = AS_FOUND) -> "TextLayout":
         pass
     start = len(source.sample[: source.start].decode())
     return TextLayout(
-        source.delimiter, source.encoding, source.header.decode(), start, source.num_repeats > 0, source.escapes
+        source.delimiter,
+        source.encoding,
+        start,
+        source.num_repeats > 0,
+        source.escapes,
+        source.has_units,
+        source.has_end,
+        source.has_names,
     )
 
 
@@ -153,7 +169,8 @@ class TextFile:
                 raise empty_file(path.name)
             _refuse_binary(head, path.name, options.encoding)
         blocks = self._raw_blocks()
-        self.encoding, self.notes = find_encoding(blocks, options.encoding, path.name)
+        self.notes: tuple[str, ...] = ()
+        self.encoding, self.doubts = find_encoding(blocks, options.encoding, path.name)
         sample = bytes(next(self._decoded()))
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
@@ -161,8 +178,10 @@ class TextFile:
         found = find_start(sample, tabs=".tsv" in path.suffixes, given=options.delimiter)
         self.start, self.delimiter = found[:2]
         self.notes += found[2]
-        self.header = b""
         self.num_repeats = 0  # of the header among the rows
+        self.has_units = False  # whether a row under the header names the columns once more
+        self.has_names = True  # whether the header has as many cells as the rows
+        self.has_end = False  # whether each row ends in a delimiter that the header lacks
         self.escapes = options.escapes
         self.options = options
         self.commas: Commas | None = None
@@ -188,14 +207,24 @@ class TextFile:
         if self.commas.is_known:
             self.late_points.update(late_points(frame, self.commas))
         elif self.options.decimal is None and b"," in records.text:  # what was read as numbers shows its commas no more
-            cells = parse_rows(records, frame.columns, self.delimiter, self.path.name, escapes=self.escapes)
+            names = [*frame.columns, _END] if self.has_end else frame.columns
+            cells = parse_rows(records, names, self.delimiter, self.path.name, escapes=self.escapes)
             self.is_late = self.is_late or bool(columns_with(DECIMAL_COMMA, cells, self.commas.as_written))
 
     def columns(self, header: bytes) -> list[str]:
         """Return the names of the columns, and keep the notes on them."""
-        self.header = header
-        names, notes = name_columns(header.decode(), self.delimiter)
+        text = header.decode()
+        labels = next(csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter))
+        rows = [row for row in first_rows(self.sample[self.start :], self.delimiter)[1:] if row]
+        if rows and all(len(row) == len(labels) + 1 for row in rows):
+            self.has_names = False
+            self.has_end = all(not row[-1].strip() for row in rows)
+            labels = labels if self.has_end else ["", *labels]  # R writes no name above the names of its rows
+        names, notes = name_columns(labels)
         self.notes += notes
+        if looks_like_data(labels):
+            shown = ", ".join(labels[:5])
+            self.doubts += (f"the first line is read as names of columns, and looks like data: {shown}",)
         return names
 
     def blocks(self) -> Iterator[bytes | bytearray]:
@@ -206,21 +235,27 @@ class TextFile:
             yield block[start:] if start else block
             start = 0
 
-    def without_repeats(self, records: Records) -> Records:
-        """Return records without those that repeat the header: files put one after the other have them."""
-        text = records.text
-        if (
-            self.delimiter == ONE_COLUMN
-            or not self.header
-            or self.header not in text
-            or b'"' in text
-            or self.header.count(b"\n")
-        ):
-            return records
-        pattern = rb"(?m)^(?:\xef\xbb\xbf)?" + re.escape(self.header) + rb"\r?(?:\n|\Z)"
-        kept, count = re.subn(pattern, b"", text)
-        self.num_repeats += count
-        return Records(kept, records.ends - count, records.is_plain) if count else records
+    def without_repeats(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """Return rows without those that repeat the header: files put one after the other have them."""
+        if frame.width < 2 or frame.schema[frame.columns[0]] != pl.String:
+            return frame
+        first = frame.to_series(0).str.strip_chars(_AROUND_NAMES).str.to_lowercase() == frame.columns[0].lower()
+        if not first.any() or any(kind != pl.String for kind in frame.dtypes):
+            return frame
+        alike = pl.all_horizontal(
+            pl.col(name).str.strip_chars(_AROUND_NAMES).str.to_lowercase() == name.lower() for name in frame.columns
+        )
+        kept = frame.filter(~alike.fill_null(False))
+        self.num_repeats += frame.height - kept.height
+        return kept
+
+    def doubt_rows(self, frame: pl.DataFrame, done: int) -> None:
+        """Keep what is strange about rows: cells that hold whole rows."""
+        if (found := swallowed_rows(frame, self.delimiter)) is not None:
+            self.doubts += (
+                f"row {done + found[0] + 1} of {self.path.name} has a cell of {found[1]} lines that look like rows: "
+                "is a quote not closed?",
+            )
 
     def unescaped(self, parse: Callable[[Records, int], pl.DataFrame], records: Records, done: int) -> pl.DataFrame:
         """Parse records; where a backslash turns out to stand before quotes, this is known from here on."""
@@ -228,15 +263,15 @@ class TextFile:
             return parse(records, done)
         except BackslashError:
             self.escapes = True
-            self.notes += (f"{self.path.name}: quotes within cells are written with a backslash before them",)
+            self.doubts += (f"{self.path.name}: quotes within cells are written with a backslash before them",)
             return parse(records, done)
 
-    def last_notes(self) -> tuple[str, ...]:
-        """Return what is only known after the last row."""
+    def all_doubts(self) -> tuple[str, ...]:
+        """Return what a user should not miss, of the rows that were read."""
         if not self.num_repeats:
-            return ()
+            return self.doubts
         rows = "rows repeat" if self.num_repeats > 1 else "row repeats"
-        return (f"{self.path.name}: {self.num_repeats} {rows} the names of the columns and are left out",)
+        return (*self.doubts, f"{self.path.name}: {self.num_repeats} {rows} the names of the columns and are left out")
 
     def _decoded(self) -> Iterator[bytes | bytearray]:
         if self.encoding == "utf-8":
@@ -331,13 +366,15 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
     header, rest = split_header(first.text, path.name)
     names = source.columns(header)
     lines = first.text.count(b"\n", 0, len(first.text) - len(rest)) - header.count(b"\n")  # before the rest
-    everything = map(source.without_repeats, chain([Records(rest, first.ends - lines, first.is_plain)], pieces))
+    everything = chain([Records(rest, first.ends - lines, first.is_plain)], pieces)
+    labels = [*names, _END] if source.has_end else names
 
     def parse(records: Records, rows_before: int = 0, types: dict[str, pl.DataType] | None = None) -> pl.DataFrame:
-        return parse_rows(
-            records, names, source.delimiter, path.name, decimal_comma=source.commas is not None,
+        frame = parse_rows(
+            records, labels, source.delimiter, path.name, decimal_comma=source.commas is not None,
             rows_before=rows_before, types=types, escapes=source.escapes,
         )  # fmt: skip
+        return frame.drop(_END) if source.has_end else frame
 
     def parse_typed(records: Records, rows_before: int = 0) -> pl.DataFrame:
         commas = source.commas
@@ -351,14 +388,22 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
         frame = source.unescaped(parse, records, 0)
         if frame.height:
             break
+    done = frame.height
     if frame.height:
+        source.doubt_rows(frame, 0)
+        frame = source.without_repeats(frame)
+        if is_second_header(frame):
+            source.has_units = True
+            source.doubts += (
+                f"the first row of {path.name} names the columns once more, or their units: it is left out",
+            )
+            frame = frame[1:]
         source.settle(frame)
         frame = frame if source.commas is None else with_decimal_points(frame, source.commas)
         if typed is not None:
             typed.settle(frame)
             frame = typed.cast(frame)
     yield frame
-    done = frame.height
     for records, parsed in ahead(parse_typed, everything):
         try:
             frame = parsed()
@@ -366,10 +411,13 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
             frame = source.unescaped(parse_typed, records, done)  # says which row it is
         if not frame.height:
             continue
+        if b'"' in records.text:
+            source.doubt_rows(frame, done)
+        done += frame.height
+        frame = source.without_repeats(frame)
         if source.commas is not None:
             source.look_again(frame, records)
             frame = with_decimal_points(frame, source.commas)
-        done += frame.height
         yield frame
 
 

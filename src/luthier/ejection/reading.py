@@ -1,6 +1,5 @@
 """The function of `data.py` that reads a table: a CSV or Parquet file, or arrays of numbers."""
 
-import csv
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -26,7 +25,6 @@ def csv_reading(data: TableData, layout: TextLayout, *, is_regular: bool) -> str
     content = data.files["train"].content
     has_commas = any(b"," in file.content or file.content[:2] == b"\x1f\x8b" for file in data.files.values())
     delimiter, encoding = layout.delimiter, layout.encoding
-    header = next(csv.reader([layout.header], delimiter=delimiter))
     text = 'content.decode("utf-8-sig")' if encoding == "utf-8" else f"content.decode({literal(encoding)})"
     if encoding == UTF8_WITH_STRAYS:
         text = 'with_strays(content.decode("utf-8-sig", "surrogateescape"))'
@@ -41,14 +39,22 @@ def csv_reading(data: TableData, layout: TextLayout, *, is_regular: bool) -> str
         body += ['text = text.strip("\\r\\n")', f"frame = {reader}", 'frame.columns = FACTS["names"]']
     else:
         escape = ', escapechar="\\\\"' if layout.escapes else ""
-        more = f" and ','.join(record) != {literal(','.join(header))}" if layout.has_repeats else ""
-        first = "0" if layout.has_repeats else "1"
+        cut, end = ("[:-1]", " + 1") if layout.has_end else ("", "")
         body += [
             'names = FACTS["names"]',
             f"records = csv.reader(io.StringIO(text, newline=None), delimiter={literal(delimiter)}{escape})",
-            f"records = [record for record in records if len(record) == len(names){more}]",
-            f'frame = pl.DataFrame(records[{first}:], schema=dict.fromkeys(names, pl.String()), orient="row")',
+            f"records = [record{cut} for record in records if len(record) == len(names){end}]",
         ]
+        first = int(layout.has_names) + int(layout.has_units)
+        if layout.has_repeats:  # the first of them names the columns
+            body += [
+                "lowered = [name.lower() for name in names]",
+                'is_row = [[cell.strip(" \\t\\ufeff").lower() for cell in record] != lowered for record in records]',
+                "records = [record for record, is_data in zip(records, is_row) if is_data]",
+            ]
+            first = int(layout.has_units)
+        rows = f"records[{first}:]" if first else "records"
+        body.append(f'frame = pl.DataFrame({rows}, schema=dict.fromkeys(names, pl.String()), orient="row")')
     commas = file_commas(data.files.values())
     if commas is not None and (has_commas or commas.is_known):
         kinds: dict[str, list[str]] = {}

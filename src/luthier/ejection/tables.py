@@ -11,7 +11,7 @@ from luthier.core.settings import DataSettings
 from luthier.data.cells import missing_words, need_column, to_texts
 from luthier.data.commas import Commas
 from luthier.data.encode import text_columns
-from luthier.data.formats import date_pattern, writing
+from luthier.data.formats import patterns, writing
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
 from luthier.ejection.images import decode_function, draws_constant, image_functions, jpeg_import
@@ -108,7 +108,7 @@ def _column(column: Column) -> dict[str, Any]:
     if column.kind == "boolean":
         facts["words"] = list(column.categories)
     if column.kind == "date":
-        facts |= {"parts": list(column.parts), "pattern": date_pattern(column.date_format)}
+        facts |= {"parts": list(column.parts), "patterns": list(patterns(column.date_format))}
     if column.kind == "number":
         facts["written"] = _written(column)
     return {
@@ -193,6 +193,7 @@ def _borrowed(data: TableData) -> list[str]:
     names = ["cell_texts"] if _texts(data) else []
     names += ["cell_numbers"] if _numbers(data) else []
     names += ["step_values"] if data.schema.series is not None else []
+    names += ["read_lists"] if any("read_lists" in text for text in _series(data)) else []
     names += ["features_of"] if kinds - {"category"} else []
     names += ["to_seconds", "date_parts"] if "date" in kinds else []
     return names + (["flag_values"] if "boolean" in kinds else [])
@@ -299,7 +300,7 @@ _WAYS = {
     "boolean": """values, unread = cell_numbers(cells, FACTS["no_number"])
 gone = np.isnan(values) & ~unread
 values = flag_values(texts(cells), values, gone, *column["words"])""",
-    "date": 'values = to_seconds(cells, column["pattern"])',
+    "date": 'values = to_seconds(cells, *column["patterns"])',
     "number": 'values = numbers(cells, column["written"])',
 }
 _CATEGORY = """
@@ -387,7 +388,7 @@ def _series(data: TableData) -> list[str]:
     else:
         rows, argument = 'lists(frame[facts["name"]])', "frame"
         is_text = frame[data.series[0].name].dtype == pl.String
-        functions.append(_LISTS.replace("PARSED", _PARSED if is_text else ""))
+        functions.append(_LISTS.replace("PARSED", "    cells = read_lists(cells)\n" if is_text else ""))
     each = "for place in range(len(steps))" if is_steps else 'for facts in FACTS["series"]'
     functions.append(f'''
 def series({argument}):
@@ -416,10 +417,6 @@ def lists(cells):
 PARSED    rows = [np.array(row or [], dtype=np.float64) for row in cells.to_list()]
     return [np.where(np.isfinite(row), row, np.nan) for row in rows]
 '''
-_PARSED = r"""    parts = cells.str.strip_chars("[] \n\t").str.replace_all(r"\s*[,;]\s*|\s+", ",").str.strip_chars(",")
-    element = pl.element().replace({"true": "1", "false": "0"}).cast(pl.Float64, strict=False)
-    cells = parts.str.to_lowercase().str.split(",").list.eval(element)
-"""
 
 
 def _images(data: TableData) -> list[str]:

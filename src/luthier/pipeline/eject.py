@@ -22,7 +22,7 @@ from luthier.core.machine import machine
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
 from luthier.data.cells import to_texts
 from luthier.data.commas import Commas, with_decimal_points
-from luthier.data.csvtext import UTF8_WITH_STRAYS, name_columns
+from luthier.data.csvtext import UTF8_WITH_STRAYS
 from luthier.data.encode import text_columns
 from luthier.data.files import is_one_file, source_name
 from luthier.data.images import image_paths
@@ -360,7 +360,7 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
         reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
     else:
         layout = text_layout(sources["train"], options)
-        facts["names"] = name_columns(layout.header, layout.delimiter)[0]
+        facts["names"] = train.frame.columns
         commas = file_commas(files.values())
         regular = all(_is_regular(file, layout, commas) for file in files.values())
         reading = csv_reading(data, layout, is_regular=regular)

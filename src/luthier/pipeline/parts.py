@@ -104,9 +104,13 @@ def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:
             )
 
 
+class Warned(str):
+    """A note that was a warning already."""
+
+
 def warn(notes: list[str], words: str) -> None:
     """Say what a user should not miss, among the notes and as a warning, which Python callers see too."""
-    notes.append(words)
+    notes.append(Warned(words))
     _log.warning("%s", words)
 
 

@@ -96,6 +96,8 @@ def prepare_table(
             code="data-target-missing",
         )
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
+    for doubt in table.doubts:
+        warn(notes, doubt)
     whole, channels = _shaped(table.frame, settings, table.name, notes)
     frame, kept = _with_target(whole, settings, notes)
     aside = [name for name in (settings.group, settings.weight, settings.series) if name is not None]
@@ -122,7 +124,7 @@ def prepare_table(
     if not inputs:
         raise DataError(
             f"{table.name} has no column to learn from beside {', '.join(map(repr, sorted(exclude)))}",
-            hint="; ".join(table.notes) or f"its columns are: {', '.join(table.frame.columns)}",
+            hint="; ".join((*table.notes, *table.doubts)) or f"its columns are: {', '.join(table.frame.columns)}",
             code="data-no-inputs",
         )
     content = content_columns(whole, inputs) or inputs
@@ -138,6 +140,8 @@ def prepare_table(
             with errors_name(file):
                 other = read_source(file, settings, table.decimal, table.points, as_text=text_names)
                 notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
+                for doubt in other.doubts:
+                    warn(notes, doubt)
                 frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
                 rows[part] = _with_target(frames[part], settings, notes)[1]
             files[part] = file
@@ -255,6 +259,7 @@ def _with_target(frame: pl.DataFrame, settings: DataSettings, notes: list[str]) 
         words = lost_words(frame, settings.target, rows, missing)
         said = f"{lost:,} row{'s' * (lost > 1)} without {' or '.join(map(repr, settings.target))} "
         said += f"{'are' if lost > 1 else 'is'} left out: there the target is {words}"
+        said += "" if missing or settings.labels else "; to keep such words as classes, pass missing=''"
         is_few = lost < 10 and lost <= 0.01 * frame.height  # what a careful reader of notes would pass over
         notes.append(said) if is_few else warn(notes, said)
         frame = frame[rows]

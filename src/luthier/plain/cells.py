@@ -108,10 +108,23 @@ def step_values(cells: pl.Series, words: tuple[str, ...]) -> tuple[Any, Any]:
     values, unread = cell_numbers(cells, words)
     if unread.any() and cells.dtype == pl.String:
         lowered = cells.str.strip_chars().str.to_lowercase()
-        for number, known in ((0.0, ["false", "no"]), (1.0, ["true", "yes"])):
+        for number, known in ((0.0, NO_WORDS), (1.0, YES_WORDS)):
             flags = lowered.is_in(known).fill_null(False).to_numpy()
             values, unread = np.where(flags, number, values), unread & ~flags
     return values, unread
+
+
+def read_lists(cells: pl.Series) -> pl.Series:
+    """Return text such as `[1, 2.5, 3]` as lists of numbers, null where there is none, however it was written.
+
+    The brackets may be round or curly, or none; what prints arrays of NumPy and tensors stands around them at times.
+    """
+    inner = cells.str.replace_all(r"(?:np\.)?(?:float|int|bool)[0-9_]*\(([^()]*)\)", "${1}")
+    inner = inner.str.replace(r"^(?:np\.)?(?:array|tensor)\((.*?)(?:, *(?:dtype|device)=.*)?\)$", "${1}")
+    inner = inner.str.strip_chars("[](){} \n\t").str.to_lowercase()
+    parts = inner.str.replace_all(r"\s*[,;]\s*|\s+", ",").str.strip_chars(",").str.split(",")
+    element = pl.element().replace({"true": "1", "false": "0"})
+    return parts.list.eval(element.cast(pl.Float64, strict=False))
 
 
 def to_floats(cells: pl.Series) -> Any:
@@ -133,14 +146,15 @@ def text_numbers(texts: pl.Series) -> Any:
 def in_ascii(texts: pl.Series) -> pl.Series:
     """Return texts with plain digits, spaces, minus signs and apostrophes, and without what spreadsheets put around.
 
-    These are an apostrophe before a number, `="5"`, and characters of no width.
+    These are an apostrophe before a number, `="5"`, characters of no width, and the dash of `718,-`.
     """
     marks = {"\u2212": "-", "\u2013": "-", "\u2012": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": ".", "\uff0c": ","}
     marks |= dict.fromkeys("\u00a0\u202f\u2009\u2007\u3000", " ") | {"\u2019": "'", "\u066b": ".", "\u066c": ","}
     marks |= dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "")
     marks |= {chr(zero + digit): str(digit) for zero in (0xFF10, 0x660, 0x6F0, 0x966) for digit in range(10)}
     plain = texts.str.replace_many(list(marks), list(marks.values())).str.strip_chars()
-    return plain.str.replace(r'^="(.*)"$', "${1}").str.replace(r"^'([+\-]?[0-9.])", "${1}")
+    plain = plain.str.replace(r'^=?"(.*)"$', "${1}").str.replace(r"^'([+\-]?[0-9.])", "${1}")
+    return plain.str.replace(r"([0-9])[.,]-+", "${1}")  # a price without cents, as 718,-
 
 
 def spelled_numbers(texts: pl.Series) -> Any:
@@ -246,6 +260,12 @@ MONTHS = {
 """Names of months: English, German, French, Spanish, Italian, Portuguese, Dutch, Swedish, Russian, Polish, Turkish."""
 
 
+ZONES = {
+    "EST": "-05", "EDT": "-04", "CST": "-06", "CDT": "-05", "MST": "-07", "MDT": "-06", "PST": "-08", "PDT": "-07",
+    "CET": "+01", "CEST": "+02", "EET": "+02", "EEST": "+03", "BST": "+01", "MSK": "+03", "JST": "+09",
+}  # fmt: skip
+
+
 def month_numbers(texts: pl.Series) -> pl.Series:
     """Return months as numbers from 1, from their names or their digits; null where one is neither."""
     numbers = texts.cast(pl.Float64, strict=False)
@@ -255,14 +275,15 @@ def month_numbers(texts: pl.Series) -> pl.Series:
     return texts.str.to_lowercase().replace(known).cast(pl.Float64, strict=False)
 
 
-def to_seconds(cells: pl.Series, pattern: str) -> Any:
+def to_seconds(cells: pl.Series, pattern: str, others: tuple[str, ...] = ()) -> Any:
     """Return dates as seconds since 1970-01-01 UTC, float64 `(N,)`; NaN where missing or not of that form.
 
     Args:
         cells: Dates, or text that `pattern` takes apart.
         pattern: A regular expression with some of the groups year, year2 (of two digits: 30 to 99 are 1930 to 1999),
-            quarter, week (of ISO 8601, with weekday), month (a number or a name), day, hour, minute, second, half (am
-            or pm) and zone.
+            quarter, week (of ISO 8601, with weekday), yearday, month (a number or a name), day, hour, minute, second,
+            half (am or pm) and zone.
+        others: Patterns for the cells that it does not read.
     """
     if cells.dtype in (pl.Date, pl.Datetime):
         return to_floats(cells.cast(pl.Datetime("us")).cast(pl.Int64)) / 1e6
@@ -294,7 +315,7 @@ def to_seconds(cells: pl.Series, pattern: str) -> Any:
         hour = np.where(late & (hour < 12), hour + 12, np.where(early & (hour == 12), 0, hour))
     offset: Any = 0.0
     if "zone" in parts:
-        zone = parts["zone"].str.extract(r"([+\-][0-9]{2}:?[0-9]{0,2})").str.replace(":", "")
+        zone = parts["zone"].replace(ZONES).str.extract(r"([+\-][0-9]{2}:?[0-9]{0,2})").str.replace(":", "")
         hours, minutes = (to_floats(zone.str.slice(*at).cast(pl.Float64, strict=False)) for at in ((1, 2), (3, 2)))
         offset = np.nan_to_num(hours) * 3600 + np.nan_to_num(minutes) * 60
         offset = np.where(zone.str.starts_with("-").fill_null(False).to_numpy(), -offset, offset)
@@ -311,7 +332,15 @@ def to_seconds(cells: pl.Series, pattern: str) -> Any:
         fourth = first.astype(np.float64) + 3
         day = 4 - (fourth + 3) % 7 + (week - 1) * 7 + weekday - 1
         valid &= (week >= 1) & (week <= 53)
-    return np.where(valid, (first.astype(np.float64) + day - 1) * 86400 + time, np.nan)
+    if "yearday" in parts:
+        day = to_floats(parts["yearday"].cast(pl.Float64))
+        valid = matched & (day >= 1) & (day <= 366)
+    seconds = np.where(valid, (first.astype(np.float64) + day - 1) * 86400 + time, np.nan)
+    for other in others:
+        unread = np.isnan(seconds) & cells.str.contains("[0-9]").fill_null(False).to_numpy()
+        if unread.any():
+            seconds[unread] = to_seconds(cells.filter(pl.Series(unread)), other)
+    return seconds
 
 
 def date_parts(seconds: Any, parts: tuple[str, ...]) -> list[Any]:

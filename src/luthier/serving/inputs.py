@@ -123,8 +123,8 @@ def pieces(
         if path is None and schema.decimal == ",":
             commas = find_commas(frame, delimiter=";", likely=",", points=schema.points, as_written=as_written)
             frame = frame if commas is None else with_decimal_points(frame, commas)
-        for note in table.notes:
-            _log.warning("%s", note)
+        for line in (*table.notes, *table.doubts):
+            _log.warning("%s", line)
         if schema.series is not None:
             scalars = target_names(schema) if with_targets else []
             frame = fold_steps(frame, schema.series, schema.order, scalars=scalars, where=table.name)

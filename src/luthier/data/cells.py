@@ -267,7 +267,8 @@ def need_column(frame: pl.DataFrame, name: str, *, role: str, where: str = "the 
     if name not in frame.columns:
         raise DataError(
             f"{where} has no column {name!r}, which was named as {role}",
-            hint=did_you_mean(name, frame.columns),
+            hint=did_you_mean(name, frame.columns)
+            + ("; if that is several columns, say what separates them: delimiter=" if frame.width == 1 else ""),
             code="data-column-missing",
         )
     return frame[name]

@@ -424,7 +424,10 @@ class _QuoteScan:
             if place == skip:
                 continue
             if not inside:
-                before = block[place - 1] if place else self.last
+                at = place - 1
+                while at >= 0 and block[at] == 32 and place - at < 9:  # blanks between a delimiter and a quote
+                    at -= 1
+                before = block[at] if at >= 0 else self.last
                 opens = before in (self.delimiter, 10, 13)
                 if not opens and not (place == 0 and self.waits):
                     continue
@@ -562,7 +565,11 @@ def _read_rows(
     lines = io.StringIO(text.decode(), newline="")
     limit = csv.field_size_limit(_MOST_BYTES)
     try:
-        for row in csv.reader(lines, delimiter=delimiter, strict=True, escapechar="\\" if escapes else None):
+        reader = csv.reader(
+            lines, delimiter=delimiter, strict=True, escapechar="\\" if escapes else None,
+            skipinitialspace=f'{delimiter} "'.encode() in text,
+        )  # fmt: skip
+        for row in reader:
             if len(row) == len(names):
                 rows.append([cell or None for cell in row])
             elif len(names) == 1 and not row:

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from luthier.errors import DataError
-from luthier.plain.cells import SCALES, ZONES, formatted_numbers, in_ascii, to_seconds
+from luthier.plain.cells import DURATION, SCALES, ZONES, durations, formatted_numbers, in_ascii, to_seconds
 
 _ZONES = "|".join(["Z", "UTC", "GMT", *ZONES, r"(?:UTC|GMT)?[+\-][0-9]{2}(?::?[0-9]{2})?(?: ?UTC| ?GMT)?"])
 _ZONE = rf"(?P<zone>{_ZONES})?(?: ?\([^()]*\))?"
@@ -211,6 +211,8 @@ def _number_format(name: str) -> NumberFormat:
 
 def writing(number_format: str) -> tuple[str, str, str]:
     """Return what `formatted_numbers` takes for a format: the pattern, and the marks of thousands and of decimals."""
+    if number_format == _SPAN:
+        return DURATION, "", ""
     known = _number_format(number_format)
     return known.pattern, known.gap, known.decimal
 
@@ -224,6 +226,8 @@ _PIECES = re.compile(
     r"(?:[eE][+\-]?[0-9]+)? *"
     r"(?P<after>(?:[^\W\d_]|[*%‰°$€£¥₹₽₩₺µ\"′″])[^\d()]{0,14}?)? *\)?-?$"
 )
+_SPAN = "1h 30m"  # the format of spans of time, read as seconds
+_UNITS_OF_TIME = ("d", "day", "days", "h", "hr", "hrs", "hours", "m", "min", "s", "sec", "H", "M", "S")
 _SCALED = "K/M/B"  # the unit of a column of 1.5K and 2M
 _SEPARATORS = (("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'", ","))
 
@@ -245,13 +249,15 @@ def find_number_format(texts: pl.Series, counts: pl.Series, decimal: str | None 
     """
     some = in_ascii(pl.Series(_sample(texts), dtype=pl.String)).to_list()
     pieces = [found for text in some if text and (found := _PIECES.match(text)) is not None]
+    weights = counts.to_numpy()
     if 2 * len(pieces) < len(some) or not pieces:
-        return "", 0.0
+        is_span = sum(re.match(DURATION, text) is not None for text in some if text) > len(some) / 2
+        read = ~np.isnan(durations(texts)) if is_span else np.zeros(len(texts), dtype=np.bool_)
+        return (_SPAN, float(weights[read].sum() / weights.sum())) if is_span else ("", 0.0)
     units = [(found["before"] or "", (found["after"] or "").strip()) for found in pieces]
     before, after = max(set(units), key=units.count)
     if len(scales := {unit for _, unit in units if unit.lower() in SCALES}) > 1 and len(scales) >= len(set(units)) - 1:
         after = _SCALED
-    weights = counts.to_numpy()
     best, best_share = "", 0.0
     bodies = "".join(found["body"] for found in pieces)
     for thousands, mark in _SEPARATORS:
@@ -264,6 +270,11 @@ def find_number_format(texts: pl.Series, counts: pl.Series, decimal: str | None 
         share = float(weights[read].sum() / weights.sum())
         if share > best_share + 1e-12:
             best, best_share = known.name, share
+    if best_share < 0.5 or after in _UNITS_OF_TIME:
+        read = ~np.isnan(durations(texts))
+        share = float(weights[read].sum() / weights.sum())
+        if share > best_share:
+            return _SPAN, share
     return best, best_share
 
 
@@ -275,6 +286,8 @@ def is_decided(texts: pl.Series, number_format: str) -> bool:
     >>> is_decided(pl.Series(["1,234", "1,234.5"]), "1,234.5")
     True
     """
+    if number_format == _SPAN:
+        return True
     known = _number_format(number_format)
     if known.thousands not in (",", "."):
         return True

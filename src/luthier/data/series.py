@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from luthier.core.names import did_you_mean
 from luthier.core.schema import Column
 from luthier.data.cells import (
+    YES_WORDS,
     Floats,
     Mask,
     find_date_format,
@@ -150,13 +151,23 @@ def fold_steps(
     made = {"key": pl.Series(codes)}
     for name in frame.columns:
         if name not in (series, order, *scalars):
-            made[name] = frame[name].gather(chosen)
+            made[name] = _flags(frame[name]).gather(chosen)
     lists = pl.DataFrame(made).group_by("key", maintain_order=True).agg(pl.all()).drop("key")
     plain = [names.unique(maintain_order=True).alias(series)]
     for name in scalars:
         cells = need_column(frame, name, role="a column with one value a series", where=where)
         plain.append(_one_value(cells, names, series))
     return pl.DataFrame([*plain, *lists])
+
+
+def _flags(cells: pl.Series) -> pl.Series:
+    """Return a column of one word for yes, and no value elsewhere, as 1 and 0: flags of steps."""
+    if cells.dtype != pl.String:
+        return cells
+    texts = to_texts(cells).str.to_lowercase()
+    words = texts.drop_nulls().unique()
+    is_flag = texts.null_count() and len(words) == 1 and words[0] in (*YES_WORDS, "x")
+    return texts.is_not_null().cast(pl.Float64).alias(cells.name) if is_flag else cells
 
 
 def step_rows(

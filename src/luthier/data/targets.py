@@ -66,13 +66,18 @@ def rows_with_target(
     return np.flatnonzero(present).astype(np.int64, copy=False)
 
 
+NO_WORDS_MISSING: Words = ("",)
+"""Of a target whose source has nulls: frames, Parquet, databases. There a word is a class."""
+
+
 def _is_missing_target(series: pl.Series, missing: Words) -> Mask:
     """Return which cells hold no value: among numbers, or yes and no, also those with words such as `-` and `none`."""
     if is_text(series):
         cells = _Cells(series, np.arange(len(series), dtype=np.int64), missing)
-        gone: Mask = is_word_for_missing(cells.texts.fill_null(""), no_value_words(missing, of_numbers=True))
+        usual = None if missing == NO_WORDS_MISSING else missing
+        gone: Mask = is_word_for_missing(cells.texts.fill_null(""), no_value_words(usual, of_numbers=True))
         words = set(cells.texts.filter(~pl.Series(gone)).unique().str.to_lowercase().to_list())
-        if cells.is_number() or any(words <= set(pair) for pair in _PAIRS):
+        if cells.is_number() or tuple(sorted(words)) in _PAIRS:
             return gone
     return is_missing(series, missing)
 

@@ -24,6 +24,7 @@ from luthier.data.commas import (
     with_decimal_points,
 )
 from luthier.data.csvtext import (
+    ONE_COLUMN,
     UTF8_WITH_STRAYS,
     BackslashError,
     Records,
@@ -216,6 +217,15 @@ class TextFile:
         text = header.decode()
         labels = next(csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter))
         rows = [row for row in first_rows(self.sample[self.start :], self.delimiter)[1:] if row]
+        mark = next((mark for mark in ",;\t" if mark in text), "")
+        if self.delimiter == ONE_COLUMN and mark and len(rows) > 1 and text.startswith('"') and all(
+            row[0].count(mark) == text.count(mark) for row in rows
+        ):  # fmt: skip
+            raise DataError(
+                f"the rows of {self.path.name} stand in quotes as a whole: {text[:60]}",
+                hint="write it again with quotes around cells alone, or take the outer quotes away",
+                code="data-csv-quotes",
+            )
         if rows and all(len(row) == len(labels) + 1 for row in rows):
             self.has_names = False
             self.has_end = all(not row[-1].strip() for row in rows)
@@ -455,6 +465,12 @@ def _refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or encoding is not None
     if what is None and (marked or b"\x00" not in head):
         return
+    if what is None and head.count(b"\x00") < 0.01 * len(head):
+        raise DataError(
+            f"line {head.count(bytes([10]), 0, head.index(0)) + 1} of {name} holds a zero byte",
+            hint="take it out; it is no character of a text",
+            code="data-file-binary",
+        )
     raise DataError(
         f"{name} is {what or 'binary: it holds zero bytes'}, not a table",
         hint="save it as CSV or Parquet" if what else "save it as CSV, or name its encoding, such as 'utf-16-le'",

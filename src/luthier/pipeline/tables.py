@@ -25,6 +25,7 @@ from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
 from luthier.data.tables import Table
 from luthier.data.targets import (
+    NO_WORDS_MISSING,
     encode_targets,
     lost_words,
     read_targets,
@@ -98,8 +99,9 @@ def prepare_table(
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
     for doubt in table.doubts:
         warn(notes, doubt)
+    words = settings.missing or (None if table.is_text else NO_WORDS_MISSING)
     whole, channels = _shaped(table.frame, settings, table.name, notes)
-    frame, kept = _with_target(whole, settings, notes)
+    frame, kept = _with_target(whole, settings, notes, words)
     aside = [name for name in (settings.group, settings.weight, settings.series) if name is not None]
     exclude = {*names, *aside}
     image_column = _image_column(frame, settings, exclude)
@@ -110,7 +112,7 @@ def prepare_table(
             "a table without images",
         )
     everything = np.arange(frame.height, dtype=np.int64)
-    asked: dict[str, Any] = {"label_delimiter": settings.labels, "missing": settings.missing or None}
+    asked: dict[str, Any] = {"label_delimiter": settings.labels, "missing": words}
     asked["formats"] = {name: form for name, form in settings.format.items() if name in names}
     task, targets = read_targets(frame, names, everything, task=settings.task, **asked)
     rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
@@ -143,7 +145,7 @@ def prepare_table(
                 for doubt in other.doubts:
                     warn(notes, doubt)
                 frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
-                rows[part] = _with_target(frames[part], settings, notes)[1]
+                rows[part] = _with_target(frames[part], settings, notes, words)[1]
             files[part] = file
     pictures: dict[str, NDArray[Any]] = {}
     image = None
@@ -250,9 +252,10 @@ def _label_column(schema: Schema, names: list[str]) -> Schema:
     return schema if schema.label_delimiter is None else replace(schema, label_column=names[0])
 
 
-def _with_target(frame: pl.DataFrame, settings: DataSettings, notes: list[str]) -> tuple[pl.DataFrame, Rows]:
-    """Return the rows that have every target, and their numbers."""
-    missing = settings.missing or None
+def _with_target(
+    frame: pl.DataFrame, settings: DataSettings, notes: list[str], missing: tuple[str, ...] | None
+) -> tuple[pl.DataFrame, Rows]:
+    """Return the rows that have every target, and their numbers; `missing` are words for no value."""
     rows = rows_with_target(frame, settings.target, label_delimiter=settings.labels, missing=missing)
     lost = frame.height - len(rows)
     if lost:

@@ -76,7 +76,8 @@ def cell_numbers(cells: pl.Series, words: tuple[str, ...], written: Any = None) 
     Args:
         cells: Text, numbers, or booleans, which are 0 and 1. Dates are no numbers.
         words: Stand for no value.
-        written: The last three arguments of `formatted_numbers`, where text is not written plainly.
+        written: The last three arguments of `formatted_numbers`, where text is not written plainly; `DURATION` first
+            where the cells are spans of time, read as seconds.
 
     Returns:
         float64 `(N,)`, NaN where a cell has no number, which an infinite one is not; bool `(N,)`.
@@ -84,7 +85,9 @@ def cell_numbers(cells: pl.Series, words: tuple[str, ...], written: Any = None) 
     sentinels = [float(word) for word in words if word[-1:].isdigit() and word.lstrip("-").replace(".", "").isdigit()]
     if cells.dtype == pl.String:
         texts = cells.str.strip_chars()
-        if written is not None:
+        if written is not None and written[0] == DURATION:
+            numbers = durations(texts)
+        elif written is not None:
             numbers = formatted_numbers(texts, *written)
             rest = np.isnan(numbers)
             numbers[rest] = text_numbers(texts.filter(pl.Series(rest)))
@@ -120,7 +123,7 @@ def read_lists(cells: pl.Series) -> pl.Series:
     The brackets may be round or curly, or none; what prints arrays of NumPy and tensors stands around them at times.
     """
     inner = cells.str.replace_all(r"(?:np\.)?(?:float|int|bool)[0-9_]*\(([^()]*)\)", "${1}")
-    inner = inner.str.replace(r"^(?:np\.)?(?:array|tensor)\((.*?)(?:, *(?:dtype|device)=.*)?\)$", "${1}")
+    inner = inner.str.replace(r"(?s)^(?:np\.)?(?:array|tensor)\((.*?)(?:, *(?:dtype|device)=.*)?\)$", "${1}")
     inner = inner.str.strip_chars("[](){} \n\t").str.to_lowercase()
     parts = inner.str.replace_all(r"\s*[,;]\s*|\s+", ",").str.strip_chars(",").str.split(",")
     element = pl.element().replace({"true": "1", "false": "0"})
@@ -148,7 +151,16 @@ def in_ascii(texts: pl.Series) -> pl.Series:
 
     These are an apostrophe before a number, `="5"`, characters of no width, and the dash of `718,-`.
     """
-    marks = {"\u2212": "-", "\u2013": "-", "\u2012": "-", "\uff0d": "-", "\uff0b": "+", "\uff0e": ".", "\uff0c": ","}
+    marks = {
+        "\u2212": "-",
+        "\u2013": "-",
+        "\u2012": "-",
+        "\u2014": "-",
+        "\uff0d": "-",
+        "\uff0b": "+",
+        "\uff0e": ".",
+        "\uff0c": ",",
+    }
     marks |= dict.fromkeys("\u00a0\u202f\u2009\u2007\u3000", " ") | {"\u2019": "'", "\u066b": ".", "\u066c": ","}
     marks |= dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "")
     marks |= {chr(zero + digit): str(digit) for zero in (0xFF10, 0x660, 0x6F0, 0x966) for digit in range(10)}
@@ -200,6 +212,23 @@ def formatted_numbers(texts: pl.Series, pattern: str, thousands: str, decimal: s
         scales = found.field("scale").str.to_lowercase().replace_strict(SCALES, default=1.0, return_dtype=pl.Float64)
         numbers = numbers * scales.fill_null(1.0).to_numpy()
     return numbers
+
+
+# 2 days 03:04:05, P1DT2H30M, 1h 30m, 5 min 10 s
+DURATION = (
+    r"^(?P<minus>-)?P?(?:(?P<days>[0-9.]+) ?(?:days?|d|D),?)? ?\+?(?:(?P<hour>[0-9]{1,3}):(?P<minute>[0-9]{2})"
+    r"(?::(?P<second>[0-9]{2}(?:\.[0-9]+)?))?)?T?(?:(?P<hours>[0-9.]+) ?(?:hours?|hrs?|h|H),?)? ?"
+    r"(?:(?P<minutes>[0-9.]+) ?(?:minutes?|mins?|m|M),?)? ?(?:(?P<seconds>[0-9.]+) ?(?:seconds?|secs?|s|S))?$"
+)
+
+
+def durations(texts: pl.Series) -> Any:
+    """Return spans of time in seconds, float64 `(N,)`, NaN where a text is none."""
+    found = texts.str.extract_groups(DURATION).struct
+    units = {"days": 86400, "hour": 3600, "minute": 60, "second": 1, "hours": 3600, "minutes": 60, "seconds": 1}
+    parts = [to_floats(found.field(name).cast(pl.Float64, strict=False)) * unit for name, unit in units.items()]
+    total = np.where(np.isnan(parts).all(axis=0), np.nan, np.nansum(parts, axis=0))
+    return np.where(found.field("minus").is_not_null().to_numpy(), -total, total)
 
 
 def value_texts(cells: pl.Series) -> pl.Series:

@@ -415,14 +415,8 @@ class _Cells:
         doubt = ""
         if self.number_format:
             why += f", written like {self.number_format}"
-            other = (
-                ""
-                if self.is_decided
-                else "1.234,5"
-                if NumberFormat.of(self.number_format).decimal == "."
-                else "1,234.5"
-            )
             if not self.is_decided:
+                other = "1.234,5" if NumberFormat.of(self.number_format).decimal == "." else "1,234.5"
                 example = self.counts["text"].filter(self.counts["text"].str.contains("[,.]"))[0]
                 doubt = f"{example!r} is read as {to_numbers(pl.Series([example]), self.number_format)[0][0]:.10g}"
                 doubt += f"; if it is not, pass format={{{self.name!r}: '{other}'}}"

@@ -135,9 +135,9 @@ def _target(target: Target, data: TableData) -> dict[str, Any]:
         rows = data.rows[part]
         values = encode_targets(file.frame, alone, rows).reshape(-1).tolist()
         cells = need_column(file.frame, target.name, role="a target")[rows]
-        texts = to_texts(cells, data.settings.missing or None).to_list()
+        texts = to_texts(cells, target.missing_words).to_list()
         codes |= {text: int(value) for text, value in zip(texts, values, strict=True)}
-    return {**facts, "codes": dict(sorted(codes.items()))}
+    return {**facts, "missing": list(missing_words(target.missing_words)), "codes": dict(sorted(codes.items()))}
 
 
 def write_tables(data: TableData, reading: str) -> str:
@@ -454,7 +454,8 @@ def targets(frame):
     given = [{{label.strip() for label in cell.split({literal(schema.label_delimiter)})}} for cell in cells]
     return np.array([[label in labels for label in FACTS["labels"]] for labels in given], dtype=np.float32)
 '''
-    code = 'texts(frame[target["name"]]).replace_strict(target["codes"], return_dtype=pl.Int64).to_numpy()'
+    called = 'cell_texts(frame[target["name"]], target["missing"])'
+    code = f'{called}.replace_strict(target["codes"], return_dtype=pl.Int64).to_numpy()'
     if schema.task == "multiclass":
         return f'''
 def targets(frame):

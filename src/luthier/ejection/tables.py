@@ -454,26 +454,26 @@ def targets(frame):
     given = [{{label.strip() for label in cell.split({literal(schema.label_delimiter)})}} for cell in cells]
     return np.array([[label in labels for label in FACTS["labels"]] for labels in given], dtype=np.float32)
 '''
-    called = 'cell_texts(frame[target["name"]], target["missing"])'
-    code = f'{called}.replace_strict(target["codes"], return_dtype=pl.Int64).to_numpy()'
+    called = 'called = cell_texts(frame[target["name"]], target["missing"])'
+    code = 'called.replace_strict(target["codes"], return_dtype=pl.Int64).to_numpy()'
     if schema.task == "multiclass":
         return f'''
 def targets(frame):
     """Return the class of each row."""
     (target,) = FACTS["targets"]
+    {called}
     return np.array({code})
 '''
-    words, each = "1 for yes and 0 for no", code
+    words, each = "1 for yes and 0 for no", f"        {called}\n        columns.append({code})"
     if schema.task == "regression":
-        words, each = (
-            "the standardised targets",
-            '(numbers(frame[target["name"]], target["written"]) - target["mean"]) / target["std"]',
-        )
+        words = "the standardised targets"
+        each = """        values = numbers(frame[target["name"]], target["written"])
+        columns.append((values - target["mean"]) / target["std"])"""
     return f'''
 def targets(frame):
     """Return {words}: (N, {len(schema.targets)})."""
     columns = []
     for target in FACTS["targets"]:
-        columns.append({each})
+{each}
     return np.stack(columns, axis=1).astype(np.float32)
 '''

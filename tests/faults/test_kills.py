@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 import luthier
@@ -88,6 +89,34 @@ def test_a_resume_that_is_killed_is_resumed(part: str, place: Path) -> None:
     assert finish(place, "resume", run.name, "-q") == 0
     assert same(run, place / "run")
     assert not list(run.rglob("*.part"))
+
+
+def write_images(place: Path) -> tuple[str, dict[str, Any]]:
+    g = np.random.default_rng(0)
+    for i in range(96):
+        picture = Image.fromarray(np.add(g.integers(0, 60, (12, 12, 3)), [150 * (i % 2), 0, 0]).astype("uint8"))
+        path = place / "album" / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+    return "album", {"num_workers": 2, "network": "convnet"}
+
+
+def write_series(place: Path) -> tuple[str, dict[str, Any]]:
+    g = np.random.default_rng(0)
+    rows = [(i, t, round(float(g.normal() + i % 2), 3), "ab"[i % 2]) for i in range(96) for t in range(6 + i % 5)]
+    pl.DataFrame(rows, schema=["id", "t", "v", "y"], orient="row").write_csv(place / "steps.csv")
+    return "steps.csv", {"target": "y", "series": "id", "order": "t", "network": "recurrent"}
+
+
+@pytest.mark.parametrize("write", [write_images, write_series])
+@pytest.mark.parametrize("step", [3, 11])
+def test_images_with_workers_and_series_go_on_from_any_kill(write: Any, step: int, tmp_path: Path) -> None:
+    source, given = write(tmp_path)
+    settings = {"epochs": 4, "batch_size": 16, "checkpoint_every_steps": 2, "threads": 1, "seed": 3, **given}
+    luthier.train(tmp_path / source, run=tmp_path / "run", callbacks=[CopyAt(step, tmp_path / "cut")], **settings)
+    kill_at(start(tmp_path, "resume", "cut", "-q"), tmp_path / "cut", ".step-*.part")
+    assert finish(tmp_path, "resume", "cut", "-q") == 0
+    assert same(tmp_path / "cut", tmp_path / "run")
 
 
 def test_two_processes_on_one_folder(place: Path) -> None:

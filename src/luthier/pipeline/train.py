@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from luthier.core.machine import find_device
+from luthier.core.machine import find_device, refuse_processes
 from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.version import VERSION
@@ -66,6 +66,7 @@ def train(
     Raises:
         LuthierError: as `design` and `fit` do.
     """
+    refuse_processes()
     if run is not None:
         check_name(str(run), "the run's folder")
     plan = design(source, target=target, **given)
@@ -105,6 +106,7 @@ def resume(
     Raises:
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
+    refuse_processes()
     rows = _rows(Path(run))
     is_asked = epochs is not None
     if not is_asked:  # those that a life before was given, which did not come to its end

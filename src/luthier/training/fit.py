@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from luthier.checks.look import chosen_rules, described, look
 from luthier.checks.subject import Subject
-from luthier.core.machine import compile_in_place, give_back_memory
+from luthier.core.machine import compile_in_place, give_back_memory, refuse_processes
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
@@ -113,6 +113,7 @@ def fit(
     >>> len(result.record.epochs)
     10
     """
+    refuse_processes()
     if not isinstance(module, nn.Module):
         raise SettingError(
             f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-wrong-type"

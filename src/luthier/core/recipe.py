@@ -161,9 +161,9 @@ class Recipe:
                 _refuse("augment", name, did_you_mean(name, AUGMENTATIONS))
         if self.micro_batch_size and self.batch_size and self.micro_batch_size > self.batch_size:
             _refuse("micro_batch_size", self.micro_batch_size, f"at most batch_size ({self.batch_size})")
-        if self.scheduler is None and (self.scheduler_args or self.scheduler_interval):
+        if self.scheduler is None and self.scheduler_args:
             raise SettingError(
-                "scheduler_args and scheduler_interval are given without a scheduler",
+                "scheduler_args are given without the name of a scheduler",
                 hint="name one with scheduler=, such as CosineAnnealingLR",
                 code="setting-ignored",
             )

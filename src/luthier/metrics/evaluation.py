@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import RLock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +16,24 @@ from luthier.metrics.metrics import Confusion, Metric, known_rows
 Step = Callable[[nn.Module, Any], Any]
 
 
+_LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` into eval mode under `no_grad`; every submodule's mode is put back as it was found."""
-    modes = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
+    """Put `module` into eval mode under `no_grad`; every submodule's mode is put back as it was found.
+
+    One thread at a time evaluates a module: another would find it in the mode that this one left.
+    """
+    with _LOCKS.setdefault(module, RLock()):
+        modes = [(part, part.training) for part in module.modules()]
+        module.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            for part, mode in modes:
+                part.training = mode
 
 
 def update_metrics(metrics: Iterable[Metric], outputs: Any, targets: Any, known: Tensor | None) -> None:

@@ -99,6 +99,9 @@ class Model:
         self.criterion = criterion
         self._row: tuple[Schema, nn.Module, RowEncoder | None, RowForward | None] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_row": None}  # what answers one row is made anew
+
     @property
     def device(self) -> torch.device:
         """Where the module is."""

@@ -1,6 +1,6 @@
 """Weights of another network, from safetensors or a state dict of torch, put into one where they fit."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Args:
         path: safetensors, or what `torch.save(module.state_dict(), path)` wrote. A state dict inside a checkpoint is
-            found by its usual name, and `module.` before all names (of data-parallel training) is taken off.
+            found by its usual name.
 
     Raises:
         BundleError: no such file, a damaged one, or one that holds something other than tensors by name.
@@ -44,9 +44,28 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
     if not tensors:
         raise BundleError(f"{path} holds no tensors by name", hint="give a state dict", code="bundle-foreign")
-    if all(name.startswith("module.") for name in tensors):
-        tensors = {name.removeprefix("module."): value for name, value in tensors.items()}
     return tensors
+
+
+def without_prefixes(given: Mapping[str, Tensor], own: Collection[str]) -> dict[str, Tensor]:
+    """Return tensors under the names of a module, without what wrappers put before them.
+
+    `torch.compile` puts `_orig_mod.` there, data-parallel training `module.`, Lightning `model.`, in any order.
+
+    >>> sorted(without_prefixes({"model._orig_mod.w": torch.ones(1), "loss.w": torch.ones(1)}, ["w"]))
+    ['loss.w', 'w']
+    """
+    found = dict(given)
+    while not any(name in own for name in found):
+        stripped = {name.removeprefix(prefix): value for name, value in found.items() for prefix in [_prefix(name)]}
+        if stripped.keys() == found.keys():
+            break
+        found = stripped
+    return found
+
+
+def _prefix(name: str) -> str:
+    return next((prefix for prefix in ("_orig_mod.", "module.", "model.") if name.startswith(prefix)), "")
 
 
 def put_weights(module: nn.Module, given: Mapping[str, Tensor], *, where: str) -> str:
@@ -59,6 +78,7 @@ def put_weights(module: nn.Module, given: Mapping[str, Tensor], *, where: str) -
         BundleError: another tensor is missing or does not fit; nothing is changed then.
     """
     own = module.state_dict()
+    given = without_prefixes(given, own)
     names = [name for name, _ in module.named_parameters()]
     first = next((name for name in names if own[name].ndim > 1), "")
     last = last_layer(module)

@@ -123,7 +123,7 @@ def fit(
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
     if tune:
         chosen = tuned(chosen, module, train, valid, optimizer=optimizer)
-    live, generators = None, get_rng_state()
+    live, generators, threads = None, get_rng_state(), torch.get_num_threads()
     modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     compiled = module._compiled_call_impl
@@ -141,6 +141,8 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
         module._compiled_call_impl = compiled
         if chosen.freeze:
             for part, mode in modes:

@@ -63,6 +63,7 @@ def train_epoch(run: Run) -> None:
     state = run.state
     start = time.perf_counter() - state.epoch_seconds
     start_training(run.module, run.recipe.freeze)
+    _set_mode(run.optimizer, "train")
     run.tell("on_epoch_start")
     batches = _limited(run, run.train.batches(state.epoch, state.batch), state.batch)
     while state.stop is None:
@@ -89,6 +90,7 @@ def train_epoch(run: Run) -> None:
 def validate(run: Run) -> None:
     """Measure the epoch: the training loss over its updates, then the validation data in eval mode."""
     state, start = run.state, time.perf_counter()
+    _set_mode(run.optimizer, "eval")
     figures: dict[str, Any] = {"train_loss": state.loss.mean}
     if run.valid is not None:
         run.tell("on_validation_start")
@@ -143,6 +145,13 @@ def keep_weights(run: Run) -> None:
         load_weights(run.module, run.state.best_weights, where="the best epoch")
     elif run.average is not None and run.state.global_step:
         load_weights(run.module, module_weights(run.evaluated), where="the average")
+
+
+def _set_mode(optimizer: Any, mode: str) -> None:
+    """Tell an optimizer that keeps two sets of weights, as schedule-free ones do, which of them is wanted."""
+    change = getattr(optimizer, mode, None)
+    if callable(change):
+        change()
 
 
 def _update(run: Run, batches: Iterator[Batch]) -> int:

@@ -114,6 +114,14 @@ def make_schedule(
         )
     name = type(scheduler).__name__
     interval = interval_of(name, recipe)
+    if scheduler is None and recipe.scheduler_interval:
+        raise SettingError(
+            "scheduler_interval is given without a scheduler",
+            hint="name one with scheduler=, such as CosineAnnealingLR",
+            code="setting-ignored",
+        )
+    if given is not None and recipe.scheduler_interval is None and _horizon(scheduler) > recipe.epochs:
+        interval = "step"  # it was made for more steps than there are epochs
     if name == "ReduceLROnPlateau" and interval == "step":
         raise SettingError(
             "ReduceLROnPlateau looks at a figure of each epoch and cannot step each step",
@@ -121,6 +129,17 @@ def make_schedule(
             code="setting-scheduler",
         )
     return Schedule(optimizer, scheduler, interval=interval, warmup_steps=recipe.warmup_steps, rates=rates)
+
+
+def _horizon(scheduler: Any) -> int:
+    """Return for how many steps a scheduler was made, as far as it says; 0 where it does not."""
+    found = [getattr(scheduler, name, 0) for name in ("T_max", "total_iters", "total_steps", "_milestones")]
+    parts = [part for item in found for part in (item if isinstance(item, list) else [item])]
+    for function in getattr(scheduler, "lr_lambdas", ()):  # of transformers: a partial with the numbers of steps
+        parts += [value for name, value in getattr(function, "keywords", {}).items() if name.startswith("num_")]
+    for inner in getattr(scheduler, "_schedulers", ()):
+        parts.append(_horizon(inner))
+    return max((int(part) for part in parts if isinstance(part, int | float)), default=0)
 
 
 def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, higher_is_better: bool) -> Any:

@@ -232,24 +232,20 @@ def _is_number(cell: str) -> bool:
         return False
 
 
-def split_header(text: bytes, name: str) -> tuple[bytes, bytes]:
+def split_header(text: bytes, name: str, delimiter: str = ",") -> tuple[bytes, bytes]:
     """Return the first record (line breaks in quotes are part of it) and the rest."""
     text = text.lstrip(b"\r\n")
     if not text[:_SAMPLE_BYTES].strip() and not text.strip():
         raise DataError(
             f"{name} holds nothing but blank lines", hint="give a table with a header and rows", code="data-file-empty"
         )
-    end = -1
-    quotes = 0
-    while True:
-        start = end + 1
-        end = text.find(b"\n", start)
-        if end < 0:
-            break
-        quotes += text.count(b'"', start, end)
-        if quotes % 2 == 0:
-            return text[:end].rstrip(b"\r"), text[end + 1 :]
-    return text, b""
+    scan, start, end = _QuoteScan(delimiter), 0, 0
+    while not end and start < len(text):
+        stop = text.find(b"\n", start) + 1 or len(text)
+        end = stop if scan.take(text[start:stop])[0] else 0
+        start = stop
+    end = end or len(text)
+    return text[:end].rstrip(b"\r\n"), text[end:]
 
 
 def name_columns(header: str | Sequence[str], delimiter: str = ",") -> tuple[list[str], tuple[str, ...]]:

@@ -34,7 +34,7 @@ from luthier.data.formats import find_number_format
 from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
 from luthier.errors import DataError, SettingError
-from luthier.plain.cells import is_word_for_missing
+from luthier.plain.cells import MISSING, is_word_for_missing
 
 MAX_NUMBER_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 _PAIRS = set(zip(NO_WORDS, YES_WORDS, strict=True))
@@ -68,6 +68,16 @@ def rows_with_target(
 
 NO_WORDS_MISSING: Words = ("",)
 """Of a target whose source has nulls: frames, Parquet, databases. There a word is a class."""
+
+
+def words_as_classes(frame: pl.DataFrame, names: Sequence[str]) -> Words:
+    """Return `NO_WORDS_MISSING` where targets of a source with nulls hold words that mean no value in a text file."""
+    for name in names:
+        if name in frame.columns and frame.schema[name] == pl.String:
+            cells = frame[name].drop_nulls().str.strip_chars()
+            if (is_word_for_missing(cells, MISSING) & (cells != "").to_numpy()).any():
+                return NO_WORDS_MISSING
+    return None
 
 
 def _is_missing_target(series: pl.Series, missing: Words) -> Mask:

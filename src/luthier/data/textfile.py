@@ -215,7 +215,14 @@ class TextFile:
     def columns(self, header: bytes) -> list[str]:
         """Return the names of the columns, and keep the notes on them."""
         text = header.decode()
-        labels = next(csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter))
+        try:
+            labels = next(csv.reader(io.StringIO(text, newline=""), delimiter=self.delimiter))
+        except csv.Error as error:
+            raise DataError(
+                f"the names of the columns of {self.path.name} cannot be read: {error}",
+                hint="look for a quote that is not closed in the first line",
+                code="data-csv-quotes",
+            ) from error
         rows = [row for row in first_rows(self.sample[self.start :], self.delimiter)[1:] if row]
         mark = next((mark for mark in ",;\t" if mark in text), "")
         if self.delimiter == ONE_COLUMN and mark and len(rows) > 1 and text.startswith('"') and all(
@@ -373,7 +380,7 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
     path = source.path
     pieces = whole_records(source.blocks(), source.delimiter, path.name)
     first = next(pieces, Records(b"", 0, True))
-    header, rest = split_header(first.text, path.name)
+    header, rest = split_header(first.text, path.name, source.delimiter)
     names = source.columns(header)
     lines = first.text.count(b"\n", 0, len(first.text) - len(rest)) - header.count(b"\n")  # before the rest
     everything = chain([Records(rest, first.ends - lines, first.is_plain)], pieces)

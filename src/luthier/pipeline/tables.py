@@ -25,13 +25,13 @@ from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
 from luthier.data.tables import Table
 from luthier.data.targets import (
-    NO_WORDS_MISSING,
     encode_targets,
     lost_words,
     read_targets,
     rows_with_target,
     unseen_words,
     with_types,
+    words_as_classes,
 )
 from luthier.data.textfile import ReadOptions
 from luthier.errors import DataError
@@ -99,7 +99,7 @@ def prepare_table(
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
     for doubt in table.doubts:
         warn(notes, doubt)
-    words = settings.missing or (None if table.is_text else NO_WORDS_MISSING)
+    words = settings.missing or (None if table.is_text else words_as_classes(table.frame, names))
     whole, channels = _shaped(table.frame, settings, table.name, notes)
     frame, kept = _with_target(whole, settings, notes, words)
     aside = [name for name in (settings.group, settings.weight, settings.series) if name is not None]

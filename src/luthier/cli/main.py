@@ -12,7 +12,7 @@ import click
 
 from luthier.cli.options import given_settings, settings_options
 from luthier.cli.output import say, say_json
-from luthier.cli.signals import stop_signals
+from luthier.cli.signals import interrupt, stop_signals
 from luthier.core.names import did_you_mean
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError
@@ -312,8 +312,8 @@ def run() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     logging.getLogger("luthier").addHandler(_Warnings(logging.WARNING))
-    for number in stop_signals():
-        signal.signal(number, _interrupt)  # so that what is half-written is taken away, as after Ctrl-C
+    for number in (signal.SIGINT, *stop_signals()):
+        signal.signal(number, interrupt)  # so that what is half-written is taken away, as after Ctrl-C
     status = _run(sys.argv[1:])
     try:
         sys.stdout.flush()
@@ -325,10 +325,6 @@ def run() -> None:
 class _Warnings(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage(), is_error=True)
-
-
-def _interrupt(number: int, frame: Any) -> None:
-    raise KeyboardInterrupt(signal.Signals(number))
 
 
 def _run(arguments: list[str]) -> int:

@@ -16,6 +16,12 @@ _PAIR = re.compile(r"\b(kind|format)=\{'((?:[^'\\]|\\.)*)': '((?:[^'\\]|\\.)*)'\
 _VALUE = re.compile(r"\b(target|decimal|delimiter|encoding|missing|task)=(?:\"([^\"]*)\"|'([^']*)')")
 
 
+_NAME = re.compile(
+    r"\b(encoding|query|group|delimiter|run|sheet|series|order|time|valid|test|threads|epochs|network|labels|missing)="
+    r"(?=[;,.)\s]|$)"
+)
+
+
 def with_flags(text: str) -> str:
     """Return a message of the library, which names arguments of Python's, with the flags that one types.
 
@@ -23,6 +29,7 @@ def with_flags(text: str) -> str:
     "pass --kind 'my zip=number', or --decimal ,"
     """
     text = _PAIR.sub(lambda found: f"--{found[1]} {shlex.quote(f'{found[2]}={found[3]}')}", text)
+    text = _NAME.sub(lambda found: f"--{found[1].replace('_', '-')}", text)
     return _VALUE.sub(lambda found: f"--{found[1]} {shlex.quote(found[2] or found[3] or '')}", text)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from luthier.cli.signals import stop_signals
+from luthier.cli.signals import interrupt, stop_signals
 from luthier.training.callbacks import Callback, Stop, View
 
 
@@ -34,8 +34,9 @@ class Stopping(Callback):
 
     def _heard(self, number: int, frame: FrameType | None) -> Any:
         if self.signal is not None or not self.is_training:
-            raise KeyboardInterrupt(number)
+            return interrupt(number, frame)
         self.signal = number
+        return None
 
     def on_start(self, run: View) -> None:
         """From here on there is something to save."""

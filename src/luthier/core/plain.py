@@ -96,6 +96,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
                 code="setting-unknown-choice",
             )
         return value
+    if origin is tuple and arguments == (str, Ellipsis) and isinstance(value, str):
+        value = (value,)  # one of several
     if origin is tuple and isinstance(value, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_convert(arguments[0], item, where) for item in value)

@@ -244,6 +244,12 @@ def split_header(text: bytes, name: str, delimiter: str = ",") -> tuple[bytes, b
         stop = text.find(b"\n", start) + 1 or len(text)
         end = stop if scan.take(text[start:stop])[0] else 0
         start = stop
+    if not scan.is_closed:
+        raise DataError(
+            f"the first line of {name} opens a quote that is not closed",
+            hint="take the quote out, or close it: it stands before the name of a column",
+            code="data-csv-quotes",
+        )
     end = end or len(text)
     return text[:end].rstrip(b"\r\n"), text[end:]
 

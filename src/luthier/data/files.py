@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, TemporaryFile
 from typing import Any
 from urllib.parse import unquote
 
@@ -21,7 +21,7 @@ from luthier.core.names import did_you_mean, near_file
 from luthier.data.csvtext import name_columns
 from luthier.data.images import IMAGE_SUFFIXES
 from luthier.data.tables import Table, iter_tables, read_table, table_from
-from luthier.data.textfile import AS_FOUND, ReadOptions
+from luthier.data.textfile import AS_FOUND, ReadOptions, refuse_binary
 from luthier.errors import DataError, MissingPackageError, SettingError
 
 STDIN = "-"
@@ -355,12 +355,26 @@ def _alike(frames: Sequence[pl.DataFrame]) -> Iterator[pl.DataFrame]:
 
 @contextmanager
 def _spooled() -> Iterator[Path]:
-    """Give standard input as a file, which is gone afterwards."""
-    with TemporaryDirectory(prefix="luthier-") as folder:
+    """Give standard input as a file, which is gone afterwards: on Linux a link to one without a name."""
+    with TemporaryDirectory(prefix="luthier-") as folder, TemporaryFile() as nameless:
         path = Path(folder, source_name(STDIN))
-        with path.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        yield path
+        link = Path(f"/proc/self/fd/{nameless.fileno()}")
+        if link.exists():
+            path.symlink_to(link)
+        with nameless if link.exists() else path.open("wb") as file:
+            first = sys.stdin.buffer.read(1 << 16)
+            refuse_binary(first, path.name, None)
+            try:
+                file.write(first)
+                shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+                file.flush()
+            except OSError as error:
+                raise DataError(
+                    f"standard input cannot be kept in {folder}: {error.strerror}",
+                    hint="free disk, or say where there is some: TMPDIR=/a/folder",
+                    code="data-no-room",
+                ) from error
+            yield path
 
 
 def _json(path: Path) -> Any:

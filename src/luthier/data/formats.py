@@ -127,7 +127,9 @@ def find_date_format(texts: pl.Series, counts: pl.Series) -> tuple[str, str]:
         return fitting[0], ""
     seconds = [to_seconds(texts, date_pattern(name)) for name in fitting]
     if all(np.array_equal(seconds[0], other, equal_nan=True) for other in seconds[1:]):
-        return fitting[0], ""
+        days = [name.index("DD") < name.index("MM") for name in fitting if {"DD", "MM"} <= set(_TOKEN.findall(name))]
+        other = f"every date reads alike as {' and '.join(fitting)}" if len(set(days)) > 1 else ""
+        return fitting[0], other
     read = texts.filter(pl.Series(~np.isnan(seconds[0])))
     return "", f"dates such as {read[0]!r} may be {' or '.join(fitting)}"
 
@@ -198,7 +200,8 @@ class NumberFormat(NamedTuple):
         if found is None or found[2] == found[3]:
             raise DataError(
                 f"{name!r} is not a format of numbers",
-                hint="write the number 1234.5 as the column does, such as '1.234,5' or '$1,234.5'",
+                hint="write the number 1234.5 as the column does, such as '1.234,5' or '$1,234.5'; "
+                "or a date with YYYY, MM and DD, such as 'DD/MM/YYYY'",
                 code="data-number-format",
             )
         return cls(found[1].strip(), found[2], found[3], found[4].strip())

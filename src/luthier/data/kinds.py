@@ -233,7 +233,7 @@ class _Cells:
         if date_format:
             read = self._read_share(date_format)
             if read >= MOSTLY or (read >= 0.5 and self.num_distinct > _FEW):
-                return self._date(date_format)
+                return self._date(date_format, doubt)
         if self.share >= 0.5 and self.num_numbers > _FEW and self._num_folded() > 0.3:
             return self._number()
         return self._words(doubt)
@@ -369,7 +369,7 @@ class _Cells:
         is_dates = self.num_numbers > 2 and dates_of_digits(self.series, self.numbers) is not None
         return self._date(DIGITS) if is_dates else None
 
-    def _date(self, date_format: str) -> Column:
+    def _date(self, date_format: str, doubt: str = "") -> Column:
         seconds = to_seconds(self.series, date_format)
         present = np.sort(seconds[~np.isnan(seconds)])
         timed = bool((present % 86400 != 0).any())
@@ -406,7 +406,9 @@ class _Cells:
             span=None if date_format == "TIME" else (float(present[0]), float(present[-1])),
             date_format=date_format,
             missing_words=self.missing,
-            doubt=self._mixed(len(odd), "dates"),
+            doubt=f"{doubt}; pass format={{{self.name!r}: {date_format!r}}} or the other"
+            if doubt
+            else self._mixed(len(odd), "dates"),
         )
 
     def _number(self, why: str = "") -> Column:

@@ -4,6 +4,7 @@ import codecs
 import csv
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ class TextFile:
             head = file.read(1 << 16)
             if not head:
                 raise empty_file(path.name)
-            _refuse_binary(head, path.name, options.encoding)
+            refuse_binary(head, path.name, options.encoding)
         blocks = self._raw_blocks()
         self.notes: tuple[str, ...] = ()
         self.encoding, self.doubts = find_encoding(blocks, options.encoding, path.name)
@@ -453,6 +454,12 @@ def open_file(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except FileNotFoundError as error:
+        if path.is_symlink():
+            raise DataError(
+                f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there",
+                hint="give the file itself",
+                code="data-no-file",
+            ) from error
         hint = near_file(path)
         raise DataError(f"there is no file {str(path)!r}", hint=hint, code="data-no-file") from error
     except IsADirectoryError as error:
@@ -467,7 +474,8 @@ def open_file(path: Path) -> io.BufferedReader:
         ) from error
 
 
-def _refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
+def refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
+    """Refuse a file whose first bytes are no text."""
     what = next((what for magic, what in _OTHER_MAGIC.items() if head.startswith(magic)), None)
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or encoding is not None
     if what is None and (marked or b"\x00" not in head):

@@ -158,6 +158,11 @@ def prepare_table(
     if schema is None:
         train = rows["train"]  # of the whole file: messages name rows by these numbers
         task, targets = read_targets(whole, names, train, task=task, positive=settings.positive, **asked)
+        for target in targets:
+            lone = [name for name, count in zip(target.classes, target.counts, strict=False) if count == 1]
+            if lone and len(train) >= 50 and len(target.classes) < 20:
+                shown = ", ".join(map(repr, lone[:5]))
+                warn(notes, f"target {target.name!r} has classes of one training row: {shown}; are they misspelt?")
         targets = with_types(targets, whole, is_text=table.is_text, pandas=table.pandas)
         columns = infer_columns(
             whole,

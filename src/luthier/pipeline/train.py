@@ -296,7 +296,8 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
         if wanted.exists() and (not wanted.is_dir() or not all(map(is_part, wanted.iterdir()))):
             raise RunError(
                 f"{wanted} is there already, and no run is overwritten",
-                hint=f"continue it with: luthier resume {wanted}; or choose another --run",
+                hint=(f"continue it with: luthier resume {wanted}; or " if (wanted / "run.toml").is_file() else "")
+                + "choose another folder: run=",
                 code="run-folder-taken",
             )
         remove_parts(wanted)  # of a run that was killed while it wrote its first file

@@ -192,7 +192,9 @@ class Model:
         from luthier.serving.answers import answer_frame
 
         schema = self._need_schema()
+        rows = unread = 0
         for outputs, piece in self._answers(source, options, strict=False):
+            rows, unread = rows + len(piece), unread + len(piece.errors or ())
             frame = answer_frame(outputs, schema)
             errors = piece.errors
             if errors is not None:
@@ -204,6 +206,10 @@ class Model:
                 name = piece.names.name
                 frame = frame.insert_column(0, piece.names.alias(f"{name} (given)" if name in frame.columns else name))
             yield frame
+        if unread == rows and piece.errors:
+            raise next(iter(piece.errors.values()))
+        if unread:
+            _log.warning("%d of %d images could not be read; the column error says why", unread, rows)
 
     def evaluate(
         self,

@@ -126,7 +126,11 @@ def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Se
     if is_read or is_of_run:
         what = "is what is read" if is_read else "is a file of the run itself"
         raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
-    return path
+    if path.exists() and not os.access(path, os.W_OK):
+        raise SettingError(
+            f"{output} may not be written", hint=f"choose another file with {flag}", code="setting-output-format"
+        )
+    return path.resolve() if path.is_symlink() else path
 
 
 def cannot_write(path: Path, error: OSError) -> RunError:
@@ -217,6 +221,8 @@ def read_plain(path: Path, *, most: int = 1 << 28) -> bytes:
         OSError: there is none, or it is no plain file or too large.
     """
     found = path.stat()
+    if not os.access(path, os.R_OK):
+        raise PermissionError(f"{path} may not be read")
     if not stat.S_ISREG(found.st_mode):
         raise OSError(f"{path} is no plain file")
     if found.st_size > most:

@@ -73,6 +73,30 @@ def test_a_missing_header_is_noted(tmp_path: Path) -> None:
     assert read_table(write(tmp_path, b"0,1\n3.5,4.5\n")).doubts == ()
 
 
+def test_what_stands_before_and_among_the_rows_is_said(tmp_path: Path) -> None:
+    rows = "".join(f"{i},{i % 7}.5,{'ab'[i % 2]}\n" for i in range(9))
+    for text, said in (
+        ("sep=,\nn,x,y\n" + rows, ""),
+        ("# made by hand\nn,x,y\n" + rows, "begins with #"),
+        ("Sales of 2023\n\nn,x,y\n" + rows, "passed over as a title: 'Sales of 2023'"),
+        ("n,x,y\n" + rows + " N,x , Y\n", "1 row repeats the names"),
+        ("n,x,y\nm,kg,-\n" + rows, "names the columns once more"),
+        ("n,x,y\n" + rows.replace("\n", ",\n"), ""),
+        (rows.replace(",", " ").replace("0 0.5", '"n" "x" "y"\n0 0.5'), ""),
+    ):
+        table = read_table(write(tmp_path, text.encode()), texts=())
+        assert table.frame.columns == ["n", "x", "y"], text
+        assert (table.frame.height, table.frame["y"].to_list()[:3]) == (9, ["a", "b", "a"]), text
+        assert said in " ".join((*table.notes, *table.doubts)), text
+    swallowed = "n,x,y\n" + rows.replace("3,3.5,b", '3,"3.5,b', 1).replace("7,0.5,b", '7,0.5",b')
+    assert "has a cell of 5 lines" in read_table(write(tmp_path, swallowed.encode())).doubts[0]
+    with pytest.raises(DataError, match="opens a quote that is not closed"):
+        read_table(write(tmp_path, ('n,x,"y\n' + rows).encode()))
+    (tmp_path / "link.csv").symlink_to("nowhere.csv")
+    with pytest.raises(DataError, match="is a link to 'nowhere"):
+        read_table(tmp_path / "link.csv")
+
+
 def test_an_encoding_is_guessed_and_said(tmp_path: Path) -> None:
     text = "name,city\n" + "José,Málaga\nFrançois,Besançon\nJürgen,Köln\n" * 20
     path = write(tmp_path, text.encode("cp1252"))

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -80,6 +81,21 @@ def test_a_reader_that_leaves(place: Path) -> None:
     assert "nobody reads the output" in err
     assert "Traceback" not in err
     assert not list(place.rglob("*.part"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_while_packages_are_imported_is_heeded(number: signal.Signals, place: Path) -> None:
+    command = [sys.executable, "-c", "from luthier.cli.main import run; run()", "train", "d.csv", "--target", "y"]
+    for i, wait in enumerate((0.2, 0.5, 0.8, 1.1)):
+        process = subprocess.Popen(
+            [*command, "--epochs", "100000", "--patience", "none", "--run", f"early {number} {i}"], cwd=place,
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+        time.sleep(wait)
+        process.send_signal(number)
+        err = process.communicate(timeout=60)[1]
+        assert process.returncode in (128 + number, -number), err  # the latter before Python reads the command
+        assert "fault in Luthier" not in err
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])

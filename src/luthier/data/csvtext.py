@@ -137,7 +137,7 @@ def find_delimiter(sample: bytes, *, tabs: bool = False) -> str:
 
 def _has_blanks_between(sample: bytes) -> bool:
     """Return whether blanks cut all first lines into as many cells, mostly numbers; the header may have one less."""
-    header, *rows = (row for row in first_rows(sample, " ") if row)
+    header, *rows = [row for row in first_rows(sample, " ") if row] or [[]]
     counts = {len(row) for row in rows}
     if len(counts) != 1 or len(header) < 2 or len(rows[0]) - len(header) not in (0, 1):
         return False

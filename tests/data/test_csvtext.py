@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luthier.data import csvtext
-from luthier.data.csvtext import BackslashError, find_delimiter, parse_rows, split_header, whole_records
+from luthier.data import records
+from luthier.data.csvtext import find_delimiter
+from luthier.data.records import BackslashError, parse_rows, split_header, whole_records
 from luthier.errors import DataError
 
 
@@ -83,7 +84,7 @@ PIECES = ["a", "b", ",", ",", "a,b,c\n", '"a","b,","c"\n', '"', '""', "\n", "\r\
 
 
 def test_a_quote_that_is_never_closed_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csvtext, "_MOST_BYTES", 1000)
+    monkeypatch.setattr(records, "_MOST_BYTES", 1000)
     blocks = [b'x,y\n1,2\n3,"4\n', *[b"5,6\n" * 50] * 10]
     with pytest.raises(DataError, match="record after row 1 of t is longer than 0 MB"):
         list(whole_records(blocks, ",", "t"))

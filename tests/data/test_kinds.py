@@ -5,7 +5,9 @@ import polars as pl
 import pytest
 
 from luthier.core.schema import Column
-from luthier.data.kinds import Asked, infer_columns, mean_and_std
+from luthier.data.columns import Asked
+from luthier.data.kinds import infer_columns
+from luthier.data.statistics import mean_and_std
 from luthier.errors import DataError
 
 N = 200

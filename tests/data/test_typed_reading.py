@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from luthier.data import textfile
 from luthier.data.cells import cell_hashes, to_numbers
-from luthier.data.kinds import infer_columns, quantiles
+from luthier.data.kinds import infer_columns
+from luthier.data.statistics import quantiles
 from luthier.data.tables import iter_tables, read_table
 from luthier.errors import DataError
 from luthier.pipeline.plan import design

@@ -31,8 +31,8 @@ from luthier.data.cells import (
 from luthier.data.cells import missing_words as no_value_words
 from luthier.data.distinct import by_distinct, is_text
 from luthier.data.formats import find_number_format
-from luthier.data.kinds import mean_and_std
 from luthier.data.split import Rows
+from luthier.data.statistics import mean_and_std
 from luthier.errors import DataError, SettingError
 from luthier.plain.cells import MISSING, is_word_for_missing
 

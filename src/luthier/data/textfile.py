@@ -27,14 +27,16 @@ from luthier.data.commas import (
 from luthier.data.csvtext import (
     ONE_COLUMN,
     UTF8_WITH_STRAYS,
-    BackslashError,
-    Records,
     find_encoding,
     find_start,
     first_rows,
-    is_second_header,
     looks_like_data,
     name_columns,
+)
+from luthier.data.records import (
+    BackslashError,
+    Records,
+    is_second_header,
     number_types,
     parse_rows,
     split_header,

@@ -15,11 +15,12 @@ from luthier.core.schema import UNSEEN, Column, Decimal, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
+from luthier.data.columns import Asked
 from luthier.data.distinct import code_texts
 from luthier.data.encode import OddCells, encode_inputs, feature_names, input_sizes
 from luthier.data.files import read_any, source_name
 from luthier.data.images import image_columns, image_paths
-from luthier.data.kinds import Asked, infer_columns
+from luthier.data.kinds import infer_columns
 from luthier.data.series import fold_channels, fold_steps, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time

@@ -1,6 +1,6 @@
 """What surrounds training: a quick design, the first step, one answer, a CSV, a folder of JPEGs, a busy machine.
 
-    python -m benchmarks.everyday [--repeats 5] [quick step prepare row csv jpeg busy]
+    python -m benchmarks.everyday [--repeats 5] [quick step prepare row csv cells jpeg busy]
 
 Each figure is of a process of its own, in turn with what it is held against; the median of the repeats and of their
 ratios is printed. Files are made in a temporary folder; photos are cut from those of scikit-learn.
@@ -237,6 +237,35 @@ def csv(place: Path, repeats: int) -> None:
     compare("CSV of 1,000,000 x 21 to tensors", programs, repeats, ("wall", "cpu", "peak_mb"))
 
 
+CELLS = """
+import numpy as np, polars as pl
+from luthier.data import cells
+g = np.random.default_rng(0)
+moments = (np.datetime64("2000-01-01T00:00:00") + g.integers(0, 10**9, 1_000_000).astype("timedelta64[s]")).astype(str)
+made = {
+    "plain": pl.Series(g.normal(size=1_000_000).round(4).astype(str)),
+    "thousands": pl.Series([f"{value:,}" for value in g.integers(0, 10**7, 1_000_000).tolist()]),
+    "dates": pl.Series(moments),
+}
+"""
+SPELLINGS = {
+    "plain numbers, polars' cast": "made['plain'].cast(pl.Float64, strict=False)",
+    "plain numbers": "cells.to_numbers(made['plain'])",
+    "1,234,567": "cells.to_numbers(made['thousands'], '1,234.5')",
+    "dates with times, polars' to_datetime": "made['dates'].str.to_datetime('%Y-%m-%dT%H:%M:%S', strict=False)",
+    "dates with times": "cells.to_seconds(made['dates'], 'YYYY-MM-DD')",
+    "dates with times, their format found": "cells.find_date_format(made['dates'])",
+}
+
+
+def cells(place: Path, repeats: int) -> None:
+    """Seconds to read a million different cells of text, by how they are written, on one thread."""
+    programs = {
+        name: partial(run, f"{CELLS}\nt = now()\n{code}\ndone(t)", str(place)) for name, code in SPELLINGS.items()
+    }
+    compare("A million cells", programs, repeats, ("wall", "cpu"))
+
+
 def jpeg(place: Path, repeats: int) -> None:
     """Seconds from 5,000 JPEGs of 160 x 160 to normalised batches of 64 x 64."""
     from PIL import Image
@@ -319,7 +348,16 @@ def quick(place: Path, repeats: int) -> None:
     print(f"mean {accuracy:.4f}, median {seconds:.1f} CPU s")
 
 
-PARTS = {"quick": quick, "step": step, "prepare": prepare, "row": row, "csv": csv, "jpeg": jpeg, "busy": busy}
+PARTS = {
+    "quick": quick,
+    "step": step,
+    "prepare": prepare,
+    "row": row,
+    "csv": csv,
+    "cells": cells,
+    "jpeg": jpeg,
+    "busy": busy,
+}
 
 
 def main() -> None:

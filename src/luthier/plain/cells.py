@@ -151,6 +151,8 @@ def in_ascii(texts: pl.Series) -> pl.Series:
 
     These are an apostrophe before a number, `="5"`, characters of no width, and the dash of `718,-`.
     """
+    if not texts.str.contains(r"[^ -~]|^[='\"]|[.,]-").any():
+        return texts
     marks = dict.fromkeys("\u2212\u2010\u2012\u2013\u2014\uff0d", "-") | {"\uff0b": "+", "\uff0e": ".", "\uff0c": ","}
     marks |= dict.fromkeys("\u00a0\u202f\u2009\u2007\u3000", " ") | {"\u2019": "'", "\u066b": ".", "\u066c": ","}
     marks |= dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "")

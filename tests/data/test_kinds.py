@@ -24,6 +24,21 @@ def text_of(values: np.ndarray) -> list[str]:
     return [str(value) for value in values]
 
 
+WORDS = [
+    "Drama",
+    "Comedy",
+    "Action",
+    "War",
+    "Romance",
+    "Western",
+    "Crime",
+    "Musical",
+    "Horror",
+    "Family",
+    "Sport",
+    "News",
+    "History",
+]
 SENTENCES = [f"the {i}th time that we came here was good" for i in range(N)]
 DAYS = [date(2020, 1, 1) + timedelta(days=i % 90) for i in range(N)]
 
@@ -66,6 +81,13 @@ DAYS = [date(2020, 1, 1) + timedelta(days=i % 90) for i in range(N)]
         (SENTENCES, "x", "text"),
         (SENTENCES[:4] * 50, "x", "category"),
         (["red", "blue"] * 100, "x", "category"),
+        ([f"{i % 24:02d}:{i % 60:02d}" for i in range(N)], "x", "date"),
+        ([f"{i % 24}h {i % 60}m" for i in range(N)], "x", "number"),
+        ([f"这是第{chr(0x4E00 + i)}个很好的句子" for i in range(N)], "x", "text"),
+        (["|".join(sorted({WORDS[i % 7], WORDS[i % 11], WORDS[i % 13]})) for i in range(N)], "x", "text"),
+        ([f"{i * 7 % 997:05d}" for i in range(N)], "x", "identifier"),
+        ([f"{i % 9:05d}" for i in range(N)], "zip", "category"),
+        ([2**60 + i % 3 for i in range(N)], "x", "category"),
     ],
 )
 def test_kinds(values: list[object], name: str, kind: str) -> None:

@@ -16,6 +16,10 @@ _TIME = (
     r"(?P<hour>[0-9]{1,2})[:h](?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}(?:[.,][0-9]+)?))?"
     r"(?:\s?(?P<half>[AaPp](?:[Mm]|\.\s?[Mm]\.)))?(?: Uhr)?"
 )
+_LEAN_TIME = (
+    r"(?:[T ](?P<hour>[0-9]{1,2}):(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2}(?:\.[0-9]+)?))?)?"
+    r"(?P<zone>Z|[+\-][0-9]{2}:?[0-9]{2})?"
+)
 _COMPACT_TIME = r"[T ]?(?P<hour>[0-9]{2}):?(?P<minute>[0-9]{2})(?::?(?P<second>[0-9]{2}))?"
 _WEEKDAY = r"(?:[^\W\d_]{2,12}\.?,?\s+)?"
 _AFTER_NAME = r"(?:\s*[\-/.,]\s*|\s+)(?:(?:de|of|del)\s+)?"
@@ -96,7 +100,12 @@ def date_pattern(date_format: str) -> str:
 
 def patterns(date_format: str) -> tuple[str, tuple[str, ...]]:
     """Return what `to_seconds` takes: the pattern of a format, and those of others that have one reading."""
-    return date_pattern(date_format), tuple(date_pattern(name) for name in UNAMBIGUOUS if name != date_format)
+    whole = date_pattern(date_format)
+    others = tuple(date_pattern(name) for name in UNAMBIGUOUS if name != date_format)
+    if not re.fullmatch(r"(?:YYYY|MM|DD|[-/.])+", date_format) or "DD" not in date_format or "YYYYMM" in date_format:
+        return whole, others
+    lean = "".join(_TOKENS.get(token, re.escape(token)) for token in _TOKEN.findall(date_format))
+    return rf"^(?P<all>{lean}{_LEAN_TIME})$", (whole, *others)  # twice as fast, for nearly all cells
 
 
 def find_date_format(texts: pl.Series, counts: pl.Series) -> tuple[str, str]:
@@ -230,6 +239,7 @@ _PIECES = re.compile(
     r"(?P<after>(?:[^\W\d_]|[*%‰°$€£¥₹₽₩₺µ\"′″])[^\d()]{0,14}?)? *\)?-?$"
 )
 _SPAN = "1h 30m"  # the format of spans of time, read as seconds
+_NO_CLOCK = re.compile(r"[A-Za-z]|^-?(?:2[4-9]|[3-9][0-9]|[0-9]{3}):")  # what no time of the day has
 _UNITS_OF_TIME = ("d", "day", "days", "h", "hr", "hrs", "hours", "m", "min", "s", "sec", "H", "M", "S")
 _SCALED = "K/M/B"  # the unit of a column of 1.5K and 2M
 _SEPARATORS = (("", "."), (",", "."), ("", ","), (".", ","), (" ", "."), (" ", ","), ("'", "."), ("'", ","))
@@ -255,6 +265,7 @@ def find_number_format(texts: pl.Series, counts: pl.Series, decimal: str | None 
     weights = counts.to_numpy()
     if 2 * len(pieces) < len(some) or not pieces:
         is_span = sum(re.match(DURATION, text) is not None for text in some if text) > len(some) / 2
+        is_span &= any(_NO_CLOCK.search(text) for text in some)
         read = ~np.isnan(durations(texts)) if is_span else np.zeros(len(texts), dtype=np.bool_)
         return (_SPAN, float(weights[read].sum() / weights.sum())) if is_span else ("", 0.0)
     units = [(found["before"] or "", (found["after"] or "").strip()) for found in pieces]

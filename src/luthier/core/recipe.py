@@ -163,7 +163,7 @@ class Recipe:
             _refuse("micro_batch_size", self.micro_batch_size, f"at most batch_size ({self.batch_size})")
         if self.scheduler is None and self.scheduler_args:
             raise SettingError(
-                "scheduler_args are given without the name of a scheduler",
+                "scheduler_args are given without a scheduler",
                 hint="name one with scheduler=, such as CosineAnnealingLR",
                 code="setting-ignored",
             )

@@ -66,7 +66,8 @@ def to_numbers(series: pl.Series, number_format: str = "", missing: Words = None
     """
     written = writing(number_format) if number_format else None
     numbers, unread = plain.cell_numbers(series, missing_words(missing, of_numbers=True), written)
-    return numbers, np.isnan(numbers) & ~unread, unread
+    none = np.isnan(numbers)
+    return (numbers, none & ~unread, unread) if none.any() else (numbers, unread, unread)
 
 
 def finite_numbers(numbers: Floats) -> Floats:
@@ -196,8 +197,11 @@ def dates_of_digits(series: pl.Series, numbers: Floats) -> Floats | None:
     >>> dates_of_digits(pl.Series([20231231, 7]), np.array([20231231.0, 7.0])) is None
     True
     """
+    first = numbers[:64]
+    if series.dtype == pl.Boolean or ((first != np.floor(first)) | (first < _DAYS[0]))[~np.isnan(first)].any():
+        return None  # as nearly all columns are: without a pass over the whole
     present = numbers[~np.isnan(numbers)]
-    if not len(present) or series.dtype == pl.Boolean:
+    if not len(present):
         return None
     if not any(least <= present.min() and present.max() <= most for least, most in (_DAYS, _SECONDS)):
         return None

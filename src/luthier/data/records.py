@@ -226,10 +226,10 @@ def number_types(frame: pl.DataFrame, texts: Collection[str], targets: Collectio
         if name in targets:
             is_quantity = bool(series.str.contains(".", literal=True).any()) and series.n_unique() >= _MANY_NUMBERS
             return pl.Float64() if is_quantity else None
-        has_point, is_long = (series.str.contains(pattern).any() for pattern in ("[.eE]", r"\d{16}"))
-        if is_long and not has_point:  # whole numbers that a float64 would not keep apart
-            return None
-        return pl.Float64() if has_point else pl.Int64()
+        if any(bool(part.str.contains("[.eE]").any()) for part in (series[:64], series)):
+            return pl.Float64()
+        is_long = bool((series.str.len_bytes() > 15).any())  # whole numbers that a float64 would not keep apart
+        return None if is_long else pl.Int64()
 
     names = [name for name in frame.columns if name not in texts or name in targets]
     return {

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from luthier.data.csvtext import count_lines
 from luthier.data.distinct import distinct_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
@@ -92,7 +93,7 @@ class _QuoteScan:
         if not self.in_quotes and not self.waits and b'"' not in block:
             self.last = block[-1]
             end = block.rfind(b"\n") + 1
-            return end, block.count(b"\n"), True
+            return end, count_lines(block), True
         data = np.frombuffer(block, dtype=np.uint8)
         quotes = np.flatnonzero(data == 34)
         before = np.where(quotes > 0, data[quotes - 1], self.last)

@@ -85,7 +85,7 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
 
 
 def count_lines(block: bytes | bytearray) -> int:
-    """Return how many line feeds a block has: twice as fast as `bytes.count` where there are many."""
+    """Return how many line feeds a block has: faster than `bytes.count` where there are many."""
     return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == 10))
 
 

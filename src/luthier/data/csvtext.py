@@ -4,7 +4,7 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -26,10 +26,13 @@ _NOT_ASCII = re.compile("[\u0080-\ud7ff\ue000-\uffff\U00010000-\U0010ffff]")
 _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: str) -> tuple[str, tuple[str, ...]]:
+def find_encoding(
+    read: Callable[[], Iterable[bytes | bytearray]], given: str | None, name: str
+) -> tuple[str, tuple[str, ...]]:
     """Return the encoding of a text, as Python names it, and notes: by its mark, else UTF-8, else the likeliest.
 
-    A text that is UTF-8 but for a few bytes is `UTF8_WITH_STRAYS`. A block is done with when the next is asked for.
+    A text that is UTF-8 but for a few bytes is `UTF8_WITH_STRAYS`. `read` returns the text's blocks, from the first on;
+    each is done with when the next is asked for.
 
     Raises:
         DataError: the text is not of the encoding given, or of none that is known.
@@ -39,14 +42,15 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
         return known, ()
     decoder = codecs.getincrementaldecoder("utf-8")("strict" if given else "surrogateescape")
     head = around = b""
-    done = good = bad = lines = first_line = 0
-    for block in blocks:
+    done = good = bad = first = 0
+    for block in read():
         if not done:
             head = bytes(block[:_SAMPLE_BYTES])
             marked = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), None)
             if marked and given is None:
                 return marked, ()
         if decoder.getstate()[0] or not block.isascii():
+            before = done - len(decoder.getstate()[0])
             try:
                 text = decoder.decode(block)
             except UnicodeDecodeError as error:
@@ -57,13 +61,11 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
                 ) from error
             strays = _STRAY.findall(text)
             if strays and not bad:
-                first_line = lines + text.count("\n", 0, text.index(strays[0])) + 1
                 start = len(text[: text.index(strays[0])].encode("utf-8", "surrogateescape"))
+                first = before + start
                 around = bytes(block[max(0, start - _SAMPLE_BYTES) : start + _SAMPLE_BYTES])
             bad += len(strays)
             good += len(_NOT_ASCII.findall(text))
-        if given is None:
-            lines += count_lines(block)
         done += len(block)
         tail = bytes(block[-_SAMPLE_BYTES:])
     if decoder.getstate()[0]:
@@ -78,9 +80,11 @@ def find_encoding(blocks: Iterable[bytes | bytearray], given: str | None, name: 
         return "utf-8", ()
     if good <= bad:
         return _likeliest(head if around.startswith(head) else head + b"\n" + around, name)
-    where = (
-        f"{bad} byte{'s' * (bad > 1)} of {name} {'are' if bad > 1 else 'is'} not UTF-8, the first in line {first_line}"
-    )
+    line = 1
+    for block in read():
+        line += block.count(b"\n", 0, max(first, 0))
+        first -= len(block)
+    where = f"{bad} byte{'s' * (bad > 1)} of {name} {'are' if bad > 1 else 'is'} not UTF-8, the first in line {line}"
     return UTF8_WITH_STRAYS, (f"{where}: read as the characters that they are in Windows-1252",)
 
 

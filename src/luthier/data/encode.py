@@ -62,13 +62,18 @@ def text_columns(schema: Schema) -> list[Column]:
 class OddCells(Counter[tuple[str, str]]):
     """How many cells of each column are not like those of training rows: by the column's name, and in what way."""
 
-    def add_cells(self, column: Column, values: Floats, missing: Mask) -> None:
-        """Count the cells of a number, yes/no or date column."""
-        none = np.isnan(values)
-        self._add(column, "unread", none & ~missing)
-        if column.span is not None:
-            self._add(column, "below", values < column.span[0])
-            self._add(column, "above", values > column.span[1])
+    def add_unread(self, column: Column, values: Floats, missing: Mask) -> None:
+        """Count the cells of a number, yes/no or date column that are neither read nor missing."""
+        self._add(column, "unread", np.isnan(values) & ~missing)
+
+    def add_far(self, column: Column, values: Floats) -> None:
+        """Count the cells of a number or date column outside the span of training rows."""
+        if column.span is None or not len(values):
+            return
+        low, high = column.span
+        if not (values.min() >= low and values.max() <= high):  # also where one is NaN
+            self._add(column, "below", values < low)
+            self._add(column, "above", values > high)
 
     def add_codes(self, column: Column, codes: NDArray[np.int64], missing: Mask) -> None:
         """Count the cells of a category."""
@@ -142,11 +147,7 @@ def encode_inputs(
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
         if column.kind == "number" and cells.dtype.is_numeric() and column.missing_words is None:
-            values = to_float(cells)
-            measured.append((column, values, rows))
-            if odd is not None:
-                chosen = values if rows is None else values[rows]
-                odd.add_cells(column, chosen, np.isnan(chosen))
+            measured.append((column, to_float(cells), rows))
             continue
         cells = cells if rows is None else cells[rows]
         if column.kind == "series":
@@ -163,21 +164,27 @@ def encode_inputs(
             values, missing = _values(cells, column)
             measured.append((column, values, None))
             if odd is not None:
-                odd.add_cells(column, values, missing)
+                odd.add_unread(column, values, missing)
 
-    def fill(start: int) -> None:
+    def fill(start: int) -> OddCells:
         """Write all features of some rows, whose memory then stays in the cache: a feature a row first."""
+        far = OddCells()
         here = slice(start, min(start + _BLOCK, count))
         block = np.empty((numbers.shape[1], here.stop - start), dtype=np.float32)
         place = 0
         for column, values, rows in measured:
-            part = finite_numbers(values[here if rows is None else rows[here]])
+            part = values[here if rows is None else rows[here]]
+            far.add_far(column, part)
+            part = finite_numbers(part)
             for feature in _features(part, column):
                 block[place] = feature
                 place += 1
         numbers[here] = block.T
+        return far
 
-    each(fill, range(0, count, _BLOCK), rows=count)
+    for far in each(fill, range(0, count, _BLOCK), rows=count):
+        if odd is not None:
+            odd.update(far)
     found: dict[str, NDArray[np.generic]] = {"numbers": numbers, "categories": categories}
     if tokens:
         longest = max(part.shape[1] for part in tokens)
@@ -195,7 +202,8 @@ def encode_column(cells: pl.Series, column: Column, odd: OddCells) -> list[NDArr
         odd.add_codes(column, codes, missing)
         return [codes]
     values, missing = _values(cells, column)
-    odd.add_cells(column, values, missing)
+    odd.add_unread(column, values, missing)
+    odd.add_far(column, values)
     return [*_features(values, column)]
 
 

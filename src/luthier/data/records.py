@@ -172,8 +172,8 @@ def parse_rows(
     schema: dict[str, pl.DataType] = dict.fromkeys(names, pl.String()) | dict(types or {})
     if not text:
         return pl.DataFrame(schema=schema)
-    returns = text.count(b"\r")
-    is_plain = records.is_plain and (not returns or returns == text.count(b"\r\n")) and not (escapes and b"\\" in text)
+    has_returns = b"\r" in text and text.count(b"\r") > text.count(b"\r\n")  # such as end lines by themselves
+    is_plain = records.is_plain and not has_returns and not (escapes and b"\\" in text)
     try:
         frame = pl.read_csv(
             text,

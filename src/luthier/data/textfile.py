@@ -172,9 +172,8 @@ class TextFile:
             if not head:
                 raise empty_file(path.name)
             refuse_binary(head, path.name, options.encoding)
-        blocks = self._raw_blocks()
         self.notes: tuple[str, ...] = ()
-        self.encoding, self.doubts = find_encoding(blocks, options.encoding, path.name)
+        self.encoding, self.doubts = find_encoding(self._raw_blocks, options.encoding, path.name)
         sample = bytes(next(self._decoded()))
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
@@ -410,7 +409,8 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
             break
     done = frame.height
     if frame.height:
-        source.doubt_rows(frame, 0)
+        if b'"' in records.text:
+            source.doubt_rows(frame, 0)
         frame = source.without_repeats(frame)
         if is_second_header(frame):
             source.has_units = True

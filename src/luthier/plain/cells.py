@@ -418,7 +418,8 @@ def ranks_of(values: Any, quantiles: Any) -> Any:
     """Return where values stand among quantiles, in [-1, 1]: roughly sorted first, as that is four times as fast."""
     low, high = quantiles[0], quantiles[-1]
     with np.errstate(over="ignore"):  # far values may leave float64's range, and are clipped
-        rough = np.clip((values - low) * (65535 / (high - low)), 0, 65535) - 32768
+        rough = (values - low) * (65535 / (high - low)) - 32768
+    np.clip(rough, -32768, 32767, out=rough)
     order = np.argsort(rough.astype(np.int16), kind="stable")
     ranks = np.empty_like(values)
     ranks[order] = np.interp(values[order], quantiles, np.linspace(-1, 1, len(quantiles)))

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import luthier
 from luthier.errors import RunError, SettingError
-from luthier.metrics.metrics import as_metrics
+from luthier.metrics.named import as_metrics
 from luthier.store.bundle import module_weights
 from luthier.training import loop
 from luthier.training.folder import compare_arguments

@@ -239,7 +239,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "lr beside an instance": (
         {"optimizer": lambda p: torch.optim.SGD(p), "lr": 0.1}, SettingError, "lr would be ignored"
     ),
-    "LBFGS": ({"optimizer": torch.optim.LBFGS}, SettingError, "closure"),
+    "LBFGS and a warm-up": ({"optimizer": torch.optim.LBFGS, "warmup_steps": 3}, SettingError, "several times a step"),
     "accumulate without a loader": ({"accumulate": 2}, SettingError, "micro_batch_size"),
     "batch_size beside a loader": (
         {"train": DataLoader(TensorDataset(*table())), "batch_size": 4}, SettingError, "DataLoader is taken as it is"

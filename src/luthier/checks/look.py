@@ -51,6 +51,7 @@ def check(
     metrics: Sequence[Any] = (),
     evaluate: Callable[..., Any] | None = None,
     target_key: str | None = None,
+    output_key: str | int | None = None,
     select: str | Iterable[str] = (),
     ignore: str | Iterable[str] = (),
 ) -> list[Finding]:
@@ -65,10 +66,11 @@ def check(
         valid: The same for validation.
         criterion: `(outputs, targets) -> loss`, or a loss of torch.nn by name.
         optimizer: A `torch.optim` instance, or several in a list.
-        step: `step(module, batch) -> loss`, in place of a criterion.
+        step: `step(module, batch)`, in place of a criterion, as `fit` takes it.
         metrics: Functions `(outputs, targets) -> number`.
         evaluate: An own `evaluate(module, loader) -> number`.
         target_key: The target's name where batches are dicts.
+        output_key: Which part of the outputs is the answer, as `fit` takes it.
         select: Codes or groups (`data`, `module`, …) to look for; all by default.
         ignore: Codes to leave out. A module whose attribute `luthier_ignore` lists codes is left out of those.
 
@@ -88,7 +90,7 @@ def check(
     check_parts(module, optimizer, criterion)
     subject = Subject(
         module, train, valid, criterion=criterion, optimizer=optimizer, step=step, metrics=metrics, evaluate=evaluate,
-        target_key=target_key,
+        target_key=target_key, output_key=output_key,
     )  # fmt: skip
     if train is not None and criterion is None and step is None:
         subject.notes.append("there is no criterion and no step, so mistakes in a loss are not seen")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.utils.data import DataLoader
 
 from luthier.checks.rows import Rows
 from luthier.checks.sampled import SIZES, copy_inputs, cut_given, take
@@ -23,6 +24,8 @@ from luthier.core.batch import Batch
 from luthier.core.machine import short_of_memory
 from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
+from luthier.metrics.objective import Objective
+from luthier.metrics.outputs import OutputKey, answer_or_all
 from luthier.store.bundle import without_wrapper
 
 _log = logging.getLogger("luthier")
@@ -135,6 +138,7 @@ class Subject:
         metrics: Sequence[Any] = (),
         evaluate: Callable[..., Any] | None = None,
         target_key: str | None = None,
+        output_key: OutputKey | None = None,
         batch: Batch | None = None,
     ) -> None:
         module = without_wrapper(module)  # what torch.compile wraps is looked at as it was written
@@ -142,8 +146,12 @@ class Subject:
         self.criterion = copy.deepcopy(criterion) if isinstance(criterion, nn.Module) else criterion
         found = optimizer if isinstance(optimizer, list | tuple) else [optimizer]
         self.optimizers: list[Optimizer] = [item for item in found if isinstance(item, Optimizer)]
-        self.target_key = target_key
+        self.target_key, self.output_key = target_key, output_key
+        self.objective = Objective(self.criterion, step, output_key)
         self.notes: list[str] = []
+        self.loaders = {
+            name: data for name, data in (("train", train), ("valid", valid)) if isinstance(data, DataLoader)
+        }
         self.rows = self._rows(train, "train")
         self.valid_rows = self._rows(valid, "valid")
         self.given = batch
@@ -294,7 +302,7 @@ class Subject:
         """Return what a copy gives for a batch, without gradients."""
         seed_probe(seed)
         with torch.no_grad():
-            return copy_inputs(batch).forward(module)
+            return answer_or_all(copy_inputs(batch).forward(module), self.output_key)
 
     def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
         """Run a copy over a batch, and the loss, and keep what was called."""
@@ -304,13 +312,15 @@ class Subject:
         loss = None
         with trace.of(module):
             if self.step is not None:
-                answer = self.step(module, own.original())
-                loss = answer[0] if isinstance(answer, tuple) else answer
-                outputs = trace.root[2] if trace.root is not None else None
+                passed = self.objective(module, own)
+                loss, outputs = passed.measured.loss, passed.outputs
+                if outputs is None and trace.root is not None:
+                    outputs = trace.root[2]
             else:
                 outputs = own.forward(module)
                 if self.criterion is not None:
-                    loss = self.criterion(outputs, own.targets)
+                    loss = self.criterion(self.objective.compared(outputs), own.targets)
+        outputs = answer_or_all(outputs, self.output_key)
         return Passed(module, trace, outputs, loss, own)
 
     @cached_property
@@ -354,7 +364,7 @@ class Subject:
         module, batch = self.fresh(training=False, only_read=True), copy_inputs(self.module_batch)
         seed_probe(0)
         with torch.no_grad():
-            outputs = batch.forward(module)
+            outputs = answer_or_all(batch.forward(module), self.output_key)
         return module, batch, outputs
 
     @property
@@ -442,10 +452,8 @@ class Subject:
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
         own = copy_inputs(batch)
         if self.step is not None:
-            answer = self.step(module, own.original())
-            loss = answer[0] if isinstance(answer, tuple) else answer
-        else:
-            loss = self.criterion(own.forward(module), own.targets)
+            return self.objective(module, own).measured.loss
+        loss = self.criterion(self.objective.compared(own.forward(module)), own.targets)
         assert isinstance(loss, Tensor)
         return loss
 

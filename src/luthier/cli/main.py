@@ -92,7 +92,8 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
     with stopping.armed():
         result = train_source(
             source,
-            run=run,
+            run=run or True,
+            verbose=False,
             callbacks=[stopping, show.progress(quiet=silent)],
             report=None if silent else show.plan,
             **given_settings(values),
@@ -117,7 +118,11 @@ def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: A
     stopping = Stopping()
     with stopping.armed():
         result = resume_run(
-            run, epochs=epochs, callbacks=[stopping, show.progress(quiet=quiet or as_json)], **given_settings(values)
+            run,
+            epochs=epochs,
+            callbacks=[stopping, show.progress(quiet=quiet or as_json)],
+            verbose=False,
+            **given_settings(values),
         )
     show.result(result, as_json=as_json, quiet=quiet)
     return stopping.status if not result.is_done else 0

@@ -1,7 +1,7 @@
 """What one step sees, and how a user's own batch becomes it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import torch
@@ -35,7 +35,12 @@ class Batch:
     lowest_target: int | None = None
 
     def __len__(self) -> int:
-        return num_rows(self.targets) or num_rows(self.inputs) or _num_samples(self.raw) or 1
+        return self.rows or 1
+
+    @property
+    def rows(self) -> int | None:
+        """How many samples there are, or None where that cannot be seen."""
+        return num_rows(self.targets) or num_rows(self.inputs) or _num_samples(self.raw)
 
     def forward(self, module: Callable[..., Any]) -> Any:
         """Call `module` on the inputs."""
@@ -145,16 +150,46 @@ def _length(value: Any) -> int | None:
 
 def move(value: Any, device: torch.device) -> Any:
     """Move every tensor in a nested value to `device`; anything else with a `.to` goes by it."""
-    if isinstance(value, Tensor):
-        return value if value.device == device else value.to(device, non_blocking=True)
+    if not isinstance(value, Tensor) and hasattr(value, "to"):
+        return value.to(device)
     if isinstance(value, Mapping):
-        moved = {key: move(item, device) for key, item in value.items()}
-        return moved if type(value) is dict or not hasattr(value, "to") else value.to(device)
+        return {key: move(item, device) for key, item in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return value.to(device) if hasattr(value, "to") else type(value)(*(move(item, device) for item in value))
+        return type(value)(*(move(item, device) for item in value))
     if isinstance(value, list | tuple):
         return type(value)(move(item, device) for item in value)
-    return value.to(device) if hasattr(value, "to") else value
+    if isinstance(value, Tensor):
+        return value if value.device == device else value.to(device, non_blocking=True)
+    return value
+
+
+def map_tensors(function: Callable[..., Any], *values: Any) -> Any:
+    """Return nested values of one form as one: what `function` makes of the tensors in each place.
+
+    Dicts, tuples, lists and dataclasses keep their type; of what is no tensor the first value's is kept.
+
+    >>> map_tensors(torch.add, {"a": torch.ones(2), "n": 3}, {"a": torch.ones(2), "n": 3})
+    {'a': tensor([2., 2.]), 'n': 3}
+    """
+    first = values[0]
+    if isinstance(first, Tensor):
+        return function(*values)
+    if isinstance(first, Mapping):
+        made = {key: map_tensors(function, *(value[key] for value in values)) for key in first}
+        return made if type(first) is dict else type(first)(**made)
+    if isinstance(first, tuple | list):
+        items = [map_tensors(function, *parts) for parts in zip(*values, strict=True)]
+        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
+    if is_dataclass(first) and not isinstance(first, type):
+        names = [item.name for item in fields(first) if item.init]
+        parts = {name: map_tensors(function, *(getattr(value, name) for value in values)) for name in names}
+        return replace(first, **parts)
+    return first
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Return what a module gave for several batches as if it were one: rows one after the other."""
+    return map_tensors(lambda *some: torch.cat(some) if some[0].ndim else torch.stack(some), *parts)
 
 
 def _is_on(value: Any, device: torch.device) -> bool:

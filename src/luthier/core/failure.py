@@ -25,7 +25,7 @@ _log = logging.getLogger("luthier")
 _CALLS = ("_call_impl", "_wrapped_call_impl")
 # Luthier's own functions that call what is the user's, by name: this file is below them
 _MEASURE = "luthier.metrics.criteria.measure"
-_STEP = "luthier.metrics.evaluation.run_step"
+_STEP = "luthier.metrics.objective.run_step"
 _SAMPLE = "luthier.data.sources._Addressed.__getitem__"
 _STACK = "luthier.data.sources._read"
 
@@ -209,7 +209,7 @@ def _criterion(frame: FrameType, batch: Batch | None) -> Iterator[str]:
     if is_own or type(criterion).__module__.partition(".")[0] != "torch":
         return
     if not isinstance(outputs, Tensor):
-        yield "a criterion takes one tensor: return it alone from forward, or compute the loss with step="
+        yield "a criterion takes one tensor: name the part of the outputs with output_key="
         return
     if not isinstance(targets, Tensor):
         return

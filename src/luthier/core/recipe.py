@@ -47,9 +47,7 @@ class Recipe:
         0.0, "Share of a target's probability spread over all classes, in [0, 1)", "criterion"
     )
 
-    optimizer: str | None = _setting(
-        None, "SGD, Adam, AdamW or any class of torch.optim that steps without a closure", "optimizer"
-    )
+    optimizer: str | None = _setting(None, "SGD, Adam, AdamW or any class of torch.optim", "optimizer")
     lr: float | None = _setting(None, "Learning rate; the peak where a schedule or a warm-up rises to it", "optimizer")
     momentum: float | None = _setting(None, "Momentum, for optimizers that have it", "optimizer")
     nesterov: bool | None = _setting(None, "Nesterov's momentum, for SGD", "optimizer")
@@ -87,6 +85,13 @@ class Recipe:
     warmup_steps: int = _setting(0, "Steps over which the learning rate rises linearly to its schedule", "schedule")
 
     epochs: int = _setting(10, "Passes over the training data", "loop")
+    max_steps: int | None = _setting(None, "Updates in all, in place of epochs", "loop")
+    valid_every_steps: int | None = _setting(
+        None, "Validate after so many updates too, and keep the weights if they are the best yet", "loop"
+    )
+    log_every_steps: int | None = _setting(
+        None, "Write the loss, the learning rate and what a step logs to the record after so many updates", "loop"
+    )
     batch_size: int | None = _setting(None, "Samples that one update sees (32 if nothing is said)", "loop")
     micro_batch_size: int | None = _setting(
         None, "Samples computed at a time; the update still sees batch_size", "loop"
@@ -191,7 +196,8 @@ _MOST_THREADS = 1024  # far beyond, a process ends without a word
 _AT_LEAST = {
     "lr": 0, "momentum": 0, "weight_decay": 0, "warmup_steps": 0, "epochs": 1, "batch_size": 1,
     "micro_batch_size": 1, "accumulate": 1, "eval_batch_size": 1, "num_workers": 0, "limit": 1, "patience": 1,
-    "min_delta": 0, "seed": 0, "threads": 1, "checkpoint_every_steps": 1,
+    "min_delta": 0, "seed": 0, "threads": 1, "checkpoint_every_steps": 1, "max_steps": 1, "valid_every_steps": 1,
+    "log_every_steps": 1,
 }  # fmt: skip
 
 
@@ -220,6 +226,9 @@ class RecipeFields(TypedDict, total=False):
     scheduler_interval: Interval | None
     warmup_steps: int
     epochs: int
+    max_steps: int | None
+    valid_every_steps: int | None
+    log_every_steps: int | None
     batch_size: int | None
     micro_batch_size: int | None
     accumulate: int

@@ -97,7 +97,10 @@ class LoaderFeed:
         return None
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from batch `start` on."""
+        """Yield the batches of `epoch` from batch `start` on; what has a `set_epoch` hears which epoch it is."""
+        for part in self._parts():
+            if callable(tell := getattr(part, "set_epoch", None)):
+                tell(epoch)
         if start and self.positions is not None:
             now = get_rng_state()
             self.loader.load_state_dict(self.positions)
@@ -149,6 +152,13 @@ class LoaderFeed:
     def _restore(self, state: dict[str, Any]) -> None:
         set_rng_state(state["global"])
         put_generators_back(self._generators(), state["own"])
+
+    def _parts(self) -> list[Any]:
+        """Return the loader and what it reads by, each once."""
+        batches = getattr(self.loader, "batch_sampler", None)
+        owners = [(self.loader, "sampler"), (batches, "sampler"), (self.loader, "dataset")]
+        parts = [self.loader, batches, *(getattr(owner, name, None) for owner, name in owners)]
+        return list({id(part): part for part in parts if part is not None}.values())
 
     def _generators(self) -> dict[str, Any]:
         """Return what hangs on the loader and is drawn from: generators, and samplers with a state of their own."""

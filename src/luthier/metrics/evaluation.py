@@ -1,6 +1,6 @@
 """One pass over data without training: the loss by the criterion's own count, and the metrics."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
 from typing import Any
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.batch import Batch
-from luthier.metrics.criteria import Criterion, Measured, measure
-from luthier.metrics.metrics import Confusion, Metric, known_rows
-
-Step = Callable[[nn.Module, Any], Any]
-
+from luthier.errors import SettingError
+from luthier.metrics.criteria import Measured
+from luthier.metrics.metrics import Confusion, Metric, figures_of, known_rows
+from luthier.metrics.objective import Objective, Passed
+from luthier.metrics.outputs import OutputKey, answer_of
 
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
 
@@ -36,13 +36,19 @@ def evaluating(module: nn.Module) -> Iterator[None]:
                 part.training = mode
 
 
-def update_metrics(metrics: Iterable[Metric], outputs: Any, targets: Any, known: Tensor | None) -> None:
-    """Have metrics take in a batch; those that count no classes see the rows of known classes alone."""
+def update_metrics(
+    metrics: Iterable[Metric], outputs: Any, targets: Any, known: Tensor | None = None, key: OutputKey | None = None
+) -> None:
+    """Have metrics take in a batch: the answer among the outputs, or where it has no name, own functions all of them.
+
+    Those that count no classes see the rows of known classes alone.
+    """
     for metric in metrics:
+        found = outputs if key is None and getattr(metric, "takes_all", False) else answer_of(outputs, key)
         if known is None or isinstance(metric, Confusion):
-            metric.update(outputs, targets)
+            metric.update(found, targets)
         else:
-            metric.update(outputs[known], targets[known])
+            metric.update(found[known], targets[known])
 
 
 _SLOTS = 64
@@ -98,6 +104,44 @@ class LossMean:
         self.total, self.count = state["total"], state["count"]
 
 
+class LogMeans:
+    """The means of what an own step logs, by name, each over the counts of its batches."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, LossMean] = {}
+
+    def add(self, passed: Passed) -> None:
+        """Take in what a batch gave."""
+        for name, value in passed.log.items():
+            mean = self.by_name.setdefault(str(name), LossMean())
+            mean.add(Measured(torch.as_tensor(value), passed.measured.count))
+            if len(mean.pending) > _SLOTS:
+                mean.fold()
+
+    def fold(self) -> None:
+        """Read what is pending from the device."""
+        for mean in self.by_name.values():
+            mean.fold()
+
+    def last(self) -> dict[str, float]:
+        """Return what the last batch gave, as far as it is not summed yet."""
+        return {name: float(mean.pending[-1].loss) for name, mean in self.by_name.items() if mean.pending}
+
+    def means(self) -> dict[str, float]:
+        """Return each figure's mean."""
+        return {name: mean.mean for name, mean in self.by_name.items()}
+
+    def state_dict(self) -> dict[str, dict[str, float]]:
+        """Return the sums as data."""
+        return {name: mean.state_dict() for name, mean in self.by_name.items()}
+
+    def load_state_dict(self, state: dict[str, dict[str, float]]) -> None:
+        """Put back what `state_dict` gave."""
+        self.by_name = {name: LossMean() for name in state}
+        for name, sums in state.items():
+            self.by_name[name].load_state_dict(sums)
+
+
 def _to_floats(values: Sequence[Tensor | float]) -> list[float]:
     if values and all(isinstance(value, Tensor) for value in values):
         stacked: list[float] = torch.stack([torch.as_tensor(value).reshape(()) for value in values]).double().tolist()
@@ -105,48 +149,60 @@ def _to_floats(values: Sequence[Tensor | float]) -> list[float]:
     return [float(value) for value in values]
 
 
-def run_step(step: Step, module: nn.Module, batch: Batch) -> Measured:
-    """Call an own step and read its answer: `loss`, a mean over rows, or `(loss, count)`."""
-    answer = step(module, batch.original())
-    if isinstance(answer, tuple):
-        loss, count = answer
-        return Measured(loss, count)
-    return Measured(answer, len(batch))
-
-
 def evaluate_batches(
     module: nn.Module,
     batches: Iterable[Batch],
     *,
-    criterion: Criterion | None,
+    objective: Objective,
     metrics: Sequence[Metric],
     device: torch.device,
-    step: Step | None = None,
     context: AbstractContextManager[Any] | None = None,
 ) -> dict[str, float]:
-    """Return the loss and each metric of `module` over `batches`, whatever their sizes.
+    """Return the loss, each metric and what a step logs of `module` over `batches`, whatever their sizes.
 
     The module is in eval mode under `no_grad` meanwhile, and every submodule's mode is put back. Rows of a class that
     training does not have are wrong for the metrics that count classes, and left out of the loss and all others.
     """
-    mean = LossMean()
+    mean, logged = LossMean(), LogMeans()
     by_class = any(isinstance(metric, Confusion) for metric in metrics)
     for metric in metrics:
         metric.reset()
     with evaluating(module):
         for found in batches:
-            batch = found.to(device)
+            batch, known = found.to(device), None
             with context or nullcontext():
-                if step is not None:
-                    mean.add(run_step(step, module, batch))
-                    continue
-                outputs = batch.forward(module)
-                known = known_rows(batch.targets) if by_class else None
-                if criterion is not None and known is None:
-                    mean.add(measure(criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target))
-                elif criterion is not None and known is not None and bool(known.any()):
-                    weights = None if batch.weights is None else batch.weights[known]
-                    mean.add(measure(criterion, outputs[known], batch.targets[known], weights, int(known.sum())))
-            update_metrics(metrics, outputs, batch.targets, known)
-    figures = {} if criterion is None and step is None else {"loss": mean.mean}
-    return {**figures, **{metric.name: metric.value() for metric in metrics}}
+                if objective.step is not None:
+                    passed = objective(module, batch)
+                    mean.add(passed.measured)
+                    logged.add(passed)
+                    outputs, targets = passed.outputs, passed.targets
+                    refuse_unseen(metrics, outputs, targets)
+                else:
+                    outputs, targets = batch.forward(module), batch.targets
+                    known = known_rows(targets) if by_class else None
+                    if objective.criterion is not None and known is None:
+                        mean.add(objective.measure(outputs, batch))
+                    elif objective.criterion is not None and known is not None and bool(known.any()):
+                        weights = None if batch.weights is None else batch.weights[known]
+                        some = Batch((), targets[known], weights, lowest_target=batch.lowest_target)
+                        mean.add(objective.measure(outputs[known], some))
+            update_metrics(metrics, outputs, targets, known, objective.output_key)
+    figures = {} if objective.criterion is None and objective.step is None else {"loss": mean.mean}
+    figures |= logged.means()
+    for metric in metrics:
+        figures |= figures_of(metric)
+    return figures
+
+
+def refuse_unseen(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None:
+    """Refuse metrics beside a step that does not say what they are of.
+
+    Raises:
+        SettingError: it returns no outputs, or no targets.
+    """
+    if metrics and (outputs is None or targets is None):
+        raise SettingError(
+            "metrics are given with an own step, which does not return what they compare",
+            hint="return {'loss': loss, 'outputs': outputs, 'targets': targets} from the step, or leave metrics out",
+            code="setting-ignored",
+        )

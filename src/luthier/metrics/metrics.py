@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from luthier.core.names import did_you_mean
+from luthier.core.batch import joined, map_tensors, move
 from luthier.core.schema import UNSEEN, Schema, Task
 from luthier.errors import SettingError
 
@@ -24,8 +24,8 @@ class Metric(Protocol):
         """Take in a batch: what the module gave, and the targets."""
         ...
 
-    def value(self) -> float:
-        """Return the figure over everything taken in since the last `reset`."""
+    def value(self) -> float | dict[str, float]:
+        """Return the figure over everything taken in since the last `reset`, or several by their names."""
         ...
 
     def reset(self) -> None:
@@ -35,7 +35,17 @@ class Metric(Protocol):
 
 def directions(metrics: Sequence[Metric]) -> dict[str, bool]:
     """Return by the figure's name whether a metric is better high; losses are better low."""
-    return {f"valid_{metric.name}": metric.higher_is_better for metric in metrics}
+    return {
+        f"valid_{name}": metric.higher_is_better
+        for metric in metrics
+        for name in getattr(metric, "names", (metric.name,))
+    }
+
+
+def figures_of(metric: Metric) -> dict[str, float]:
+    """Return what a metric has found, by the names that an epoch's row has."""
+    value = metric.value()
+    return value if isinstance(value, dict) else {metric.name: value}
 
 
 def known_rows(targets: Tensor) -> Tensor | None:
@@ -278,6 +288,8 @@ class R2(Errors):
 class FunctionMetric:
     """A plain function, called once on the whole split: `function(outputs, targets)`."""
 
+    takes_all = True
+
     def __init__(self, function: Callable[[Any, Any], Any], name: str | None = None) -> None:
         self.function = function
         self.name = name or str(getattr(function, "__name__", type(function).__name__))
@@ -292,12 +304,12 @@ class FunctionMetric:
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Take in a batch; it is kept until `value`."""
-        self.outputs.append(outputs.detach())
-        self.targets.append(targets.detach())
+        self.outputs.append(map_tensors(Tensor.detach, outputs))
+        self.targets.append(map_tensors(Tensor.detach, targets))
 
     def value(self) -> float:
         """Return what the function says of all samples together."""
-        return float(self.function(torch.cat(self.outputs), torch.cat(self.targets)))
+        return float(self.function(joined(self.outputs), joined(self.targets)))
 
 
 def _is_loss(function: Any) -> bool:
@@ -308,12 +320,16 @@ def _is_loss(function: Any) -> bool:
 
 
 class ObjectMetric:
-    """A metric object with `update`, `compute` and `reset`, as torchmetrics has them."""
+    """A metric object with `update`, `compute` and `reset`, as torchmetrics has them, or a collection of them.
+
+    One that computes several numbers gives a figure of each: by its name in a dict, by its place in a vector.
+    """
 
     def __init__(self, metric: Any, name: str | None = None) -> None:
         self.metric = metric
         self.name: str = name or type(metric).__name__.lower()
-        self.higher_is_better = getattr(metric, "higher_is_better", True) is not False
+        self.names: tuple[str, ...] = tuple(metric.keys()) if hasattr(metric, "keys") else (self.name,)
+        self.higher_is_better = all(getattr(item, "higher_is_better", True) is not False for item in self._each())
 
     def reset(self) -> None:
         """Forget everything taken in."""
@@ -321,19 +337,23 @@ class ObjectMetric:
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Take in a batch, on the device of the metric where it says which."""
-        device = getattr(self.metric, "device", None)
-        if isinstance(device, torch.device):
-            outputs, targets = outputs.to(device), targets.to(device)
+        found = next((item for item in self._each() if isinstance(getattr(item, "device", None), torch.device)), None)
+        if found is not None:
+            outputs, targets = move(outputs, found.device), move(targets, found.device)
         self.metric.update(outputs.detach(), targets)
 
-    def value(self) -> float:
-        """Return the metric over everything taken in."""
-        return float(self.metric.compute())
+    def value(self) -> float | dict[str, float]:
+        """Return the metric over everything taken in: of a collection, or a vector, each figure by its name."""
+        found = self.metric.compute()
+        if isinstance(found, Tensor) and found.ndim and found.numel() != 1:
+            found = {f"{self.name}_{i}": value for i, value in enumerate(found.reshape(-1).tolist())}
+        if not isinstance(found, Mapping):
+            return float(found)
+        self.names = tuple(map(str, found))
+        return {str(name): float(value) for name, value in found.items()}
 
-
-_BY_NAME: dict[str, type[Any]] = {
-    "accuracy": Accuracy, "f1": F1, "auc": AUC, "rmse": RMSE, "mae": MAE, "r2": R2,
-}  # fmt: skip
+    def _each(self) -> list[Any]:
+        return [*self.metric.values()] if hasattr(self.metric, "values") else [self.metric]
 
 
 def metrics_for(schema: Schema) -> list[Metric]:
@@ -343,50 +363,3 @@ def metrics_for(schema: Schema) -> list[Metric]:
         return [RMSE(stds), MAE(stds), R2(stds)]
     metrics: list[Metric] = [Accuracy(schema.task, schema.num_outputs), F1(schema.task, schema.num_outputs)]
     return [*metrics, AUC()] if schema.task == "binary" else metrics
-
-
-def as_metrics(given: Any) -> list[Metric]:
-    """Return what a caller passed as metrics: plain functions, torchmetrics objects, Luthier's own, names.
-
-    A name (`rmse`, `mae`, `r2`, `auc`) makes Luthier's own on raw outputs; a dict names each metric.
-
-    Raises:
-        SettingError: an unknown name, or something that is no metric.
-    """
-    pairs = given.items() if isinstance(given, Mapping) else ((None, item) for item in given)
-    metrics = [_as_metric(item, name) for name, item in pairs]
-    names = [metric.name for metric in metrics]
-    taken = next((name for i, name in enumerate(names) if name == "loss" or name in names[:i]), None)
-    if taken is not None:
-        raise SettingError(
-            f"a metric is called {taken!r}, as {'the loss of the criterion' if taken == 'loss' else 'another one'} is: "
-            "one figure would be lost",
-            hint="give each a name of its own: metrics={'name': function, …}",
-            code="setting-metric",
-        )
-    return metrics
-
-
-def _as_metric(item: Any, name: str | None) -> Metric:
-    if isinstance(item, str):
-        simple = [key for key in _BY_NAME if key not in ("accuracy", "f1")]
-        if item not in simple:
-            raise SettingError(
-                f"there is no metric {item!r} by name for an own module",
-                hint=f"{did_you_mean(item, simple)}; or pass a function (outputs, targets) -> number",
-                code="setting-metric",
-            )
-        made: Metric = _BY_NAME[item]()
-        return made
-    if all(hasattr(item, part) for part in ("update", "value", "reset")):
-        metric: Metric = item
-        return metric
-    if all(hasattr(item, part) for part in ("update", "compute", "reset")):
-        return ObjectMetric(item, name)
-    if callable(item):
-        return FunctionMetric(item, name)
-    raise SettingError(
-        f"a {type(item).__name__} is no metric",
-        hint="pass a function (outputs, targets) -> number, or a torchmetrics object",
-        code="setting-metric",
-    )

@@ -1,6 +1,7 @@
 """A plan: data read and split, a network and a recipe chosen, with the reasons; nothing is trained yet."""
 
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,9 +15,9 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
-from luthier.data.files import STDIN, as_source, without_password
+from luthier.data.files import STDIN, as_source, source_name, without_password
 from luthier.data.kinds import doubts
-from luthier.errors import NetworkError, RunError, SettingError
+from luthier.errors import NetworkError, RunError, SettingError, printable
 from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
@@ -66,6 +67,27 @@ class Plan:
         return write_run_file(
             self.settings, self.schema, self.blueprint, self.recipe, self.reasons, self.checks, relative_to=relative_to
         )
+
+    def words(self) -> str:
+        """Return in a few lines what was read and chosen; `toml` has all of it, with the reasons."""
+        schema, parts = self.schema, self.prepared.parts
+        counts = ", ".join(f"{part} {len(found.rows):,}" for part, found in parts.items())
+        lines = [
+            f"{source_name(self.settings.source)}: {sum(len(part.rows) for part in parts.values()):,} rows ({counts})"
+        ]
+        for target in schema.targets[:5]:
+            what = f"{len(target.classes)} classes" if target.classes else f"a number, mean {target.mean:.4g}"
+            lines.append(f"target {target.name!r}: {schema.task}, {what}")
+        kinds = Counter(column.kind for column in schema.columns)
+        if kinds:
+            lines.append("columns: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
+        shown = [f"{name} {self.blueprint.arguments[name]}" for name in ("widths",) if name in self.blueprint.arguments]
+        recipe = self.recipe
+        lines.append(
+            f"network: {', '.join([self.blueprint.family, *shown])}; {recipe.optimizer}, lr {recipe.lr:g}, batches of "
+            f"{recipe.batch_size}, {recipe.epochs} epochs"
+        )
+        return "\n".join(map(printable, lines))
 
     def __str__(self) -> str:
         return self.toml()

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
@@ -16,6 +17,7 @@ from torch import nn
 from luthier.core.machine import find_device, refuse_processes
 from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
+from luthier.core.schema import Schema
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
 from luthier.data.files import source_name
@@ -23,6 +25,7 @@ from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluate_batches
 from luthier.metrics.metrics import metrics_for
+from luthier.metrics.objective import Objective
 from luthier.networks.build import build
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Part
@@ -35,6 +38,7 @@ from luthier.store.files import cannot_write, is_part, remove_parts, unpack, wri
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
+from luthier.training.progress import is_watched
 from luthier.training.record import read_record
 from luthier.training.result import Result
 
@@ -45,19 +49,22 @@ def train(
     source: Any,
     *,
     target: str | int | Sequence[str | int] = (),
-    run: str | Path | None = None,
+    run: str | Path | bool | None = None,
     callbacks: Iterable[Any] = (),
     report: Callable[[Plan, Path], None] | None = None,
+    verbose: bool | None = None,
     **given: Any,
 ) -> Result:
-    """Read the data, design a network for it, train, test, and save it in a fresh folder.
+    """Read the data, design a network for it, train and test it; with `run`, save all in a fresh folder.
 
     Args:
         source: As in `design`.
         target: Column to predict, or several.
-        run: The run's folder; by default a new one under `runs/`. It is never overwritten.
+        run: The run's folder, which is never overwritten; True makes a new one under `runs/`. None writes no file:
+            `result.save` keeps the model.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
+        verbose: Print the plan in short, a line an epoch and the outcome; None does on a terminal and in a notebook.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
     Returns:
@@ -67,16 +74,29 @@ def train(
         LuthierError: as `design` and `fit` do.
     """
     refuse_processes()
-    if run is not None:
+    if isinstance(run, str | Path):
         check_name(str(run), "the run's folder")
     plan = design(source, target=target, **given)
     find_device(plan.recipe.device)
-    folder = _fresh_folder(plan, None if run is None else Path(run))
+    is_shown = is_watched(sys.stdout) if verbose is None else verbose
+    if run is None or run is False:
+        if is_shown:
+            print(plan.words(), flush=True)
+        result = _run(plan, None, callbacks, verbose=is_shown)
+        if is_shown:
+            print(result.words(), flush=True)
+        return result
+    folder = _fresh_folder(plan, None if run is True else Path(run))
     write_whole(folder / "run.toml", plan.toml(folder).encode())
     if report is not None:
         report(plan, folder)
+    elif is_shown:
+        print(plan.words(), flush=True)
     try:
-        return _run(plan, folder, callbacks)
+        result = _run(plan, folder, callbacks, verbose=is_shown)
+        if is_shown and report is None:
+            print(result.words(), flush=True)
+        return result
     except LuthierError as error:
         is_refused = isinstance(error, SettingError) or error.code == "training-no-batches"
         has_begun = (folder / "record.jsonl").exists()
@@ -91,6 +111,7 @@ def resume(
     epochs: int | None = None,
     callbacks: Iterable[Any] = (),
     report: Callable[[Plan, Path], None] | None = None,
+    verbose: bool | None = None,
     **given: Any,
 ) -> Result:
     """Continue a run of `train` from its newest checkpoint: the same bits as if it had never stopped.
@@ -100,6 +121,7 @@ def resume(
         epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
+        verbose: Print a line an epoch; None does on a terminal and in a notebook.
         **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
             `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
 
@@ -120,7 +142,7 @@ def resume(
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
     elif not is_asked and ends[-1:] == ["end"]:
         _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
-    result = _run(plan, open_folder(folder), callbacks)
+    result = _run(plan, open_folder(folder), callbacks, verbose=is_watched(sys.stdout) if verbose is None else verbose)
     if more:
         write_whole(folder / "run.toml", plan.toml(folder).encode())
     return result
@@ -179,17 +201,25 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
     return folder, design(folder / "run.toml", **given)
 
 
-def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
+def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: bool) -> Result:
     schema, parts = plan.schema, plan.prepared.parts
-    if not (folder / "split.safetensors").exists():  # always, unless a kill came between
+    if folder is None:
+        pass
+    elif not (folder / "split.safetensors").exists():  # always, unless a kill came between
         rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
-        words = {"rows": "row numbers of each part, from 0", "test": _hash_test(plan), "network": _hash_network(plan)}
+        words: dict[str, Any] = {
+            "rows": "row numbers of each part, from 0",
+            "test": _hash_test(plan),
+            "network": _hash_network(plan),
+        }
+        words["why"] = {column.name: [column.why, column.doubt] for column in schema.columns}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     else:
         _refuse_other_rows(plan, folder)
+        schema = _with_reasons(schema, folder)
     module = make_module(plan)
     try:
-        result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder)
+        result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder, verbose=verbose)
     except LuthierError:
         raise
     except Exception as error:
@@ -198,19 +228,13 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
         if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
             raise
         raise network_failed(error, plan.blueprint.family) from error
-    best = next((row for row in result.record.epochs if row["epoch"] == result.best_epoch), {})
-    figures = {
-        name.removeprefix("valid_"): value
-        for name, value in best.items()
-        if name.startswith("valid_") and value == value  # a figure that means nothing is NaN, which JSON has not
-    }
     test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}
     plain = {name: value for name, value in test.items() if isinstance(value, float) and value == value}
     model = Model(
         module,
         schema=schema,
         blueprint=plan.blueprint,
-        metrics={"valid": figures, "test": plain},
+        metrics={**result.model.metrics, "test": plain},
         facts={
             "luthier": VERSION,
             "torch": torch.__version__,
@@ -218,7 +242,7 @@ def _run(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
             "source": plan.settings.source,
         },
     )
-    if result.is_done:
+    if result.is_done and folder is not None:
         model.save(folder / "model.safetensors")
     return replace(result, model=model, test=test)
 
@@ -241,6 +265,18 @@ def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
             hint=f"remove the file and write it anew with: luthier resume {run}",
             code="run-record-damaged",
         ) from error
+
+
+def _with_reasons(schema: Schema, folder: Path) -> Schema:
+    """Return a Schema with the reasons that the run began with: kinds that a run file names are said by nobody else."""
+    whys = _read_split(folder)[1].get("why", {})
+    columns = [
+        replace(column, why=str(whys[column.name][0]), doubt=str(whys[column.name][1]))
+        if column.name in whys
+        else column
+        for column in schema.columns
+    ]
+    return replace(schema, columns=tuple(columns))
 
 
 def _hash_test(plan: Plan) -> str | None:
@@ -284,7 +320,7 @@ def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
     found = evaluate_batches(
         module,
         part.source.batches(chunks, 0, 0),
-        criterion=None,
+        objective=Objective(),
         metrics=metrics,
         device=next(module.parameters()).device,
     )

@@ -18,17 +18,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from luthier.core.batch import Batch, move, split_batch
+from luthier.core.batch import Batch, joined, map_tensors, move, split_batch
 from luthier.core.blueprint import Blueprint
 from luthier.core.failure import explaining
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema, Task
 from luthier.data.sources import to_tensor
-from luthier.errors import BundleError, DataError
+from luthier.errors import BundleError, DataError, printable
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import evaluate_batches, evaluating, update_metrics
-from luthier.metrics.metrics import Confusion, Errors, Metric, as_metrics, decide, known_rows, metrics_for
+from luthier.metrics.metrics import AUC, Confusion, Errors, Metric, decide, figures_of, known_rows, metrics_for
+from luthier.metrics.named import as_metrics
+from luthier.metrics.objective import Objective
+from luthier.metrics.outputs import OutputKey, answer_of
 from luthier.networks.build import build
 from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
@@ -77,6 +80,7 @@ class Model:
         blueprint: How the network was designed, or None for an own module.
         metrics: Figures of the run that made it, by split.
         facts: Versions and the like, as data.
+        output_key: Which part of what an own module gives is its answer; None finds it.
     """
 
     def __init__(
@@ -89,8 +93,10 @@ class Model:
         metrics: dict[str, dict[str, float]] | None = None,
         facts: dict[str, Any] | None = None,
         criterion: Criterion | None = None,
+        output_key: OutputKey | None = None,
     ) -> None:
         self.module = module
+        self.output_key = output_key
         self.schema = schema
         self.task = schema.task if schema else task
         self.blueprint = blueprint
@@ -98,6 +104,22 @@ class Model:
         self.facts = facts or {}
         self.criterion = criterion
         self._row: tuple[Schema, nn.Module, RowEncoder | None, RowForward | None] | None = None
+
+    def __repr__(self) -> str:
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        lines = [f"Model of {type(self.module).__name__}, {parameters:,} parameters, on {self.device}"]
+        if self.schema is not None:
+            columns = [column.name for column in self.schema.inputs]
+            more = f" and {len(columns) - 8} more" if len(columns) > 8 else ""
+            takes = f"{', '.join(columns[:8])}{more}" if columns else ", ".join(self.schema.blocks)
+            answers = ", ".join(target.name for target in self.schema.targets[:8])
+            lines.append(f"{self.task}: {takes} -> {answers}")
+        elif self.task is not None:
+            lines.append(f"{self.task}, an own module")
+        for part, figures in self.metrics.items():
+            shown = [f"{name} {value:.4g}" for name, value in figures.items()]
+            lines += [f"{part}: {', '.join(shown)}"] if shown else []
+        return "\n".join(printable(line) for line in lines)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_row": None}  # what answers one row is made anew
@@ -128,7 +150,7 @@ class Model:
             With a Schema a NumPy array: classes `(N,)` in the type that the target had (whole numbers, yes/no, text),
             numbers `(N,)` or `(N, K)`, 0 and 1 for labels `(N, L)`.
             Without one a tensor: decided classes `(N,)` where the criterion says that outputs are logits of classes,
-            0 and 1 for labels, else the outputs.
+            0 and 1 for labels, else the outputs, in the form that the module gives them (a dict, a tuple).
 
         Raises:
             DataError: the source cannot be read, lacks a column, or holds an image that cannot be read.
@@ -232,9 +254,10 @@ class Model:
         """
         if self.schema is None:
             batches = self._batches(source, with_targets=True)
-            loss, own = criterion or self.criterion, as_metrics(metrics)
+            aim = Objective(criterion or self.criterion, None, self.output_key)
+            own = as_metrics(metrics, aim.criterion)
             with explaining(self.module, metrics=own):
-                return dict(evaluate_batches(self.module, batches, criterion=loss, metrics=own, device=self.device))
+                return evaluate_batches(self.module, batches, objective=aim, metrics=own, device=self.device)
         from luthier.serving.inputs import pieces
 
         measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
@@ -246,7 +269,9 @@ class Model:
             assert piece.targets is not None
             known = None if self.task == "regression" else known_rows(piece.targets)
             update_metrics(measured, outputs, piece.targets, known)
-        figures: dict[str, Any] = {"rows": rows} | {metric.name: metric.value() for metric in measured}
+        figures: dict[str, Any] = {"rows": rows}
+        for metric in measured:
+            figures |= figures_of(metric)
         return figures | more_figures(measured, self.schema, unseen)
 
     def save(self, path: str | Path) -> None:
@@ -263,6 +288,7 @@ class Model:
             schema=self.schema,
             metrics=self.metrics,
             facts=self.facts,
+            output_key=self.output_key,
         )
         save_bundle(bundle, Path(path))
 
@@ -348,12 +374,15 @@ class Model:
                 code="bundle-answers-nan",
             )
 
-    def _outputs(self, source: Any) -> Tensor:
+    def _outputs(self, source: Any) -> Any:
         found = []
         with explaining(self.module), evaluating(self.module):
             for batch in self._batches(source, with_targets=False):
-                found.append(batch.to(self.device).forward(self.module).cpu())
-        outputs = torch.cat(found)
+                outputs = batch.to(self.device).forward(self.module)
+                if self.output_key is not None or self.task is not None:
+                    outputs = answer_of(outputs, self.output_key)
+                found.append(map_tensors(Tensor.cpu, outputs))
+        outputs = joined(found)
         if self.task == "multiclass" and outputs.ndim < 2:
             raise DataError(
                 f"the module gives outputs of shape {tuple(outputs.shape)}, and classes take a row a sample",
@@ -406,7 +435,7 @@ def more_figures(metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str,
     confusion = next((metric for metric in metrics if isinstance(metric, Confusion)), None)
     if confusion is None:
         return _target_figures(metrics, schema)
-    if any(metric.name == "auc" and isnan(metric.value()) for metric in metrics):
+    if any(isinstance(metric, AUC) and isnan(metric.value()) for metric in metrics):
         _log.warning("auc is not a number: the rows are all of one class")
     matrices = confusion.matrices.double()  # (L, C, C)
     hits = matrices.diagonal(dim1=1, dim2=2)
@@ -512,6 +541,7 @@ def load(
         blueprint=blueprint,
         metrics=bundle.metrics,
         facts=bundle.facts,
+        output_key=bundle.output_key,
     )
     module.eval()
     return model if device is None else model.to(device)

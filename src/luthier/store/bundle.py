@@ -34,6 +34,7 @@ class Bundle:
         schema: Inputs and targets, where they are known.
         metrics: Figures of the run that made it, by split.
         facts: Further plain values: versions, the split's fingerprint.
+        output_key: Which part of what an own module gives is its answer, where that was said.
     """
 
     weights: dict[str, Any]
@@ -43,6 +44,7 @@ class Bundle:
     schema: Schema | None = None
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+    output_key: str | int | None = None
 
 
 def without_wrapper(module: nn.Module) -> nn.Module:
@@ -140,6 +142,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "schema": to_plain(bundle.schema),
         "metrics": bundle.metrics,
         "facts": bundle.facts,
+        **({} if bundle.output_key is None else {"output_key": bundle.output_key}),
         "state": state,
         "buffers": buffers,
     }
@@ -192,6 +195,7 @@ def load_bundle(path: Path) -> Bundle:
             schema=read.schema,
             metrics=read.metrics,
             facts=read.facts,
+            output_key=read.output_key,
         )
 
 
@@ -210,6 +214,7 @@ class _Document:
     facts: dict[str, Any]
     state: Any
     buffers: Any
+    output_key: str | int | None = None
 
 
 def _not_ours(path: Path, error: Exception) -> BundleError:

@@ -12,6 +12,7 @@ from torch import nn
 
 from luthier.core.recipe import Recipe
 from luthier.errors import RunError, SettingError
+from luthier.metrics.objective import Passed
 from luthier.store.checkpoint import CheckpointWriter
 
 _log = logging.getLogger("luthier")
@@ -89,6 +90,11 @@ class View(Protocol):
         ...
 
     @property
+    def passed(self) -> Passed | None:
+        """The loss, outputs and targets of the batch at hand: in `on_forward_end` alone, and None elsewhere."""
+        ...
+
+    @property
     def is_whole(self) -> bool:
         """Whether the run stands between two updates, so that a snapshot is a state to go on from."""
         ...
@@ -101,8 +107,11 @@ class View(Protocol):
 class Callback:
     """The moments, in their order. Override those you want; each may answer with a `Stop`.
 
-    A callback with state has `state_dict` and `load_state_dict`: they go into checkpoints.
+    A callback with state has `state_dict` and `load_state_dict`: they go into checkpoints. One that adds figures names
+    them in `figures`, so that `monitor` can watch them.
     """
+
+    figures: tuple[str, ...] = ()
 
     def on_start(self, run: View) -> Stop | None:
         """Before the first step, also of a resumed run."""
@@ -110,11 +119,17 @@ class Callback:
     def on_epoch_start(self, run: View) -> Stop | None:
         """Before an epoch's first batch, or where a resumed run enters it."""
 
+    def on_forward_end(self, run: View) -> Stop | None:
+        """After a training batch's outputs and loss, before backward: they are in `run.passed`."""
+
     def on_step_end(self, run: View) -> Stop | None:
         """After an update."""
 
     def on_validation_start(self, run: View) -> Stop | None:
-        """After an epoch's last update, where there are validation data."""
+        """Before a validation: after an epoch's last update, or every `valid_every_steps`."""
+
+    def on_validation_end(self, run: View) -> Stop | Mapping[str, float] | None:
+        """After a validation, also of a run without validation data, before its row: a dict answered joins the row."""
 
     def on_epoch_end(self, run: View) -> Stop | None:
         """After an epoch, its validation and its row of the record."""
@@ -123,7 +138,10 @@ class Callback:
         """After the last step, whatever ended the run."""
 
 
-MOMENTS = ("on_start", "on_epoch_start", "on_step_end", "on_validation_start", "on_epoch_end", "on_end")
+MOMENTS = (
+    "on_start", "on_epoch_start", "on_forward_end", "on_step_end", "on_validation_start", "on_validation_end",
+    "on_epoch_end", "on_end",
+)  # fmt: skip
 
 
 class EarlyStopping(Callback):

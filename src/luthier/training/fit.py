@@ -17,10 +17,13 @@ from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
 from luthier.core.stepping import without_compiler
+from luthier.core.version import VERSION
 from luthier.errors import DataError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
-from luthier.metrics.evaluation import Step
-from luthier.metrics.metrics import as_metrics, directions
+from luthier.metrics.metrics import FunctionMetric, directions
+from luthier.metrics.named import as_metrics
+from luthier.metrics.objective import Objective, Step
+from luthier.metrics.outputs import OutputKey
 from luthier.serving.model import Model, task_of
 from luthier.training.callbacks import Checkpointing, EarlyStopping, TimeLimit
 from luthier.training.folder import arguments_of, continue_run, open_folder
@@ -44,6 +47,7 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
+from luthier.training.trying import unkept_state
 from luthier.training.tuning import tuned
 
 _log = logging.getLogger("luthier")
@@ -68,6 +72,8 @@ def fit(
     tune: bool = False,
     seed: int | None = None,
     target_key: str | None = None,
+    output_key: OutputKey | None = None,
+    verbose: bool | None = None,
     **recipe_fields: Unpack[RecipeFields],
 ) -> Result:
     """Train `module` in place, with validation each epoch, and return it with what happened.
@@ -79,15 +85,20 @@ def fit(
             less its target.
         valid: The same for validation; None for none.
         criterion: A callable `(outputs, targets) -> loss`, or a loss of torch.nn by name. None only with `step`.
-        optimizer: A `torch.optim` instance or class, a callable on parameters, or a name.
+            One of torch.nn gets the answer among the outputs (see `output_key`), an own one all outputs.
+        optimizer: A `torch.optim` instance or class, a callable on parameters, or a name. One that evaluates the loss
+            several times a step (LBFGS, SAM) is handed a closure.
         recipe: Settings as a whole; `recipe_fields` are the same settings one by one (`epochs=`, `batch_size=`, …).
-        step: An own `step(module, batch) -> loss | (loss, count)` in place of forward and criterion; it gets the
-            batch as the data gives it, and does not call backward.
-        metrics: Functions `(outputs, targets) -> number`, called once on the whole validation split; torchmetrics
-            objects; names. A dict names them.
+        step: An own `step(module, batch)` in place of forward and criterion; it gets the batch as the data gives it,
+            and does not call backward. It returns the loss, `(loss, count)`, or a dict with `loss` and, where wanted,
+            `outputs` and `targets` (for metrics and checks), `count` (what the loss is a mean over) and `log`
+            (figures by name, whose means are in each epoch's row).
+        metrics: Functions `(outputs, targets) -> number`, called on the whole validation split (and once before, on
+            the first batch, to see that they can be); torchmetrics objects and collections; names (`accuracy`, `f1`,
+            `auc`, `rmse`, `mae`, `r2`). A dict names them.
         callbacks: Objects with the moments of `Callback`.
-        run: A folder for the run's record and checkpoints. The same call again continues an unfinished run, and
-            returns a finished one. Without it no file is written.
+        run: A folder for the run's record and checkpoints, and `model.safetensors` at its end. The same call again
+            continues an unfinished run, and returns a finished one. Without it no file is written.
         device: Where to train; None is where the module is.
         check: Look for mistakes that raise no error, before the first epoch and during the run, as `luthier.check`
             does; one of severity error stops the run. `CheckSettings(ignore=[…])` leaves some out; no bit of the run
@@ -99,6 +110,10 @@ def fit(
         seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
             DataLoader nothing is drawn; else one seed for the order is drawn from torch's generator.
         target_key: The target's name where batches are dicts.
+        output_key: Where the module gives more than one tensor (a dict, a tuple, a dataclass), the part that is its
+            answer, by name or place: metrics, `predict`, checks and losses of torch.nn work on it. None finds it (the
+            only tensor, the one called `logits`, the first of a tuple), and own metrics get all outputs.
+        verbose: Print a line an epoch; None does on a terminal and in a notebook.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
 
     Raises:
@@ -123,6 +138,12 @@ def fit(
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
     if tune:
         chosen = tuned(chosen, module, train, valid, optimizer=optimizer)
+    if chosen.max_steps is not None and "epochs" in given:
+        raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
+    callbacks = list(callbacks)
+    is_shown = is_watched(sys.stdout) if verbose is None else verbose
+    if is_shown and not any(isinstance(callback, Progress) for callback in callbacks):
+        callbacks.insert(0, Progress(bar=is_watched(sys.stdout)))
     live, generators, threads = None, get_rng_state(), torch.get_num_threads()
     modes = [(part, part.training) for part in module.modules()]
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
@@ -131,7 +152,7 @@ def fit(
         live = make_run(
             module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
             step=step, metrics=metrics, callbacks=callbacks, folder=None if run is None else Path(run),
-            device=device, check=check, restore_best=restore_best, target_key=target_key,
+            device=device, check=check, restore_best=restore_best, target_key=target_key, output_key=output_key,
         )  # fmt: skip
         live.record.open()
         if continue_run(live):
@@ -152,11 +173,21 @@ def fit(
         if chosen.seed is not None:
             set_rng_state(generators)
     stop = live.state.stop
+    model = Model(
+        module,
+        task=task_of(live.criterion),
+        metrics={"valid": _best_figures(live)},
+        facts={"luthier": VERSION, "torch": torch.__version__, "seed": chosen.seed},
+        criterion=live.criterion,
+        output_key=output_key,
+    )
+    if live.folder is not None and live.state.is_done and not (live.folder / "run.toml").exists():
+        model.save(live.folder / "model.safetensors")  # the command writes its own, with a Schema
     return Result(
         module=module,
         record=live.record,
         best_epoch=live.state.best_epoch if restore_best else live.state.epoch - 1,
-        model=Model(module, task=task_of(live.criterion), criterion=live.criterion),
+        model=model,
         stopped=stop.reason if stop else _stopped_before(live),
         is_done=live.state.is_done,
         global_step=live.state.global_step,
@@ -169,6 +200,16 @@ def _stopped_before(run: Run) -> str | None:
     """Return what stopped a run that a life before has finished, but for its epochs."""
     ends = [row["reason"] for row in run.record if row["event"] == "end"] if run.state.is_done else []
     return ends[-1] if ends and ends[-1] != ALL_DONE else None
+
+
+def _best_figures(run: Run) -> dict[str, float]:
+    """Return the validation figures of the weights that were kept; one that means nothing is left out."""
+    state = run.state
+    rows = [row for row in run.record if row["event"] in ("epoch", "validation")]
+    best = next((row for row in rows if row["step"] == state.best_step), None) if run.restore_best else None
+    best = best or next((row for row in reversed(rows) if row["epoch"] == state.best_epoch), {})
+    named = {name.removeprefix("valid_"): value for name, value in best.items() if name.startswith("valid_")}
+    return {name: value for name, value in named.items() if isinstance(value, float) and value == value}
 
 
 def _cause(run: Run) -> NotFinite | None:
@@ -197,6 +238,7 @@ def make_run(
     check: bool | CheckSettings = True,
     restore_best: bool = True,
     target_key: str | None = None,
+    output_key: OutputKey | None = None,
 ) -> Run:
     """Return the live parts of a run before its first step, from the arguments of `fit`; seed the generators.
 
@@ -206,15 +248,11 @@ def make_run(
     checks = check if isinstance(check, CheckSettings) else CheckSettings(check=check)
     place = place_module(module, device, recipe)
     freeze(module, recipe.freeze)
-    given_metrics = list(metrics.values() if isinstance(metrics, Mapping) else metrics)
-    loss, metric_list = choose_criterion(criterion, step, recipe, train, place), as_metrics(metrics)
-    if step is not None and metric_list:
-        raise SettingError(
-            "metrics are given with an own step, whose outputs Luthier does not see",
-            hint="leave metrics out, or use criterion= in place of step=",
-            code="setting-ignored",
-        )
-    check_monitor(recipe, metric_list, has_valid=valid is not None)
+    loss = choose_criterion(criterion, step, recipe, train, place)
+    metric_list = as_metrics(metrics, loss)
+    callbacks = list(callbacks)
+    own = [name for callback in callbacks for name in getattr(callback, "figures", ())]
+    check_monitor(recipe, metric_list, own, has_valid=valid is not None, has_step=step is not None)
     if recipe.seed is not None:
         seed_all(recipe.seed)
     seed = _seed(recipe, train)
@@ -224,6 +262,9 @@ def make_run(
     ]
     if feeds[0] is None:
         raise DataError("there is no training data: train is None", hint="give it", code="data-no-samples")
+    num_steps = steps_per_epoch(feeds[0], recipe)
+    if recipe.max_steps is not None:
+        recipe = recipe.updated(epochs=-(-recipe.max_steps // num_steps) if num_steps else recipe.max_steps)
     optimizer = make_optimizer(optimizer, module, recipe)
     if folder is not None:
         folder = open_folder(folder)
@@ -234,16 +275,15 @@ def make_run(
             scheduler,
             optimizer,
             recipe,
-            steps_per_epoch=steps_per_epoch(feeds[0], recipe),
+            steps_per_epoch=num_steps,
             higher_is_better=directions(metric_list).get(recipe.monitor, False),
         ),
-        criterion=loss,
-        step=step,
+        objective=Objective(loss, step, output_key),
         train=feeds[0],
         valid=feeds[1],
         recipe=recipe,
         metrics=metric_list,
-        callbacks=_with_own(list(callbacks), recipe, has_folder=folder is not None, checks=checks),
+        callbacks=_with_own(callbacks, recipe, has_folder=folder is not None, checks=checks),
         device=place,
         state=RunState(seed=seed),
         record=Record(folder / "record.jsonl" if folder else None),
@@ -257,7 +297,8 @@ def make_run(
     if checks.check:
         subject = Subject(
             module, train, valid, criterion=loss, optimizer=optimizer, step=step, target_key=target_key,
-            metrics=[metric for metric in given_metrics if callable(metric) and not hasattr(metric, "update")],
+            output_key=output_key,
+            metrics=[metric.function for metric in metric_list if isinstance(metric, FunctionMetric)],
         )  # fmt: skip
         rules = [rule for rule in chosen_rules(checks.select, checks.ignore) if rule.is_cheap]
         run.find(look(subject, rules))
@@ -267,6 +308,12 @@ def make_run(
         compile_in_place(module)
     if folder is not None:
         run.arguments = arguments_of(run)
+        if unkept := unkept_state(run):
+            _log.warning(
+                "a checkpoint does not keep %s: where training changes it, give its owner state_dict and "
+                "load_state_dict, or a resumed run goes on without it",
+                ", ".join(unkept[:5]),
+            )
     return run
 
 
@@ -300,8 +347,6 @@ def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, checks:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
     if recipe.max_time_s is not None:
         callbacks.append(TimeLimit(recipe.max_time_s))
-    if is_watched(sys.stdout) and not any(isinstance(callback, Progress) for callback in callbacks):
-        callbacks.append(Progress())
     if checks.check:
         callbacks += [ValidationWatch(), Monitoring(checks.ignore)]
     if checks.check and not has_folder:

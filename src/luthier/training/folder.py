@@ -195,7 +195,7 @@ def arguments_of(run: Run) -> dict[str, Any]:
     return {
         "recipe": to_plain(run.recipe),
         "criterion": _named(run.criterion),
-        "step": _named(run.step),
+        "step": _named(run.objective.step),
         "module": {
             "class": type(run.module).__name__,
             "parameters": hashlib.sha256("\n".join(shapes).encode()).hexdigest()[:16],

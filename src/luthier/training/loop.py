@@ -1,5 +1,6 @@
 """The loop: epoch, batch, step, then validation. Read it from the top."""
 
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -13,12 +14,13 @@ from luthier.core.failure import explain
 from luthier.core.machine import autocast
 from luthier.core.rng import get_rng_state, set_rng_state
 from luthier.errors import TrainingError
-from luthier.metrics.evaluation import evaluate_batches
+from luthier.metrics.evaluation import LogMeans, LossMean, evaluate_batches
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.freezing import start_training
-from luthier.training.state import Run
+from luthier.training.state import Run, RunState
 from luthier.training.step import train_step
 
+_log = logging.getLogger("luthier")
 ALL_DONE = "all epochs are done"
 _LOOK_EVERY = 64  # steps between looks at the losses: a fixed schedule, so that the step itself needs no host sync
 
@@ -51,9 +53,9 @@ def train(run: Run) -> None:
 def advance(run: Run) -> None:
     """Do epoch after epoch, from wherever the run's state is to the end or a stop."""
     state = run.state
-    while state.epoch < run.recipe.epochs and state.stop is None:
+    while state.epoch < run.recipe.epochs and state.stop is None and not _is_last_step(run):
         train_epoch(run)
-        if state.stop is None:
+        if not _is_cut_off(state):
             validate(run)
             finish_epoch(run)
 
@@ -66,20 +68,24 @@ def train_epoch(run: Run) -> None:
     _set_mode(run.optimizer, "train")
     run.tell("on_epoch_start")
     batches = _limited(run, run.train.batches(state.epoch, state.batch), state.batch)
-    while state.stop is None:
+    while state.stop is None and not _is_last_step(run):
         run.is_whole = False  # from here on generators are drawn from and weights move
         done = _update(run, islice(batches, run.recipe.accumulate))
         if not done:
             break
         state.batch += done
+        if _is_due(run, run.recipe.log_every_steps):
+            note_step(run)
         if len(state.loss.pending) >= _LOOK_EVERY:
             run.look()
+        if _is_due(run, run.recipe.valid_every_steps) and state.batch != run.num_batches:
+            validate_between(run)
         state.epoch_seconds = time.perf_counter() - start
         run.is_whole = True
         run.tell("on_step_end")
     run.look()
     run.is_whole = True
-    if not state.batch and state.stop is None:
+    if not state.batch and state.stop is None and not _is_last_step(run):
         raise TrainingError(
             "the training data gave no batch in an epoch",
             hint="drop_last leaves out a batch smaller than batch_size; a loader must be iterable once an epoch",
@@ -92,6 +98,7 @@ def validate(run: Run) -> None:
     state, start = run.state, time.perf_counter()
     _set_mode(run.optimizer, "eval")
     figures: dict[str, Any] = {"train_loss": state.loss.mean}
+    figures |= {f"train_{name}": value for name, value in state.logged.means().items()}
     if run.valid is not None:
         run.tell("on_validation_start")
         generators, positions = get_rng_state(), run.valid.state_dict()
@@ -99,10 +106,9 @@ def validate(run: Run) -> None:
             found = evaluate_batches(
                 run.evaluated,
                 _limited(run, run.valid.batches(state.epoch), 0),
-                criterion=run.criterion,
+                objective=run.objective,
                 metrics=run.metrics,
                 device=run.device,
-                step=run.step,
                 context=autocast(run.device, run.recipe.precision),
             )
         except BaseException:  # put back, so that a run interrupted here can go on from before its validation
@@ -114,28 +120,56 @@ def validate(run: Run) -> None:
     figures["lr"] = run.lr
     state.epoch_seconds += time.perf_counter() - start
     state.figures = {**figures, "seconds": round(state.epoch_seconds, 3)}
+    run.tell("on_validation_end")
+
+
+def validate_between(run: Run) -> None:
+    """Validate within an epoch, and write a row; the loss of training is that of the epoch so far."""
+    run.look()
+    validate(run)
+    _set_mode(run.optimizer, "train")
+    keep_best(run)
+    run.note({"event": "validation", "epoch": run.epoch, "step": run.global_step, **run.state.figures})
+
+
+def note_step(run: Run) -> None:
+    """Write the row of an update."""
+    state = run.state
+    logged = {f"train_{name}": value for name, value in state.logged.last().items()}
+    loss = float(state.loss.pending[-1].loss)
+    run.note({"event": "step", "epoch": run.epoch, "step": run.global_step, "train_loss": loss, **logged, "lr": run.lr})
+
+
+def keep_best(run: Run) -> float:
+    """Keep the weights where they are the best yet; return the figure that says so."""
+    state, monitor = run.state, run.recipe.monitor
+    value = state.figures[monitor] if monitor in state.figures else state.figures["train_loss"]  # no validation data
+    sign = 1.0 if run.higher_is_better.get(monitor, False) else -1.0
+    if math.isnan(value):  # no best, but where there is none yet
+        state.best_epoch = state.epoch if state.best_value is None else state.best_epoch
+    elif run.valid is not None or monitor in state.figures:
+        if state.best_value is None or sign * value > sign * state.best_value:
+            state.best_epoch, state.best_step, state.best_value = state.epoch, state.global_step, value
+            state.best_weights = module_weights(run.evaluated) if run.restore_best else None
+    else:
+        state.best_epoch = state.epoch
+    return float(value)
 
 
 def finish_epoch(run: Run) -> None:
     """Keep the weights where they are the best yet, move the schedule on, write the row, and turn the page."""
     state = run.state
     run.is_whole = False  # the best weights are copied, the schedule moves, and the page is turned last
-    monitor = run.recipe.monitor
-    value = state.figures[monitor] if monitor in state.figures else state.figures["train_loss"]  # no validation data
-    sign = 1.0 if run.higher_is_better.get(monitor, False) else -1.0
-    if math.isnan(value):  # no best, but where there is none yet
-        state.best_epoch = state.epoch if state.best_value is None else state.best_epoch
-    elif run.valid is not None or monitor == "train_loss":
-        if state.best_value is None or sign * value > sign * state.best_value:
-            state.best_epoch, state.best_value = state.epoch, value
-            state.best_weights = module_weights(run.evaluated) if run.restore_best else None
-    else:
-        state.best_epoch = state.epoch
-    run.schedule.end_epoch(value)
+    run.schedule.end_epoch(keep_best(run))
     run.note({"event": "epoch", "epoch": state.epoch, "step": state.global_step, **state.figures})
     run.tell("on_epoch_end")
+    if not state.highest_lr and all(group["lr"] == 0 for group in run.optimizer.param_groups[1:]):
+        _log.warning(
+            "the learning rate was 0 for all of epoch %d, so it learnt nothing: see scheduler_interval", state.epoch + 1
+        )
+    state.highest_lr = 0.0
     state.epoch, state.batch, state.epoch_seconds = state.epoch + 1, 0, 0.0
-    state.loss = type(state.loss)()
+    state.loss, state.logged = LossMean(), LogMeans()
     run.is_whole = True
 
 
@@ -145,6 +179,19 @@ def keep_weights(run: Run) -> None:
         load_weights(run.module, run.state.best_weights, where="the best epoch")
     elif run.average is not None and run.state.global_step:
         load_weights(run.module, module_weights(run.evaluated), where="the average")
+
+
+def _is_cut_off(state: RunState) -> bool:
+    """Whether the epoch under way stays as it is: to be gone on with, or without a batch."""
+    return state.stop is not None and not (state.stop.finished and state.batch)
+
+
+def _is_last_step(run: Run) -> bool:
+    return run.recipe.max_steps is not None and run.global_step >= run.recipe.max_steps
+
+
+def _is_due(run: Run, every: int | None) -> bool:
+    return every is not None and run.global_step % every == 0
 
 
 def _set_mode(optimizer: Any, mode: str) -> None:

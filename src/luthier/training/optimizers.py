@@ -1,7 +1,7 @@
-"""The optimizer: the caller's own, a callable on parameters, or any of torch.optim that steps without a closure."""
+"""The optimizer: the caller's own, a callable on parameters, or any of torch.optim."""
 
 import inspect
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from luthier.core.stepping import updater
 from luthier.errors import SettingError
 from luthier.training.freezing import names_under
 
-_CLOSURE = ("LBFGS",)
+Closure = Literal["each", "again"]
 _FLAVOURS: dict[str, dict[str, Any]] = {
     "foreach": {"foreach": True},
     "fused": {"fused": True},
@@ -24,9 +24,21 @@ _FIELDS = ("lr", "momentum", "nesterov", "betas", "weight_decay")
 
 
 def optimizer_names() -> list[str]:
-    """Return the classes of torch.optim that step without a closure."""
+    """Return the classes of torch.optim."""
     classes = inspect.getmembers(torch.optim, lambda item: isinstance(item, type) and issubclass(item, Optimizer))
-    return [name for name, _ in classes if name not in (*_CLOSURE, "Optimizer")]
+    return [name for name, _ in classes if name != "Optimizer"]
+
+
+def closure_of(optimizer: Any) -> Closure | None:
+    """Return how an optimizer that evaluates the loss several times a step wants that: `fit` hands it a closure.
+
+    `each` evaluates by the closure alone, as LBFGS; `again` goes on from gradients that are there, as SAM, which has a
+    first and a second step.
+    """
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        return "each"
+    return "again" if hasattr(optimizer, "first_step") and hasattr(optimizer, "second_step") else None
 
 
 def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
@@ -38,7 +50,7 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
         recipe: `lr`, `momentum`, … for a class or a name.
 
     Raises:
-        SettingError: an unknown name, one that needs a closure, arguments it does not take or that would be ignored.
+        SettingError: an unknown name, arguments it does not take or that would be ignored.
     """
     if given is not None and recipe.optimizer is not None:
         raise SettingError(
@@ -78,8 +90,13 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
     else:
         _refuse_ignored(given, recipe)
         optimizer = given if isinstance(given, Optimizer) else _call(given, module)
-    if type(optimizer).__name__ in _CLOSURE:
-        raise _needs_closure(type(optimizer).__name__)
+    if closure_of(optimizer) and (recipe.precision == "fp16" or recipe.warmup_steps):
+        what = "precision fp16" if recipe.precision == "fp16" else "warmup_steps"
+        raise SettingError(
+            f"{what} does not go with {type(optimizer).__name__}, which evaluates the loss several times a step",
+            hint="leave it out",
+            code="setting-optimizer",
+        )
     return optimizer
 
 
@@ -87,25 +104,15 @@ def optimizer_class(name: str) -> type[Optimizer]:
     """Return the class of torch.optim of that name, in any case.
 
     Raises:
-        SettingError: there is none, or it needs a closure.
+        SettingError: there is none.
     """
     by_lower = {known.lower(): known for known in optimizer_names()}
-    if name.lower() in (known.lower() for known in _CLOSURE):
-        raise _needs_closure(name)
     if name.lower() not in by_lower:
         raise SettingError(
             f"there is no optimizer {name!r}", hint=did_you_mean(name, by_lower.values()), code="setting-optimizer"
         )
     found: type[Optimizer] = getattr(torch.optim, by_lower[name.lower()])
     return found
-
-
-def _needs_closure(name: str) -> SettingError:
-    return SettingError(
-        f"optimizer {name} evaluates the loss several times a step, through a closure, which fit does not",
-        hint="call it yourself inside step=: optimizer.step(closure) on an own optimizer, and pass SGD(lr=0) to fit",
-        code="setting-optimizer",
-    )
 
 
 def optimizer_arguments(cls: type[Optimizer], recipe: Recipe) -> dict[str, Any]:
@@ -146,7 +153,10 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
             code="setting-optimizer",
         )
     try:
-        if recipe.optimizer_args and cls is not torch.optim.SparseAdam:  # some show only in a step what they are
+        if recipe.optimizer_args and cls not in (
+            torch.optim.SparseAdam,
+            torch.optim.LBFGS,
+        ):  # some show only in a step what they are
             stand_in = torch.zeros(2, 2, device=next(module.parameters()).device, requires_grad=True)
             stand_in.grad = torch.ones_like(stand_in)
             step = updater(cls([stand_in], **arguments))

@@ -17,8 +17,7 @@ from luthier.core.machine import autocast
 from luthier.core.rng import kept_rng
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import LuthierError
-from luthier.metrics.criteria import measure
-from luthier.metrics.evaluation import evaluating, run_step
+from luthier.metrics.evaluation import evaluating
 from luthier.store.bundle import module_weights
 from luthier.store.checkpoint import checkpoints, read_checkpoint
 from luthier.training.callbacks import Callback, Stop, View
@@ -339,12 +338,7 @@ def find_in_validation(run: Run) -> NotFinite | None:
                 del feed.batches_seen[:-1]
                 batch = found.to(run.device)
                 with Tracer(run.evaluated, _criterion_name(run), _of_criterion(run)).watching() as tracer:
-                    if run.step is not None:
-                        loss = run_step(run.step, run.evaluated, batch).loss
-                    else:
-                        assert run.criterion is not None
-                        outputs = batch.forward(run.evaluated)
-                        loss = measure(run.criterion, outputs, batch.targets, batch.weights, len(batch)).loss
+                    loss = run.objective(run.evaluated, batch).measured.loss
                 if math.isfinite(float(loss)):
                     continue
                 origin = tracer.origin_of(loss)

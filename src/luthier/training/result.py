@@ -11,7 +11,7 @@ from luthier.serving.model import Model
 from luthier.training.record import Record
 
 
-@dataclass
+@dataclass(repr=False)
 class Result:
     """A trained module and what happened.
 
@@ -42,3 +42,28 @@ class Result:
     def predict(self, source: Any, **options: Any) -> Any:
         """Predict with the trained model; see `Model.predict`."""
         return self.model.predict(source, **options)
+
+    def predict_proba(self, source: Any, **options: Any) -> Any:
+        """Return probabilities of the trained model; see `Model.predict_proba`."""
+        return self.model.predict_proba(source, **options)
+
+    def evaluate(self, source: Any, **options: Any) -> dict[str, Any]:
+        """Measure the trained model; see `Model.evaluate`."""
+        return self.model.evaluate(source, **options)
+
+    def save(self, path: str | Path) -> None:
+        """Write the trained model as one file; see `Model.save`."""
+        self.model.save(path)
+
+    def words(self) -> str:
+        """Return the outcome in a few lines."""
+        lines = [] if self.stopped is None else [f"stopped: {self.stopped}"]
+        if self.best_epoch is not None and self.is_done:
+            lines.append(f"kept: the weights of epoch {self.best_epoch + 1}")
+        for part, figures in {**self.model.metrics, **({"test": self.test} if self.test else {})}.items():
+            shown = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float)]
+            lines += [f"{part}: {', '.join(shown)}"] if shown else []
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"Result of {type(self.module).__name__}, {self.global_step:,} updates\n{self.words()}".rstrip()

@@ -25,6 +25,11 @@ def scheduler_names() -> list[str]:
     return [name for name in lr_scheduler.__all__ if name not in _NOT_BY_NAME]
 
 
+def total_steps(recipe: Recipe, steps_per_epoch: int) -> int:
+    """Return the updates of a whole run."""
+    return recipe.max_steps or recipe.epochs * steps_per_epoch
+
+
 class Schedule:
     """A scheduler, when it steps, and the warm-up over it.
 
@@ -163,9 +168,13 @@ def _make(recipe: Recipe, optimizer: Optimizer, steps_per_epoch: int | None, hig
             group.update(values)
     scheduler = cls(optimizer, **arguments)
     per_epoch = steps_per_epoch if interval_of(name, recipe) == "step" else 1
-    if name == "OneCycleLR" and per_epoch is not None and scheduler.total_steps < recipe.epochs * per_epoch:
+    if (
+        name == "OneCycleLR"
+        and per_epoch is not None
+        and scheduler.total_steps < (total := total_steps(recipe, per_epoch))
+    ):
         raise SettingError(  # torch raises an error at the first step beyond
-            f"OneCycleLR ends after {scheduler.total_steps} steps, and the run has {recipe.epochs * per_epoch}",
+            f"OneCycleLR ends after {scheduler.total_steps} steps, and the run has {total}",
             hint="leave total_steps and epochs out of scheduler_args: they follow from the run",
             code="setting-scheduler",
         )
@@ -221,13 +230,13 @@ def schedule_arguments(
     interval = interval_of(name, recipe)
     horizon = _HORIZONS.get(name)
     if horizon and horizon not in arguments and not (name == "OneCycleLR" and "epochs" in arguments):
-        if interval == "step" and steps_per_epoch is None:
+        if interval == "step" and steps_per_epoch is None and recipe.max_steps is None:
             raise SettingError(
                 f"{name} has to know how many steps the run has, and the loader has no length",
                 hint=f"give it: scheduler_args={{'{horizon}': …}}",
                 code="setting-scheduler",
             )
-        arguments[horizon] = recipe.epochs * (steps_per_epoch or 1) if interval == "step" else recipe.epochs
+        arguments[horizon] = total_steps(recipe, steps_per_epoch or 1) if interval == "step" else recipe.epochs
     if name == "OneCycleLR":
         total, rise = arguments.get("total_steps"), arguments.get("pct_start", 0.3)
         if isinstance(total, int) and isinstance(rise, float) and abs(total * rise - 1) < 1e-9:

@@ -16,8 +16,8 @@ from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import Source, TensorSource, as_source
 from luthier.errors import DataError, SettingError
 from luthier.metrics.criteria import Criterion, make_criterion
-from luthier.metrics.evaluation import Step
-from luthier.metrics.metrics import Metric
+from luthier.metrics.metrics import Metric, ObjectMetric
+from luthier.metrics.objective import Step
 
 _log = logging.getLogger("luthier")
 _DEFAULT_BATCH_SIZE = 32
@@ -157,14 +157,29 @@ def criterion_arguments(name: str, recipe: Recipe, counts: list[int] | None) -> 
     return arguments
 
 
-def check_monitor(recipe: Recipe, metrics: Iterable[Metric], *, has_valid: bool) -> None:
+def check_monitor(
+    recipe: Recipe, metrics: Iterable[Metric], own: Iterable[str] = (), *, has_valid: bool, has_step: bool = False
+) -> None:
     """Refuse a figure to watch that no epoch will have, before an epoch is paid for.
+
+    What a step logs, and a metric object of several figures, is known only from the first batch, and refused there.
+
+    Args:
+        recipe: `monitor` and `patience`.
+        metrics: Those that are measured.
+        own: Figures that callbacks add.
+        has_valid: Whether there are validation data.
+        has_step: Whether an own step may log further figures.
 
     Raises:
         SettingError: with the figures there will be.
     """
-    measured = ["loss", *(metric.name for metric in metrics)] if has_valid else []
-    figures = ["train_loss", *(f"valid_{name}" for name in measured), "grad_norm", "lr", "seconds"]
+    metrics = list(metrics)
+    measured = ["loss", *(name for metric in metrics for name in getattr(metric, "names", (metric.name,)))]
+    figures = ["train_loss", *(f"valid_{name}" for name in measured if has_valid), "grad_norm", "lr", "seconds", *own]
+    is_object = any(isinstance(metric, ObjectMetric) for metric in metrics)
+    if recipe.monitor not in figures and recipe.monitor.startswith("valid_") and has_valid and (has_step or is_object):
+        return
     is_left = recipe.monitor == Recipe().monitor and recipe.patience is None  # nothing depends on it
     for metric in metrics:
         if recipe.monitor == f"valid_{metric.name}" and not getattr(metric, "is_said", True):

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,11 +22,13 @@ from luthier.core.stepping import clearer, updater
 from luthier.data.feeds import Feed
 from luthier.errors import CheckError, LuthierError, RunError, TrainingError
 from luthier.metrics.criteria import Criterion
-from luthier.metrics.evaluation import LossMean, Step
+from luthier.metrics.evaluation import LogMeans, LossMean
 from luthier.metrics.metrics import Metric, directions
+from luthier.metrics.objective import Objective, Passed
 from luthier.store.bundle import load_weights, module_weights
 from luthier.store.files import decoding
 from luthier.training.callbacks import MOMENTS, Callback, Stop
+from luthier.training.optimizers import closure_of
 from luthier.training.record import Record
 from luthier.training.schedules import Schedule
 
@@ -42,13 +44,16 @@ class RunState:
     batch: int = 0
     global_step: int = 0
     loss: LossMean = field(default_factory=LossMean)
+    logged: LogMeans = field(default_factory=LogMeans)
     figures: dict[str, Any] = field(default_factory=dict)
     best_epoch: int | None = None
     best_value: float | None = None
+    best_step: int | None = None
     best_weights: dict[str, Any] | None = None
     epoch_seconds: float = 0.0
     gradient_norm: float = 0.0
     lr: float = 0.0
+    highest_lr: float = 0.0  # of the epoch under way
     stop: Stop | None = None
     is_done: bool = False
 
@@ -61,9 +66,11 @@ _PLAIN = (
     "figures",
     "best_epoch",
     "best_value",
+    "best_step",
     "best_weights",
     "is_done",
     "lr",
+    "highest_lr",
 )
 
 
@@ -89,8 +96,7 @@ class Run:
     module: nn.Module
     optimizer: Optimizer
     schedule: Schedule
-    criterion: Criterion | None
-    step: Step | None
+    objective: Objective
     train: Feed
     valid: Feed | None
     recipe: Recipe
@@ -107,12 +113,15 @@ class Run:
     check: bool = True
     findings: list[Finding] = field(default_factory=list)
     is_whole: bool = True
+    is_tried: bool = False  # whether the metrics were tried on the first batch
+    passed: Passed | None = None
 
     def __post_init__(self) -> None:
         moved = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         known = {id(parameter) for parameter in moved}
         others = [parameter for parameter in self.module.parameters() if id(parameter) not in known]
         self.parameters = [*moved, *others]
+        self.closure = closure_of(self.optimizer)
         self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer, others)
         # Only what a callback defines itself is called.
         self._listeners = {
@@ -145,11 +154,17 @@ class Run:
                 self.note({"event": "finding", **asdict(finding)})
 
     def tell(self, moment: str) -> None:
-        """Call the callbacks of a moment in list order; the first `Stop` stands."""
+        """Call the callbacks of a moment in list order; the first `Stop` stands, and figures join the epoch's."""
         for listener in self._listeners[moment]:
             answer = listener(self)
-            if isinstance(answer, Stop) and self.state.stop is None:
+            if moment == "on_validation_end" and isinstance(answer, Mapping):
+                self.state.figures.update({str(name): float(value) for name, value in answer.items()})
+            elif isinstance(answer, Stop) and self.state.stop is None:
                 self.state.stop = answer
+
+    def hears(self, moment: str) -> bool:
+        """Whether a callback listens at a moment."""
+        return bool(self._listeners[moment])
 
     def look(self) -> None:
         """Look at the losses since the last look; this reads them from the device.
@@ -158,6 +173,7 @@ class Run:
             TrainingError: one of them is NaN or infinite; the step is said.
         """
         losses = self.state.loss.fold()
+        self.state.logged.fold()
         for i, loss in enumerate(losses):
             if not math.isfinite(loss):
                 self.is_whole = False
@@ -189,10 +205,17 @@ class Run:
             for attribute, value in find_generators(vars(part), depth=1).items()
         }
 
-    def _named_callbacks(self) -> list[tuple[str, Any]]:
-        """Return the callbacks by class and count: one that comes or goes (a bar) moves no other's state."""
+    def named_owners(self) -> list[tuple[str, Any]]:
+        """Return the callbacks by class and count, and the step: a bar that comes or goes moves no other's state."""
         names = [type(callback).__name__ for callback in self.callbacks]
-        return [(f"{name}.{names[:i].count(name)}", self.callbacks[i]) for i, name in enumerate(names)]
+        named = [(f"{name}.{names[:i].count(name)}", self.callbacks[i]) for i, name in enumerate(names)]
+        step = self.objective.step
+        return named if step is None else [*named, ("the step", getattr(step, "__self__", step))]
+
+    @property
+    def criterion(self) -> Criterion | None:
+        """The loss of outputs and targets; None beside an own step."""
+        return self.objective.criterion
 
     @property
     def epoch(self) -> int:
@@ -267,6 +290,7 @@ class Run:
         return {
             "state": {name: getattr(self.state, name) for name in _PLAIN},
             "loss": self.state.loss.state_dict(),
+            "logged": self.state.logged.state_dict(),
             "epoch_seconds": self.state.epoch_seconds,
             "gradient_norm": self.gradient_norm(),
             "module": module_weights(self.module, copy=False),
@@ -279,9 +303,7 @@ class Run:
             "train": self.train.state_dict(),
             "valid": None if self.valid is None else self.valid.state_dict(),
             "callbacks": {
-                name: callback.state_dict()
-                for name, callback in self._named_callbacks()
-                if hasattr(callback, "state_dict")
+                name: callback.state_dict() for name, callback in self.named_owners() if hasattr(callback, "state_dict")
             },
             "record": self.record.text,
             "rng": get_rng_state(),
@@ -292,7 +314,7 @@ class Run:
     def restore(self, tree: dict[str, Any]) -> None:
         """Put back what `snapshot` gave, into live parts made by the same call."""
         self.rewind(tree)
-        for name, callback in self._named_callbacks():
+        for name, callback in self.named_owners():
             if name in tree["callbacks"]:
                 callback.load_state_dict(tree["callbacks"][name])
         self.record.rewrite(tree["record"])
@@ -303,6 +325,7 @@ class Run:
             for name in _PLAIN:
                 setattr(self.state, name, tree["state"][name])
             self.state.loss.load_state_dict(tree["loss"])
+            self.state.logged.load_state_dict(tree.get("logged", {}))
             self.state.epoch_seconds = tree["epoch_seconds"]
             self.state.gradient_norm = tree["gradient_norm"]
             load_weights(self.module, tree["module"], where="the checkpoint")

@@ -1,6 +1,6 @@
 """One update, as the textbook has it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -10,9 +10,12 @@ from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
 from luthier.core.machine import autocast
 from luthier.core.stepping import backward as do_backward
-from luthier.metrics.criteria import Measured, measure
-from luthier.metrics.evaluation import run_step
+from luthier.metrics.criteria import Measured
+from luthier.metrics.evaluation import LogMeans, LossMean
+from luthier.metrics.objective import Passed
+from luthier.metrics.outputs import answer_or_all
 from luthier.training.state import Run
+from luthier.training.trying import try_metrics
 
 
 def train_step(run: Run, batches: Iterable[Batch]) -> int:
@@ -20,6 +23,8 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
 
     The mean loss of each batch goes to `run.state.loss`, detached, still on its device.
     """
+    if run.closure is not None:
+        return _closure_step(run, [batch.to(run.device) for batch in batches])
     done = 0
     for batch in batches:
         if done == 0:
@@ -27,19 +32,51 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
         backward(run, batch.to(run.device))
         done += 1
     if done:
+        clip(run)
         update(run)
     return done
 
 
-def backward(run: Run, batch: Batch) -> None:
-    """Add the gradient of a batch, in micro-batches where the recipe says so, by each one's share of the count."""
+def _closure_step(run: Run, batches: Sequence[Batch]) -> int:
+    """Do one update of an optimizer that evaluates the loss of its batches as often as it likes."""
+    state = run.state
+    sums: list[Tensor] = []
+    if not batches:
+        return 0
+
+    @torch.enable_grad()
+    def evaluate() -> Tensor:
+        run.clear_gradients()
+        kept = state.loss, state.logged
+        if sums:  # the first evaluation is the update's loss; the others are of weights on trial
+            state.loss, state.logged = LossMean(), LogMeans()
+        losses = [backward(run, batch).loss.detach() for batch in batches]
+        state.loss, state.logged = kept
+        clip(run)
+        sums.append(torch.stack(losses).sum() / run.recipe.accumulate)
+        return sums[-1]
+
+    if run.closure == "again":
+        evaluate()
+    state.lr = run.schedule.lr
+    state.highest_lr = max(state.highest_lr, state.lr)
+    run.optimizer.step(evaluate)  # type: ignore[arg-type]  # torch's own take a loss as a tensor too
+    finish_update(run)
+    return len(batches)
+
+
+def backward(run: Run, batch: Batch) -> Measured:
+    """Add the gradient of a batch, in micro-batches where the recipe says so, by each one's share of the count.
+
+    Returns its loss, which is taken in by `run.state.loss` too.
+    """
     size = run.recipe.micro_batch_size
     parts = [batch] if size is None else batch.micro(size)
     if len(parts) == 1:
         measured = forward(run, batch)
         run.state.loss.add(measured)
         do_backward(_scaled(run, measured.loss / run.recipe.accumulate if run.recipe.accumulate > 1 else measured.loss))
-        return
+        return measured
     # Each part's count must be known before its gradient is taken, so a part is weighted by its count here and the
     # whole by their sum after: k micro-batches give the gradient of one big batch, whatever their sizes.
     earlier = [(p, p.grad) for p in run.parameters if p.grad is not None]  # of the batches before, in one update
@@ -63,7 +100,9 @@ def backward(run: Run, batch: Batch) -> None:
             parameter.grad /= over * run.recipe.accumulate
     for parameter, gradient in earlier:
         parameter.grad = gradient if parameter.grad is None else gradient + parameter.grad
-    run.state.loss.add(Measured(loss / over, total, is_sum))
+    measured = Measured(loss / over, total, is_sum)
+    run.state.loss.add(measured)
+    return measured
 
 
 def forward(run: Run, batch: Batch) -> Measured:
@@ -75,37 +114,57 @@ def forward(run: Run, batch: Batch) -> Measured:
 
 
 def _measured(run: Run, batch: Batch) -> Measured:
-    if run.step is not None:
-        return run_step(run.step, run.module, batch)
-    assert run.criterion is not None
-    outputs = batch.forward(run.module)
-    if run.check and run.state.global_step == 0:
-        run.find(check_shapes(run.criterion, outputs, batch.targets))
-    return measure(run.criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target)
+    if run.state.global_step == 0 and run.objective.step is None and run.check:
+        outputs = batch.forward(run.module)
+        run.find(check_shapes(run.criterion, answer_or_all(outputs, run.objective.output_key), batch.targets))
+        passed = Passed(run.objective.measure(outputs, batch), outputs, batch.targets)
+    else:
+        passed = run.objective(run.module, batch)
+    if run.state.global_step == 0 and not run.is_tried:
+        run.is_tried = True
+        try_metrics(run, passed, batch)
+    if passed.log:
+        run.state.logged.add(passed)
+    if run.hears("on_forward_end"):
+        run.passed = passed
+        run.tell("on_forward_end")
+        run.passed = None
+    return passed.measured
 
 
-def update(run: Run) -> None:
-    """Clip, step, and move the schedule and the average of the weights on."""
-    recipe, state = run.recipe, run.state
+def clip(run: Run) -> None:
+    """Clip the gradients as the recipe says."""
+    recipe = run.recipe
     if run.scaler is not None:
         run.scaler.unscale_(run.optimizer)
     if recipe.clip_norm is not None:
         clip_grad_norm_(run.module.parameters(), recipe.clip_norm)
     if recipe.clip_value is not None:
         clip_grad_value_(run.module.parameters(), recipe.clip_value)
+
+
+def update(run: Run) -> None:
+    """Step, and move the schedule and the average of the weights on."""
+    state = run.state
     if state.global_step < run.schedule.warmup_steps:
         with run.schedule.warmed(state.global_step):
             _step(run)
     else:
         _step(run)
+    finish_update(run)
+
+
+def finish_update(run: Run) -> None:
+    """Move on after an update: the schedule, the average of the weights, the count."""
     run.schedule.end_step()
     if run.average is not None:
         run.average.update_parameters(run.module)
-    state.global_step += 1
+    run.state.global_step += 1
 
 
 def _step(run: Run) -> None:
     run.state.lr = run.schedule.lr
+    run.state.highest_lr = max(run.state.highest_lr, run.state.lr)
     if run.scaler is None:
         run.do_update()
     else:

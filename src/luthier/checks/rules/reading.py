@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import SequentialSampler, default_collate
+from torch.utils.data import IterableDataset, SequentialSampler, default_collate
 
 from luthier.checks.rows import Rows
 from luthier.checks.rule import error, rule, warning
@@ -27,6 +27,9 @@ from luthier.core.rng import (
     put_generators_back,
     seed_probe,
 )
+
+_WORKER = {"get_worker_info", "_worker_info"}
+_SHARING = {"datasets", "litdata", "streaming", "torchdata", "webdataset"}  # share out among workers by themselves
 
 
 @rule("check-not-shuffled", "data")
@@ -206,6 +209,42 @@ def kept(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [kept(item) for item in value] if not hasattr(value, "_fields") else value
     return value
+
+
+@rule("check-repeated-samples", "data")
+def repeated_samples(s: Subject) -> Iterator[Finding]:
+    """An iterable dataset that each of several workers reads from its start: each sample comes once a worker."""
+    for name, loader in s.loaders.items():
+        if not isinstance(loader.dataset, IterableDataset) or loader.num_workers < 2:
+            continue
+        if loader.worker_init_fn is None and not _shares_samples(loader.dataset):
+            yield warning(
+                "check-repeated-samples",
+                f"each of {loader.num_workers} workers reads the {type(loader.dataset).__name__} of {name} from its "
+                f"start: every sample comes {loader.num_workers} times an epoch",
+                where=type(loader.dataset).__name__,
+                fix="share the samples out in __iter__ by torch.utils.data.get_worker_info(), or set num_workers=1",
+            )
+
+
+def _shares_samples(dataset: Any, depth: int = 3) -> bool:
+    """Whether an iterable dataset asks which worker reads it: in its class, a function of it, or a dataset in it."""
+    if type(dataset).__module__.partition(".")[0] in _SHARING:
+        return True
+    own = [cls for cls in type(dataset).__mro__ if not cls.__module__.startswith(("torch.utils.data", "builtins"))]
+    functions = [value for cls in own for value in vars(cls).values() if inspect.isfunction(value)]
+    near = [function.__globals__.get(name) for function in functions for name in _names_in(function.__code__)]
+    functions += [value for value in near if inspect.isfunction(value)]
+    if any(name in _WORKER for function in functions for name in _names_in(function.__code__)):
+        return True
+    inner = [value for value in vars(dataset).values() if isinstance(value, IterableDataset)]
+    return depth > 0 and any(_shares_samples(value, depth - 1) for value in inner)
+
+
+def _names_in(code: Any) -> set[str]:
+    """Return the names that code and the functions within it use."""
+    inner = (_names_in(part) for part in code.co_consts if hasattr(part, "co_names"))
+    return set(code.co_names).union(*inner)
 
 
 @rule("check-repeated-draws", "data")

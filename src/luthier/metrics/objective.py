@@ -1,0 +1,113 @@
+"""From a batch to its loss, by a criterion or by an own step: the same in training, validation and the checks."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from luthier.core.batch import Batch
+from luthier.core.names import did_you_mean
+from luthier.errors import SettingError, TrainingError
+from luthier.metrics.criteria import Criterion, Measured, measure
+from luthier.metrics.outputs import OutputKey, answer_of, is_torch_loss
+
+Step = Callable[[nn.Module, Any], Any]
+_PARTS = ("loss", "outputs", "targets", "count", "log")
+
+
+@dataclass(slots=True)  # not frozen: one is made each step
+class Passed:
+    """What a batch gave.
+
+    Attributes:
+        measured: The loss and its count.
+        outputs: What the module gave; None where an own step does not say.
+        targets: What they are compared with; None where an own step does not say.
+        log: Further figures of an own step, by name.
+    """
+
+    measured: Measured
+    outputs: Any = None
+    targets: Any = None
+    log: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is minimised: a criterion on what the module gives, or an own step.
+
+    Attributes:
+        criterion: `(outputs, targets) -> loss`. One of torch's gets the answer alone, any other all outputs.
+        step: `step(module, batch)`, in place of it; see `read_step` for what it returns.
+        output_key: Which part of the outputs is the answer; None finds it.
+    """
+
+    criterion: Criterion | None = None
+    step: Step | None = None
+    output_key: OutputKey | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "is_plain", is_torch_loss(self.criterion))
+
+    is_plain: bool = field(init=False, default=False)
+
+    def __call__(self, module: nn.Module, batch: Batch) -> Passed:
+        """Run the module over a batch and take its loss."""
+        if self.step is not None:
+            return run_step(self.step, module, batch)
+        outputs = batch.forward(module)
+        return Passed(self.measure(outputs, batch), outputs, batch.targets)
+
+    def compared(self, outputs: Any) -> Any:
+        """Return what the criterion compares with the targets: the answer, or where it is an own one, all outputs."""
+        if self.is_plain and (type(outputs) is not Tensor or self.output_key is not None):
+            return answer_of(outputs, self.output_key)
+        return outputs
+
+    def measure(self, outputs: Any, batch: Batch) -> Measured:
+        """Return the criterion's loss of outputs and its count."""
+        assert self.criterion is not None
+        return measure(
+            self.criterion, self.compared(outputs), batch.targets, batch.weights, len(batch), batch.lowest_target
+        )
+
+
+def run_step(step: Step, module: nn.Module, batch: Batch) -> Passed:
+    """Call an own step and read its answer."""
+    return read_step(step(module, batch.original()), batch)
+
+
+def read_step(answer: Any, batch: Batch) -> Passed:
+    """Read what an own step returned: a loss, `(loss, count)`, or a dict.
+
+    The dict has `loss` and, where wanted, `outputs` and `targets` (for metrics and checks), `count` (what the loss is a
+    mean over; the batch's rows if it is left out) and `log` (figures by name, which are averaged by the count).
+
+    Raises:
+        TrainingError: something else.
+        SettingError: a dict with another key.
+    """
+    if isinstance(answer, Mapping):
+        unknown = [key for key in answer if key not in _PARTS]
+        if unknown or "loss" not in answer:
+            what = f"{unknown[0]!r}" if unknown else f"no 'loss' among {', '.join(map(repr, answer)) or 'no keys'}"
+            raise SettingError(
+                f"the step returns a dict with {what}",
+                hint=did_you_mean(str(unknown[0]), _PARTS) if unknown else "its keys are " + ", ".join(_PARTS),
+                code="setting-step",
+            )
+        loss, count = answer["loss"], answer.get("count")
+    else:
+        loss, count = answer if isinstance(answer, tuple) and len(answer) == 2 else (answer, None)
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        got = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+        raise TrainingError(
+            f"the step gave {got} as its loss, and a loss is one number",
+            hint="return a tensor of one element, (loss, count), or a dict with 'loss'",
+            code="training-loss-shape",
+        )
+    measured = Measured(loss, len(batch) if count is None else count)
+    if not isinstance(answer, Mapping):
+        return Passed(measured)
+    return Passed(measured, answer.get("outputs"), answer.get("targets"), answer.get("log") or {})

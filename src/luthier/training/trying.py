@@ -1,0 +1,109 @@
+"""What can be known of a call before an epoch is paid for: metrics that cannot work, state that is not kept."""
+
+import logging
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from luthier.core.batch import Batch, map_tensors
+from luthier.core.rng import kept_rng
+from luthier.errors import LuthierError, SettingError
+from luthier.metrics.evaluation import refuse_unseen, update_metrics
+from luthier.metrics.metrics import Metric, figures_of
+from luthier.metrics.objective import Passed
+from luthier.training.state import Run
+
+_log = logging.getLogger("luthier")
+# Of code that does not go with what it gets; a ValueError may mean that one batch is too few rows for a figure.
+_UNFIT = (TypeError, AttributeError, LookupError, RuntimeError)
+
+
+def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
+    """Compute the metrics on the first training batch, so that one that cannot work ends the run here.
+
+    Raises:
+        SettingError: a metric fails on what the module gives, or the figure to watch is not among them.
+    """
+    if passed.outputs is None and batch.rows is None and type(passed.measured.count) is int:
+        _log.warning(
+            "the step returns a bare loss, and how many samples a batch has cannot be seen: each batch counts alike; "
+            "return (loss, count) to weigh them"
+        )
+    if run.valid is None:
+        return
+    if run.objective.step is not None:
+        refuse_unseen(run.metrics, passed.outputs, passed.targets)
+    if not run.check:
+        return
+    outputs, targets = (map_tensors(Tensor.detach, value) for value in (passed.outputs, passed.targets))
+    for metric in run.metrics:
+        with kept_rng(), torch.no_grad():
+            _try(metric, outputs, targets, run.objective.output_key)
+    own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]
+    measured = ["valid_loss", *(f"valid_{name}" for name in passed.log), *run.higher_is_better]
+    names = ["train_loss", *measured, "grad_norm", "lr", "seconds", *own]
+    if run.recipe.monitor not in names:
+        raise SettingError(
+            f"monitor is {run.recipe.monitor!r}, and an epoch has: {', '.join(names)}",
+            hint="a metric is called valid_<name>",
+            code="setting-monitor",
+        )
+
+
+def _try(metric: Metric, outputs: Any, targets: Any, key: str | int | None) -> None:
+    metric.reset()
+    try:
+        update_metrics([metric], outputs, targets, None, key)
+        figures_of(metric)
+    except LuthierError:
+        raise
+    except _UNFIT as error:
+        if not isinstance(outputs, Tensor):
+            kind = type(outputs).__name__
+            error.add_note(f"the module gives a {kind}: output_key= names the part that metrics are to get")
+        raise
+    except Exception as error:
+        _log.debug("the metric %s has no value on one batch: %s", metric.name, error)
+    finally:
+        metric.reset()
+
+
+def unkept_state(run: Run) -> list[str]:
+    """Return what a step and callbacks hold that a checkpoint does not keep: modules that train, optimizers, tensors.
+
+    What has a `state_dict` is kept by it, and so are the module's own parts, its criterion and its optimizer.
+    """
+    known = [run.module, *run.module.modules(), *run.parameters, run.optimizer, run.criterion, *run.module.buffers()]
+    kept = {id(item) for item in known}
+    found = []
+    for name, owner in run.named_owners():
+        if hasattr(owner, "state_dict") or type(owner).__module__.startswith("luthier."):
+            continue
+        for inner, value in _held(owner):
+            is_still = isinstance(value, nn.Module) and not any(p.requires_grad for p in value.parameters())
+            if isinstance(value, nn.Module | Optimizer | Tensor) and id(value) not in kept and not is_still:
+                found.append(f"{inner} of {name} (a {type(value).__name__})")
+    return list(dict.fromkeys(found))
+
+
+def _held(owner: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what a function or an object holds by name: attributes, cells of a closure, bound arguments, globals."""
+    if isinstance(owner, partial):
+        yield from _held(owner.func)
+        yield from [*enumerate(owner.args), *owner.keywords.items()]  # type: ignore[misc]
+        return
+    yield from getattr(owner, "__dict__", {}).items()
+    code = getattr(owner, "__code__", None)
+    if code is not None:
+        for name, cell in zip(code.co_freevars, owner.__closure__ or (), strict=False):
+            try:
+                yield name, cell.cell_contents
+            except ValueError:  # not set yet
+                continue
+        for name in code.co_names:
+            if name in owner.__globals__:
+                yield name, owner.__globals__[name]

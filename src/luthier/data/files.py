@@ -21,7 +21,7 @@ from luthier.core.names import did_you_mean, near_file
 from luthier.data.csvtext import name_columns
 from luthier.data.images import IMAGE_SUFFIXES
 from luthier.data.tables import Table, iter_tables, read_table, table_from
-from luthier.data.textfile import AS_FOUND, ReadOptions, refuse_binary
+from luthier.data.textfile import AS_FOUND, ReadOptions, empty_file, open_file, refuse_binary
 from luthier.errors import DataError, MissingPackageError, SettingError
 
 STDIN = "-"
@@ -257,8 +257,9 @@ def _read_file(
     kind = _format(path.name)
     if kind in (*_PLAIN, ""):
         return read_table(path, options, texts=texts, targets=targets, wanted=wanted)
-    if not path.is_file():
-        raise DataError(f"there is no file {path}", hint=near_file(path), code="data-no-file")
+    with open_file(path) as file:
+        if not file.read(1):
+            raise empty_file(path.name)
     if kind in _EXCEL:
         return _workbook(path, options.sheet)
     readers: dict[str, Callable[[Path], Any]] = {"json": _json, "jsonl": _json_lines, "ndjson": _json_lines}

@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -31,7 +32,7 @@ from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.model import Model, more_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
-from luthier.store.files import cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
+from luthier.store.files import RUN_FILES, cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
@@ -72,17 +73,30 @@ def train(
     plan = design(source, target=target, **given)
     find_device(plan.recipe.device)
     folder = _fresh_folder(plan, None if run is None else Path(run))
-    write_whole(folder / "run.toml", plan.toml(folder).encode())
-    if report is not None:
-        report(plan, folder)
     try:
+        write_whole(folder / "run.toml", plan.toml(folder).encode())
+        if report is not None:
+            report(plan, folder)
         return _run(plan, folder, callbacks)
-    except LuthierError as error:
-        is_refused = isinstance(error, SettingError) or error.code == "training-no-batches"
-        has_begun = (folder / "record.jsonl").exists()
-        if not has_begun or (is_refused and not any(row["event"] == "epoch" for row in _rows(folder))):
-            shutil.rmtree(folder)  # no such run can be: no folder is left of it
+    except BaseException as error:
+        code = getattr(error, "code", None)
+        is_refused = isinstance(error, SettingError) or code == "training-no-batches"
+        if (is_refused and not any(row["event"] == "epoch" for row in _rows(folder))) or (
+            not checkpoints(folder / "checkpoints") and code != "run-in-use"  # by the process that trains in it
+        ):
+            _take_away(folder)  # there is nothing to go on from
+        elif not isinstance(error, LuthierError):
+            error.add_note(f"the run is saved; continue it with: luthier resume {folder}")
         raise
+
+
+def _take_away(folder: Path) -> None:
+    """Remove what a run wrote into its folder, and the folder; what others put there stays."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def resume(
@@ -131,6 +145,8 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
     try:
         return list(read_record(folder / "record.jsonl"))
     except RunError as error:
+        if error.code != "run-record-damaged":
+            raise
         _log.warning("%s", error.message)
         return []
 

@@ -178,6 +178,21 @@ def test_answers_that_cannot_be_written_leave_nothing(what: str, name: str, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_process_left_of_an_answer_is_taken_away(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [
+        f".a[1].csv.{dead.pid}.part",
+        f".a1.csv.{dead.pid}.part",
+        ".a[1].csv.x.part",
+        f".a[1].csv.{os.getppid()}.part",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    write_answers([pl.DataFrame({"a": [1]})], str(tmp_path / "a[1].csv"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a[1].csv", *names[1:]}
+
+
 REFUSED_SETTINGS: dict[str, Callable[[Path], object]] = {
     "--device meta": lambda place: luthier.load(place / "run", device="meta"),
     "batch size": lambda place: luthier.train(place / "small.csv", target="y", batch_size=2**63),

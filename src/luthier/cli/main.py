@@ -233,6 +233,7 @@ def predict(
     from luthier.serving.files import write_answers
     from luthier.serving.model import load
 
+    output = None if output == "-" else output
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
         output,

@@ -115,7 +115,7 @@ def _check_asked(frame: pl.DataFrame, asked: Asked, exclude: Collection[str]) ->
     for name, kind in {**asked.formats, **asked.kinds}.items():
         if name not in frame.columns:
             raise DataError(
-                f"there is no column {name!r}, which was said to be {kind!r}",
+                f"there is no column {name!r}, for which {kind!r} was given",
                 hint=did_you_mean(name, frame.columns),
                 code="data-column-missing",
             )

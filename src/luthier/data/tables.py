@@ -53,6 +53,9 @@ class Table:
     categories: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name.replace("\n", "\\n"))
+
     @property
     def decimal(self) -> Decimal | None:
         """A comma where the file is known to have commas before decimals."""

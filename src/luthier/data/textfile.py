@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ from luthier.plain.cells import with_strays
 _AROUND_NAMES = " \t\ufeff"
 _END = "\x00"  # the column of nothing after a delimiter that ends each row
 _BLOCK_BYTES = 4 << 20  # of the file, read at a time
+_SQLITE = "an SQLite database"
 _OTHER_MAGIC = {
     b"PK\x03\x04": "a zip file or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
@@ -59,7 +61,7 @@ _OTHER_MAGIC = {
     b"%PDF": "a PDF",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
-    b"SQLite format 3": "an SQLite database",
+    b"SQLite format 3": _SQLITE,
 }
 
 
@@ -450,7 +452,7 @@ def open_file(path: Path) -> io.BufferedReader:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(
             f"{str(path)!r} is no file, but a pipe or a device",
-            hint="write it to a file first: it is read more than once",
+            hint="write it to a file first, as it is read more than once; or pass a CSV to standard input, and give -",
             code="data-not-a-table",
         )
     try:
@@ -479,6 +481,8 @@ def open_file(path: Path) -> io.BufferedReader:
 def refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
     """Refuse a file whose first bytes are no text."""
     what = next((what for magic, what in _OTHER_MAGIC.items() if head.startswith(magic)), None)
+    if re.match(rb"\s*<(!doctype )?html", head.removeprefix(codecs.BOM_UTF8), re.IGNORECASE):
+        what = "a web page"
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or encoding is not None
     if what is None and (marked or b"\x00" not in head):
         return
@@ -490,7 +494,11 @@ def refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
         )
     raise DataError(
         f"{name} is {what or 'binary: it holds zero bytes'}, not a table",
-        hint="save it as CSV or Parquet" if what else "save it as CSV, or name its encoding, such as 'utf-16-le'",
+        hint=f"give sqlite:///{name} and query=, such as 'SELECT * FROM customers'"
+        if what == _SQLITE
+        else "save it as CSV or Parquet"
+        if what
+        else "save it as CSV, or name its encoding, such as 'utf-16-le'",
         code="data-file-binary",
     )
 

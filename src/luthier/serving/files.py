@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from luthier.store.files import as_os_error, cannot_write, check_output
+from luthier.store.files import as_os_error, cannot_write, check_output, part_of
 
 _SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
@@ -32,7 +32,7 @@ def write_answers(
     if output is None:
         return _write(frames, sys.stdout.buffer, ".jsonl" if as_json else ".csv")
     path = check_output(output, _SUFFIXES, flag="-o", sources=sources)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     try:
         with beside.open("wb") as file:
             rows = _write(frames, file, path.suffix.lower())

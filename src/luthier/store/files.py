@@ -1,13 +1,14 @@
 """Files that are whole or not there: written beside, flushed, read back, renamed."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
 
 
 def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path], bool]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     try:
         write(beside)
         _flush(beside, os.O_RDWR)
@@ -89,6 +90,26 @@ def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path
         raise cannot_write(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return where a file is written before it takes its name; what killed processes left there of it is removed."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = re.fullmatch(r"(\d{1,9})\.part", part.name[len(path.name) + 2 :])
+        if number is not None and not _lives(int(number[1])):
+            with suppress(OSError):
+                part.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
 
 
 def remove_parts(folder: Path) -> None:
@@ -123,8 +144,8 @@ def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Se
         )
     is_read = path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources)
     is_of_run = path.name in RUN_FILES and path.exists()
-    if is_read or is_of_run:
-        what = "is what is read" if is_read else "is a file of the run itself"
+    if is_read or is_of_run or path.is_dir():
+        what = "is what is read" if is_read else "is a file of the run itself" if is_of_run else "is a folder"
         raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
     if path.exists() and not os.access(path, os.W_OK):
         raise SettingError(

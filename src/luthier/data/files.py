@@ -210,6 +210,7 @@ def read_any(
         frame=pl.concat(_alike(frames), how="vertical_relaxed", rechunk=True),
         name=source_name(source),
         notes=(f"{len(files):,} files: {files[0]} to {files[-1].name}", *notes),
+        is_ended=True,
         doubts=tuple(dict.fromkeys(doubt for table in tables for doubt in table.doubts)),
     )
 

@@ -55,6 +55,7 @@ _SQLITE = "an SQLite database"
 _OTHER_MAGIC = {
     b"PK\x03\x04": "a zip file or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "gzipped twice",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ": "an xz file",
     b"\x28\xb5\x2f\xfd": "a Zstandard file",
@@ -188,6 +189,7 @@ class TextFile:
         self.has_units = False  # whether a row under the header names the columns once more
         self.has_names = True  # whether the header has as many cells as the rows
         self.has_end = False  # whether each row ends in a delimiter that the header lacks
+        self.is_ended = True  # whether the last line that was read ends in a line end
         self.escapes = options.escapes
         self.options = options
         self.commas: Commas | None = None
@@ -254,6 +256,7 @@ class TextFile:
         start = self.start
         for block in self._decoded():
             block = block.replace(b"\r", b"\n") if self.old_line_ends else block
+            self.is_ended = block.endswith(b"\n") if block else self.is_ended
             yield block[start:] if start else block
             start = 0
 

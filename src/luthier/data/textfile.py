@@ -415,7 +415,8 @@ def text_pieces(source: TextFile, typed: ColumnTypes | None = None) -> Iterator[
             break
     done = frame.height
     if frame.height:
-        source.doubt_rows(frame, 0)
+        if b'"' in records.text:
+            source.doubt_rows(frame, 0)
         frame = source.without_repeats(frame)
         if is_second_header(frame):
             source.has_units = True

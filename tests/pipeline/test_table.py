@@ -273,3 +273,12 @@ def test_rows_in_reasons_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").write_text("\n".join(["x,y", *lines]) + "\n")
     plan = luthier.design(tmp_path / "odd.csv", target="y", valid_fraction=0.0, test_fraction=0.0)
     assert "'abc' in row 101" in plan.schema.columns[0].why
+
+
+def test_a_file_cut_within_its_last_class_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "x,y\n" + "".join(f"{i},{'yes' if i % 2 else 'no'}\n" for i in range(59)) + "59,yes\n"
+    for end, is_cut in (("", False), ("\n", False), ("s\n", True)):
+        caplog.clear()
+        (tmp_path / "d.csv").write_text(rows.removesuffix(end))
+        luthier.design(tmp_path / "d.csv", target="y")
+        assert ("is d.csv cut short?" in caplog.text) == is_cut

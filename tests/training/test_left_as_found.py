@@ -128,7 +128,7 @@ def test_a_result_and_a_model_say_what_they_are_and_do_what_a_model_does(tmp_pat
 
 def test_rows_may_come_in_any_form() -> None:
     model = luthier.train(TABLE, target="y", epochs=2).model
-    rows = {name: values[:4] for name, values in TABLE.items()}
+    rows: dict[str, Any] = {name: list(values)[:4] for name, values in TABLE.items()}  # type: ignore[call-overload]
     frame = pd.DataFrame(rows)
     expected = model.predict(frame).tolist()
     for source in (rows, pl.DataFrame(rows), pa.table(rows), frame.to_dict("records"), pl.DataFrame(rows).lazy()):

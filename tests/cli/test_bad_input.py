@@ -137,7 +137,10 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "an unknown criterion": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "bcee"), "setting-criterion", "bce"),
     "a criterion for another task": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "mse"), "setting-criterion", "binary"),
     "an unknown optimizer": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adamm"), "setting-optimizer", "Adam"),
-    "an optimizer with a closure": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS"), "setting-optimizer", "step="),
+    "a warm-up beside a closure": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS", "--warmup-steps", "5"), "setting-optimizer", "several times a step"
+    ),
+    "epochs and steps": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "2", "--max-steps", "5"), "setting-given-twice", "give one"),
     "an optimizer for sparse gradients": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "SparseAdam"), "setting-optimizer", "sparse"),
     "a cycle that ends before the run": (
         text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "OneCycleLR", "--scheduler-args", "total_steps=10"), "setting-scheduler", "ends after 10 steps"

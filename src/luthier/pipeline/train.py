@@ -39,7 +39,7 @@ from luthier.store.files import RUN_FILES, cannot_write, is_part, remove_parts, 
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
-from luthier.training.progress import is_watched
+from luthier.training.progress import announce, is_watched
 from luthier.training.record import read_record
 from luthier.training.result import Result
 
@@ -87,10 +87,10 @@ def train(
             if report is not None:
                 report(plan, folder)
         if is_shown:
-            print(plan.words(), flush=True)
+            announce(plan.words())
         result = _run(plan, folder, callbacks, verbose=is_shown)
         if is_shown:
-            print(result.words(), flush=True)
+            announce(result.words())
         return result
     except BaseException as error:
         if folder is not None:

@@ -18,7 +18,7 @@ from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
 from luthier.core.stepping import without_compiler
 from luthier.core.version import VERSION
-from luthier.errors import DataError, SettingError, TrainingError
+from luthier.errors import DataError, RunError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.metrics import FunctionMetric, directions
 from luthier.metrics.named import as_metrics
@@ -182,7 +182,7 @@ def fit(
         output_key=output_key,
     )
     if live.folder is not None and live.state.is_done and not (live.folder / "run.toml").exists():
-        model.save(live.folder / "model.safetensors")  # the command writes its own, with a Schema
+        _save(live, model)  # the command writes its own, with a Schema
     return Result(
         module=module,
         record=live.record,
@@ -200,6 +200,21 @@ def _stopped_before(run: Run) -> str | None:
     """Return what stopped a run that a life before has finished, but for its epochs."""
     ends = [row["reason"] for row in run.record if row["event"] == "end"] if run.state.is_done else []
     return ends[-1] if ends and ends[-1] != ALL_DONE else None
+
+
+def _save(run: Run, model: Model) -> None:
+    """Write a finished run's model. Where it cannot be written, that is said: the same call again writes it.
+
+    Raises:
+        RunError: it cannot be written, and `on_write_error` is `stop`.
+    """
+    assert run.folder is not None
+    try:
+        model.save(run.folder / "model.safetensors")
+    except RunError as error:
+        if run.recipe.on_write_error == "stop":
+            raise
+        _log.error("NO MODEL was written: %s", error)
 
 
 def _best_figures(run: Run) -> dict[str, float]:

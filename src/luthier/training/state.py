@@ -132,6 +132,7 @@ class Run:
             ]
             for moment in MOMENTS
         }
+        self.hears_forward = bool(self._listeners["on_forward_end"])
 
     def find(self, findings: Sequence[Finding]) -> None:
         """Keep findings, and stop at one of severity error.
@@ -161,10 +162,6 @@ class Run:
                 self.state.figures.update({str(name): float(value) for name, value in answer.items()})
             elif isinstance(answer, Stop) and self.state.stop is None:
                 self.state.stop = answer
-
-    def hears(self, moment: str) -> bool:
-        """Whether a callback listens at a moment."""
-        return bool(self._listeners[moment])
 
     def look(self) -> None:
         """Look at the losses since the last look; this reads them from the device.

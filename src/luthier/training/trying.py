@@ -33,6 +33,9 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             "the step returns a bare loss, and how many samples a batch has cannot be seen: each batch counts alike; "
             "return (loss, count) to weigh them"
         )
+    if isinstance(passed.outputs, Tensor) and isinstance(passed.targets, Tensor):
+        is_whole = not passed.targets.is_floating_point()
+        run.shows_classes = is_whole and passed.outputs.ndim == 2 and passed.targets.ndim == 1
     if run.valid is None:
         return
     if run.objective.step is not None:

@@ -84,7 +84,7 @@ def test_the_signature_of_fit_is_pinned() -> None:
     names = list(inspect.signature(luthier.fit).parameters)
     assert names == [
         "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "run", "device",
-        "check", "restore_best", "tune", "seed", "target_key", "output_key", "verbose", "recipe_fields",
+        "check", "restore_best", "fast", "seed", "target_key", "output_key", "verbose", "recipe_fields",
     ]  # fmt: skip
 
 

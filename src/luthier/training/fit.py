@@ -26,6 +26,7 @@ from luthier.metrics.objective import Objective, Step
 from luthier.metrics.outputs import OutputKey
 from luthier.serving.model import Model, task_of
 from luthier.training.callbacks import Checkpointing, EarlyStopping, TimeLimit
+from luthier.training.fast import fast_settings
 from luthier.training.folder import arguments_of, continue_run, open_folder
 from luthier.training.freezing import freeze
 from luthier.training.loop import ALL_DONE, keep_weights
@@ -48,7 +49,6 @@ from luthier.training.settings import (
 )
 from luthier.training.state import Run, RunState
 from luthier.training.trying import unkept_state
-from luthier.training.tuning import tuned
 
 _log = logging.getLogger("luthier")
 
@@ -69,7 +69,7 @@ def fit(
     device: str | torch.device | None = None,
     check: bool | CheckSettings = True,
     restore_best: bool = True,
-    tune: bool = False,
+    fast: bool = False,
     seed: int | None = None,
     target_key: str | None = None,
     output_key: OutputKey | None = None,
@@ -104,7 +104,7 @@ def fit(
             does; one of severity error stops the run. `CheckSettings(ignore=[…])` leaves some out; no bit of the run
             depends on it.
         restore_best: Leave the weights of the best epoch in the module (by `monitor`); False leaves the last.
-        tune: Let a fixed rule fill in what makes a run faster and changes its rounding: fused updates, channels_last
+        fast: Let a fixed rule fill in what makes a run faster and changes its rounding: fused updates, channels_last
             for convolutions, evaluation batches that suit the cache. Without it `fit` equals the hand-written loop
             by the bit.
         seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
@@ -136,8 +136,8 @@ def fit(
     given: dict[str, Any] = {**recipe_fields}
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
-    if tune:
-        chosen = tuned(chosen, module, train, valid, optimizer=optimizer)
+    if fast:
+        chosen = fast_settings(chosen, module, train, valid, optimizer=optimizer)
     if chosen.max_steps is not None and "epochs" in given:
         raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
     callbacks = list(callbacks)
@@ -315,8 +315,7 @@ def make_run(
             output_key=output_key,
             metrics=[metric.function for metric in metric_list if isinstance(metric, FunctionMetric)],
         )  # fmt: skip
-        rules = [rule for rule in chosen_rules(checks.select, checks.ignore) if rule.is_cheap]
-        run.find(look(subject, rules))
+        run.find(look(subject, chosen_rules(checks.select, checks.ignore)))
         del subject
         give_back_memory()
     if recipe.compile:

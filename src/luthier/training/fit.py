@@ -39,6 +39,7 @@ from luthier.training.replay import Memory, NotFinite, ValidationWatch, find_not
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
+    as_data,
     check_monitor,
     choose_criterion,
     is_loader,
@@ -136,6 +137,8 @@ def fit(
     given: dict[str, Any] = {**recipe_fields}
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
+    # made once: checks, counts and feeds share what it holds
+    train, valid = (as_data(data, chosen, target_key, split=step is None) for data in (train, valid))
     if fast:
         chosen = fast_settings(chosen, module, train, valid, optimizer=optimizer)
     if chosen.max_steps is not None and "epochs" in given:

@@ -35,7 +35,7 @@ from luthier.training.monitoring import Monitoring
 from luthier.training.optimizers import make_optimizer
 from luthier.training.progress import Progress, is_watched
 from luthier.training.record import Record
-from luthier.training.replay import Memory, NotFinite, ValidationWatch, find_not_finite, states_of
+from luthier.training.replay import Memory, ValidationWatch, find_not_finite, states_of
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
@@ -159,9 +159,13 @@ def fit(
         )  # fmt: skip
         live.record.open()
         if continue_run(live):
-            _train(live)
+            train_run(live)
         else:
             keep_weights(live)
+    except TrainingError as error:
+        if live is None or error.code != "training-loss-not-finite":
+            raise
+        raise _with_cause(live, error) from error
     finally:
         if live is not None:
             live.record.close()
@@ -230,13 +234,19 @@ def _best_figures(run: Run) -> dict[str, float]:
     return {name: value for name, value in named.items() if isinstance(value, float) and value == value}
 
 
-def _cause(run: Run) -> NotFinite | None:
-    """Return what made the loss not finite. What goes wrong in the looking is said, and hides no error."""
-    try:
-        return find_not_finite(run, states_of(run))
-    except Exception as error:
-        _log.warning("the steps could not be done again to find the cause: %s: %s", type(error).__name__, error)
-        return None
+def _with_cause(run: Run, error: TrainingError) -> TrainingError:
+    """Do the steps again to say what made a loss not finite; return the error with the cause, where it was found."""
+    found = None
+    if run.check:
+        try:
+            found = find_not_finite(run, states_of(run))
+        except Exception as problem:  # what goes wrong in the looking is said, and hides no error
+            _log.warning("the steps could not be done again to find the cause: %s: %s", type(problem).__name__, problem)
+    row = {"event": "not-finite", "epoch": run.epoch, "step": run.global_step, "what": error.message}
+    run.note(row if found is None else {**row, "cause": str(found)})
+    if found is None:
+        return error
+    return TrainingError(f"{error.message}\n  first {found}", hint=found.hint, code=error.code)
 
 
 def make_run(
@@ -332,25 +342,6 @@ def make_run(
                 ", ".join(unkept[:5]),
             )
     return run
-
-
-def _train(run: Run) -> None:
-    """Train; where a loss is not finite, do the steps again to say what made it so.
-
-    Raises:
-        TrainingError: with the operation, the layer and the samples, where they could be found.
-    """
-    try:
-        train_run(run)
-    except TrainingError as error:
-        if error.code != "training-loss-not-finite":
-            raise
-        found = _cause(run) if run.check else None
-        row = {"event": "not-finite", "epoch": run.state.epoch, "step": run.state.global_step, "what": error.message}
-        run.note(row if found is None else {**row, "cause": str(found)})
-        if found is None:
-            raise
-        raise TrainingError(f"{error.message}\n  first {found}", hint=found.hint, code=error.code) from error
 
 
 def _seed(recipe: Recipe, train: Any) -> int:

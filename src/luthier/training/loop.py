@@ -33,12 +33,15 @@ def train(run: Run) -> None:
     state, has_gradients = run.state, torch.is_grad_enabled()
     try:
         run.tell("on_start")
-        advance(run)
+        while is_under_way(run):
+            train_epoch(run)
         state.is_done = state.stop is None or state.stop.finished
         if state.is_done:
             reason = state.stop.reason if state.stop else ALL_DONE
             run.note({"event": "end", "reason": reason, "best_epoch": state.best_epoch})
     except Exception as error:
+        if (short := _short_of_memory(run, error)) is not None:
+            raise short from error
         source = getattr(run.train, "source", None)
         explain(error, run.module, metrics=run.metrics, data=getattr(source, "dataset", None))
         raise
@@ -50,18 +53,13 @@ def train(run: Run) -> None:
             keep_weights(run)
 
 
-def advance(run: Run) -> None:
-    """Do epoch after epoch, from wherever the run's state is to the end or a stop."""
-    state = run.state
-    while state.epoch < run.recipe.epochs and state.stop is None and not _is_last_step(run):
-        train_epoch(run)
-        if not _is_cut_off(state):
-            validate(run)
-            finish_epoch(run)
+def is_under_way(run: Run) -> bool:
+    """Whether there is an epoch to be done, or to be gone on with."""
+    return run.epoch < run.recipe.epochs and run.state.stop is None and not _is_last_step(run)
 
 
 def train_epoch(run: Run) -> None:
-    """Do the epoch's remaining updates."""
+    """Do the epoch's remaining updates, validate, and finish it; one that is cut off stays as it is."""
     state = run.state
     start = time.perf_counter() - state.epoch_seconds
     start_training(run.module, run.recipe.freeze)
@@ -70,7 +68,7 @@ def train_epoch(run: Run) -> None:
     batches = _limited(run, run.train.batches(state.epoch, state.batch), state.batch)
     while state.stop is None and not _is_last_step(run):
         run.is_whole = False  # from here on generators are drawn from and weights move
-        done = _update(run, islice(batches, run.recipe.accumulate))
+        done = train_step(run, islice(batches, run.recipe.accumulate))
         if not done:
             break
         state.batch += done
@@ -91,6 +89,9 @@ def train_epoch(run: Run) -> None:
             hint="drop_last leaves out a batch smaller than batch_size; a loader must be iterable once an epoch",
             code="training-no-batches",
         )
+    if not _is_cut_off(state):
+        validate(run)
+        finish_epoch(run)
 
 
 def validate(run: Run) -> None:
@@ -201,18 +202,15 @@ def _set_mode(optimizer: Any, mode: str) -> None:
         change()
 
 
-def _update(run: Run, batches: Iterator[Batch]) -> int:
-    try:
-        return train_step(run, batches)
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        size = run.recipe.micro_batch_size or run.recipe.batch_size or 32
-        raise TrainingError(
-            f"{run.device} has not enough memory for {size} samples at a time",
-            hint=f"try micro_batch_size={max(size // 2, 1)}: the update stays that of the whole batch",
-            code="training-out-of-memory",
-        ) from error
+def _short_of_memory(run: Run, error: Exception) -> TrainingError | None:
+    if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        return None
+    size = run.recipe.micro_batch_size or run.recipe.batch_size or 32
+    return TrainingError(
+        f"{run.device} has not enough memory for {size} samples at a time",
+        hint=f"try micro_batch_size={max(size // 2, 1)}: the update stays that of the whole batch",
+        code="training-out-of-memory",
+    )
 
 
 def _limited(run: Run, batches: Iterator[Batch], start: int) -> Iterator[Batch]:

@@ -90,10 +90,15 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
     else:
         _refuse_ignored(given, recipe)
         optimizer = given if isinstance(given, Optimizer) else _call(given, module)
-    if closure_of(optimizer) and (recipe.precision == "fp16" or recipe.warmup_steps):
-        what = "precision fp16" if recipe.precision == "fp16" else "warmup_steps"
+    wild = {
+        "precision": recipe.precision == "fp16",
+        "warmup_steps": recipe.warmup_steps,
+        "micro_batch_size": recipe.micro_batch_size,
+    }
+    if closure_of(optimizer) and any(wild.values()):
+        name = next(name for name, given in wild.items() if given)
         raise SettingError(
-            f"{what} does not go with {type(optimizer).__name__}, which evaluates the loss several times a step",
+            f"{name} does not go with {type(optimizer).__name__}, which evaluates the loss several times a step",
             hint="leave it out",
             code="setting-optimizer",
         )

@@ -21,7 +21,7 @@ from luthier.metrics.evaluation import evaluating
 from luthier.store.bundle import module_weights
 from luthier.store.checkpoint import checkpoints, read_checkpoint
 from luthier.training.callbacks import Callback, Stop, View
-from luthier.training.loop import advance
+from luthier.training.loop import is_under_way, train_epoch
 from luthier.training.record import Record
 from luthier.training.state import Run, RunState
 
@@ -158,7 +158,7 @@ def find_not_finite(run: Run, states: Iterator[Any]) -> NotFinite | None:
             if not _is_finite(again.module):
                 first = _bad_already(again)
                 continue
-            advance(again)
+            _go_on(again)
         if search.step is None:
             return None
         closer = _Closer(run, search.step)
@@ -166,9 +166,14 @@ def find_not_finite(run: Run, states: Iterator[Any]) -> NotFinite | None:
             again.train = closer.feed
             again.rewind(tree)
             closer.arm(again)
-            advance(again)
+            _go_on(again)
         return closer.found
     return first
+
+
+def _go_on(run: Run) -> None:
+    while is_under_way(run):
+        train_epoch(run)
 
 
 def _bad_already(run: Run) -> NotFinite:
@@ -431,7 +436,7 @@ def replay_steps(run: Run, trees: dict[int, Any], epochs: dict[int, dict[str, An
         again.rewind(trees[start])
         again.state.stop, again.state.is_done = None, False
     if start < last:
-        advance(again)
+        _go_on(again)
     return Replay(start, rows.rows, rows.checked)
 
 
@@ -449,7 +454,7 @@ def replay_validation(run: Run, trees: dict[int, Any], epoch: int) -> Replay:
     if start in trees:
         again.rewind(trees[start])
         again.state.stop, again.state.is_done = None, False
-    advance(again)
+    _go_on(again)
     return Replay(start, [], {}, watch.found)
 
 

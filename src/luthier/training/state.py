@@ -18,7 +18,7 @@ from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
-from luthier.core.stepping import clearer, updater
+from luthier.core.stepping import backward, clearer, updater
 from luthier.data.feeds import Feed
 from luthier.errors import CheckError, LuthierError, RunError, TrainingError
 from luthier.metrics.criteria import Criterion
@@ -123,7 +123,7 @@ class Run:
         known = {id(parameter) for parameter in moved}
         others = [parameter for parameter in self.module.parameters() if id(parameter) not in known]
         self.parameters = [*moved, *others]
-        self.closure = closure_of(self.optimizer)
+        self.closure, self.backward = closure_of(self.optimizer), backward
         self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer, others)
         # Only what a callback defines itself is called.
         self._listeners = {

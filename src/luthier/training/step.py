@@ -9,9 +9,8 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
 from luthier.core.machine import autocast
-from luthier.core.stepping import backward as do_backward
 from luthier.metrics.criteria import Measured
-from luthier.metrics.evaluation import LogMeans, LossMean
+from luthier.metrics.evaluation import LogMeans
 from luthier.metrics.objective import Passed
 from luthier.training.state import Run
 from luthier.training.trying import try_metrics
@@ -24,11 +23,17 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
     """
     if run.closure is not None:
         return _closure_step(run, [batch.to(run.device) for batch in batches])
-    done = 0
+    done, over, size = 0, run.recipe.accumulate, run.recipe.micro_batch_size
     for batch in batches:
         if done == 0:
             run.clear_gradients()
-        backward(run, batch.to(run.device))
+        batch = batch.to(run.device)
+        if size is None or len(batch) <= size:
+            measured = forward(run, batch)
+            run.backward(_scaled(run, measured.loss / over if over > 1 else measured.loss))
+        else:
+            measured = backward_in_parts(run, batch, size)
+        run.state.loss.add(measured)
         done += 1
     if done:
         clip(run)
@@ -38,22 +43,27 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
 
 def _closure_step(run: Run, batches: Sequence[Batch]) -> int:
     """Do one update of an optimizer that evaluates the loss of its batches as often as it likes."""
-    state = run.state
-    sums: list[Tensor] = []
+    state, over = run.state, run.recipe.accumulate
+    seen: list[Tensor] = []
     if not batches:
         return 0
 
     @torch.enable_grad()
     def evaluate() -> Tensor:
         run.clear_gradients()
-        kept = state.loss, state.logged
-        if sums:  # the first evaluation is the update's loss; the others are of weights on trial
-            state.loss, state.logged = LossMean(), LogMeans()
-        losses = [backward(run, batch).loss.detach() for batch in batches]
-        state.loss, state.logged = kept
+        logged, total = state.logged, torch.zeros((), device=run.device)
+        if seen:  # the first evaluation is the update's loss; the others are of weights on trial
+            state.logged = LogMeans()
+        for batch in batches:
+            measured = forward(run, batch)
+            run.backward(measured.loss / over)
+            total = total + measured.loss.detach() / over
+            if not seen:
+                state.loss.add(measured)
+        state.logged = logged
+        seen.append(total)
         clip(run)
-        sums.append(torch.stack(losses).sum() / run.recipe.accumulate)
-        return sums[-1]
+        return total
 
     if run.closure == "again":
         evaluate()
@@ -64,18 +74,9 @@ def _closure_step(run: Run, batches: Sequence[Batch]) -> int:
     return len(batches)
 
 
-def backward(run: Run, batch: Batch) -> Measured:
-    """Add the gradient of a batch, in micro-batches where the recipe says so, by each one's share of the count.
-
-    Returns its loss, which is taken in by `run.state.loss` too.
-    """
-    size = run.recipe.micro_batch_size
-    parts = [batch] if size is None else batch.micro(size)
-    if len(parts) == 1:
-        measured = forward(run, batch)
-        run.state.loss.add(measured)
-        do_backward(_scaled(run, measured.loss / run.recipe.accumulate if run.recipe.accumulate > 1 else measured.loss))
-        return measured
+def backward_in_parts(run: Run, batch: Batch, size: int) -> Measured:
+    """Add the gradient of a batch, of `size` samples at a time, by each part's share of the count; return its loss."""
+    parts = batch.micro(size)
     # Each part's count must be known before its gradient is taken, so a part is weighted by its count here and the
     # whole by their sum after: k micro-batches give the gradient of one big batch, whatever their sizes.
     earlier = [(p, p.grad) for p in run.parameters if p.grad is not None]  # of the batches before, in one update
@@ -90,7 +91,7 @@ def backward(run: Run, batch: Batch) -> Measured:
         if isinstance(measured.count, Tensor) and not is_sum and not measured.count > 0:
             continue  # every target is ignored, or weighs nothing: no mean, no gradient (a GPU is waited for here)
         weighted = measured.loss if is_sum else measured.loss * measured.count
-        do_backward(_scaled(run, weighted))
+        run.backward(_scaled(run, weighted))
         losses.append(weighted.detach())
     loss = torch.stack(losses).sum() if losses else torch.zeros((), device=run.device)
     over: Tensor | float = 1.0 if is_sum or (batch.weights is not None and not losses) else total
@@ -99,9 +100,7 @@ def backward(run: Run, batch: Batch) -> Measured:
             parameter.grad /= over * run.recipe.accumulate
     for parameter, gradient in earlier:
         parameter.grad = gradient if parameter.grad is None else gradient + parameter.grad
-    measured = Measured(loss / over, total, is_sum)
-    run.state.loss.add(measured)
-    return measured
+    return Measured(loss / over, total, is_sum)
 
 
 def forward(run: Run, batch: Batch) -> Measured:

@@ -52,13 +52,18 @@ class Schedule:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
-    def end_step(self) -> None:
-        """Move on after an update."""
-        if self.interval == "step" and self.scheduler is not None:
+    def end_step(self, global_step: int) -> None:
+        """Move on after an update, the `global_step`-th."""
+        if hasattr(self.scheduler, "step_update"):  # timm's are told of both counts, and know which they go by
+            self.scheduler.step_update(global_step)
+        elif self.interval == "step" and self.scheduler is not None:
             self.scheduler.step()
 
-    def end_epoch(self, monitored: float | None) -> None:
-        """Move on after an epoch and its validation."""
+    def end_epoch(self, epochs: int, monitored: float | None) -> None:
+        """Move on after an epoch, the `epochs`-th, and its validation."""
+        if hasattr(self.scheduler, "step_update"):
+            self.scheduler.step(epochs, monitored)
+            return
         if self.interval != "epoch" or self.scheduler is None:
             return
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):

@@ -35,12 +35,13 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
         )
     if run.valid is None:
         return
-    if run.objective.step is not None:
+    is_silent = passed.outputs is None and passed.targets is None  # a step may give them in validation alone
+    if run.objective.step is not None and not is_silent:
         refuse_unseen(run.metrics, passed.outputs, passed.targets)
     if not run.check:
         return
     outputs, targets = (map_tensors(Tensor.detach, value) for value in (passed.outputs, passed.targets))
-    for metric in run.metrics:
+    for metric in () if is_silent else run.metrics:
         with kept_rng(), torch.no_grad():
             _try(metric, outputs, targets, run.objective.output_key)
     own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]

@@ -26,8 +26,6 @@ def net() -> nn.Module:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_public_script_by_fit_gives_the_bits_of_its_loop(name: str) -> None:
-    if name == "timm_train":
-        pytest.skip("timm needs another torch: see ./check --slow")
     try:
         program = PROGRAMS[name]()
     except ImportError as error:

@@ -1,6 +1,8 @@
 """Public training scripts by `fit` (benchmarks/programs), and what writing them found."""
 
 import itertools
+import logging
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -185,3 +187,40 @@ def test_batches_that_a_loader_gives_as_items_are_not_stacked_by_the_checks() ->
     result = luthier.fit(Reader(), loader, criterion="cross_entropy", epochs=1, **QUIET)
     assert [finding.code for finding in result.findings] == ["check-partly"]
     assert "an item is a whole batch" in result.findings[0].what
+
+
+def test_a_figure_of_a_callback_is_watched_in_the_direction_that_it_says(caplog: pytest.LogCaptureFixture) -> None:
+    class Rising(luthier.Callback):
+        figures = ("skill",)
+
+        def on_validation_end(self, run: luthier.View) -> dict[str, float]:
+            return {"skill": float(run.epoch)}
+
+    class Said(Rising):
+        higher_is_better = MappingProxyType({"skill": True})
+
+    for callback, best, is_warned in ((Rising(), 0, True), (Said(), 3, False)):
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "luthier"):
+            result = luthier.fit(
+                net(), (X, Y), criterion="cross_entropy", callbacks=[callback], monitor="skill", epochs=4, **QUIET
+            )
+        assert result.best_epoch == best
+        assert ("skill is taken to be better low" in caplog.text) == is_warned
+
+
+def test_a_schedule_that_moves_after_each_update_by_its_length_alone_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    def run(length: int, **more: Any) -> str:
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "luthier"):
+            luthier.fit(
+                net(), (X, Y), criterion="cross_entropy", epochs=2,
+                scheduler=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, length),
+                **more, **QUIET,
+            )  # fmt: skip
+        return caplog.text
+
+    assert "CosineAnnealingLR was made for 50 steps and the run has 2 epochs" in run(50)  # a trial of a long run
+    assert not run(6)  # the updates of this run
+    assert not run(2)
+    assert not run(50, scheduler_interval="epoch")

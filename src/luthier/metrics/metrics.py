@@ -3,7 +3,7 @@
 A metric's value depends on the samples alone, never on how they were cut into batches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -33,9 +33,10 @@ class Metric(Protocol):
         ...
 
 
-def directions(metrics: Sequence[Metric]) -> dict[str, bool]:
-    """Return by the figure's name whether a metric is better high; losses are better low."""
-    return {
+def directions(metrics: Sequence[Metric], others: Iterable[Any] = ()) -> dict[str, bool]:
+    """Return by the figure's name whether a metric is better high, and what others say of theirs; losses are not."""
+    said = {name: bool(high) for other in others for name, high in getattr(other, "higher_is_better", {}).items()}
+    return said | {
         f"valid_{name}": getattr(metric, "directions", {}).get(name, metric.higher_is_better)
         for metric in metrics
         for name in getattr(metric, "names", (metric.name,))

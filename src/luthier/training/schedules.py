@@ -1,6 +1,7 @@
 """Learning-rate schedules: any of torch.optim.lr_scheduler, per step or per epoch, with a warm-up before."""
 
 import inspect
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.errors import SettingError
 
+_log = logging.getLogger("luthier")
 _PER_STEP = ("OneCycleLR", "CyclicLR")
 # Arguments that say how long the schedule lasts: filled in with the run's length where they are not given.
 _HORIZONS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters"}
@@ -132,6 +134,10 @@ def make_schedule(
         )
     if given is not None and recipe.scheduler_interval is None and _horizon(scheduler) > recipe.epochs:
         interval = "step"  # it was made for more steps than there are epochs
+        total = None if steps_per_epoch is None else total_steps(recipe, steps_per_epoch)
+        if name != "LambdaLR" and _horizon(scheduler) != total:  # those of transformers are of steps, and say so
+            words = "%s was made for %d steps and the run has %d epochs: it moves after each update; "
+            _log.warning(words + "scheduler_interval='epoch' says otherwise", name, _horizon(scheduler), recipe.epochs)
     if name == "ReduceLROnPlateau" and interval == "step":
         raise SettingError(
             "ReduceLROnPlateau looks at a figure of each epoch and cannot step each step",

@@ -33,6 +33,14 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             "the step returns a bare loss, and how many samples a batch has cannot be seen: each batch counts alike; "
             "return (loss, count) to weigh them"
         )
+    monitor = run.recipe.monitor
+    own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]
+    unsaid = {*own, *(f"valid_{name}" for name in passed.log)} - set(run.higher_is_better)
+    if monitor in unsaid and "loss" not in monitor:
+        words = (
+            "%s is taken to be better low: a callback that adds it with higher_is_better = {%r: True} says otherwise"
+        )
+        _log.warning(words, monitor, monitor)
     if run.valid is None:
         return
     is_silent = passed.outputs is None and passed.targets is None  # a step may give them in validation alone
@@ -44,12 +52,11 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
     for metric in () if is_silent else run.metrics:
         with kept_rng(), torch.no_grad():
             _try(metric, outputs, targets, run.objective.output_key)
-    own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]
     measured = ["valid_loss", *(f"valid_{name}" for name in passed.log), *run.higher_is_better]
     names = ["train_loss", *measured, "grad_norm", "lr", "seconds", *own]
-    if run.recipe.monitor not in names:
+    if monitor not in names:
         raise SettingError(
-            f"monitor is {run.recipe.monitor!r}, and an epoch has: {', '.join(names)}",
+            f"monitor is {monitor!r}, and an epoch has: {', '.join(names)}",
             hint="a metric is called valid_<name>",
             code="setting-monitor",
         )

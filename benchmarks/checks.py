@@ -203,7 +203,7 @@ def monitored(name: str) -> tuple[float, float]:
         start = time.process_time()
         luthier.fit(
             todo.make(), todo.train, todo.valid, criterion="cross-entropy", optimizer=todo.optimizer,
-            epochs=todo.epochs, batch_size=todo.batch_size, seed=0, callbacks=[Progress(quiet=True)], tune=True,
+            epochs=todo.epochs, batch_size=todo.batch_size, seed=0, callbacks=[Progress(quiet=True)], fast=True,
             check=luthier.CheckSettings(select=("dynamics",)), **todo.settings,
         )  # fmt: skip
         seconds = time.process_time() - start

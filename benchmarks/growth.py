@@ -2,7 +2,7 @@
 
     python -m benchmarks.growth [--repeats 3] [--folder docs/growth]
 
-CPU time of `fit(tune=True)` beside the tutorial's loop, one thread, in one process and in turn; the median of the
+CPU time of `fit(fast=True)` beside the tutorial's loop, one thread, in one process and in turn; the median of the
 repeats. It writes an SVG a figure, and prints the numbers. Needs matplotlib.
 """
 
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.loops import Work, classes, tune, tutorial
+from benchmarks.loops import Work, classes, fast, tutorial
 
 BASE = {"rows": 20_000, "columns": 32, "width": 128, "batch": 256}
 AXES: dict[str, tuple[int, ...]] = {
@@ -62,7 +62,7 @@ def measure(axis: str, repeats: int) -> list[dict[str, Any]]:
     found = []
     for value in AXES[axis]:
         work = work_of(**{**BASE, axis: value})
-        rounds = [(seconds(tutorial, work), seconds(tune, work)) for _ in range(repeats)]
+        rounds = [(seconds(tutorial, work), seconds(fast, work)) for _ in range(repeats)]
         steps = 1 if axis == "rows" else -(-len(work.train[0]) // work.batch_size)
         unit = 1.0 if axis == "rows" else 1e6
         theirs, ours = (statistics.median(pair[i] for pair in rounds) / steps * unit for i in (0, 1))
@@ -80,7 +80,7 @@ def draw(axis: str, rows: list[dict[str, Any]], folder: Path) -> None:
     mpl.rcParams["svg.hashsalt"] = "luthier"
     figure, axes = plt.subplots(figsize=(4.8, 3.2))
     for name, style in (("tutorial", "o--"), ("luthier", "o-")):
-        label = "the tutorial's loop" if name == "tutorial" else "fit(tune=True)"
+        label = "the tutorial's loop" if name == "tutorial" else "fit(fast=True)"
         axes.loglog([row["value"] for row in rows], [row[name] for row in rows], style, label=label)
     axes.set_xlabel(WORDS[axis][0])
     axes.set_ylabel(WORDS[axis][1])
@@ -100,7 +100,7 @@ def main() -> None:
         parser.error("the plots need matplotlib: pip install matplotlib")
     torch.set_num_threads(1)
     given.folder.mkdir(parents=True, exist_ok=True)
-    print("| | tutorial | fit(tune=True) | ratio |\n|---|---|---|---|")
+    print("| | tutorial | fit(fast=True) | ratio |\n|---|---|---|---|")
     for axis in AXES:
         draw(axis, measure(axis, given.repeats), given.folder)
 

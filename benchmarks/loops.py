@@ -156,19 +156,19 @@ def bare(work: Work, net: nn.Module, epochs: int) -> None:
 
     luthier.fit(
         net, work.train, work.valid, criterion="cross-entropy", optimizer=work.optimizer, epochs=epochs,
-        batch_size=work.batch_size, seed=0, check=False, callbacks=[Progress(quiet=True)], tune=True, **work.settings,
+        batch_size=work.batch_size, seed=0, check=False, callbacks=[Progress(quiet=True)], fast=True, **work.settings,
     )  # fmt: skip
 
 
-def tune(work: Work, net: nn.Module, epochs: int) -> None:
-    fit(work, net, epochs, tune=True)
+def fast(work: Work, net: nn.Module, epochs: int) -> None:
+    fit(work, net, epochs, fast=True)
 
 
 LOOPS: dict[str, Loop] = {
     "tutorial": tutorial,
     "expert": expert,
     "luthier fit": fit,
-    "luthier tune": tune,
+    "luthier fast": fast,
     "luthier bare": bare,
 }
 

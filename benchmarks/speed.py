@@ -7,7 +7,7 @@ them (so that what is imported late is not charged), then trains once more and i
 wall seconds, and the growth of its peak memory. Validation each epoch is in the figure. Luthier runs with its defaults:
 checks, monitors, a bar, a run's folder with record and checkpoints. `--peers` names the Python of an environment with
 lightning, keras, fastai, skorch, pytorch-ignite, accelerate and scikit-learn, which are then measured too.
-`luthier bare` is `fit(tune=True)` without checks, bar and folder; the others have all that is on by default.
+`luthier bare` is `fit(fast=True)` without checks, bar and folder; the others have all that is on by default.
 """
 
 import argparse

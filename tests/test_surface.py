@@ -30,8 +30,8 @@ PUBLIC = [
 
 SETTINGS = {
     "recipe": "criterion criterion_args class_weights label_smoothing optimizer lr momentum nesterov betas weight_decay "
-    "decay_norm_and_bias optimizer_args lr_scale freeze optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs "
-    "batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
+    "decay_norm_and_bias optimizer_args lr_scale freeze optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs max_steps "
+    "valid_every_steps log_every_steps batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
     "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader trust_code",
@@ -84,7 +84,7 @@ def test_the_signature_of_fit_is_pinned() -> None:
     names = list(inspect.signature(luthier.fit).parameters)
     assert names == [
         "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "run", "device",
-        "check", "restore_best", "tune", "seed", "target_key", "recipe_fields",
+        "check", "restore_best", "fast", "seed", "target_key", "output_key", "verbose", "recipe_fields",
     ]  # fmt: skip
 
 

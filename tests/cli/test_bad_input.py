@@ -87,6 +87,8 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "a damaged gzip": (binary("data.csv", gzip.compress(GOOD.encode())[:60]), TRAIN_CSV, "data-file-damaged", "data.csv"),
     "a picture for a table": (binary("data.csv", b"\x89PNG\r\n\x1a\n\x00\x00\x00\x00" * 9), TRAIN_CSV, "data-file-binary", ""),
     "a damaged Parquet": (binary("data.parquet", b"PAR1junk"), ("train", "data.parquet", "-t", "y"), "data-file-damaged", ""),
+    "a web page for a table": (text("data.csv", "\n<!DOCTYPE html><html>a,b\n1,2"), TRAIN_CSV, "data-file-binary", "web page"),
+    "an SQLite file for a table": (binary("data.csv", b"SQLite format 3\x00" * 9), TRAIN_CSV, "data-file-binary", "--query"),
     "rows of unequal length": (text("data.csv", GOOD + "1,red,no,extra\n"), TRAIN_CSV, "data-ragged-rows", "61"),
     "no target said": (text("data.csv", GOOD), ("train", "data.csv"), "data-target-missing", "answer"),
     "a target that is not there": (
@@ -127,11 +129,18 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "an unknown option": (text("data.csv", GOOD), (*TRAIN_CSV, "--epoch", "3"), "usage", "--epochs"),
     "an unknown command": (nothing, ("trian",), "usage", "train"),
     "text for a number": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "many"), "usage", "many"),
+    "a format that says nothing": (text("data.csv", GOOD), (*TRAIN_CSV, "--format", "size="), "setting-out-of-range", "'size' is empty"),
+    "labels that are one each": (text("data.csv", GOOD), (*TRAIN_CSV, "--labels", ";"), "setting-ignored", "labels would be ignored"),
+    "a series of numbers": (text("data.csv", GOOD), (*TRAIN_CSV, "--kind", "size=series"), "data-kind-unmet", "series of 1 steps"),
+    "no widths": (text("data.csv", GOOD), (*TRAIN_CSV, "--widths", ""), "usage", "--widths"),
     "no epochs": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "0"), "setting-out-of-range", "epochs"),
     "an unknown criterion": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "bcee"), "setting-criterion", "bce"),
     "a criterion for another task": (text("data.csv", GOOD), (*TRAIN_CSV, "--criterion", "mse"), "setting-criterion", "binary"),
     "an unknown optimizer": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "Adamm"), "setting-optimizer", "Adam"),
-    "an optimizer with a closure": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS"), "setting-optimizer", "step="),
+    "a warm-up beside a closure": (
+        text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "LBFGS", "--warmup-steps", "5"), "setting-optimizer", "several times a step"
+    ),
+    "epochs and steps": (text("data.csv", GOOD), (*TRAIN_CSV, "--epochs", "2", "--max-steps", "5"), "setting-given-twice", "give one"),
     "an optimizer for sparse gradients": (text("data.csv", GOOD), (*TRAIN_CSV, "--optimizer", "SparseAdam"), "setting-optimizer", "sparse"),
     "a cycle that ends before the run": (
         text("data.csv", GOOD), (*TRAIN_CSV, "--scheduler", "OneCycleLR", "--scheduler-args", "total_steps=10"), "setting-scheduler", "ends after 10 steps"
@@ -175,7 +184,7 @@ TRAIN: dict[str, tuple[Callable[[Path], None], tuple[str, ...], str, str]] = {
     "an unknown network": (text("data.csv", GOOD), (*TRAIN_CSV, "--network", "mpl"), "network-unknown-family", "mlp"),
     "a network for other data": (text("data.csv", GOOD), (*TRAIN_CSV, "--network", "resnet"), "network-wrong-family", ""),
     "augmentation of a table": (text("data.csv", GOOD), (*TRAIN_CSV, "--augment", "flip"), "setting-ignored", "augment"),
-    "an unknown device": (text("data.csv", GOOD), (*TRAIN_CSV, "--device", "gpu"), "setting-device", "cpu"),
+    "an unknown device": (text("data.csv", GOOD), (*TRAIN_CSV, "--device", "gpu"), "setting-device", "torch knows no such device"),
     "an unknown metric to watch": (
         text("data.csv", GOOD), (*TRAIN_CSV, "--monitor", "valid_acc", "--epochs", "1"), "setting-monitor", "valid_accuracy"
     ),
@@ -303,6 +312,8 @@ PREDICT: dict[str, tuple[Callable[[Path], None], tuple[object, ...], str, str]] 
     "a bundle with a wrong shape": (bundle_of_other_shape, ("predict", "table", PENGUINS), "bundle-does-not-fit", "head.weight"),
     "a pickle as a bundle": (pickled_bundle, ("predict", "table", PENGUINS), "bundle-is-pickle", "code"),
     "another safetensors file": (foreign_bundle, ("predict", "table", PENGUINS), "bundle-foreign", ""),
+    "data for a model": (text("d.csv", GOOD), ("predict", "d.csv", "table"), "bundle-damaged", "the data after it"),
+    "a near run": (nothing, ("predict", "tabel", PENGUINS), "bundle-not-found", "did you mean 'table'?"),
     "the bundle of an own module": (own_bundle, ("predict", "table", PENGUINS), "bundle-module-needed", "module=Linear"),
     "a missing column": (text("d.csv", "island,year\nDream,2007\n"), ("predict", "table", "d.csv"), "data-column-missing", "sex"),
     "a folder for a table": (folder, ("predict", "table", "some"), "data-not-a-table", "some"),
@@ -310,9 +321,12 @@ PREDICT: dict[str, tuple[Callable[[Path], None], tuple[object, ...], str, str]] 
     "no target to compare with": (
         text("d.csv", PENGUINS.read_text().replace("species", "kind")), ("evaluate", "table", "d.csv"), "data-column-missing", "species"
     ),
-    "a pipe for a table": (pipe, ("predict", "table", "pipe.csv"), "data-not-a-table", "pipe"),
+    "a pipe for a table": (pipe, ("predict", "table", "pipe.csv"), "data-not-a-table", "give -"),
     "the run's own record": (nothing, ("predict", "table", PENGUINS, "-o", "table/record.jsonl"), "setting-output-format", "record"),
     "a record of other rows": (other_record, ("replay", "table"), "run-record-damaged", "line 1"),
+    "a folder to write to": (
+        lambda place: (place / "some.csv").mkdir(), ("predict", "table", PENGUINS, "-o", "some.csv"), "setting-output-format", "is a folder"
+    ),
     "an unknown format": (nothing, ("predict", "table", PENGUINS, "-o", "x.xlsx"), "setting-output-format", ".csv"),
     "a folder that is not there": (nothing, ("predict", "table", PENGUINS, "-o", "no/x.csv"), "run-cannot-write", "no/x.csv"),
 }  # fmt: skip

@@ -197,7 +197,7 @@ def test_columns_that_differ_are_named() -> None:
     folder = Path(write_parts("parts", "csv"))
     one = pl.read_csv(folder / "part-1.csv")
     for changed, said in (
-        (one.drop("size"), "part-1.csv has other columns than part-0.csv: it lacks 'size'"),
+        (one.drop("size"), "parts/part-1.csv has other columns than parts/part-0.csv: it lacks 'size'"),
         (one.rename({"size": "length"}), "it lacks 'size' and has 'length' too"),
     ):
         changed.write_csv(folder / "part-1.csv")
@@ -293,14 +293,16 @@ def test_a_workbook_as_people_have_it() -> None:
     ("name", "content", "said"),
     [
         ("a.json", "[{", "a.json is no whole json file"),
-        ("a.json", "3", "which is no table"),
+        ("a.json", "3", "a.json holds 3, which is no table"),
+        ("a.json", "", "a.json is empty"),
         ("a.json", "[1, 2]", "which is no table"),
         ("a.json", '{"x": [1, 2], "y": [1]}', "cannot be made a table"),
         ("a.json", "[]", "which is no table"),
-        ("a.json", "[" * 100_000, "no whole json file"),
+        ("a.json", "[" * 100_000, "no whole json file: its lists are nested too deeply"),
+        ("a.json", f"[{'9' * 5000}]", "for integer string conversion: value has 5000 digits"),
         ("a.jsonl", '{"x": 1}\n{"x"\n', "line 2 of a.jsonl is no JSON"),
         ("a.jsonl", "[1]\n", "which is no table"),
-        ("a.jsonl", "", "which is no table"),
+        ("a.jsonl", "\n", "a.jsonl holds [], which is no table"),
         ("a.json.gz", "[]", "a.json.gz is no whole json file"),
         ("a.feather", "no arrow", "a.feather is no whole feather file"),
         ("a.arrow", "ARROW1 no", "no whole arrow file"),
@@ -311,8 +313,22 @@ def test_what_is_no_table_is_one_message(name: str, content: str, said: str) -> 
     with pytest.raises(DataError) as caught:
         read_any(name)
     assert said in caught.value.message
-    with pytest.raises(DataError, match="there is no file other"):
+    with pytest.raises(DataError, match="there is no file 'other"):
         read_any(f"other.{name.split('.')[1]}")
+
+
+def test_a_name_with_a_line_break_is_one_path() -> None:
+    Path("a\nb.csv").write_text(Path("t.csv").read_text())
+    Path("runs").mkdir()
+    plan = luthier.design("a\nb.csv", target="y")
+    assert "a\\nb.csv: " in plan.prepared.notes[0]
+    Path("runs/run.toml").write_text(plan.toml(Path("runs")))
+    assert luthier.design("runs/run.toml").prepared.parts["train"].rows.tolist() == (
+        plan.prepared.parts["train"].rows.tolist()
+    )
+    with pytest.raises(DataError) as caught:
+        luthier.design("q.csv", target="y")
+    assert "\n" not in caught.value.hint
 
 
 def test_lines_of_json_may_lack_keys_and_hold_lists() -> None:
@@ -363,7 +379,7 @@ def test_numbers_words_and_nothing_of_sqlite() -> None:
     ("package", "source", "extra"), [("fastexcel", "t.xlsx", "excel"), ("connectorx", "mysql://h/x", "sql")]
 )
 def test_a_missing_package_is_named(package: str, source: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    Path("t.xlsx").write_bytes(b"")
+    Path("t.xlsx").write_bytes(b"PK")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=package) as caught:
         read_any(source, ReadOptions(query="SELECT 1"))

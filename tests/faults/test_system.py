@@ -16,6 +16,7 @@ import pytest
 import luthier
 from luthier.errors import RunError
 from luthier.serving.files import write_answers
+from luthier.training.callbacks import View
 
 RUN = shlex.join([sys.executable, "-c", "from luthier.cli.main import run; run()"])
 
@@ -59,17 +60,73 @@ def test_one_message_and_status_2(line: str, place: Path) -> None:
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     assert any(line.startswith("luthier: ") for line in err.splitlines())
-    left = {path.name for path in place.iterdir()} - before - {"full"}
+    assert (">" in line) == ("standard output: No space left" in err)
+    left = {path.name for path in place.iterdir()} - before
     assert not left
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_parent_without_permission(place: Path) -> None:
-    (place / "closed").mkdir(mode=0)
-    for line in ("train closed/a/d.csv --target y", "predict closed/a/run small.csv", "resume closed/a/run"):
+@pytest.mark.parametrize(
+    ("closed", "line"),
+    [
+        ("closed", "train closed/a/d.csv --target y"), ("closed", "predict closed/a/run small.csv"),
+        ("closed", "resume closed/a/run"), ("run/run.toml", "resume run"), ("run/checkpoints", "resume run"),
+        ("run/record.jsonl", "resume run"), ("run/split.safetensors", "resume run"),
+        ("run/model.safetensors", "predict run small.csv"), ("small.csv", "predict run small.csv"),
+        ("book.xlsx", "predict run book.xlsx"),
+    ],
+)  # fmt: skip
+def test_what_may_not_be_read_is_neither_damaged_nor_gone(closed: str, line: str, place: Path) -> None:
+    path, before = place / closed, 0o755
+    if path.exists():
+        before = path.stat().st_mode
+    elif path.suffix:
+        path.touch()
+    else:
+        path.mkdir()
+    path.chmod(0)
+    try:
+        if os.access(path, os.R_OK):
+            pytest.skip("root may read everything")
         statuses, _, err = shell(f"luthier {line}", place)
-        assert statuses == [2]
-        assert "Permission denied" in err
+    finally:
+        path.chmod(before)
+    assert statuses == [2]
+    assert "Permission denied" in err
+    assert "\n  see who may read" in err
+    assert err.count("[") == 1  # one message
+
+
+def test_a_run_that_has_not_begun_leaves_no_folder(place: Path, tmp_path: Path) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        luthier.train(place / "small.csv", target="y", run=tmp_path / "a", report=stop)
+    assert not list(tmp_path.iterdir())
+
+    class Halt(luthier.Callback):
+        def on_epoch_end(self, run: View) -> None:
+            stop()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        luthier.train(place / "small.csv", target="y", run=tmp_path / "a", callbacks=[Halt()])
+    assert caught.value.__notes__ == [f"the run is saved; continue it with: luthier resume {tmp_path / 'a'}"]
+
+
+def test_a_disk_too_full_for_a_checkpoint_is_said_once_and_leaves_nothing(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, before[1]))
+        with pytest.raises(RunError, match=r"step-0000000000.*File too large") as caught:
+            luthier.train(place / "small.csv", target="y", run=tmp_path / "a")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "free some disk" in caught.value.hint
+    assert "CHECKPOINT" not in caplog.text
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_reader_that_leaves(place: Path) -> None:
@@ -78,6 +135,7 @@ def test_a_reader_that_leaves(place: Path) -> None:
     assert out.startswith("prediction,")
     statuses, _, err = shell("luthier train small.csv --target y --epochs 3 --run left | head -1", place)
     assert statuses == [141, 0]
+    assert not (place / "left").exists()
     assert "nobody reads the output" in err
     assert "Traceback" not in err
     assert not list(place.rglob("*.part"))
@@ -118,6 +176,21 @@ def test_answers_that_cannot_be_written_leave_nothing(what: str, name: str, tmp_
         signal.signal(signal.SIGXFSZ, handler)
     assert what == "Ctrl-C" or "File too large [run-cannot-write]" in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_killed_process_left_of_an_answer_is_taken_away(tmp_path: Path) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [
+        f".a[1].csv.{dead.pid}.part",
+        f".a1.csv.{dead.pid}.part",
+        ".a[1].csv.x.part",
+        f".a[1].csv.{os.getppid()}.part",
+    ]
+    for name in names:
+        (tmp_path / name).touch()
+    write_answers([pl.DataFrame({"a": [1]})], str(tmp_path / "a[1].csv"))
+    assert {path.name for path in tmp_path.iterdir()} == {"a[1].csv", *names[1:]}
 
 
 REFUSED_SETTINGS: dict[str, Callable[[Path], object]] = {

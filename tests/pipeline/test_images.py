@@ -30,7 +30,7 @@ def save_digits(place: Path, n: int = 600) -> None:
 @pytest.mark.parametrize("network", ["convnet", "resnet"])
 def test_digits_as_arrays(here: Path, network: str) -> None:
     save_digits(here)
-    result = luthier.train("digits.npz", network=network, epochs=12, callbacks=[QUIET])
+    result = luthier.train("digits.npz", network=network, epochs=12, run=True, callbacks=[QUIET])
     assert result.test["accuracy"] > 0.9
     loaded = luthier.load("runs/digits")
     pixels = np.load("digits.npz")["x"]
@@ -44,7 +44,7 @@ def test_a_folder_of_images(here: Path) -> None:
         folder = here / "digits" / f"is {y[i]}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((x[i].reshape(8, 8) * 15.9).astype(np.uint8)).resize((20, 20)).save(folder / f"{i}.png")
-    result = luthier.train("digits", epochs=20, callbacks=[QUIET])
+    result = luthier.train("digits", epochs=20, run=True, callbacks=[QUIET])
     assert result.test["accuracy"] > 0.7
     schema = luthier.load("runs/digits").schema
     assert schema is not None
@@ -71,7 +71,7 @@ def test_copies_of_an_image_stay_in_one_part(here: Path) -> None:
 def test_an_array_of_numbers_is_a_table(here: Path) -> None:
     x, y = load_iris(return_X_y=True)
     np.savez("iris.npz", x=x, y=np.array(["setosa", "versicolor", "virginica"])[y])
-    result = luthier.train("iris.npz", epochs=40, callbacks=[QUIET])
+    result = luthier.train("iris.npz", epochs=40, run=True, callbacks=[QUIET])
     assert result.test["accuracy"] > 0.8
     assert set(luthier.load("runs/iris").predict("iris.npz")) == {"setosa", "versicolor", "virginica"}
 
@@ -79,7 +79,7 @@ def test_an_array_of_numbers_is_a_table(here: Path) -> None:
 def test_an_array_with_several_targets(here: Path) -> None:
     x, y = load_linnerud(return_X_y=True)
     np.savez("linnerud.npz", x=np.repeat(x, 5, axis=0) + np.arange(100)[:, None] * 0.01, y=np.repeat(y, 5, axis=0))
-    result = luthier.train("linnerud.npz", epochs=3, task="regression", callbacks=[QUIET])
+    result = luthier.train("linnerud.npz", epochs=3, task="regression", run=True, callbacks=[QUIET])
     assert result.predict("linnerud.npz").shape == (100, 3)
 
 
@@ -90,8 +90,8 @@ def test_augmented_images_resume_to_the_same_bits(here: Path) -> None:
 
     save_digits(here, 300)
     settings: dict[str, Any] = {"epochs": 3, "augment": ("flip", "shift", "erase"), "ema": 0.9, "batch_size": 16}
-    whole = luthier.train("digits.npz", callbacks=[QUIET], **settings)
-    cut = luthier.train("digits.npz", callbacks=[QUIET, StopAt()], **settings)
+    whole = luthier.train("digits.npz", run=True, callbacks=[QUIET], **settings)
+    cut = luthier.train("digits.npz", run=True, callbacks=[QUIET, StopAt()], **settings)
     assert cut.folder is not None
     resumed = luthier.resume(cut.folder, callbacks=[QUIET])
     for name, value in whole.module.state_dict().items():
@@ -100,7 +100,7 @@ def test_augmented_images_resume_to_the_same_bits(here: Path) -> None:
 
 def test_other_sizes_and_types_are_refused(here: Path) -> None:
     save_digits(here, 200)
-    model = luthier.train("digits.npz", epochs=1, callbacks=[QUIET]).model
+    model = luthier.train("digits.npz", epochs=1, run=True, callbacks=[QUIET]).model
     with pytest.raises(luthier.LuthierError, match="the network takes"):
         model.predict(np.zeros((2, 9, 9), dtype=np.uint8))
     with pytest.raises(luthier.LuthierError):

@@ -41,7 +41,7 @@ def made_up(n: int = 400, seed: int = 0) -> pl.DataFrame:
 
 
 def test_penguins_from_csv_to_predictions(here: Path) -> None:
-    result = luthier.train(PENGUINS, target="species", callbacks=[QUIET])
+    result = luthier.train(PENGUINS, target="species", run=True, callbacks=[QUIET])
     assert result.test["accuracy"] > 0.9
     assert result.folder is not None
     assert sorted(path.name for path in result.folder.iterdir()) == [
@@ -60,7 +60,7 @@ def test_penguins_from_csv_to_predictions(here: Path) -> None:
 
 
 def test_one_row_as_a_dict_of_raw_values(here: Path) -> None:
-    result = luthier.train(PENGUINS, target="species", callbacks=[QUIET], epochs=20)
+    result = luthier.train(PENGUINS, target="species", run=True, callbacks=[QUIET], epochs=20)
     row = {"island": "Biscoe", "bill_length_mm": 50.0, "bill_depth_mm": 15.2, "flipper_length_mm": 225,
            "body_mass_g": 5500, "sex": "male", "year": 2008}  # fmt: skip
     assert list(result.predict([row])) == ["Gentoo"]
@@ -80,7 +80,7 @@ TASKS: dict[str, tuple[dict[str, Any], str, str, float]] = {
 def test_each_task_learns_and_answers_in_the_users_terms(task: str, here: Path) -> None:
     call, expected, figure, least = TASKS[task]
     frame = made_up()
-    result = luthier.train(frame, callbacks=[QUIET], epochs=40, **call)
+    result = luthier.train(frame, run=True, callbacks=[QUIET], epochs=40, **call)
     assert result.model.task == expected
     assert result.test[figure] > least
     loaded = luthier.load(here / "runs" / "in-memory")
@@ -98,7 +98,7 @@ def test_each_task_learns_and_answers_in_the_users_terms(task: str, here: Path) 
 
 
 def test_a_run_over_data_in_memory_says_that_it_is_gone(here: Path) -> None:
-    luthier.train(made_up(), callbacks=[QUIET], epochs=1, check=False, **TASKS["binary"][0])
+    luthier.train(made_up(), run=True, callbacks=[QUIET], epochs=1, check=False, **TASKS["binary"][0])
     run = here / "runs" / "in-memory"
     assert 'source = "<in memory>"' in (run / "run.toml").read_text()
     for call in (luthier.resume, luthier.replay, lambda run: luthier.eject(run, here / "out")):
@@ -115,7 +115,7 @@ def test_labels_in_one_cell(here: Path) -> None:
     x = rng.normal(size=(300, 2))
     labels = [";".join(name for name, on in (("hot", a > 0), ("wet", b > 0)) if on) for a, b in x]
     frame = pl.DataFrame({"a": x[:, 0], "b": x[:, 1], "tags": labels})
-    result = luthier.train(frame, target="tags", labels=";", callbacks=[QUIET], epochs=30)
+    result = luthier.train(frame, target="tags", labels=";", run=True, callbacks=[QUIET], epochs=30)
     answers = pl.concat(result.model.stream(frame))
     assert answers.columns == ["prediction", "probability_hot", "probability_wet"]
     assert (answers["prediction"] == frame["tags"]).mean() > 0.85  # type: ignore[operator]
@@ -123,7 +123,7 @@ def test_labels_in_one_cell(here: Path) -> None:
 
 def test_the_order_of_columns_and_rows_changes_no_answer(here: Path) -> None:
     frame = made_up()
-    model = luthier.train(frame, target="big", callbacks=[QUIET], epochs=2).model
+    model = luthier.train(frame, target="big", run=True, callbacks=[QUIET], epochs=2).model
     shuffled = frame.select(sorted(frame.columns)).sample(fraction=1, shuffle=True, seed=1).with_row_index()
     expected = model.predict_proba(frame.select(sorted(frame.columns)))
     order = frame.with_row_index("place").join(
@@ -134,7 +134,7 @@ def test_the_order_of_columns_and_rows_changes_no_answer(here: Path) -> None:
 
 def test_unseen_categories_and_missing_values_have_answers(here: Path) -> None:
     frame = made_up()
-    model = luthier.train(frame, target="big", callbacks=[QUIET], epochs=2).model
+    model = luthier.train(frame, target="big", run=True, callbacks=[QUIET], epochs=2).model
     odd = pl.DataFrame(
         {
             "size": [None, 10.0],
@@ -152,21 +152,21 @@ def test_unseen_categories_and_missing_values_have_answers(here: Path) -> None:
 def test_a_run_file_gives_the_same_network(here: Path) -> None:
     plan = luthier.design(PENGUINS, target="species", epochs=3)
     (here / "run.toml").write_text(str(plan))
-    direct = luthier.train(PENGUINS, target="species", epochs=3, callbacks=[QUIET])
-    by_file = luthier.train("run.toml", callbacks=[QUIET])
-    again = luthier.train(direct.folder / "run.toml", callbacks=[QUIET])  # type: ignore[operator]
+    direct = luthier.train(PENGUINS, target="species", epochs=3, run=True, callbacks=[QUIET])
+    by_file = luthier.train("run.toml", run=True, callbacks=[QUIET])
+    again = luthier.train(direct.folder / "run.toml", run=True, callbacks=[QUIET])  # type: ignore[operator]
     for other in (by_file, again):
         for name, value in direct.module.state_dict().items():
             assert torch.equal(other.module.state_dict()[name], value), name
 
 
 def test_more_epochs_and_a_start_from_a_bundle(here: Path) -> None:
-    first = luthier.train(PENGUINS, target="species", epochs=4, callbacks=[QUIET])
+    first = luthier.train(PENGUINS, target="species", epochs=4, run=True, callbacks=[QUIET])
     assert first.folder is not None
     more = luthier.resume(first.folder, epochs=7, callbacks=[QUIET])
     assert [row["epoch"] for row in more.record.epochs] == list(range(7))
     assert "epochs = 7" in (first.folder / "run.toml").read_text()
-    start = luthier.train(PENGUINS, target="species", epochs=1, start=str(first.folder), callbacks=[QUIET])
+    start = luthier.train(PENGUINS, target="species", epochs=1, start=str(first.folder), run=True, callbacks=[QUIET])
     assert start.folder is not None
     assert luthier.resume(start.folder, epochs=2, callbacks=[QUIET]).model.schema == more.model.schema
     assert start.record.epochs[0]["train_loss"] < first.record.epochs[0]["train_loss"]
@@ -177,8 +177,8 @@ def test_a_stopped_run_resumes_to_the_same_bits(here: Path) -> None:
         def on_step_end(self, run: luthier.View) -> luthier.Stop | None:
             return luthier.Stop("asked", finished=False) if run.global_step == 20 else None
 
-    whole = luthier.train(PENGUINS, target="species", epochs=3, callbacks=[QUIET])
-    cut = luthier.train(PENGUINS, target="species", epochs=3, callbacks=[QUIET, StopAt()])
+    whole = luthier.train(PENGUINS, target="species", epochs=3, run=True, callbacks=[QUIET])
+    cut = luthier.train(PENGUINS, target="species", epochs=3, run=True, callbacks=[QUIET, StopAt()])
     assert not cut.is_done
     assert cut.folder is not None
     assert not (cut.folder / "model.safetensors").exists()
@@ -225,7 +225,7 @@ def test_sample_weights_enter_the_loss_and_not_the_network(here: Path) -> None:
 
 
 def test_the_split_is_kept_with_the_run(here: Path) -> None:
-    result = luthier.train(PENGUINS, target="species", epochs=1, callbacks=[QUIET])
+    result = luthier.train(PENGUINS, target="species", epochs=1, run=True, callbacks=[QUIET])
     assert result.folder is not None
     rows, _ = unpack(result.folder / "split.safetensors", "luthier-split")
     assert sorted(torch.cat(list(rows.values())).tolist()) == list(range(344))
@@ -245,14 +245,14 @@ def test_groups_stay_together_and_time_goes_forward(here: Path) -> None:
 
 def test_a_stream_that_is_left_half_way_leaves_gradients_on(here: Path) -> None:
     """`no_grad` around a yield would rule the caller's code."""
-    model = luthier.train(made_up(), target="big", epochs=1, callbacks=[QUIET]).model
+    model = luthier.train(made_up(), target="big", epochs=1, run=True, callbacks=[QUIET]).model
     stream = model.stream(made_up())
     next(stream)
     assert torch.is_grad_enabled()
 
 
 def test_without_validation_rows_the_last_weights_are_kept(here: Path) -> None:
-    result = luthier.train(made_up(), target="big", valid_fraction=0.0, epochs=3, callbacks=[QUIET])
+    result = luthier.train(made_up(), target="big", valid_fraction=0.0, epochs=3, run=True, callbacks=[QUIET])
     assert result.best_epoch == 2
     assert "valid_loss" not in result.record.epochs[0]
     assert result.test["rows"] == 60
@@ -262,7 +262,7 @@ def test_batch_norm_does_without_a_last_batch_of_one(here: Path) -> None:
     frame = made_up(17)
     result = luthier.train(
         frame, target="weight", valid_fraction=0.0, test_fraction=0.0, batch_size=16, batch_norm=True, epochs=1,
-        callbacks=[QUIET],
+        run=True, callbacks=[QUIET],
     )  # fmt: skip
     assert result.global_step == 1
 
@@ -273,3 +273,12 @@ def test_rows_in_reasons_are_those_of_the_file(tmp_path: Path) -> None:
     (tmp_path / "odd.csv").write_text("\n".join(["x,y", *lines]) + "\n")
     plan = luthier.design(tmp_path / "odd.csv", target="y", valid_fraction=0.0, test_fraction=0.0)
     assert "'abc' in row 101" in plan.schema.columns[0].why
+
+
+def test_a_file_cut_within_its_last_class_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = "x,y\n" + "".join(f"{i},{'yes' if i % 2 else 'no'}\n" for i in range(59)) + "59,yes\n"
+    for end, is_cut in (("", False), ("\n", False), ("s\n", True)):
+        caplog.clear()
+        (tmp_path / "d.csv").write_text(rows.removesuffix(end))
+        luthier.design(tmp_path / "d.csv", target="y")
+        assert ("is d.csv cut short?" in caplog.text) == is_cut

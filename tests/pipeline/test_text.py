@@ -110,6 +110,7 @@ def test_a_run_over_text_goes_on_with_the_same_bits(reader: str, tmp_path: Path)
     whole = luthier.train(path, run=tmp_path / "whole", callbacks=[CopyAt(9, tmp_path / "cut")], **settings)
     again = luthier.resume(tmp_path / "cut")
     same_weights(again.module, whole.module)
+    assert (tmp_path / "cut/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
 def test_vocabularies_come_from_training_rows_alone() -> None:

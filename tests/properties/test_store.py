@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import shutil
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -326,7 +327,7 @@ data_settings = st.builds(
 
 def whole_paths(names: str) -> list[Path]:
     """Return the paths that a setting names: a line break parts those of several files."""
-    return [Path(name).absolute() for name in names.split("\n")]
+    return [Path(os.path.abspath(name)) for name in names.split("\n")]
 
 
 @settings(max_examples=60)

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +15,7 @@ from luthier.errors import RunError, SettingError
 from luthier.metrics.named import as_metrics
 from luthier.store.bundle import module_weights
 from luthier.training import loop
-from luthier.training.folder import compare_arguments
 from luthier.training.record import read_record
-from luthier.training.state import Run
 
 X = torch.randn(64, 5, generator=torch.Generator().manual_seed(0))
 Y = X @ torch.tensor([[1.0], [-2.0], [0.5], [0.0], [3.0]]) + 1
@@ -296,10 +293,10 @@ class LeNet(nn.Module):
 def test_tune_leaves_networks_as_they_are_that_do_not_run_in_its_layout(make: Callable[[], nn.Module]) -> None:
     images = torch.randn(32, 1, 8, 8)
     found = []
-    for tune in (False, True):
+    for fast in (False, True):
         torch.manual_seed(0)
         module = make()
-        fit(module, (images, CLASSES[:32]), criterion="cross-entropy", tune=tune)
+        fit(module, (images, CLASSES[:32]), criterion="cross-entropy", fast=fast)
         found.append(weights_of(module))
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
@@ -307,8 +304,8 @@ def test_tune_leaves_networks_as_they_are_that_do_not_run_in_its_layout(make: Ca
 def test_tune_goes_with_a_loader_to_validate_on_and_with_a_flavour_of_ones_own() -> None:
     loader = DataLoader(TensorDataset(X, Y), batch_size=10)
     plain, tuned = net(), net()
-    for module, tune in ((plain, False), (tuned, True)):
-        fit(module, (X, Y), loader, optimizer="Adam", optimizer_args={"foreach": True}, tune=tune)
+    for module, fast in ((plain, False), (tuned, True)):
+        fit(module, (X, Y), loader, optimizer="Adam", optimizer_args={"foreach": True}, fast=fast)
     assert_close(tuned, plain)
 
 
@@ -460,16 +457,3 @@ def test_a_damaged_record_is_written_anew_by_a_resume(epochs: int | None, tmp_pa
     record.write_text("\n".join([rows[0], "{broken", *rows[2:]]) + "\n")
     result = luthier.resume(tmp_path / "run", epochs=epochs)
     assert (result.is_done, len(read_record(record).epochs)) == (True, epochs or 2)
-
-
-def test_a_run_whose_data_was_hashed_by_an_older_luthier_goes_on() -> None:
-    older = {"recipe": {"epochs": 2}, "train": {"samples": 3, "content": "a"}, "valid": None}
-    now = {"recipe": {"epochs": 2}, "train": {"samples": 3, "sha256": "b"}, "valid": None}
-    assert not compare_arguments(older, cast(Run, SimpleNamespace(arguments=now, folder=None)))
-    other = {**now, "train": {"samples": 3, "sha256": "c"}}
-    with pytest.raises(RunError, match="the training data has changed"):
-        compare_arguments(other, cast(Run, SimpleNamespace(arguments=now, folder=None)))
-    with pytest.raises(RunError, match=r"train\.samples was 4 and is 3"):
-        compare_arguments(
-            {**older, "train": {"samples": 4, "content": "a"}}, cast(Run, SimpleNamespace(arguments=now, folder=None))
-        )

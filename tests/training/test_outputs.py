@@ -276,3 +276,20 @@ def test_a_bare_loss_over_batches_of_unknown_size_is_said(caplog: pytest.LogCapt
             check=False,
         )
     assert sum("each batch counts alike" in record.message for record in caplog.records) == 1
+
+
+def test_one_class_for_all_is_said_of_a_step_too() -> None:
+    class Stuck(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.head(x) * 0 + torch.tensor([5.0, -5.0])
+
+    result = luthier.fit(
+        Stuck(), (X, Y), (V, W), step=step, optimizer="SGD", lr=0.1, epochs=4, seed=0, check=luthier.CheckSettings(
+            ignore=("check-no-gradient", "check-constant-output", "check-input-unused", "check-label-leak")
+        ),
+    )  # fmt: skip
+    assert "check-collapse" in {finding.code for finding in result.findings}

@@ -16,7 +16,6 @@ class Rule:
     Attributes:
         code: A stable name.
         group: Where it looks.
-        is_cheap: Whether `fit` and `train` run it by default.
         hides: Codes of what follows from this mistake, and is not said beside it.
         look: From a subject to findings.
     """
@@ -24,7 +23,6 @@ class Rule:
     code: str
     group: Group
     look: Callable[[Any], Iterable[Finding]]
-    is_cheap: bool = True
     hides: tuple[str, ...] = ()
 
     @property
@@ -43,12 +41,12 @@ RULES: list[Rule] = []  # in the order in which findings of one severity are sai
 
 
 def rule(
-    code: str, group: Group, *, is_cheap: bool = True, hides: Iterable[str] = ()
+    code: str, group: Group, *, hides: Iterable[str] = ()
 ) -> Callable[[Callable[[Any], Iterator[Finding]]], Callable[[Any], Iterator[Finding]]]:
     """Register a function as a rule."""
 
     def keep(look: Callable[[Any], Iterator[Finding]]) -> Callable[[Any], Iterator[Finding]]:
-        RULES.append(Rule(code, group, look, is_cheap, tuple(hides)))
+        RULES.append(Rule(code, group, look, tuple(hides)))
         return look
 
     return keep

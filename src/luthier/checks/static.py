@@ -13,15 +13,6 @@ _ELEMENTWISE = (
 )  # fmt: skip
 
 
-def check_optimizer(module: nn.Module, optimizer: Optimizer) -> list[Finding]:
-    """Compare what the module has to train with what the optimizer moves, by identity.
-
-    An optimizer that moves nothing of the module is an error: nothing would be learnt. Parameters that it leaves out
-    are a warning, since a frozen part is usually frozen by `requires_grad_(False)`.
-    """
-    return compare_parameters(module, [optimizer])
-
-
 def compare_parameters(
     module: nn.Module, optimizers: Sequence[Optimizer], has_gradient: Mapping[str, bool] | None = None
 ) -> list[Finding]:

@@ -302,7 +302,12 @@ class Subject:
         """Return what a copy gives for a batch, without gradients."""
         seed_probe(seed)
         with torch.no_grad():
-            return answer_or_all(copy_inputs(batch).forward(module), self.output_key)
+            return self.answer(copy_inputs(batch).forward(module))
+
+    def answer(self, outputs: Any) -> Any:
+        """Return the answer among outputs, where it has a name or the criterion takes it; else all of them."""
+        is_known = self.output_key is not None or self.objective.takes_answer
+        return answer_or_all(outputs, self.output_key) if is_known else outputs
 
     def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
         """Run a copy over a batch, and the loss, and keep what was called."""
@@ -320,7 +325,7 @@ class Subject:
                 outputs = own.forward(module)
                 if self.criterion is not None:
                     loss = self.criterion(self.objective.compared(outputs), own.targets)
-        outputs = answer_or_all(outputs, self.output_key)
+        outputs = self.answer(outputs)
         return Passed(module, trace, outputs, loss, own)
 
     @cached_property
@@ -364,7 +369,7 @@ class Subject:
         module, batch = self.fresh(training=False, only_read=True), copy_inputs(self.module_batch)
         seed_probe(0)
         with torch.no_grad():
-            outputs = answer_or_all(batch.forward(module), self.output_key)
+            outputs = self.answer(batch.forward(module))
         return module, batch, outputs
 
     @property

@@ -1,5 +1,6 @@
 """The command: parse, call one public function, print. Nothing here imports torch or numpy before it is needed."""
 
+import errno
 import io
 import logging
 import os
@@ -237,6 +238,7 @@ def predict(
     from luthier.serving.files import write_answers
     from luthier.serving.model import load
 
+    output = None if output == "-" else output
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
         output,
@@ -349,14 +351,14 @@ def _run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort) as error:
         causes = (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
         number = next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT)
-        _complain(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}")
+        _complain(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}", error)
         return 128 + number
-    except (_OutputClosed, BrokenPipeError):
+    except (_OutputClosed, BrokenPipeError) as error:
         if arguments[:1] != ["predict"]:  # whose answers are for another program, which has enough of them
-            _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]")
+            _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]", error)
         return _CLOSED
     except (OSError, MemoryError) as error:
-        _complain(_system_error(error))
+        _complain(_system_error(error), error)
         return 2
     except Exception:
         import traceback
@@ -370,9 +372,17 @@ def _system_error(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return f"the memory is used up [{_SYSTEM}]\n  free some, or give less data or a smaller network"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
-    return f"the system refused: {where}{error.strerror or error} [{_SYSTEM}]"
+    if not where and error.errno == errno.ENOSPC:  # files that the command writes have names
+        where = "standard output: "
+    hint = {
+        errno.EACCES: "see who may read or write it, and the folders above it",
+        errno.ENOSPC: "free some disk",
+    }.get(error.errno or 0)
+    return f"the system refused: {where}{error.strerror or error} [{_SYSTEM}]" + (f"\n  {hint}" if hint else "")
 
 
-def _complain(text: str) -> None:
+def _complain(text: str, error: BaseException | None = None) -> None:
+    """Print what went wrong, and what was noted on the error: the line to go on with."""
+    notes = [note for cause in (error, getattr(error, "__cause__", None)) for note in getattr(cause, "__notes__", ())]
     with suppress(OSError):
-        say(f"luthier: {text}", is_error=True)
+        say("\n  ".join([f"luthier: {text}", *notes]), is_error=True)

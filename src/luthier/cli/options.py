@@ -40,9 +40,12 @@ class Items(click.ParamType[Any]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return a tuple."""
         try:
-            return tuple(self.kind(item) for item in str(value).split(",") if item)
+            items = tuple(self.kind(item) for item in str(value).split(",") if item)
         except ValueError:
+            items = ()
+        if not items:
             self.fail(f"{value!r} is not {self.kind.__name__} values with commas between", param, ctx)
+        return items
 
 
 class Weights(click.ParamType[Any]):

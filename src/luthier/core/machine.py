@@ -106,6 +106,8 @@ def find_device(name: str | torch.device | None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         here = available_devices()
         reason = str(error).splitlines()[0]
+        if reason.startswith("Expected one of"):  # twenty kinds, most of which no machine has
+            reason = "torch knows no such device"
         raise SettingError(
             f"device {str(name)!r} cannot be used here: {reason}",
             hint=did_you_mean(str(name), here) if str(name) not in here else f"this torch has: {', '.join(here)}",

@@ -15,7 +15,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     >>> did_you_mean("epoch", ["epochs", "lr"])
     "did you mean 'epochs'?"
     """
-    name, names = name[:_LONGEST], [str(item)[:_LONGEST] for item in known]
+    name, names = name[:_LONGEST], [str(item)[:_LONGEST].replace("\n", "\\n") for item in known]
     lowered = {item.lower(): item for item in names}
     near = get_close_matches(name.lower(), list(lowered), n=1, cutoff=0.6)
     if near:

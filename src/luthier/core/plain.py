@@ -83,6 +83,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         raise SettingError(
             f"{where} does not fit into 64 bits", hint="give a whole number below 2**63", code="setting-out-of-range"
         )
+    if type(value) is hint:
+        return value
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
@@ -98,6 +100,8 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if origin is tuple and arguments == (str, Ellipsis) and isinstance(value, str):
         value = (value,)  # one of several
+    if origin is tuple and arguments == (float, ...) and type(value) is tuple and all(type(x) is float for x in value):
+        return value  # as the statistics of a column are, of which a wide table has many
     if origin is tuple and isinstance(value, list | tuple):
         if len(arguments) == 2 and arguments[1] is Ellipsis:
             return tuple(_convert(arguments[0], item, where) for item in value)

@@ -163,7 +163,7 @@ class Recipe:
                 _refuse(name, getattr(self, name), f"at most {_MOST_THREADS}")
         for name in self.augment:
             if name not in AUGMENTATIONS:
-                _refuse("augment", name, did_you_mean(name, AUGMENTATIONS))
+                _refuse("augment", name, ", ".join(AUGMENTATIONS))
         if self.micro_batch_size and self.batch_size and self.micro_batch_size > self.batch_size:
             _refuse("micro_batch_size", self.micro_batch_size, f"at most batch_size ({self.batch_size})")
         if self.scheduler is None and self.scheduler_args:

@@ -95,6 +95,11 @@ class DataSettings:
                     code="setting-unknown-choice",
                 )
         check_types(self, where="the data settings")
+        for name, words in self.format.items():
+            if not words:
+                raise SettingError(
+                    f"the format of {name!r} is empty", hint="give it, as DD/MM/YYYY", code="setting-out-of-range"
+                )
         for name in ("valid_fraction", "test_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingError(

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import reprlib
 import shutil
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from luthier.core.names import did_you_mean, near_file
 from luthier.data.csvtext import name_columns
 from luthier.data.images import IMAGE_SUFFIXES
 from luthier.data.tables import Table, iter_tables, read_table, table_from
-from luthier.data.textfile import AS_FOUND, ReadOptions, refuse_binary
+from luthier.data.textfile import AS_FOUND, ReadOptions, empty_file, open_file, refuse_binary
 from luthier.errors import DataError, MissingPackageError, SettingError
 
 STDIN = "-"
@@ -42,6 +43,11 @@ def as_source(given: Any) -> str | None:
     return None
 
 
+def source_lines(source: str) -> list[str]:
+    """Return the paths that a source is made of; one that is there may have a line break in its name."""
+    return [source] if os.path.lexists(source) else source.split("\n")
+
+
 def is_database(source: str) -> bool:
     """Return whether a source is the URL of a database."""
     return _URL.match(source) is not None
@@ -54,10 +60,10 @@ def without_password(source: str) -> str:
 
 def source_name(source: str) -> str:
     """Return what to call a source in messages: a file's name, the first of several."""
-    first, *others = without_password(source).split("\n")
+    first, *others = source_lines(without_password(source))
     if first == STDIN:
         return "standard input"
-    return Path(first).name + (f" and {len(others)} more" if others else "")
+    return Path(first).name.replace("\n", "\\n") + (f" and {len(others)} more" if others else "")
 
 
 def with_paths(source: str, moved: Callable[[str], str]) -> str:
@@ -66,7 +72,7 @@ def with_paths(source: str, moved: Callable[[str], str]) -> str:
         return _SQLITE + moved(_sqlite_file(source))
     if source == STDIN or is_database(source):
         return source
-    return "\n".join(map(moved, source.split("\n")))
+    return "\n".join(map(moved, [source] if os.path.lexists(moved(source)) else source_lines(source)))
 
 
 def is_table_folder(path: Path) -> bool:
@@ -80,7 +86,7 @@ def is_table_folder(path: Path) -> bool:
 def is_one_file(source: str) -> bool:
     """Return whether a source is a text table or a Parquet file: of those that can be read piece by piece."""
     path = Path(source)
-    return not (source == STDIN or is_database(source) or "\n" in source or path.is_dir()) and (
+    return not (source == STDIN or is_database(source) or len(source_lines(source)) > 1 or path.is_dir()) and (
         path.is_file() or not glob.has_magic(source)
     ) and _format(path.name) in (*_PLAIN, "")  # fmt: skip
 
@@ -94,7 +100,7 @@ def source_files(source: str) -> list[Path]:
     if source == STDIN or is_database(source):
         return []
     files: list[Path] = []
-    for line in source.split("\n"):
+    for line in source_lines(source):
         path = Path(line)
         if is_table_folder(path):
             files += _folder_files(path)
@@ -176,7 +182,8 @@ def read_any(
     def read(path: Path, more: Collection[str], options: ReadOptions) -> Table:
         known = None if texts is None else {*texts, *more}
         table = _read_file(path, options, texts=known, targets=targets, wanted=wanted)
-        return replace(table, frame=_with_folders(table.frame, path, source))
+        name = str(path) if len(files) > 1 else table.name
+        return replace(table, frame=_with_folders(table.frame, path, source), name=name)
 
     first = read(files[0], (), options)
     if len(files) == 1:
@@ -203,6 +210,7 @@ def read_any(
         frame=pl.concat(_alike(frames), how="vertical_relaxed", rechunk=True),
         name=source_name(source),
         notes=(f"{len(files):,} files: {files[0]} to {files[-1].name}", *notes),
+        is_ended=True,
         doubts=tuple(dict.fromkeys(doubt for table in tables for doubt in table.doubts)),
     )
 
@@ -235,7 +243,7 @@ def iter_any(
         else:
             pieces = _slices(_read_file(path, options, texts=texts, targets=(), wanted=wanted), rows)
         for piece in pieces:
-            table = replace(piece, frame=_with_folders(piece.frame, path, source))
+            table = replace(piece, frame=_with_folders(piece.frame, path, source), name=str(path))
             names = names or table
             _refuse_other_columns([names, table])
             yield table
@@ -257,19 +265,35 @@ def _read_file(
     kind = _format(path.name)
     if kind in (*_PLAIN, ""):
         return read_table(path, options, texts=texts, targets=targets, wanted=wanted)
-    if not path.is_file():
-        raise DataError(f"there is no file {path}", hint=near_file(path), code="data-no-file")
+    with open_file(path) as file:
+        if not file.read(1):
+            raise empty_file(path.name)
     if kind in _EXCEL:
         return _workbook(path, options.sheet)
     readers: dict[str, Callable[[Path], Any]] = {"json": _json, "jsonl": _json_lines, "ndjson": _json_lines}
     try:
-        return table_from(readers.get(kind, _arrow)(path), path.name)
+        found = readers.get(kind, _arrow)(path)
+        rows = found if isinstance(found, list) else [found]
+        if not rows or not all(isinstance(row, dict | pl.DataFrame) for row in rows):
+            raise DataError(
+                f"{path.name} holds {reprlib.repr(found)}, which is no table",
+                hint="write a list of objects, one for each row",
+                code="data-not-a-table",
+            )
+        return table_from(found, path.name)
     except (pl.exceptions.PolarsError, OSError, EOFError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path.name} is no whole {kind} file: {str(error).splitlines()[0]}",
+            f"{path.name} is no whole {kind} file: {_decoding_failed(error)}",
             hint="write or copy the file again",
             code="data-file-damaged",
         ) from error
+
+
+def _decoding_failed(error: Exception) -> str:
+    """Return why, without what concerns the decoder alone."""
+    if isinstance(error, RecursionError):
+        return "its lists are nested too deeply"
+    return str(error).splitlines()[0].partition("; use sys.")[0]
 
 
 _FORMATS = (*_PLAIN, *_EXCEL, "json", "jsonl", "ndjson", "feather", "arrow", "ipc")
@@ -302,7 +326,7 @@ def _folder_files(folder: Path) -> list[Path]:
 
 def _with_folders(frame: pl.DataFrame, path: Path, source: str) -> pl.DataFrame:
     """Return a frame with the columns that folders called `name=value` say, as partitioned tables have them."""
-    root = next((line for line in source.split("\n") if path != Path(line) and path.is_relative_to(line)), None)
+    root = next((line for line in source_lines(source) if path != Path(line) and path.is_relative_to(line)), None)
     parts = [] if root is None else [part.partition("=") for part in path.relative_to(root).parts[:-1]]
     made = {name: None if value.startswith("__HIVE_") else unquote(value) for name, equals, value in parts if equals}
     return frame.with_columns(
@@ -401,7 +425,7 @@ def _json_lines(path: Path) -> list[Any]:
                 rows += [json.loads(line)] if line.strip() else []
             except ValueError as error:
                 raise DataError(
-                    f"line {number} of {path.name} is no JSON: {error}",
+                    f"line {number} of {path.name} is no JSON: {_decoding_failed(error)}",
                     hint="write one object a line; a file that is one list ends in .json",
                     code="data-file-damaged",
                 ) from error

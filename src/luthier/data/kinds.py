@@ -49,7 +49,7 @@ def infer_columns(
         cells = frame[name]
         if kind == "series" or (kind is None and is_lists(cells) and not is_steady(cells[rows])):
             column = _series(cells, rows, (channels or {}).get(name, ()))
-            if kind == "series" and not column.is_input:
+            if kind == "series" and not (column.is_input and (is_lists(cells) or column.max_steps > 1)):
                 raise DataError(
                     f"column {name!r} was said to be a series, which its training rows are not: {column.why}",
                     hint="leave the kind out to have it found, or say 'ignored'",
@@ -115,7 +115,7 @@ def _check_asked(frame: pl.DataFrame, asked: Asked, exclude: Collection[str]) ->
     for name, kind in {**asked.formats, **asked.kinds}.items():
         if name not in frame.columns:
             raise DataError(
-                f"there is no column {name!r}, which was said to be {kind!r}",
+                f"there is no column {name!r}, for which {kind!r} was given",
                 hint=did_you_mean(name, frame.columns),
                 code="data-column-missing",
             )

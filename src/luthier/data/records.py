@@ -60,8 +60,10 @@ def whole_records(blocks: Iterable[bytes | bytearray], delimiter: str, name: str
             ends, is_plain = 0, plain
         if size > _MOST_BYTES:
             raise DataError(
-                f"the record after row {max(rows - 1, 0)} of {name} is longer than {_MOST_BYTES >> 20} MB",
-                hint="look for a quote that is not closed",
+                f"row {rows} of {name} is longer than {_MOST_BYTES >> 20} MB"
+                if rows
+                else f"the first line of {name} is longer than {_MOST_BYTES >> 20} MB",
+                hint="is it a table?" if scan.is_closed else "look for a quote that is not closed",
                 code="data-csv-quotes",
             )
     if size:

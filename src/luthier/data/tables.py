@@ -41,6 +41,7 @@ class Table:
         orders: Of columns of categories that have an order, all of them in it.
         categories: Columns of numbers that their frame calls categories.
         doubts: What was read in a way that may be wrong, or left out: a user should not miss it.
+        is_ended: Whether a text file ends in a line end.
     """
 
     frame: pl.DataFrame
@@ -52,6 +53,10 @@ class Table:
     orders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     categories: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    is_ended: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name.replace("\n", "\\n"))
 
     @property
     def decimal(self) -> Decimal | None:
@@ -109,8 +114,9 @@ def read_table(
             break  # else some later cell is no such number: read again
     frame = pl.concat(found if typed is None else map(typed.cast, found), rechunk=True)
     return Table(
-        _with_rows(frame, path.name), path.name, source.notes, source.commas, is_text=True, doubts=source.all_doubts()
-    )
+        _with_rows(frame, path.name), path.name, source.notes, source.commas, is_text=True, doubts=source.all_doubts(),
+        is_ended=source.is_ended,
+    )  # fmt: skip
 
 
 def iter_tables(

@@ -5,6 +5,7 @@ import csv
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,16 +51,18 @@ from luthier.plain.cells import with_strays
 _AROUND_NAMES = " \t\ufeff"
 _END = "\x00"  # the column of nothing after a delimiter that ends each row
 _BLOCK_BYTES = 4 << 20  # of the file, read at a time
+_SQLITE = "an SQLite database"
 _OTHER_MAGIC = {
     b"PK\x03\x04": "a zip file or an Excel workbook",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"\x1f\x8b": "gzipped twice",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ": "an xz file",
     b"\x28\xb5\x2f\xfd": "a Zstandard file",
     b"%PDF": "a PDF",
     b"\x89PNG": "an image",
     b"\xff\xd8\xff": "an image",
-    b"SQLite format 3": "an SQLite database",
+    b"SQLite format 3": _SQLITE,
 }
 
 
@@ -185,6 +188,7 @@ class TextFile:
         self.has_units = False  # whether a row under the header names the columns once more
         self.has_names = True  # whether the header has as many cells as the rows
         self.has_end = False  # whether each row ends in a delimiter that the header lacks
+        self.is_ended = True  # whether the last line that was read ends in a line end
         self.escapes = options.escapes
         self.options = options
         self.commas: Commas | None = None
@@ -251,6 +255,7 @@ class TextFile:
         start = self.start
         for block in self._decoded():
             block = block.replace(b"\r", b"\n") if self.old_line_ends else block
+            self.is_ended = block.endswith(b"\n") if block else self.is_ended
             yield block[start:] if start else block
             start = 0
 
@@ -450,7 +455,7 @@ def open_file(path: Path) -> io.BufferedReader:
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(
             f"{str(path)!r} is no file, but a pipe or a device",
-            hint="write it to a file first: it is read more than once",
+            hint="write it to a file first, as it is read more than once; or pass a CSV to standard input, and give -",
             code="data-not-a-table",
         )
     try:
@@ -479,6 +484,8 @@ def open_file(path: Path) -> io.BufferedReader:
 def refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
     """Refuse a file whose first bytes are no text."""
     what = next((what for magic, what in _OTHER_MAGIC.items() if head.startswith(magic)), None)
+    if re.match(rb"\s*<(!doctype )?html", head.removeprefix(codecs.BOM_UTF8), re.IGNORECASE):
+        what = "a web page"
     marked = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or encoding is not None
     if what is None and (marked or b"\x00" not in head):
         return
@@ -490,7 +497,11 @@ def refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
         )
     raise DataError(
         f"{name} is {what or 'binary: it holds zero bytes'}, not a table",
-        hint="save it as CSV or Parquet" if what else "save it as CSV, or name its encoding, such as 'utf-16-le'",
+        hint=f"give sqlite:///{name} and query=, such as 'SELECT * FROM customers'"
+        if what == _SQLITE
+        else "save it as CSV or Parquet"
+        if what
+        else "save it as CSV, or name its encoding, such as 'utf-16-le'",
         code="data-file-binary",
     )
 

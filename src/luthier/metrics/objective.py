@@ -56,11 +56,10 @@ class Objective:
     criterion: Criterion | None = None
     step: Step | None = None
     output_key: OutputKey | None = None
+    takes_answer: bool = field(init=False)  # of a criterion of torch's
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "is_plain", is_torch_loss(self.criterion))
-
-    is_plain: bool = field(init=False, default=False)
+        object.__setattr__(self, "takes_answer", is_torch_loss(self.criterion))
 
     def __call__(self, module: nn.Module, batch: Batch) -> Passed:
         """Run the module over a batch and take its loss."""
@@ -71,16 +70,14 @@ class Objective:
 
     def compared(self, outputs: Any) -> Any:
         """Return what the criterion compares with the targets: the answer, or where it is an own one, all outputs."""
-        if self.is_plain and (type(outputs) is not Tensor or self.output_key is not None):
-            return answer_of(outputs, self.output_key)
-        return outputs
+        return answer_of(outputs, self.output_key) if self.takes_answer else outputs
 
     def measure(self, outputs: Any, batch: Batch) -> Measured:
         """Return the criterion's loss of outputs and its count."""
         assert self.criterion is not None
-        return measure(
-            self.criterion, self.compared(outputs), batch.targets, batch.weights, len(batch), batch.lowest_target
-        )
+        if type(outputs) is not Tensor or self.output_key is not None:
+            outputs = self.compared(outputs)
+        return measure(self.criterion, outputs, batch.targets, batch.weights, len(batch), batch.lowest_target)
 
 
 def run_step(step: Step, module: nn.Module, batch: Batch) -> Passed:

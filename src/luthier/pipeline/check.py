@@ -12,13 +12,24 @@ from torch.optim import Optimizer
 
 from luthier.checks.look import check, described
 from luthier.core.finding import Finding
-from luthier.errors import SettingError
+from luthier.errors import RunError, SettingError
 from luthier.pipeline.plan import design
 from luthier.pipeline.train import fit_arguments, make_module, open_run
 from luthier.training.optimizers import make_optimizer
 from luthier.training.settings import choose_criterion
 
-_NAMES = ("module", "train", "valid", "criterion", "optimizer", "step", "metrics", "evaluate", "target_key")
+_NAMES = (
+    "module",
+    "train",
+    "valid",
+    "criterion",
+    "optimizer",
+    "step",
+    "metrics",
+    "evaluate",
+    "target_key",
+    "output_key",
+)
 
 
 def check_source(
@@ -46,6 +57,12 @@ def check_source(
             f"{path} names no function", hint=f"name the one that builds the program: {path}:build",
             code="setting-no-program",
         )  # fmt: skip
+    if (path / "checkpoints").is_dir() and not (path / "run.toml").exists():
+        raise RunError(
+            f"{path} is a run of luthier.fit, whose module and data are code and in no file",
+            hint="call luthier.check(module, train, valid, …) in that program",
+            code="run-not-found",
+        )
     plan = open_run(path, **given)[1] if (path / "run.toml").is_file() else design(source, **given)
     module = make_module(plan)
     arguments = fit_arguments(plan, module)

@@ -120,6 +120,11 @@ def _story(run: Path, plan: Plan) -> Story:
         raise RunError(f"{run} is not finished", hint=f"finish it first: luthier resume {run}", code="run-cannot-eject")
     if any(row["event"] == "extended" for row in record):
         raise _cannot(run, "it was given more epochs after its end, which is no single loop")
+    recipe = plan.recipe
+    named = [name for name in ("max_steps", "valid_every_steps") if getattr(recipe, name) is not None]
+    if named or recipe.optimizer == "LBFGS":
+        what = f"{named[0]} was set" if named else "LBFGS evaluates the loss several times a step"
+        raise _cannot(run, f"{what}, which the project's loop does not do")
     rows = read_split(run)
     for part, found in plan.prepared.parts.items():
         if part not in rows or not np.array_equal(rows[part].numpy(), found.rows):

@@ -83,9 +83,10 @@ class Plan:
             lines.append("columns: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))
         shown = [f"{name} {self.blueprint.arguments[name]}" for name in ("widths",) if name in self.blueprint.arguments]
         recipe = self.recipe
+        length = f"{recipe.epochs} epochs" if recipe.max_steps is None else f"{recipe.max_steps:,} updates"
         lines.append(
             f"network: {', '.join([self.blueprint.family, *shown])}; {recipe.optimizer}, lr {recipe.lr:g}, batches of "
-            f"{recipe.batch_size}, {recipe.epochs} epochs"
+            f"{recipe.batch_size}, {length}"
         )
         return "\n".join(map(printable, lines))
 
@@ -281,6 +282,8 @@ def _check_names(recipe: Mapping[str, Any]) -> None:
         optimizer_class(name)
     if isinstance(name := recipe.get("scheduler"), str):
         scheduler_name(name)
+    if recipe.get("max_steps") is not None and "epochs" in recipe:
+        raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
 
 
 def _check_class_weights(recipe: Recipe, schema: Schema) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_frame, target_frame
-from luthier.data.files import check_options, is_table_folder
+from luthier.data.files import check_options, is_table_folder, source_lines
 from luthier.data.images import pixel_hashes
 from luthier.data.tables import table_from
 from luthier.errors import DataError, SettingError
@@ -34,7 +34,7 @@ def prepare(
     if data is not None:
         return prepare_table(settings, table_from(data), schema, augment=augment)
     source = settings.source
-    path = Path(source.partition("\n")[0])
+    path = Path(source_lines(source)[0])
     if path.is_dir() and not is_table_folder(path):
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":

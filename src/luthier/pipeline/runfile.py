@@ -17,7 +17,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings
 from luthier.data.files import with_paths
-from luthier.errors import SettingError
+from luthier.errors import SettingError, printable
 from luthier.networks.foreign import source_file
 from luthier.store.files import read_plain
 
@@ -26,6 +26,7 @@ IN_MEMORY = "<in memory>"
 
 PATHS = ("source", "valid", "test", "weights", "start")
 """The settings that name files and folders."""
+_MOST = 200  # characters of a class's name in a comment
 _SECTIONS = ("data", "blueprint", "recipe", "check")
 
 
@@ -162,8 +163,9 @@ def _schema_words(schema: Schema) -> Iterable[str]:
         if target.kind == "number":
             yield f"target {target.name!r}: mean {target.mean:.6g}, standard deviation {target.std:.6g}"
         else:
-            shown = ", ".join(f"{name} {count:,}" for name, count in zip(target.classes, target.counts, strict=False))
-            positive = f"; the positive one is {target.classes[-1]}" if schema.task == "binary" and shown else ""
+            names = [printable(name, most=_MOST) for name in target.classes]
+            shown = ", ".join(f"{name} {count:,}" for name, count in zip(names, target.counts, strict=False))
+            positive = f"; the positive one is {names[-1]}" if schema.task == "binary" and shown else ""
             yield f"target {target.name!r}: {len(target.classes)} classes: {shown}{positive}"
     if schema.image is not None:
         image = schema.image

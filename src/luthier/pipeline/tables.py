@@ -35,7 +35,7 @@ from luthier.data.targets import (
     words_as_classes,
 )
 from luthier.data.textfile import ReadOptions
-from luthier.errors import DataError
+from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import read_column, with_file_hashes
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, errors_name, fractions, refuse, split_words, warn
 
@@ -116,6 +116,19 @@ def prepare_table(
     asked: dict[str, Any] = {"label_delimiter": settings.labels, "missing": words}
     asked["formats"] = {name: form for name, form in settings.format.items() if name in names}
     task, targets = read_targets(frame, names, everything, task=settings.task, **asked)
+    first = frame[names[0]]
+    if settings.labels and first.dtype == pl.String and not first.str.contains(settings.labels, literal=True).any():
+        raise SettingError(
+            f"labels would be ignored: no cell of {names[0]!r} holds {settings.labels!r}",
+            hint="give what stands between labels, or leave labels out where each row has one class",
+            code="setting-ignored",
+        )
+    end, last = table.frame.columns[-1], str(table.frame[-1, -1]).strip()
+    counts = {name: count for x in targets if x.name == end for name, count in zip(x.classes, x.counts, strict=False)}
+    if not table.is_ended and counts.get(last) == 1:
+        warn(
+            notes, f"is {table.name} cut short? Its last line has no line end, and no other row has the class {last!r}"
+        )
     rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
     strata = None
     if task in ("binary", "multiclass"):

@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -34,11 +35,11 @@ from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.model import Model, more_figures
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
-from luthier.store.files import cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
+from luthier.store.files import RUN_FILES, cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
-from luthier.training.progress import is_watched
+from luthier.training.progress import announce, is_watched
 from luthier.training.record import read_record
 from luthier.training.result import Result
 
@@ -78,31 +79,32 @@ def train(
         check_name(str(run), "the run's folder")
     plan = design(source, target=target, **given)
     find_device(plan.recipe.device)
-    is_shown = is_watched(sys.stdout) if verbose is None else verbose
-    if run is None or run is False:
-        if is_shown:
-            print(plan.words(), flush=True)
-        result = _run(plan, None, callbacks, verbose=is_shown)
-        if is_shown:
-            print(result.words(), flush=True)
-        return result
-    folder = _fresh_folder(plan, None if run is True else Path(run))
-    write_whole(folder / "run.toml", plan.toml(folder).encode())
-    if report is not None:
-        report(plan, folder)
-    elif is_shown:
-        print(plan.words(), flush=True)
+    is_shown = report is None and (is_watched(sys.stdout) if verbose is None else verbose)
+    folder = None if run is None or run is False else _fresh_folder(plan, None if run is True else Path(run))
     try:
+        if folder is not None:
+            write_whole(folder / "run.toml", plan.toml(folder).encode())
+            if report is not None:
+                report(plan, folder)
+        if is_shown:
+            announce(plan.words())
         result = _run(plan, folder, callbacks, verbose=is_shown)
-        if is_shown and report is None:
-            print(result.words(), flush=True)
+        if is_shown:
+            announce(result.words())
         return result
-    except LuthierError as error:
-        is_refused = isinstance(error, SettingError) or error.code == "training-no-batches"
-        has_begun = (folder / "record.jsonl").exists()
-        if not has_begun or (is_refused and not any(row["event"] == "epoch" for row in _rows(folder))):
-            shutil.rmtree(folder)  # no such run can be: no folder is left of it
+    except BaseException as error:
+        if folder is not None:
+            _clean_up(folder, error)
         raise
+
+
+def _take_away(folder: Path) -> None:
+    """Remove what a run wrote into its folder, and the folder; what others put there stays."""
+    for name in RUN_FILES:
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def resume(
@@ -148,11 +150,25 @@ def resume(
     return result
 
 
+def _clean_up(folder: Path, error: BaseException) -> None:
+    """Take away the folder of a run that there is nothing of to go on from, or add to the error how to go on."""
+    code = getattr(error, "code", None)
+    is_refused = isinstance(error, SettingError) or code == "training-no-batches"
+    if (is_refused and not any(row["event"] == "epoch" for row in _rows(folder))) or (
+        not checkpoints(folder / "checkpoints") and code != "run-in-use"  # by the process that trains in it
+    ):
+        _take_away(folder)
+    elif not isinstance(error, LuthierError):
+        error.add_note(f"the run is saved; continue it with: luthier resume {folder}")
+
+
 def _rows(folder: Path) -> list[dict[str, Any]]:
     """Return the rows of a run's record: none where it has no record yet, or a damaged one, which is written anew."""
     try:
         return list(read_record(folder / "record.jsonl"))
     except RunError as error:
+        if error.code != "run-record-damaged":
+            raise
         _log.warning("%s", error.message)
         return []
 

@@ -1,7 +1,6 @@
 """Answers to a file as they come: CSV, Parquet or JSON lines, whole or not there."""
 
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
@@ -10,7 +9,7 @@ from typing import Any
 import polars as pl
 from polars.io.plugins import register_io_source
 
-from luthier.store.files import cannot_write, check_output
+from luthier.store.files import as_os_error, cannot_write, check_output, part_of
 
 _SUFFIXES = (".csv", ".parquet", ".jsonl", ".ndjson")
 
@@ -33,7 +32,7 @@ def write_answers(
     if output is None:
         return _write(frames, sys.stdout.buffer, ".jsonl" if as_json else ".csv")
     path = check_output(output, _SUFFIXES, flag="-o", sources=sources)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     try:
         with beside.open("wb") as file:
             rows = _write(frames, file, path.suffix.lower())
@@ -43,9 +42,10 @@ def write_answers(
     except OSError as error:
         raise cannot_write(path, error) from error
     except pl.exceptions.PolarsError as error:
-        if (number := re.search(r"os error (\d+)", str(error))) is None:
+        refused = as_os_error(error)
+        if refused.errno is None:
             raise
-        raise cannot_write(path, OSError(int(number[1]), os.strerror(int(number[1])))) from error
+        raise cannot_write(path, refused) from error
     finally:
         try:
             beside.unlink(missing_ok=True)

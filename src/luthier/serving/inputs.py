@@ -17,7 +17,7 @@ from luthier.data.arrays import as_frame, as_pixels, layout, read_npz, series_fr
 from luthier.data.augment import normalise
 from luthier.data.commas import find_commas, with_decimal_points
 from luthier.data.encode import OddCells, encode_inputs
-from luthier.data.files import as_source, check_options, is_table_folder, iter_any, read_any
+from luthier.data.files import as_source, check_options, is_table_folder, iter_any, read_any, source_lines
 from luthier.data.frames import is_pandas
 from luthier.data.images import decode_all, decode_column, image_paths, list_images, read_image_folder
 from luthier.data.series import first_values, fold_steps, is_lists
@@ -74,7 +74,7 @@ def pieces(
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
     named = as_source(source)
-    path = None if named is None else Path(named.partition("\n")[0])
+    path = None if named is None else Path(source_lines(named)[0])
     check_name(str(path or ""), "the file")
     as_written = (schema.label_column,) if schema.label_column else ()
     options = replace(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.blueprint import Blueprint
+from luthier.core.names import near_file
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Schema, Task
 from luthier.core.sound import check_schema
@@ -165,7 +166,8 @@ def load_bundle(path: Path) -> Bundle:
                 code="bundle-not-found",
             )
         what = f"the folder {path} holds no model.safetensors" if path.is_dir() else f"the model {path} does not exist"
-        raise BundleError(what, hint="give a run's folder, or the model's file", code="bundle-not-found")
+        near = "" if path.is_dir() else f"; {near_file(path)}"
+        raise BundleError(what, hint=f"give a run's folder, or the model's file{near}", code="bundle-not-found")
     try:
         tensors, document = unpack(path, _KEY)
     except (ValueError, OSError) as error:
@@ -244,6 +246,8 @@ def _unreadable(path: Path, error: Exception) -> BundleError:
         )
     return BundleError(
         f"{path} cannot be read: {error}",
-        hint="copy it again, or take the checkpoint of its run",
+        hint="copy it again, or take the checkpoint of its run"
+        if path.suffix == ".safetensors"
+        else "give a run's folder or its model.safetensors, and the data after it",
         code="bundle-damaged",
     )

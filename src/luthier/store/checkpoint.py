@@ -1,6 +1,8 @@
 """Checkpoints of a run: to go on from, by the bit, after a kill at any instant."""
 
 import logging
+import os
+import re
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import LuthierError, RunError
-from luthier.store.files import cannot_write, decoding, unpack, write_tensors
+from luthier.store.files import cannot_write, decoding, reading, unpack, write_tensors
 
 _log = logging.getLogger("luthier")
 _KEY = "luthier-checkpoint"
@@ -89,8 +91,14 @@ class CheckpointWriter:
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Return a run's checkpoint files, the newest first."""
-    return sorted((path for path in folder.glob("step-*.safetensors") if path.stem[5:].isdecimal()), reverse=True)
+    """Return a run's checkpoint files, the newest first.
+
+    Raises:
+        RunError: the folder may not be read.
+    """
+    with reading(folder):
+        names = os.listdir(folder) if folder.is_dir() else []
+    return sorted((folder / name for name in names if re.fullmatch(r"step-\d+\.safetensors", name)), reverse=True)
 
 
 def step_of(path: Path) -> int:

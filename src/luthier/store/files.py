@@ -1,13 +1,14 @@
 """Files that are whole or not there: written beside, flushed, read back, renamed."""
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from luthier.core.names import did_you_mean
 from luthier.errors import LuthierError, RunError, SettingError
 
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-_RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors")
+RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors")
 _PART = re.compile(r"\.((run|split|model|step-\d+)\.(toml|safetensors))\.\d+\.part")
 
 
@@ -58,7 +59,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
         try:
             safetensors.torch.save_file(kept, beside, metadata={key: text})
         except safetensors.SafetensorError as error:
-            raise OSError(str(error)) from error
+            raise as_os_error(error) from error
         beside.chmod(mode)
 
     def is_what_was_written(beside: Path) -> bool:
@@ -72,7 +73,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], document: Mapping[s
 
 
 def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path], bool]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = part_of(path)
     try:
         write(beside)
         _flush(beside, os.O_RDWR)
@@ -89,6 +90,26 @@ def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path
         raise cannot_write(path, error) from error
     finally:
         beside.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """Return where a file is written before it takes its name; what killed processes left there of it is removed."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+        number = re.fullmatch(r"(\d{1,9})\.part", part.name[len(path.name) + 2 :])
+        if number is not None and not _lives(int(number[1])):
+            with suppress(OSError):
+                part.unlink()
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _lives(process: int) -> bool:
+    if os.name == "nt":  # where asking would end it
+        return True
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
 
 
 def remove_parts(folder: Path) -> None:
@@ -122,9 +143,9 @@ def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Se
             f"{output} has the suffix {suffix!r}", hint=did_you_mean(suffix, suffixes), code="setting-output-format"
         )
     is_read = path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources)
-    is_of_run = path.name in _RUN_FILES and path.exists()
-    if is_read or is_of_run:
-        what = "is what is read" if is_read else "is a file of the run itself"
+    is_of_run = path.name in RUN_FILES and path.exists()
+    if is_read or is_of_run or path.is_dir():
+        what = "is what is read" if is_read else "is a file of the run itself" if is_of_run else "is a folder"
         raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
     if path.exists() and not os.access(path, os.W_OK):
         raise SettingError(
@@ -143,6 +164,29 @@ def cannot_write(path: Path, error: OSError) -> RunError:
         else "name a file in a folder that is there and that you may write to",
         code="run-cannot-write",
     )
+
+
+def as_os_error(error: Exception) -> OSError:
+    """Return what the system refused, where a library of another language says it in words: `… (os error 28)`."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Say of a file or folder that may not be read just that: it is not damaged, and not gone.
+
+    Raises:
+        RunError: the system refuses it.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise RunError(
+            f"{path} cannot be read: {error.strerror}",
+            hint="see who may read it, and the folders above it",
+            code="system-error",
+        ) from error
 
 
 def _flush(path: Path, flags: int) -> None:
@@ -173,11 +217,14 @@ def unpack(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     Raises:
         ValueError: the file is damaged, or no file of this kind; the message says how.
         OSError: it cannot be read.
+        RunError: it may not be read.
     """
-    if not path.is_file():
-        raise ValueError("it is no plain file")
-    if not path.stat().st_size:
-        raise ValueError("it is empty (0 bytes)")
+    with reading(path):
+        if not path.is_file():
+            raise ValueError("it is no plain file")
+        with path.open("rb") as plain:
+            if not plain.read(1):
+                raise ValueError("it is empty (0 bytes)")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -219,15 +266,15 @@ def read_plain(path: Path, *, most: int = 1 << 28) -> bytes:
 
     Raises:
         OSError: there is none, or it is no plain file or too large.
+        RunError: it may not be read.
     """
-    found = path.stat()
-    if not os.access(path, os.R_OK):
-        raise PermissionError(f"{path} may not be read")
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError(f"{path} is no plain file")
-    if found.st_size > most:
-        raise OSError(f"{path} has {found.st_size:,} bytes, more than such a file has")
-    return path.read_bytes()
+    with reading(path):
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is no plain file")
+        if found.st_size > most:
+            raise OSError(f"{path} has {found.st_size:,} bytes, more than such a file has")
+        return path.read_bytes()
 
 
 def _text(document: Mapping[str, Any]) -> str:

@@ -225,7 +225,11 @@ class Checkpointing(Callback):
         """Show at once that the folder can be written and that all state is data."""
         if run.folder is not None:
             self.writer = CheckpointWriter(run.folder / "checkpoints")
-        self._save(run)
+        try:
+            self._save(run)
+        except BaseException:  # nothing is begun, so the end has nothing to write and nothing more to say
+            self.writer = None
+            raise
 
     def on_step_end(self, run: View) -> None:
         """Write where it is due; a failure is said, and training goes on or stops as `stop_on_error` has it."""

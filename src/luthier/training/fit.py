@@ -18,7 +18,7 @@ from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
 from luthier.core.stepping import without_compiler
 from luthier.core.version import VERSION
-from luthier.errors import DataError, SettingError, TrainingError
+from luthier.errors import DataError, RunError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.metrics import FunctionMetric, directions
 from luthier.metrics.named import as_metrics
@@ -26,6 +26,7 @@ from luthier.metrics.objective import Objective, Step
 from luthier.metrics.outputs import OutputKey
 from luthier.serving.model import Model, task_of
 from luthier.training.callbacks import Checkpointing, EarlyStopping, TimeLimit
+from luthier.training.fast import fast_settings
 from luthier.training.folder import arguments_of, continue_run, open_folder
 from luthier.training.freezing import freeze
 from luthier.training.loop import ALL_DONE, keep_weights
@@ -38,6 +39,7 @@ from luthier.training.replay import Memory, NotFinite, ValidationWatch, find_not
 from luthier.training.result import Result
 from luthier.training.schedules import make_schedule
 from luthier.training.settings import (
+    as_data,
     check_monitor,
     choose_criterion,
     is_loader,
@@ -48,7 +50,6 @@ from luthier.training.settings import (
 )
 from luthier.training.state import Run, RunState
 from luthier.training.trying import unkept_state
-from luthier.training.tuning import tuned
 
 _log = logging.getLogger("luthier")
 
@@ -69,7 +70,7 @@ def fit(
     device: str | torch.device | None = None,
     check: bool | CheckSettings = True,
     restore_best: bool = True,
-    tune: bool = False,
+    fast: bool = False,
     seed: int | None = None,
     target_key: str | None = None,
     output_key: OutputKey | None = None,
@@ -104,7 +105,7 @@ def fit(
             does; one of severity error stops the run. `CheckSettings(ignore=[…])` leaves some out; no bit of the run
             depends on it.
         restore_best: Leave the weights of the best epoch in the module (by `monitor`); False leaves the last.
-        tune: Let a fixed rule fill in what makes a run faster and changes its rounding: fused updates, channels_last
+        fast: Let a fixed rule fill in what makes a run faster and changes its rounding: fused updates, channels_last
             for convolutions, evaluation batches that suit the cache. Without it `fit` equals the hand-written loop
             by the bit.
         seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
@@ -136,8 +137,10 @@ def fit(
     given: dict[str, Any] = {**recipe_fields}
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})
-    if tune:
-        chosen = tuned(chosen, module, train, valid, optimizer=optimizer)
+    # made once: checks, counts and feeds share what it holds
+    train, valid = (as_data(data, chosen, target_key, split=step is None) for data in (train, valid))
+    if fast:
+        chosen = fast_settings(chosen, module, train, valid, optimizer=optimizer)
     if chosen.max_steps is not None and "epochs" in given:
         raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
     callbacks = list(callbacks)
@@ -182,7 +185,7 @@ def fit(
         output_key=output_key,
     )
     if live.folder is not None and live.state.is_done and not (live.folder / "run.toml").exists():
-        model.save(live.folder / "model.safetensors")  # the command writes its own, with a Schema
+        _save(live, model)  # the command writes its own, with a Schema
     return Result(
         module=module,
         record=live.record,
@@ -200,6 +203,21 @@ def _stopped_before(run: Run) -> str | None:
     """Return what stopped a run that a life before has finished, but for its epochs."""
     ends = [row["reason"] for row in run.record if row["event"] == "end"] if run.state.is_done else []
     return ends[-1] if ends and ends[-1] != ALL_DONE else None
+
+
+def _save(run: Run, model: Model) -> None:
+    """Write a finished run's model. Where it cannot be written, that is said: the same call again writes it.
+
+    Raises:
+        RunError: it cannot be written, and `on_write_error` is `stop`.
+    """
+    assert run.folder is not None
+    try:
+        model.save(run.folder / "model.safetensors")
+    except RunError as error:
+        if run.recipe.on_write_error == "stop":
+            raise
+        _log.error("NO MODEL was written: %s", error)
 
 
 def _best_figures(run: Run) -> dict[str, float]:
@@ -300,8 +318,7 @@ def make_run(
             output_key=output_key,
             metrics=[metric.function for metric in metric_list if isinstance(metric, FunctionMetric)],
         )  # fmt: skip
-        rules = [rule for rule in chosen_rules(checks.select, checks.ignore) if rule.is_cheap]
-        run.find(look(subject, rules))
+        run.find(look(subject, chosen_rules(checks.select, checks.ignore)))
         del subject
         give_back_memory()
     if recipe.compile:

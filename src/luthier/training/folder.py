@@ -142,7 +142,7 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     differing = [
         name
         for name in sorted(old.keys() | new.keys(), key=_recipe_first)
-        if old.get(name) != new.get(name) and name not in _MAY_DIFFER and not _is_of_older_hash(name, old, new)
+        if old.get(name) != new.get(name) and name not in _MAY_DIFFER
     ]
     more = "recipe.epochs" in differing and new["recipe.epochs"] > old["recipe.epochs"]
     others = [name for name in differing if name != "recipe.epochs" and not (more and name.startswith("scheduler."))]
@@ -165,12 +165,6 @@ def _difference(name: str, before: Any, now: Any) -> str:
     if name.endswith(".sha256"):
         return f"the {'training' if name.startswith('train') else 'validation'} data has changed"
     return f"{name} was {before!r} and is {now!r}"
-
-
-def _is_of_older_hash(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether the data was hashed otherwise when the run began, over some rows: no word on whether it has changed."""
-    part = name.partition(".")[0]
-    return name in (f"{part}.content", f"{part}.sha256") and f"{part}.content" in {**old, **new}
 
 
 def _recipe_first(name: str) -> tuple[bool, str]:

@@ -25,12 +25,12 @@ class Monitoring(Callback):
 
     def on_validation_start(self, run: Any) -> None:
         """Watch the first validation batch. In training there is no hook: a step costs nothing."""
-        self.monitors.attach(run.evaluated)
+        self.monitors.attach(run.evaluated, run.objective.compared)
 
     def on_epoch_end(self, run: Any) -> None:
         """Judge the epoch. What goes wrong in the looking stops no run."""
         said = {row["code"] for row in run.record if row["event"] == "finding"}
-        is_classes = isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+        is_classes = run.shows_classes or isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
         try:
             found = self.monitors.judge(
                 run.module, run.record.epochs, is_classes=is_classes, evaluated=run.evaluated,

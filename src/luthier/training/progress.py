@@ -15,6 +15,11 @@ def is_watched(stream: TextIO) -> bool:
     return stream.isatty() or "ipykernel" in sys.modules
 
 
+def announce(text: str) -> None:
+    """Print what a person who looks on is to know before and after the epochs."""
+    print(text, flush=True)
+
+
 class Progress(Callback):
     """Print a line an epoch and, where `bar` is true, a bar that is redrawn at most ten times a second.
 

@@ -191,12 +191,14 @@ def read_record(path: str | Path) -> Record:
     """Read a run's `record.jsonl`; a last line that a kill cut short is no row.
 
     Raises:
-        RunError: a line that is no row.
+        RunError: a line that is no row, or a file that cannot be read.
     """
     record_path = Path(path)
     record = Record(record_path)
     try:
-        whole = read_plain(record_path).rpartition(b"\n")[0] if record_path.exists() else b""
+        whole = read_plain(record_path).rpartition(b"\n")[0]
+    except FileNotFoundError:
+        whole = b""
     except OSError as error:
         raise RunError(
             f"the record cannot be read: {error}", hint="put a copy of it back", code="run-record-damaged"

@@ -227,6 +227,17 @@ def is_loader(data: Any) -> bool:
     return hasattr(data, "__iter__") and not hasattr(data, "__getitem__") and not isinstance(data, Source)
 
 
+def as_data(data: Any, recipe: Recipe, target_key: str | None, *, split: bool) -> Any:
+    """Return a source of what a caller holds; None and what is iterated as it is stay.
+
+    Raises:
+        DataError: data that cannot be trained on.
+    """
+    if data is None or is_loader(data):
+        return data
+    return as_source(data, num_workers=recipe.num_workers, target_key=target_key, split=split)
+
+
 def make_feed(data: Any, recipe: Recipe, seed: int, target_key: str | None, split: bool, *, is_train: bool) -> Feed:
     """Return one split of the data as the loop sees it.
 
@@ -242,7 +253,7 @@ def make_feed(data: Any, recipe: Recipe, seed: int, target_key: str | None, spli
                 code="data-iterator",
             )
         return _loader_feed(data, recipe, target_key, split, is_train=is_train)
-    source = as_source(data, num_workers=recipe.num_workers, target_key=target_key, split=split)
+    source = as_data(data, recipe, target_key, split=split)
     if is_train and recipe.accumulate > 1:
         raise SettingError(
             "accumulate is for an own DataLoader; here batch_size is what one update sees",

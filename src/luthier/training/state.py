@@ -58,6 +58,7 @@ class RunState:
     is_done: bool = False
 
 
+_STEP = "the step"
 _PLAIN = (
     "seed",
     "epoch",
@@ -114,6 +115,7 @@ class Run:
     findings: list[Finding] = field(default_factory=list)
     is_whole: bool = True
     is_tried: bool = False  # whether the metrics were tried on the first batch
+    shows_classes: bool = False  # whether a step's outputs are logits of classes
     passed: Passed | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +134,7 @@ class Run:
             ]
             for moment in MOMENTS
         }
+        self.hears_forward = bool(self._listeners["on_forward_end"])
 
     def find(self, findings: Sequence[Finding]) -> None:
         """Keep findings, and stop at one of severity error.
@@ -161,10 +164,6 @@ class Run:
                 self.state.figures.update({str(name): float(value) for name, value in answer.items()})
             elif isinstance(answer, Stop) and self.state.stop is None:
                 self.state.stop = answer
-
-    def hears(self, moment: str) -> bool:
-        """Whether a callback listens at a moment."""
-        return bool(self._listeners[moment])
 
     def look(self) -> None:
         """Look at the losses since the last look; this reads them from the device.
@@ -210,7 +209,7 @@ class Run:
         names = [type(callback).__name__ for callback in self.callbacks]
         named = [(f"{name}.{names[:i].count(name)}", self.callbacks[i]) for i, name in enumerate(names)]
         step = self.objective.step
-        return named if step is None else [*named, ("the step", getattr(step, "__self__", step))]
+        return named if step is None else [*named, (_STEP, getattr(step, "__self__", step))]
 
     @property
     def criterion(self) -> Criterion | None:
@@ -314,10 +313,13 @@ class Run:
     def restore(self, tree: dict[str, Any]) -> None:
         """Put back what `snapshot` gave, into live parts made by the same call."""
         self.rewind(tree)
-        for name, callback in self.named_owners():
-            if name in tree["callbacks"]:
-                callback.load_state_dict(tree["callbacks"][name])
+        self._give_back(tree, self.callbacks)
         self.record.rewrite(tree["record"])
+
+    def _give_back(self, tree: dict[str, Any], owners: Sequence[Any]) -> None:
+        for name, owner in self.named_owners():
+            if name in tree["callbacks"] and any(owner is item for item in owners):
+                owner.load_state_dict(tree["callbacks"][name])
 
     def rewind(self, tree: dict[str, Any]) -> None:
         """Put back all of `snapshot` that the next updates depend on; callbacks and the record stay."""
@@ -340,5 +342,6 @@ class Run:
             self.train.load_state_dict(tree["train"])
             if self.valid is not None:
                 self.valid.load_state_dict(tree["valid"])
+            self._give_back(tree, [owner for name, owner in self.named_owners() if name == _STEP])
             put_generators_back(self._own_generators(), tree["own_generators"])
             set_rng_state(tree["rng"])

@@ -13,7 +13,6 @@ from luthier.core.stepping import backward as do_backward
 from luthier.metrics.criteria import Measured
 from luthier.metrics.evaluation import LogMeans, LossMean
 from luthier.metrics.objective import Passed
-from luthier.metrics.outputs import answer_or_all
 from luthier.training.state import Run
 from luthier.training.trying import try_metrics
 
@@ -114,9 +113,11 @@ def forward(run: Run, batch: Batch) -> Measured:
 
 
 def _measured(run: Run, batch: Batch) -> Measured:
+    if run.is_tried and run.objective.step is None and not run.hears_forward:
+        return run.objective.measure(batch.forward(run.module), batch)
     if run.state.global_step == 0 and run.objective.step is None and run.check:
         outputs = batch.forward(run.module)
-        run.find(check_shapes(run.criterion, answer_or_all(outputs, run.objective.output_key), batch.targets))
+        run.find(check_shapes(run.criterion, run.objective.compared(outputs), batch.targets))
         passed = Passed(run.objective.measure(outputs, batch), outputs, batch.targets)
     else:
         passed = run.objective(run.module, batch)
@@ -125,7 +126,7 @@ def _measured(run: Run, batch: Batch) -> Measured:
         try_metrics(run, passed, batch)
     if passed.log:
         run.state.logged.add(passed)
-    if run.hears("on_forward_end"):
+    if run.hears_forward:
         run.passed = passed
         run.tell("on_forward_end")
         run.passed = None

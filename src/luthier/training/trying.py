@@ -41,6 +41,9 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             "%s is taken to be better low: a callback that adds it with higher_is_better = {%r: True} says otherwise"
         )
         _log.warning(words, monitor, monitor)
+    if isinstance(passed.outputs, Tensor) and isinstance(passed.targets, Tensor):
+        is_whole = not passed.targets.is_floating_point()
+        run.shows_classes = is_whole and passed.outputs.ndim == 2 and passed.targets.ndim == 1
     if run.valid is None:
         return
     is_silent = passed.outputs is None and passed.targets is None  # a step may give them in validation alone

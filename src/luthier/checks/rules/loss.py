@@ -317,7 +317,7 @@ def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
     return (losses[0], losses[2]) if losses[0] >= losses[1] - 1e-6 else None
 
 
-@rule("check-loss-sign", "criterion", is_cheap=True)
+@rule("check-loss-sign", "criterion")
 def loss_sign(s: Subject) -> Iterator[Finding]:
     """The loss is turned round, or the optimizer climbs: each step makes it worse."""
     fix = "minimise the loss as it is: no minus before it, maximize=False"

@@ -22,7 +22,7 @@ _PIXELS_AT_ONCE = 1 << 16  # the same before convolutions, which make many numbe
 _MOST_ROWS = 1024
 
 
-def tuned(recipe: Recipe, module: nn.Module, train: Any, valid: Any = None, *, optimizer: Any = None) -> Recipe:
+def fast_settings(recipe: Recipe, module: nn.Module, train: Any, valid: Any = None, *, optimizer: Any = None) -> Recipe:
     """Return the recipe with what is left open in it filled in for speed.
 
     Fused updates for Adam, AdamW, Adagrad and SGD with momentum; channels_last for networks of two-dimensional

@@ -1,4 +1,4 @@
-"""`tune=True` changes rounding alone, by a rule that looks at no clock; small batches are gathered exactly."""
+"""`fast=True` changes rounding alone, by a rule that looks at no clock; small batches are gathered exactly."""
 
 import torch
 from torch import nn
@@ -6,7 +6,7 @@ from torch import nn
 import luthier
 from luthier.core.recipe import Recipe
 from luthier.data.sources import TensorSource
-from luthier.training.tuning import tuned
+from luthier.training.fast import fast_settings
 
 
 def table(n: int = 200, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,32 +18,34 @@ def table(n: int = 200, d: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
 def test_what_is_tuned_follows_from_the_network_the_data_and_the_optimizer() -> None:
     x, y = table()
     net = nn.Linear(8, 2)
-    assert tuned(Recipe(optimizer="Adam"), net, (x, y)).optimizer_flavour == "fused"
-    assert tuned(Recipe(optimizer="SGD", momentum=0.9), net, (x, y)).optimizer_flavour == "fused"
-    assert tuned(Recipe(optimizer="SGD"), net, (x, y)).optimizer_flavour == "default"
+    assert fast_settings(Recipe(optimizer="Adam"), net, (x, y)).optimizer_flavour == "fused"
+    assert fast_settings(Recipe(optimizer="SGD", momentum=0.9), net, (x, y)).optimizer_flavour == "fused"
+    assert fast_settings(Recipe(optimizer="SGD"), net, (x, y)).optimizer_flavour == "default"
     own = torch.optim.Adam(net.parameters())
-    assert tuned(Recipe(), net, (x, y), optimizer=own).optimizer_flavour == "default"
-    assert tuned(Recipe(optimizer="Adam", optimizer_flavour="single"), net, (x, y)).optimizer_flavour == "single"
-    assert tuned(Recipe(optimizer="Adam"), net, (x, y)).eval_batch_size == 1024
-    assert tuned(Recipe(optimizer="Adam", eval_batch_size=7), net, (x, y)).eval_batch_size == 7
-    assert tuned(Recipe(optimizer="Adam"), nn.Conv2d(1, 2, 3), (x, y)).memory_format == "channels_last"
+    assert fast_settings(Recipe(), net, (x, y), optimizer=own).optimizer_flavour == "default"
+    assert (
+        fast_settings(Recipe(optimizer="Adam", optimizer_flavour="single"), net, (x, y)).optimizer_flavour == "single"
+    )
+    assert fast_settings(Recipe(optimizer="Adam"), net, (x, y)).eval_batch_size == 1024
+    assert fast_settings(Recipe(optimizer="Adam", eval_batch_size=7), net, (x, y)).eval_batch_size == 7
+    assert fast_settings(Recipe(optimizer="Adam"), nn.Conv2d(1, 2, 3), (x, y)).memory_format == "channels_last"
     images = torch.zeros(300, 1, 32, 32), torch.zeros(300, dtype=torch.long)
-    assert tuned(Recipe(batch_size=8), nn.Conv2d(1, 2, 3), images).eval_batch_size == 64
-    assert tuned(Recipe(), nn.Conv2d(1, 2, 3), (torch.zeros(9, 1, 128, 128), y[:9])).eval_batch_size == 32
-    assert tuned(Recipe(batch_size=128), nn.Conv2d(1, 2, 3), images).eval_batch_size == 128
-    assert tuned(Recipe(batch_size=8), net, images).eval_batch_size == 256
-    assert tuned(Recipe(optimizer="Adam"), net, (x, y)).memory_format == "contiguous"
+    assert fast_settings(Recipe(batch_size=8), nn.Conv2d(1, 2, 3), images).eval_batch_size == 64
+    assert fast_settings(Recipe(), nn.Conv2d(1, 2, 3), (torch.zeros(9, 1, 128, 128), y[:9])).eval_batch_size == 32
+    assert fast_settings(Recipe(batch_size=128), nn.Conv2d(1, 2, 3), images).eval_batch_size == 128
+    assert fast_settings(Recipe(batch_size=8), net, images).eval_batch_size == 256
+    assert fast_settings(Recipe(optimizer="Adam"), net, (x, y)).memory_format == "contiguous"
 
 
 def test_a_tuned_run_is_the_plain_run_but_for_rounding_and_the_same_each_time() -> None:
     x, y = table()
     results = []
-    for tune in (False, True, True):
+    for fast in (False, True, True):
         torch.manual_seed(0)
         net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
         luthier.fit(
             net, (x, y), (x[:50] + 0.1, y[:50]), criterion="cross-entropy", optimizer="Adam", lr=1e-3, epochs=2,
-            batch_size=16, seed=0, tune=tune, check=False,
+            batch_size=16, seed=0, fast=fast, check=False,
         )  # fmt: skip
         results.append(torch.cat([p.detach().reshape(-1) for p in net.parameters()]))
     assert torch.allclose(results[0], results[1], atol=1e-5)

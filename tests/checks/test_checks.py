@@ -485,7 +485,7 @@ def test_what_no_program_is_is_refused_and_names_are_taken() -> None:
     found = luthier.check(net, data, criterion="cross-entropy", optimizer=adam(net), select="criterion")
     assert [finding.code for finding in found] == ["check-double-softmax"]
     wrong: list[dict[str, Any]] = [
-        {"criterion": "crossentropy"},
+        {"criterion": "cross-entropie"},
         {"criterion": nn.CrossEntropyLoss},
         {"criterion": CE, "optimizer": "Adam"},
         {"criterion": CE, "optimizer": torch.optim.Adam},

@@ -198,6 +198,19 @@ def test_a_collection_and_a_vector_give_a_figure_each_and_can_be_watched() -> No
 
     result = fitted(nn.Linear(4, 2), metrics=Collection(a=Accuracy(), b=Accuracy()), monitor="valid_b")
     assert result.record.epochs[-1]["valid_a"] == result.record.epochs[-1]["valid_b"]
+
+    class Wrong(Accuracy):
+        higher_is_better = False
+
+        def compute(self) -> Tensor:
+            return 1 - super().compute()
+
+    both = Collection(right=Accuracy(), wrong=Wrong(), recall=PerClass())  # one of them is better low
+    for monitor, best in (("right", max), ("wrong", min), ("recall_1", max)):
+        result = fitted(nn.Linear(4, 2), metrics=both, monitor=f"valid_{monitor}", epochs=4)
+        figures = [row[f"valid_{monitor}"] for row in result.record.epochs]
+        assert len(set(figures)) > 1
+        assert figures[result.best_epoch] == best(figures)
     with pytest.raises(SettingError, match="valid_perclass_0, valid_perclass_1"):
         fitted(nn.Linear(4, 2), metrics=[PerClass()], monitor="valid_perclass_7")
 

@@ -174,7 +174,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
     if len(raised) > 2 and not kept:  # the program itself, and not what a rule tried with it
         first = raised[0]
         subject.notes.append(
-            f"{len(raised)} rules could not look: on rows of the data the program raises {type(first).__name__}: "
+            f"{len(raised)} checks were skipped because your code raised {type(first).__name__} on rows of the data: "
             f"{str(first).strip().partition(chr(10))[0]}"
         )
     notes = [Finding(code="check-partly", severity="note", what=text) for text in subject.notes]

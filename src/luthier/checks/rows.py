@@ -45,6 +45,10 @@ class Rows:
             data, self.collate = self.loader.dataset, self.loader.collate_fn
         if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
             raise ValueError("its samples have no numbers")
+        if self.loader is not None and self.loader.batch_sampler is None:
+            raise ValueError(
+                "with batch_size=None an item is a whole batch, and which dimension holds its rows is unknown"
+            )
         if isinstance(data, list) and data and self.loader is None and isinstance(data[0], list | tuple | Mapping):
             self.batches = data  # ready batches, as they are
         elif self.loader is None or (_is_plain(data) and split):

@@ -39,8 +39,8 @@ def make_criterion(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     Raises:
         SettingError: no such loss, one that takes more than (output, target), or arguments it does not take.
     """
-    by_lower = {known.lower(): known for known in criterion_names()}
-    full = ALIASES.get(name.lower(), by_lower.get(name.lower(), name))
+    known = {each.lower(): each for each in criterion_names()} | {k.replace("-", ""): v for k, v in ALIASES.items()}
+    full = known.get(name.lower().replace("-", "").replace("_", ""), name)  # cross_entropy, nll_loss: as torch has them
     if full in _OTHER_ARGUMENTS:
         raise SettingError(
             f"criterion {name!r} takes more than (output, target)",

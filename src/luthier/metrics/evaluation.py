@@ -114,7 +114,8 @@ class LogMeans:
         """Take in what a batch gave."""
         for name, value in passed.log.items():
             mean = self.by_name.setdefault(str(name), LossMean())
-            mean.add(Measured(torch.as_tensor(value), passed.measured.count))
+            exact = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+            mean.add(Measured(exact, passed.measured.count))
             if len(mean.pending) > _SLOTS:
                 mean.fold()
 

@@ -3,7 +3,7 @@
 A metric's value depends on the samples alone, never on how they were cut into batches.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -33,10 +33,11 @@ class Metric(Protocol):
         ...
 
 
-def directions(metrics: Sequence[Metric]) -> dict[str, bool]:
-    """Return by the figure's name whether a metric is better high; losses are better low."""
-    return {
-        f"valid_{name}": metric.higher_is_better
+def directions(metrics: Sequence[Metric], others: Iterable[Any] = ()) -> dict[str, bool]:
+    """Return by the figure's name whether a metric is better high, and what others say of theirs; losses are not."""
+    said = {name: bool(high) for other in others for name, high in getattr(other, "higher_is_better", {}).items()}
+    return said | {
+        f"valid_{name}": getattr(metric, "directions", {}).get(name, metric.higher_is_better)
         for metric in metrics
         for name in getattr(metric, "names", (metric.name,))
     }
@@ -329,7 +330,9 @@ class ObjectMetric:
         self.metric = metric
         self.name: str = name or type(metric).__name__.lower()
         self.names: tuple[str, ...] = tuple(metric.keys()) if hasattr(metric, "keys") else (self.name,)
-        self.higher_is_better = all(getattr(item, "higher_is_better", True) is not False for item in self._each())
+        of = [getattr(item, "higher_is_better", True) is not False for item in self._each()]
+        self.directions = dict(zip(self.names, of, strict=True))
+        self.higher_is_better = all(of)
 
     def reset(self) -> None:
         """Forget everything taken in."""
@@ -345,12 +348,16 @@ class ObjectMetric:
     def value(self) -> float | dict[str, float]:
         """Return the metric over everything taken in: of a collection, or a vector, each figure by its name."""
         found = self.metric.compute()
-        if isinstance(found, Tensor) and found.ndim and found.numel() != 1:
-            found = {f"{self.name}_{i}": value for i, value in enumerate(found.reshape(-1).tolist())}
-        if not isinstance(found, Mapping):
-            return float(found)
-        self.names = tuple(map(str, found))
-        return {str(name): float(value) for name, value in found.items()}
+        figures: dict[str, float] = {}
+        for name, value in found.items() if isinstance(found, Mapping) else [(self.name, found)]:
+            if not isinstance(value, Tensor) or value.numel() == 1:
+                figures[str(name)] = float(value)
+                continue
+            each = {f"{name}_{i}": number for i, number in enumerate(value.reshape(-1).tolist())}
+            self.directions |= dict.fromkeys(each, self.directions.get(str(name), self.higher_is_better))
+            figures |= each
+        self.names = tuple(figures)
+        return figures if isinstance(found, Mapping) or len(figures) != 1 else figures[self.names[0]]
 
     def _each(self) -> list[Any]:
         return [*self.metric.values()] if hasattr(self.metric, "values") else [self.metric]

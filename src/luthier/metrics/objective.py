@@ -32,6 +32,16 @@ class Passed:
     targets: Any = None
     log: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def loss(self) -> Tensor:
+        """The batch's mean loss, as `backward` gets it."""
+        return self.measured.loss
+
+    @property
+    def count(self) -> Any:
+        """What the loss is a mean over."""
+        return self.measured.count
+
 
 @dataclass(frozen=True)
 class Objective:

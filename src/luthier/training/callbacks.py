@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from torch import nn
@@ -108,10 +109,11 @@ class Callback:
     """The moments, in their order. Override those you want; each may answer with a `Stop`.
 
     A callback with state has `state_dict` and `load_state_dict`: they go into checkpoints. One that adds figures names
-    them in `figures`, so that `monitor` can watch them.
+    them in `figures`, so that `monitor` can watch them; `higher_is_better = {"name": True}` says so of one that is.
     """
 
     figures: tuple[str, ...] = ()
+    higher_is_better: Mapping[str, bool] = MappingProxyType({})
 
     def on_start(self, run: View) -> Stop | None:
         """Before the first step, also of a resumed run."""

@@ -304,7 +304,7 @@ def make_run(
             optimizer,
             recipe,
             steps_per_epoch=num_steps,
-            higher_is_better=directions(metric_list).get(recipe.monitor, False),
+            higher_is_better=directions(metric_list, callbacks).get(recipe.monitor, False),
         ),
         objective=Objective(loss, step, output_key),
         train=feeds[0],

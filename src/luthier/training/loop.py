@@ -76,7 +76,8 @@ def train_epoch(run: Run) -> None:
             note_step(run)
         if len(state.loss.pending) >= _LOOK_EVERY:
             run.look()
-        if _is_due(run, run.recipe.valid_every_steps) and state.batch != run.num_batches:
+        is_last = state.batch == run.num_batches or _is_last_step(run)  # the epoch's own validation follows
+        if _is_due(run, run.recipe.valid_every_steps) and not is_last:
             validate_between(run)
         state.epoch_seconds = time.perf_counter() - start
         run.is_whole = True
@@ -161,7 +162,7 @@ def finish_epoch(run: Run) -> None:
     """Keep the weights where they are the best yet, move the schedule on, write the row, and turn the page."""
     state = run.state
     run.is_whole = False  # the best weights are copied, the schedule moves, and the page is turned last
-    run.schedule.end_epoch(keep_best(run))
+    run.schedule.end_epoch(state.epoch + 1, keep_best(run))
     run.note({"event": "epoch", "epoch": state.epoch, "step": state.global_step, **state.figures})
     run.tell("on_epoch_end")
     if not state.highest_lr and all(group["lr"] == 0 for group in run.optimizer.param_groups[1:]):

@@ -13,7 +13,8 @@ from luthier.store.files import cannot_write, read_plain
 
 
 class Record:
-    """Rows of a run, in order. Each has an `event`: `start`, `epoch`, `not-finite`, `extended` or `end`.
+    """Rows of a run, in order. Each has an `event`: `start`, `epoch`, `step`, `validation`, `not-finite`,
+    `extended` or `end`.
 
     The file is opened for the time of a run and locked: another process that would train in the same folder is told so.
 

@@ -1,6 +1,7 @@
 """Learning-rate schedules: any of torch.optim.lr_scheduler, per step or per epoch, with a warm-up before."""
 
 import inspect
+import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.errors import SettingError
 
+_log = logging.getLogger("luthier")
 _PER_STEP = ("OneCycleLR", "CyclicLR")
 # Arguments that say how long the schedule lasts: filled in with the run's length where they are not given.
 _HORIZONS = {"OneCycleLR": "total_steps", "CosineAnnealingLR": "T_max", "PolynomialLR": "total_iters"}
@@ -52,13 +54,18 @@ class Schedule:
         for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
 
-    def end_step(self) -> None:
-        """Move on after an update."""
-        if self.interval == "step" and self.scheduler is not None:
+    def end_step(self, global_step: int) -> None:
+        """Move on after an update, the `global_step`-th."""
+        if hasattr(self.scheduler, "step_update"):  # timm's are told of both counts, and know which they go by
+            self.scheduler.step_update(global_step)
+        elif self.interval == "step" and self.scheduler is not None:
             self.scheduler.step()
 
-    def end_epoch(self, monitored: float | None) -> None:
-        """Move on after an epoch and its validation."""
+    def end_epoch(self, epochs: int, monitored: float | None) -> None:
+        """Move on after an epoch, the `epochs`-th, and its validation."""
+        if hasattr(self.scheduler, "step_update"):
+            self.scheduler.step(epochs, monitored)
+            return
         if self.interval != "epoch" or self.scheduler is None:
             return
         if isinstance(self.scheduler, lr_scheduler.ReduceLROnPlateau):
@@ -127,6 +134,10 @@ def make_schedule(
         )
     if given is not None and recipe.scheduler_interval is None and _horizon(scheduler) > recipe.epochs:
         interval = "step"  # it was made for more steps than there are epochs
+        total = None if steps_per_epoch is None else total_steps(recipe, steps_per_epoch)
+        if name != "LambdaLR" and _horizon(scheduler) != total:  # those of transformers are of steps, and say so
+            words = "%s was made for %d steps and the run has %d epochs: it moves after each update; "
+            _log.warning(words + "scheduler_interval='epoch' says otherwise", name, _horizon(scheduler), recipe.epochs)
     if name == "ReduceLROnPlateau" and interval == "step":
         raise SettingError(
             "ReduceLROnPlateau looks at a figure of each epoch and cannot step each step",

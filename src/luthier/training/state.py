@@ -258,7 +258,7 @@ class Run:
     @property
     def higher_is_better(self) -> dict[str, bool]:
         """The direction of each metric; losses are better low."""
-        return directions(self.metrics)
+        return directions(self.metrics, self.callbacks)
 
     @property
     def evaluated(self) -> nn.Module:

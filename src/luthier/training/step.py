@@ -156,7 +156,7 @@ def update(run: Run) -> None:
 
 def finish_update(run: Run) -> None:
     """Move on after an update: the schedule, the average of the weights, the count."""
-    run.schedule.end_step()
+    run.schedule.end_step(run.global_step + 1)
     if run.average is not None:
         run.average.update_parameters(run.module)
     run.state.global_step += 1

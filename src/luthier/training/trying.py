@@ -33,25 +33,33 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             "the step returns a bare loss, and how many samples a batch has cannot be seen: each batch counts alike; "
             "return (loss, count) to weigh them"
         )
+    monitor = run.recipe.monitor
+    own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]
+    unsaid = {*own, *(f"valid_{name}" for name in passed.log)} - set(run.higher_is_better)
+    if monitor in unsaid and "loss" not in monitor:
+        words = (
+            "%s is taken to be better low: a callback that adds it with higher_is_better = {%r: True} says otherwise"
+        )
+        _log.warning(words, monitor, monitor)
     if isinstance(passed.outputs, Tensor) and isinstance(passed.targets, Tensor):
         is_whole = not passed.targets.is_floating_point()
         run.shows_classes = is_whole and passed.outputs.ndim == 2 and passed.targets.ndim == 1
     if run.valid is None:
         return
-    if run.objective.step is not None:
+    is_silent = passed.outputs is None and passed.targets is None  # a step may give them in validation alone
+    if run.objective.step is not None and not is_silent:
         refuse_unseen(run.metrics, passed.outputs, passed.targets)
     if not run.check:
         return
     outputs, targets = (map_tensors(Tensor.detach, value) for value in (passed.outputs, passed.targets))
-    for metric in run.metrics:
+    for metric in () if is_silent else run.metrics:
         with kept_rng(), torch.no_grad():
             _try(metric, outputs, targets, run.objective.output_key)
-    own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]
     measured = ["valid_loss", *(f"valid_{name}" for name in passed.log), *run.higher_is_better]
     names = ["train_loss", *measured, "grad_norm", "lr", "seconds", *own]
-    if run.recipe.monitor not in names:
+    if monitor not in names:
         raise SettingError(
-            f"monitor is {run.recipe.monitor!r}, and an epoch has: {', '.join(names)}",
+            f"monitor is {monitor!r}, and an epoch has: {', '.join(names)}",
             hint="a metric is called valid_<name>",
             code="setting-monitor",
         )

@@ -1,0 +1,1 @@
+"""Public training scripts, written afresh: as a hand-written loop, and by `luthier.fit`."""

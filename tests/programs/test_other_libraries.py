@@ -249,14 +249,14 @@ def test_metrics_of_torchmetrics_are_theirs_on_the_whole_split() -> None:
     with torch.no_grad():
         outputs = result.module.eval()(V)
     auc, both, recall = made()
-    assert best["valid_multiclassauroc"] == pytest.approx(float(auc(outputs, W)), abs=1e-7)
+    assert best["valid_multiclass_auroc"] == pytest.approx(float(auc(outputs, W)), abs=1e-7)
     found = both(outputs, W)
     for i, value in enumerate(found.pop("precision")):
         assert best[f"valid_precision_{i}"] == pytest.approx(float(value), abs=1e-7)
     for name, value in found.items():
         assert best[f"valid_{name}"] == pytest.approx(float(value), abs=1e-7)
     for i, value in enumerate(recall(outputs, W)):
-        assert best[f"valid_multiclassrecall_{i}"] == pytest.approx(float(value), abs=1e-7)
+        assert best[f"valid_multiclass_recall_{i}"] == pytest.approx(float(value), abs=1e-7)
 
 
 def test_a_metric_that_is_better_low_is_watched_so() -> None:

@@ -13,7 +13,7 @@ from torch.optim import LBFGS, SGD, Optimizer
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
 import luthier
-from luthier.errors import SettingError
+from luthier.errors import RunError, SettingError
 from luthier.training.callbacks import Callback, Stop, View
 
 from ..problems import mlp, same_weights, table
@@ -298,3 +298,45 @@ def test_a_stream_that_every_worker_reads_is_a_finding() -> None:
     assert "check-repeated-samples" not in codes(
         DataLoader(Stream(), batch_size=8, num_workers=2, worker_init_fn=lambda number: None)
     )
+
+
+def test_a_teacher_without_gradients_that_moves_is_named_after_an_epoch(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module, teacher = mlp(), mlp().requires_grad_(False)
+
+    class Teaches(Callback):
+        def on_step_end(self, run: View) -> None:
+            for slow, fast in zip(teacher.parameters(), run.module.parameters(), strict=True):
+                slow.lerp_(fast.detach(), 0.1)
+
+    with caplog.at_level(logging.WARNING, "luthier"):
+        fitted(module, callbacks=[Teaches()], run=tmp_path, check=False)
+    assert caplog.text.count("does not keep teacher of Teaches.0 (a Sequential):") == 1
+
+
+def test_more_steps_go_on_and_fewer_are_refused(tmp_path: Path) -> None:
+    def run(steps: int) -> Any:
+        torch.manual_seed(1)
+        return luthier.fit(
+            mlp(), (X, Y), (V, W), criterion="cross-entropy", optimizer="SGD", lr=0.3, batch_size=16, seed=0,
+            max_steps=steps, run=tmp_path / "run",
+        )  # fmt: skip
+
+    assert run(5).global_step == 5
+    assert run(9).global_step == 9
+    with pytest.raises(RunError, match=r"recipe\.max_steps was 9 and is 4") as caught:
+        run(4)
+    assert "recipe.epochs" not in caught.value.message
+
+
+def test_a_lambda_goes_by_steps_where_the_run_does() -> None:
+    result = fitted_by_steps(scheduler=lambda o: torch.optim.lr_scheduler.LambdaLR(o, lambda step: 0.5**step))
+    assert result.record.epochs[-1]["lr"] == pytest.approx(0.3 * 0.5**6)
+
+
+def fitted_by_steps(**more: Any) -> Any:
+    return luthier.fit(
+        mlp(), (X, Y), (V, W), criterion="cross-entropy", optimizer="SGD", lr=0.3, batch_size=16, seed=0, max_steps=7,
+        **more,
+    )  # fmt: skip

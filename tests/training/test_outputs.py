@@ -185,11 +185,11 @@ class PerClass:
 
 
 def test_a_collection_and_a_vector_give_a_figure_each_and_can_be_watched() -> None:
-    result = fitted(Net(FORMS["a tuple"]), metrics=[PerClass()], monitor="valid_perclass_1")
+    result = fitted(Net(FORMS["a tuple"]), metrics=[PerClass()], monitor="valid_per_class_1")
     row = result.record.epochs[result.best_epoch]
     decided = result.predict(V)
-    assert row["valid_perclass_1"] == pytest.approx(float((decided[W == 1] == 1).float().mean()))
-    figures = [row["valid_perclass_1"] for row in result.record.epochs]
+    assert row["valid_per_class_1"] == pytest.approx(float((decided[W == 1] == 1).float().mean()))
+    figures = [row["valid_per_class_1"] for row in result.record.epochs]
     assert figures[result.best_epoch] == max(figures)
 
     class Accuracy(PerClass):
@@ -211,8 +211,8 @@ def test_a_collection_and_a_vector_give_a_figure_each_and_can_be_watched() -> No
         figures = [row[f"valid_{monitor}"] for row in result.record.epochs]
         assert len(set(figures)) > 1
         assert figures[result.best_epoch] == best(figures)
-    with pytest.raises(SettingError, match="valid_perclass_0, valid_perclass_1"):
-        fitted(nn.Linear(4, 2), metrics=[PerClass()], monitor="valid_perclass_7")
+    with pytest.raises(SettingError, match="valid_per_class_0, valid_per_class_1"):
+        fitted(nn.Linear(4, 2), metrics=[PerClass()], monitor="valid_per_class_7")
 
 
 def step(module: Any, batch: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """One pass over data without training: the loss by the criterion's own count, and the metrics."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import RLock
 from typing import Any
@@ -43,6 +43,8 @@ def update_metrics(
 
     Those that count no classes see the rows of known classes alone.
     """
+    if key is not None and isinstance(targets, Mapping) and key in targets:
+        targets = targets[key]
     for metric in metrics:
         found = outputs if key is None and getattr(metric, "takes_all", False) else answer_of(outputs, key)
         if known is None or isinstance(metric, Confusion):

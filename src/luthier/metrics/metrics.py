@@ -3,6 +3,7 @@
 A metric's value depends on the samples alone, never on how they were cut into batches.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -328,7 +329,7 @@ class ObjectMetric:
 
     def __init__(self, metric: Any, name: str | None = None) -> None:
         self.metric = metric
-        self.name: str = name or type(metric).__name__.lower()
+        self.name: str = name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(metric).__name__).lower()
         self.names: tuple[str, ...] = tuple(metric.keys()) if hasattr(metric, "keys") else (self.name,)
         of = [getattr(item, "higher_is_better", True) is not False for item in self._each()]
         self.directions = dict(zip(self.names, of, strict=True))

@@ -49,7 +49,7 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
-from luthier.training.trying import unkept_state
+from luthier.training.trying import unkept_state, warn_of_unkept
 
 _log = logging.getLogger("luthier")
 
@@ -335,12 +335,8 @@ def make_run(
         compile_in_place(module)
     if folder is not None:
         run.arguments = arguments_of(run)
-        if unkept := unkept_state(run):
-            _log.warning(
-                "a checkpoint does not keep %s: where training changes it, give its owner state_dict and "
-                "load_state_dict, or a resumed run goes on without it",
-                ", ".join(unkept[:5]),
-            )
+        unkept, run.still = unkept_state(run)
+        warn_of_unkept(unkept)
     return run
 
 

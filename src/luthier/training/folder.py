@@ -114,7 +114,8 @@ def _extend(run: Run, *, added: int) -> None:
         for group, rate in zip(run.optimizer.param_groups, run.schedule.rates, strict=True):
             group["lr"] = rate
             group.pop("initial_lr", None)
-        part = run.recipe.updated(epochs=added)
+        steps = None if run.recipe.max_steps is None else run.recipe.max_steps - run.global_step
+        part = run.recipe.updated(epochs=added, max_steps=steps)
         better = run.higher_is_better.get(run.recipe.monitor, False)
         steps = steps_per_epoch(run.train, part)
         run.schedule = make_schedule(None, run.optimizer, part, steps_per_epoch=steps, higher_is_better=better)
@@ -144,16 +145,20 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
         for name in sorted(old.keys() | new.keys(), key=_recipe_first)
         if old.get(name) != new.get(name) and name not in _MAY_DIFFER
     ]
-    more = "recipe.epochs" in differing and new["recipe.epochs"] > old["recipe.epochs"]
-    others = [name for name in differing if name != "recipe.epochs" and not (more and name.startswith("scheduler."))]
+    lengths = [name for name in differing if name in ("recipe.max_steps", "recipe.epochs")]
+    more = bool(lengths) and all(new[name] is not None and old[name] is not None for name in lengths)
+    more = more and all(new[name] >= old[name] for name in lengths)
+    others = [name for name in differing if name not in lengths and not (more and name.startswith("scheduler."))]
     if more and not others:
         return True
     if differing:
-        fewer = differing == ["recipe.epochs"]
+        if "recipe.max_steps" in differing:  # the epochs follow from it
+            differing = [name for name in differing if name != "recipe.epochs"]
+        fewer = differing in (["recipe.epochs"], ["recipe.max_steps"])
         said = "; ".join(_difference(name, old.get(name), new.get(name)) for name in differing[:6])
         raise RunError(
             f"{run.folder or 'the run'} was made with other arguments: {said}",
-            hint="a run may be given more epochs than it was planned with, and not fewer"
+            hint="a run may be given more epochs or steps than it was planned with, and not fewer"
             if fewer
             else "make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",

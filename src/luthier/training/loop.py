@@ -19,6 +19,7 @@ from luthier.store.bundle import load_weights, module_weights
 from luthier.training.freezing import start_training
 from luthier.training.state import Run, RunState
 from luthier.training.step import train_step
+from luthier.training.trying import warn_of_changed
 
 _log = logging.getLogger("luthier")
 ALL_DONE = "all epochs are done"
@@ -165,6 +166,8 @@ def finish_epoch(run: Run) -> None:
     run.schedule.end_epoch(state.epoch + 1, keep_best(run))
     run.note({"event": "epoch", "epoch": state.epoch, "step": state.global_step, **state.figures})
     run.tell("on_epoch_end")
+    if run.still:
+        warn_of_changed(run)
     if not state.highest_lr and all(group["lr"] == 0 for group in run.optimizer.param_groups[1:]):
         _log.warning(
             "the learning rate was 0 for all of epoch %d, so it learnt nothing: see scheduler_interval", state.epoch + 1

@@ -65,6 +65,12 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
             hint="optimizer='Adam', or a torch.optim instance over module.parameters()",
             code="setting-missing",
         )
+    if isinstance(given, list | tuple):
+        raise SettingError(
+            f"the optimizer is a {type(given).__name__}, and fit moves a module by one",
+            hint="give one optimizer with a group for each part; several need an own loop",
+            code="setting-optimizer",
+        )
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):
         raise SettingError(
             f"{type(module).__name__} has lazy parameters, whose shapes are not known yet",

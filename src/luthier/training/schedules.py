@@ -132,7 +132,8 @@ def make_schedule(
             hint="name one with scheduler=, such as CosineAnnealingLR",
             code="setting-ignored",
         )
-    if given is not None and recipe.scheduler_interval is None and _horizon(scheduler) > recipe.epochs:
+    by_steps = recipe.max_steps is not None and name == "LambdaLR"
+    if given is not None and recipe.scheduler_interval is None and (by_steps or _horizon(scheduler) > recipe.epochs):
         interval = "step"  # it was made for more steps than there are epochs
         total = None if steps_per_epoch is None else total_steps(recipe, steps_per_epoch)
         if name != "LambdaLR" and _horizon(scheduler) != total:  # those of transformers are of steps, and say so

@@ -84,7 +84,8 @@ def choose_criterion(
     if (chosen is None) == (step is None):
         raise SettingError(
             "no criterion is given" if step is None else "both criterion and step are given, and step has its own loss",
-            hint="criterion='cross-entropy', 'mse', a torch.nn loss or a function (outputs, targets) -> loss",
+            hint="criterion='cross-entropy', 'mse', a torch.nn loss or a function (outputs, targets) -> loss; for a "
+            "module that returns its own loss, step=lambda module, batch: module(**batch).loss",
             code="setting-missing" if step is None else "setting-ignored",
         )
     if extra and not isinstance(chosen, str):

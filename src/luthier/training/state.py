@@ -117,6 +117,7 @@ class Run:
     is_tried: bool = False  # whether the metrics were tried on the first batch
     shows_classes: bool = False  # whether a step's outputs are logits of classes
     passed: Passed | None = None
+    still: dict[str, tuple[nn.Module, int]] = field(default_factory=dict)  # that no checkpoint keeps, and may stay
 
     def __post_init__(self) -> None:
         moved = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -71,7 +71,7 @@ def is_torch_loss(criterion: Any) -> bool:
     """Whether a criterion is one of torch's own, which compare one tensor with the targets."""
     if isinstance(criterion, nn.Module):
         return type(criterion).__module__.startswith("torch.nn.")
-    return getattr(nn.functional, getattr(criterion, "__name__", ""), None) is criterion
+    return criterion is not None and getattr(nn.functional, getattr(criterion, "__name__", ""), None) is criterion
 
 
 def _find(parts: Mapping[Any, Any]) -> Any:

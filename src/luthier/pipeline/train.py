@@ -255,7 +255,7 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
             "luthier": VERSION,
             "torch": torch.__version__,
             "seed": plan.recipe.seed,
-            "source": plan.settings.source,
+            "source": source_name(plan.settings.source),
         },
     )
     if result.is_done and folder is not None:

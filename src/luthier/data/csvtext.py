@@ -89,8 +89,12 @@ def find_encoding(
 
 
 def count_lines(block: bytes | bytearray) -> int:
-    """Return how many line feeds a block has: faster than `bytes.count` where there are many."""
-    return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == 10))
+    """Return how many line feeds a block has: faster than `bytes.count` where there are many.
+
+    A piece at a time: for what is compared the system would hand out fresh memory each time, page by page.
+    """
+    data, size = np.frombuffer(block, dtype=np.uint8), 1 << 17
+    return sum(int(np.count_nonzero(data[start : start + size] == 10)) for start in range(0, len(data), size))
 
 
 def _likeliest(sample: bytes, name: str) -> tuple[str, tuple[str, ...]]:

@@ -21,7 +21,16 @@ from luthier.data.frames import (
     typed_pandas,
     without_index,
 )
-from luthier.data.textfile import AS_FOUND, ColumnTypes, ReadOptions, TextFile, empty_file, open_file, text_pieces
+from luthier.data.textfile import (
+    AS_FOUND,
+    ColumnTypes,
+    NotAsciiError,
+    ReadOptions,
+    TextFile,
+    empty_file,
+    open_file,
+    text_pieces,
+)
 from luthier.errors import DataError
 
 _PARQUET = (".parquet", ".pq")
@@ -98,9 +107,14 @@ def read_table(
             raise _damaged_parquet(path, error) from error
         return Table(_with_rows(frame, path.name), path.name, left_out + notes)
     typed = None if texts is None else ColumnTypes(texts, targets)
+    is_ascii = True
     while True:
-        source = TextFile(path, options)
-        found = list(text_pieces(source, typed))
+        try:
+            source = TextFile(path, options, is_ascii=is_ascii)
+            found = list(text_pieces(source, typed))
+        except NotAsciiError:
+            is_ascii, typed = False, None if texts is None else ColumnTypes(texts, targets)
+            continue
         if source.escapes and not options.escapes:  # read again, now that it is known
             options = replace(options, escapes=True)
             typed = None if texts is None else ColumnTypes(texts, targets)

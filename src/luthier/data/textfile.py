@@ -165,10 +165,20 @@ def text_layout(path: Path, options: ReadOptions = AS_FOUND) -> "TextLayout":
     )
 
 
-class TextFile:
-    """A delimited text file as blocks of UTF-8, whatever its encoding, compression and line ends."""
+class NotAsciiError(Exception):
+    """A file that was taken for ASCII has other bytes: it is to be opened again."""
 
-    def __init__(self, path: Path, options: ReadOptions) -> None:
+
+class TextFile:
+    """A delimited text file as blocks of UTF-8, whatever its encoding, compression and line ends.
+
+    Args:
+        path: The file.
+        options: How to read it.
+        is_ascii: Take it for ASCII if it begins so, without going through it first: else `NotAsciiError` is raised.
+    """
+
+    def __init__(self, path: Path, options: ReadOptions, *, is_ascii: bool = False) -> None:
         self.path = path
         with self._open() as file, self._damage_told():
             head = file.read(1 << 16)
@@ -176,7 +186,10 @@ class TextFile:
                 raise empty_file(path.name)
             refuse_binary(head, path.name, options.encoding)
         self.notes: tuple[str, ...] = ()
-        self.encoding, self.doubts = find_encoding(self._raw_blocks, options.encoding, path.name)
+        self.is_ascii = is_ascii and options.encoding is None and head.isascii()
+        self.encoding, self.doubts = ("utf-8", ()) if self.is_ascii else find_encoding(
+            self._raw_blocks, options.encoding, path.name
+        )  # fmt: skip
         sample = bytes(next(self._decoded()))
         self.old_line_ends = b"\r" in sample and b"\n" not in sample
         sample = sample.replace(b"\r", b"\n") if self.old_line_ends else sample
@@ -299,9 +312,10 @@ class TextFile:
 
     def _decoded(self) -> Iterator[bytes | bytearray]:
         if self.encoding == "utf-8":
-            blocks = self._raw_blocks()
-            yield next(blocks).removeprefix(codecs.BOM_UTF8)
-            yield from blocks
+            for i, block in enumerate(self._raw_blocks()):
+                if self.is_ascii and not block.isascii():
+                    raise NotAsciiError
+                yield block if i else block.removeprefix(codecs.BOM_UTF8)
             return
         has_strays = self.encoding == UTF8_WITH_STRAYS
         errors = "surrogateescape" if has_strays else "strict"

@@ -25,14 +25,12 @@ class Passed:
         outputs: What the module gave; None where an own step does not say.
         targets: What they are compared with; None where an own step does not say.
         log: Further figures of an own step, by name.
-        is_bare: Whether an own step returned a loss and no dict.
     """
 
     measured: Measured
     outputs: Any = None
     targets: Any = None
     log: Mapping[str, Any] = field(default_factory=dict)
-    is_bare: bool = False
 
     @property
     def loss(self) -> Tensor:
@@ -118,5 +116,5 @@ def read_step(answer: Any, batch: Batch) -> Passed:
         )
     measured = Measured(loss, len(batch) if count is None else count)
     if not isinstance(answer, Mapping):
-        return Passed(measured, is_bare=True)
+        return Passed(measured)
     return Passed(measured, answer.get("outputs"), answer.get("targets"), answer.get("log") or {})

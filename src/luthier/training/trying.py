@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from luthier.core.batch import Batch, map_tensors
+from luthier.core.machine import autocast
 from luthier.core.rng import kept_rng
 from luthier.errors import LuthierError, SettingError
-from luthier.metrics.evaluation import refuse_unseen, update_metrics
+from luthier.metrics.evaluation import evaluating, refuse_unseen, update_metrics
 from luthier.metrics.metrics import Metric, figures_of
 from luthier.metrics.objective import Passed
 from luthier.training.state import Run
@@ -47,14 +48,19 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
         run.shows_classes = is_whole and passed.outputs.ndim == 2 and passed.targets.ndim == 1
     if run.valid is None:
         return
-    # a step that returns a dict may give them in validation alone
-    is_silent = passed.outputs is None and passed.targets is None and not passed.is_bare
-    if run.objective.step is not None and not is_silent:
-        refuse_unseen(run.metrics, passed.outputs, passed.targets)
     if not run.check:
         return
+    if run.objective.step is not None and run.metrics and passed.outputs is None and passed.targets is None:
+        try:  # a step may say in validation alone what it computed
+            with kept_rng(), evaluating(run.evaluated), autocast(run.device, run.recipe.precision):
+                passed = run.objective(run.evaluated, batch)
+        except Exception as error:  # whose batches are of another form: the first of them tells
+            _log.debug("the step does not evaluate a training batch: %s: %s", type(error).__name__, error)
+            return
+    if run.objective.step is not None:
+        refuse_unseen(run.metrics, passed.outputs, passed.targets)
     outputs, targets = (map_tensors(Tensor.detach, value) for value in (passed.outputs, passed.targets))
-    for metric in () if is_silent else run.metrics:
+    for metric in run.metrics:
         with kept_rng(), torch.no_grad():
             _try(metric, outputs, targets, run.objective.output_key)
     measured = ["valid_loss", *(f"valid_{name}" for name in passed.log), *run.higher_is_better]

@@ -36,7 +36,6 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
-from sklearn.preprocessing import OrdinalEncoder
 
 import luthier
 from luthier.core.recipe import Recipe
@@ -216,8 +215,8 @@ def arrays(train: pl.DataFrame, test: pl.DataFrame, target: str) -> tuple[list[N
     for part in (train, test):
         part = part.drop(target)
         for column in [c for c in part.columns if part[c].dtype == pl.String]:
-            day = part[column].str.to_datetime(strict=False, time_unit="us")
-            day = part[column].str.head(10).str.to_date(strict=False).cast(pl.Datetime) if day.is_null().all() else day
+            day = part[column].str.replace_all("/", "-").str.head(19).str.replace("T", " ")
+            day = (day + " 00:00:00").str.head(19).str.to_datetime("%Y-%m-%d %H:%M:%S", strict=False)
             if day.null_count() < 0.1 * len(day):
                 part = part.with_columns(day.alias(column))
         for column in [c for c in part.columns if part[c].dtype.is_temporal()]:
@@ -227,15 +226,14 @@ def arrays(train: pl.DataFrame, test: pl.DataFrame, target: str) -> tuple[list[N
         parts.append(part)
     texts = [column for column in parts[0].columns if parts[0][column].dtype == pl.String]
     numbers = [column for column in parts[0].columns if column not in texts]
-    encoder = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=np.nan, encoded_missing_value=np.nan)
-    encoder.fit(parts[0].select(texts).to_numpy())
-    made_of = [
-        np.hstack([
-            encoder.transform(part.select(texts).to_numpy()).reshape(len(part), -1),
-            part.select(pl.col(numbers).cast(pl.Float64)).to_numpy().reshape(len(part), -1),
-        ])
-        for part in parts
-    ]  # fmt: skip
+    codes = [
+        {text: code for code, text in enumerate(parts[0][column].unique().drop_nulls().sort())} for column in texts
+    ]
+    made_of = []
+    for part in parts:
+        columns = [[code.get(text, np.nan) for text in part[column]] for column, code in zip(texts, codes, strict=True)]
+        numeric = part.select(pl.col(numbers).cast(pl.Float64)).to_numpy().reshape(len(part), len(numbers))
+        made_of.append(np.hstack([np.array(columns).reshape(len(texts), len(part)).T, numeric]))
     few = [place for place, column in enumerate(texts) if parts[0][column].n_unique() < 255]  # HistGB takes no more
     return made_of, few
 
@@ -291,7 +289,7 @@ def tasks(half: str, splits: int) -> Iterator[tuple[str, str, int]]:
 
 
 def report(rows: list[dict[str, Any]], half: str, methods: list[str]) -> None:
-    """Print a line a set; for each method its mean rank, how often it is ahead of each other, and the mean ratio."""
+    """Print a line a set; then each method's mean rank, how often it is ahead of each other, and ratios of losses."""
     found: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["set"] in HALVES[half] and row["method"] in methods and "loss" in row:
@@ -312,17 +310,18 @@ def report(rows: list[dict[str, Any]], half: str, methods: list[str]) -> None:
         if len(mean) == len(methods):
             means.append(mean)
     print(f"\n{len(means)} tasks that all methods did:\n")
-    print(f"| method | mean rank | {' | '.join(f'ahead of {m}; loss over its' for m in methods)} | mean seconds |")
+    heads = [f"ahead of {method}; ratio of losses: median, mean" for method in methods]
+    print(f"| method | mean rank | {' | '.join(heads)} | seconds |")
     print("|---" * (3 + len(methods)) + "|")
     for method in methods:
         rank = np.mean([1 + sum(mean[other] < mean[method] for other in methods) for mean in means])
-        ahead = [
-            f"{sum(mean[method] < mean[m] for mean in means)} of {len(means)}; "
-            f"{np.exp(np.mean([np.log(mean[method] / mean[m]) for mean in means])):.4f}"
-            if m != method
-            else ""
-            for m in methods
-        ]
+        cells = []
+        for other in methods:
+            ratios = np.array([mean[method] / mean[other] for mean in means])
+            cells.append(
+                f"{(ratios < 1).sum()} of {len(means)}; {np.median(ratios):.3f}, {np.exp(np.log(ratios).mean()):.3f}"
+            )
+        ahead = ["" if other == method else cell for other, cell in zip(methods, cells, strict=True)]
         took = np.mean([row["seconds"] for row in rows if row["method"] == method])
         print(f"| {method} | {rank:.2f} | {' | '.join(ahead)} | {took:.0f} |")
     lost = sorted({(row["set"], row["split"], row["method"], row["error"]) for row in rows if "error" in row})
@@ -347,6 +346,7 @@ def main() -> None:
         print("lightgbm: not installed", file=sys.stderr)
         methods.remove("lightgbm")
     done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    done = [row for row in done if "error" not in row]  # those are tried again
     keys = {(row["set"], row["split"], row["seed"], row["method"], row["most"]) for row in done}
     for name, kind, seed in tasks(given.half, given.splits):
         for method in methods:

@@ -30,7 +30,7 @@ class PiecewiseLinear(nn.Module):
         self.slope = nn.Parameter(torch.empty(num_numbers, size).uniform_(-1, 1))
         self.rise = nn.Parameter(torch.zeros(num_numbers, num_pieces, size))
         self.starts: Tensor
-        self.register_buffer("starts", torch.arange(num_pieces, dtype=torch.float32), persistent=False)
+        self.register_buffer("starts", torch.tensor(range(num_pieces), dtype=torch.float32), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Map numbers `(N, D)` to features `(N, D E)`."""
@@ -102,8 +102,11 @@ class TabM(nn.Module):
             with torch.no_grad():
                 embedding.weight[0] = 0.0  # unseen: no opinion, until a row of training says otherwise
         tokens = torch.randn(members, len(ranks) + len(category_sizes)).repeat_interleave(token_size, dim=1)
+        scale = torch.empty(members, len(plain) + tokens.shape[1])
+        scale[:, : len(plain)] = torch.randn(members, len(plain))
+        scale[:, len(plain) :] = tokens
         # a factor for each feature, at first the same for all of a token
-        self.scale = nn.Parameter(torch.cat([torch.randn(members, len(plain)), tokens], dim=1))
+        self.scale = nn.Parameter(scale)
         layers: list[nn.Module] = []
         width_in = self.scale.shape[1]
         for width in widths:

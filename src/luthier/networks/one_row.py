@@ -83,18 +83,20 @@ def _mlp(module: MLP) -> Callable[[Row, Sequence[int]], Row]:
 
 def _tabm(module: TabM) -> Callable[[Row, Sequence[int]], Row]:
     tables, layers = _tables(module.embeddings), _layers(module.hidden)
-    curves = module.curves
-    plain, ranked, starts, scale, offset, slope, rise, weight, bias = map(
-        _array,
-        (module.plain, module.ranked, curves.starts, module.scale, curves.offset, curves.slope, curves.rise,
-         module.head.weight, module.head.bias),
-    )  # fmt: skip
+    plain, ranked, scale, weight, bias = map(
+        _array, (module.plain, module.ranked, module.scale, module.head.weight, module.head.bias)
+    )
+    of = module.curves
+    curves = None if of is None else tuple(map(_array, (of.starts, of.offset, of.slope, of.rise)))
 
     def answer(numbers: Row, codes: Sequence[int]) -> Row:
-        ranks = numbers[ranked].clip(-1, 1)[:, None]  # (R, 1)
-        shares = np.clip((ranks + 1) * np.float32(len(starts) / 2) - starts, 0, 1)
-        features = offset + slope * ranks + np.matmul(shares[:, None], rise)[:, 0]
-        parts = [numbers[plain], features.ravel(), *(table[code] for table, code in zip(tables, codes, strict=True))]
+        parts = [numbers[plain]]
+        if curves is not None:
+            starts, offset, slope, rise = curves
+            ranks = numbers[ranked].clip(-1, 1)[:, None]  # (R, 1)
+            shares = np.clip((ranks + 1) * np.float32(len(starts) / 2) - starts, 0, 1)
+            parts.append((offset + slope * ranks + np.matmul(shares[:, None], rise)[:, 0]).ravel())
+        parts += [table[code] for table, code in zip(tables, codes, strict=True)]
         hidden = _through(layers, np.concatenate(parts) * scale)  # (M, H)
         outputs = np.matmul(hidden[:, None], weight)[:, 0] + bias  # (M, K)
         mean: Row = outputs.mean(axis=0)

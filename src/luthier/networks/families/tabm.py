@@ -94,7 +94,7 @@ class TabM(nn.Module):
         self.ranked: Tensor
         self.register_buffer("plain", torch.tensor(plain, dtype=torch.int64), persistent=False)
         self.register_buffer("ranked", torch.tensor(ranks, dtype=torch.int64), persistent=False)
-        self.curves = PiecewiseLinear(len(ranks), token_size, num_pieces)
+        self.curves = PiecewiseLinear(len(ranks), token_size, num_pieces) if ranks else None
         self.embeddings = nn.ModuleList(nn.Embedding(size, token_size) for size in category_sizes)
         for embedding in self.embeddings:
             assert isinstance(embedding, nn.Embedding)
@@ -118,7 +118,8 @@ class TabM(nn.Module):
     def forward(self, numbers: Tensor, categories: Tensor) -> Tensor:
         """Map numbers `(N, D)`, float, and category codes `(N, C)`, int64, to outputs `(N, K)`."""
         embedded = [embedding(categories[:, i]) for i, embedding in enumerate(self.embeddings)]
-        features = torch.cat([numbers[:, self.plain], self.curves(numbers[:, self.ranked]), *embedded], dim=1)
+        curves = [] if self.curves is None else [self.curves(numbers[:, self.ranked])]
+        features = torch.cat([numbers[:, self.plain], *curves, *embedded], dim=1)
         if not self.training:
             hidden = torch.stack([self.hidden(features * scale) for scale in self.scale], dim=1)
             return self.average(self.head(hidden))

@@ -20,7 +20,7 @@ from tests.cli.conftest import PENGUINS, Command
 def test_the_whole_path(command: Command, tmp_path: Path) -> None:
     status, out, err = command("train", PENGUINS, "--target", "species", "--epochs", "25")
     assert (status, err) == (0, "")
-    for words in ("344 rows", "bill_length_mm", "number", "multilayer perceptron", "valid loss", "test:", "accuracy",
+    for words in ("344 rows", "bill_length_mm", "number", "perceptrons that share", "valid loss", "test:", "accuracy",
                   "true \\ decided", "luthier predict runs/penguins"):  # fmt: skip
         assert words in out, words
     assert out.count("\n   2") >= 1

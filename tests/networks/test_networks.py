@@ -28,6 +28,64 @@ def test_mlp(activation: str, batch_norm: bool) -> None:
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
+TABM: dict[str, Any] = {"num_numbers": 4, "num_outputs": 3, "category_sizes": [4, 6], "ranks": [1, 3], "widths": [8]}
+
+
+@pytest.mark.parametrize("task", ["regression", "multiclass", "multilabel"])
+def test_tabm(task: str) -> None:
+    torch.manual_seed(0)
+    net = build(Blueprint(family="tabm", arguments={**TABM, "task": task}))
+    numbers, codes = torch.randn(16, 4), torch.randint(0, 4, (16, 2))
+    out = net(numbers, codes)
+    assert out.shape == (16, 3)
+    (out * torch.randn(16, 3)).sum().backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in net.parameters())
+
+
+def members(net: Any, numbers: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
+    """Return the outputs of each member alone, `(M, N, K)`."""
+    found = []
+    for i in range(len(net.scale)):
+        one: Any = build(Blueprint(family="tabm", arguments={**TABM, "members": 1})).eval()
+        state = net.state_dict()
+        one.load_state_dict({k: v[i : i + 1] if k.startswith(("scale", "head")) else v for k, v in state.items()})
+        found.append(one(numbers, codes))
+    return torch.stack(found)
+
+
+def test_tabm_answers_with_the_mean_of_its_members_and_trains_each_on_its_turn() -> None:
+    torch.manual_seed(0)
+    nets: dict[str, Any] = {
+        task: build(Blueprint(family="tabm", arguments={**TABM, "task": task}))
+        for task in ("regression", "multiclass", "binary")
+    }
+    for net in nets.values():
+        net.load_state_dict(nets["regression"].state_dict())
+        net.eval()
+    numbers, codes = torch.randn(16, 4), torch.randint(0, 4, (16, 2))
+    with torch.no_grad():
+        each = members(nets["regression"], numbers, codes)
+        torch.testing.assert_close(nets["regression"](numbers, codes), each.mean(dim=0))
+        torch.testing.assert_close(nets["multiclass"](numbers, codes).exp(), each.softmax(dim=2).mean(dim=0))
+        torch.testing.assert_close(nets["binary"](numbers, codes).sigmoid(), each.sigmoid().mean(dim=0))
+        out = nets["regression"].train()(numbers, codes)
+        distances = (out - each).abs().sum(dim=2)  # (M, N)
+    assert distances.min(dim=0).values.max() < 1e-5
+    turns = distances.argmin(dim=0)
+    assert torch.equal(turns, (turns[0] + torch.arange(16)) % 8)
+
+
+def test_tabm_is_flat_beyond_the_ranks_of_training_rows() -> None:
+    torch.manual_seed(0)
+    net = build(Blueprint(family="tabm", arguments={**TABM, "category_sizes": []})).eval()
+    nowhere = torch.zeros(3, 0, dtype=torch.int64)
+    far = torch.tensor([[0.0, value, 0.0, 0.0] for value in (1.0, 2.0, 99.0)])
+    with torch.no_grad():
+        answers = net(far, nowhere)
+    assert torch.equal(answers[0], answers[1])
+    assert torch.equal(answers[0], answers[2])
+
+
 @pytest.mark.parametrize("family", ["convnet", "resnet"])
 @pytest.mark.parametrize("stride", [1, 2, 4])
 @pytest.mark.parametrize("size", [(8, 8), (28, 28), (33, 47)])
@@ -49,7 +107,7 @@ def test_an_unseen_category_starts_without_an_opinion() -> None:
 @pytest.mark.parametrize(("rows", "widths"), [(500, [64, 64]), (5_000, [128, 128]), (50_000, [256, 256, 256])])
 def test_the_size_of_an_mlp_follows_from_the_rows(rows: int, widths: list[int]) -> None:
     schema = Schema(task="regression", targets=(Target(name="y", kind="number"),), num_rows=rows)
-    choice = choose(schema, NetworkSettings(), {}, sizes=InputSizes(num_numbers=4))
+    choice = choose(schema, NetworkSettings(network="mlp"), {}, sizes=InputSizes(num_numbers=4))
     assert choice.blueprint.arguments["widths"] == widths
     assert set(choice.reasons) >= {"family", "widths", "dropout", "epochs", "batch_size", "lr", "criterion"}
 

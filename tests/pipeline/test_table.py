@@ -175,7 +175,7 @@ def test_more_epochs_and_a_start_from_a_bundle(here: Path) -> None:
 def test_a_stopped_run_resumes_to_the_same_bits(here: Path) -> None:
     class StopAt(luthier.Callback):
         def on_step_end(self, run: luthier.View) -> luthier.Stop | None:
-            return luthier.Stop("asked", finished=False) if run.global_step == 20 else None
+            return luthier.Stop("asked", finished=False) if run.global_step == 10 else None
 
     whole = luthier.train(PENGUINS, target="species", epochs=3, run=True, callbacks=[QUIET])
     cut = luthier.train(PENGUINS, target="species", epochs=3, run=True, callbacks=[QUIET, StopAt()])
@@ -200,7 +200,7 @@ def test_statistics_come_from_training_rows_alone(here: Path) -> None:
         )
         other.write_csv(f"valid{i}.csv")
         plan = luthier.design("train.csv", target="big", valid=f"valid{i}.csv", test=f"valid{i}.csv")
-        module = luthier.build(luthier.Blueprint(family="mlp", arguments=plan.blueprint.arguments))
+        module = luthier.build(plan.blueprint)
         torch.manual_seed(0)
         for parameter in module.parameters():
             torch.nn.init.uniform_(parameter, -0.1, 0.1)

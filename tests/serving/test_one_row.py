@@ -102,6 +102,24 @@ def test_the_forward_of_a_row_is_the_module_s(activation: str, batch_norm: bool,
     np.testing.assert_allclose(*answers(), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("task", "num_outputs"), [("regression", 2), ("multiclass", 3), ("binary", 1)])
+@pytest.mark.parametrize("ranks", [[], [1, 3]])
+def test_the_forward_of_a_row_is_tabm_s(task: str, num_outputs: int, ranks: list[int]) -> None:
+    torch.manual_seed(0)
+    arguments = {"num_numbers": 5, "num_outputs": num_outputs, "category_sizes": [4, 6], "ranks": ranks, "task": task}
+    module = build(luthier.Blueprint(family="tabm", arguments=arguments)).eval()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(torch.randn_like(parameter) / 10)
+    forward, numbers, codes = row_forward(module), torch.randn(5), [3, 5]
+    assert forward is not None
+    with torch.no_grad():
+        expected = module(numbers[None], torch.tensor([codes]))[0].numpy()
+    found = forward(numbers.numpy(), codes)
+    assert found is not None
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_changed_module_is_asked_itself() -> None:
     def fresh() -> tuple[Any, Any]:
         module: Any = build(luthier.Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2})).eval()

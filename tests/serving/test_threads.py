@@ -34,7 +34,8 @@ def table(columns: dict[str, Any]) -> Any:
 
 
 FAMILIES: dict[str, tuple[Any, dict[str, Any]]] = {
-    "mlp": (table(TABLE), {}),
+    "tabm": (table(TABLE), {}),
+    "mlp": (table(TABLE), {"network": "mlp"}),
     "convnet": (images, {"network": "convnet"}),
     "resnet": (images, {"network": "resnet"}),
     "inception": (table({"s": SERIES, "y": TABLE["y"]}), {"kind": {"s": "series"}, "network": "inception"}),

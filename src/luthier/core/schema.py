@@ -133,6 +133,7 @@ class InputSizes:
 
     Attributes:
         num_numbers: Numbers a row, D.
+        ranks: Which of them are ranks, in [-1, 1].
         category_sizes: Codes of each category column.
         vocabulary_sizes: Tokens of each column of text.
         series_channels: Channels of the series, and those that say where a step is missing.
@@ -140,6 +141,7 @@ class InputSizes:
     """
 
     num_numbers: int = 0
+    ranks: tuple[int, ...] = ()
     category_sizes: tuple[int, ...] = ()
     vocabulary_sizes: tuple[int, ...] = ()
     series_channels: int = 0

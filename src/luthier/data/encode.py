@@ -47,11 +47,24 @@ def input_sizes(schema: Schema) -> InputSizes:
     columns = schema.inputs
     return InputSizes(
         num_numbers=len(feature_names(schema)),
+        ranks=_rank_places(schema),
         category_sizes=tuple(len(column.categories) + 1 for column in columns if column.kind == "category"),
         vocabulary_sizes=tuple(column.vocabulary_size for column in text_columns(schema)),
         series_channels=sum(1 + bool(column.missing) for column in columns if column.kind == "series"),
         max_steps=max((column.max_steps for column in columns), default=0),
     )
+
+
+def _rank_places(schema: Schema) -> tuple[int, ...]:
+    """Return which of `numbers` are ranks: where the column is measured, all but a flag after it."""
+    places: list[int] = []
+    start = 0
+    for column in schema.inputs:
+        if column.kind in ("number", "boolean", "date"):
+            rank = start + (len(column.parts) or 1)
+            places += [rank] if column.quantiles else []
+            start = rank + bool(column.quantiles) + bool(column.missing)
+    return tuple(places)
 
 
 def text_columns(schema: Schema) -> list[Column]:
@@ -128,7 +141,7 @@ def encode_inputs(
 
     Returns:
         The blocks of `schema.blocks` but for `pixels`. `numbers`, float32 `(N, D)`, named by `feature_names`:
-        `(x - mean) / std` within ±`plain.cells.MAX_ABS`, 0 where missing, infinite
+        `(x - mean) / std` within ±`plain.cells.MAX_ABS` and the range of training rows, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
         `(N, K)`, of `input_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64 `(N, M, T)`, of
         the M columns of text: numbers of tokens, filled up with 0. `values`, float32 `(N, C, L)`, and `lengths`, int64
@@ -256,7 +269,14 @@ def boolean_values(cells: pl.Series, column: Column) -> Floats:
 
 def _features(values: Floats, column: Column) -> list[Floats]:
     parts = date_parts(values, column.parts) if column.kind == "date" else [values]
-    return features_of(values, parts, column.means, column.stds, column.quantiles, bool(column.missing))
+    scale = column.means, column.stds, column.quantiles
+    return features_of(values, parts, *scale, saturation(column), bool(column.missing))
+
+
+def saturation(column: Column) -> tuple[float, float] | None:
+    """Return the span that numbers, and the seconds of dates, do not leave; None where no part is measured by it."""
+    is_measured = column.kind == "number" or column.parts[:1] == ("seconds",)
+    return column.span if is_measured else None
 
 
 @by_distinct

@@ -10,7 +10,7 @@ from luthier.core.schema import Column, Schema, Target
 from luthier.core.settings import DataSettings
 from luthier.data.cells import missing_words, need_column, to_texts
 from luthier.data.commas import Commas
-from luthier.data.encode import text_columns
+from luthier.data.encode import saturation, text_columns
 from luthier.data.formats import patterns, writing
 from luthier.data.series import MAX_ABS as SERIES_MAX_ABS
 from luthier.data.targets import encode_targets
@@ -116,6 +116,7 @@ def _column(column: Column) -> dict[str, Any]:
         "means": list(column.means),
         "stds": list(column.stds),
         "quantiles": list(column.quantiles),
+        "span": list(saturation(column) or ()),
         "missing": bool(column.missing),
     }
 
@@ -336,7 +337,7 @@ def inputs(frame):
         *values,
         f"""
 parts = {parts}
-scale = (column[name] for name in ("means", "stds", "quantiles", "missing"))
+scale = (column[name] for name in ("means", "stds", "quantiles", "span", "missing"))
 features += features_of(values, parts, *scale)"""
         if others
         else None,

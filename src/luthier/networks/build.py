@@ -22,6 +22,7 @@ from luthier.networks.families.mixed import Mixed
 from luthier.networks.families.mlp import ACTIVATIONS, MLP
 from luthier.networks.families.recurrent import RecurrentNet
 from luthier.networks.families.resnet import ResNet
+from luthier.networks.families.tabm import TabM
 from luthier.networks.foreign import is_foreign, maker
 
 
@@ -38,6 +39,7 @@ _MOST_LAYERS, _MOST_ITEMS, _MOST_SIZE = 10_000, 100_000, 2**31
 _COUNTS = ("depth", "num_layers", "blocks")  # arguments that say how many layers there are
 
 FAMILIES: dict[str, Family] = {
+    "tabm": Family(TabM, ("numbers", "categories")),
     "mlp": Family(MLP, ("numbers", "categories")),
     "convnet": Family(ConvNet, ("pixels",)),
     "resnet": Family(ResNet, ("pixels",)),

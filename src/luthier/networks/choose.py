@@ -16,6 +16,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.foreign import asked_arguments, is_foreign
 
 _NO_SIZES = InputSizes()
+_TABLE = ("numbers", "categories")
 _MOVED = "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
 _USUAL = {
     "optimizer": "robust over learning rates; decay apart from the gradient",
@@ -58,16 +59,17 @@ def choose(
     reasons = dict(_USUAL)
     asked = settings
     if is_foreign(settings.network or ""):
-        settings = NetworkSettings(effort=settings.effort)  # the recipe is that of the network it stands for
+        # the recipe is that of the network it stands for
+        settings = NetworkSettings(effort=settings.effort, network="mlp" if schema.blocks == _TABLE else None)
     if schema.image is not None and schema.blocks == ("pixels",):
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
     elif schema.blocks == ("values", "lengths"):
         family, arguments, chosen = _for_series(schema, settings, reasons, sizes)
-    elif schema.blocks == ("numbers", "categories"):
-        family, arguments, chosen = _for_table(schema, settings, reasons, sizes)
+    elif schema.blocks == _TABLE:
+        family, arguments, chosen = _for_table(schema, settings, reasons, sizes, num_valid)
     else:
         family, arguments, chosen = _for_mixed(schema, settings, reasons, sizes)
-    known = _known_sizes(schema, sizes, arguments)
+    known = _known_sizes(schema, sizes)
     if asked is not settings:
         assert asked.network is not None
         family, arguments = asked.network, asked_arguments(asked.network, known, asked.arguments)
@@ -77,7 +79,7 @@ def choose(
     for name in asked.arguments:
         reasons[name] = "as asked for"
     recipe: dict[str, Any] = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | chosen
-    normalised = arguments.get("batch_norm", family not in ("mlp", "recurrent"))
+    normalised = arguments.get("batch_norm", family not in ("mlp", "tabm", "recurrent"))
     if normalised and schema.num_rows % (recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
         recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot do with a last batch of one row"
     if recipe_fields.get("criterion") is not None:
@@ -96,6 +98,9 @@ def choose(
         for name in ("scheduler", "scheduler_args"):
             recipe.pop(name, None)
         reasons["scheduler"] = f"{updates} updates are too few for a cycle"
+    if updates < 500 and "ema" in recipe and "ema" not in recipe_fields:
+        del recipe["ema"]
+        reasons["ema"] = f"{updates} updates are too few for an average over hundreds"
     if recipe.get("optimizer") == "AdamW":
         recipe["optimizer_flavour"], reasons["optimizer_flavour"] = "fused", "one call an update; only rounding differs"
     if {"optimizer"} & recipe_fields.keys():  # another optimizer keeps its own defaults, not those chosen for AdamW
@@ -108,12 +113,12 @@ def choose(
     return Choice(Blueprint(family=family, arguments=arguments), Recipe(**{**recipe, **recipe_fields}), reasons)
 
 
-def _known_sizes(schema: Schema, sizes: InputSizes, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _known_sizes(schema: Schema, sizes: InputSizes) -> dict[str, Any]:
     """Return what an own network may ask for, by name."""
     known: dict[str, Any] = {"num_outputs": schema.num_outputs, "num_classes": schema.num_outputs}
     if "numbers" in schema.blocks:
         known |= {"num_numbers": sizes.num_numbers, "category_sizes": list(sizes.category_sizes)}
-        known |= {"embedding_sizes": arguments["embedding_sizes"]}
+        known |= {"ranks": list(sizes.ranks), "embedding_sizes": _embedding_sizes(sizes)}
     if "tokens" in schema.blocks:
         known["vocabulary_sizes"] = list(sizes.vocabulary_sizes)
     if "values" in schema.blocks:
@@ -185,19 +190,72 @@ def _accepted(family: str, designed: dict[str, Any], given: dict[str, Any]) -> d
     return {name: designed[name] for name in known if name in designed} | given
 
 
+def _embedding_sizes(sizes: InputSizes) -> list[int]:
+    return [min(32, max(2, round(1.6 * size**0.56))) for size in sizes.category_sizes]
+
+
 def _for_table(
-    schema: Schema,
-    settings: NetworkSettings,
-    reasons: dict[str, str],
-    sizes: InputSizes,
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes, num_valid: int
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n = schema.num_rows
-    family = _family(settings, "mlp", "tables")
+    of_mlp = {"activation", "batch_norm"} & settings.arguments.keys()  # what the mlp alone has
+    family = _family(settings, "mlp" if of_mlp else "tabm", "tables")
+    if family == "mlp":
+        return _for_mlp(schema, settings, reasons, sizes)
+    num_tokens = max(1, len(sizes.ranks) + len(sizes.category_sizes))
+    arguments: dict[str, Any] = {
+        "token_size": min(8 if n < 2_000 else 16, _power_of_two(2_048 / num_tokens, 2, 16)),
+        "num_pieces": 32,
+        "members": 8,
+        "widths": [128, 128],
+        "dropout": 0.1,
+        "num_outputs": schema.num_outputs,
+        "task": schema.task,
+    }
+    effort = _EFFORT[settings.effort]
+    many = math.sqrt(max(1, n / 100_000))  # an epoch of more rows has more updates
+    patience = max(4, round(24 * effort / many))
+    epochs = max(patience, round(400 * effort / many)) if num_valid else max(4, round(30 * effort / many))
+    recipe: dict[str, Any] = {
+        "optimizer": "AdamW",
+        "lr": 0.002,
+        "weight_decay": 0.0003,
+        "epochs": epochs,
+        "batch_size": 64 if n < 1_500 else 128 if n < 8_000 else 256,
+        "eval_batch_size": 4096,
+        "clip_norm": 1.0,
+        "ema": 0.99 if n < 10_000 else 0.995,
+        "patience": patience,
+    }
+    reasons |= {
+        "family": "rows of a table: eight perceptrons that share their layers, and curves over the numbers",
+        "token_size": "features of each number and category: 16, and fewer below 2,000 rows or for many columns",
+        "num_pieces": "each number enters as a curve of 32 lines over its rank; flat outside the training range",
+        "members": "their mean answer is better than each one's",
+        "widths": "two layers of 128, whatever the number of rows: early stopping fits the network to them",
+        "dropout": "reduces overfitting",
+        "lr": "constant: the average of the weights does what a falling rate would",
+        "weight_decay": "light, on all weights",
+        "ema": "an average over the last few hundred updates; its weights are validated and kept",
+        "epochs": "more than training needs: patience ends it"
+        if num_valid
+        else "fixed: no rows to validate on say when to stop",
+        "batch_size": "64 below 1,500 rows, 128 below 8,000, else 256",
+        "clip_norm": "limits the effect of an unusual batch",
+        "patience": "stops when the validation loss has not improved for so many epochs",
+    }
+    return family, arguments, recipe
+
+
+def _for_mlp(
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    n = schema.num_rows
+    family = "mlp"
     width = 64 if n < 2_000 else 128 if n < 10_000 else 256
     depth = 2 if n < 10_000 else 3
     dropout = 0.2 if n < 10_000 else 0.3
     has_waves = n >= 5_000 and schema.task != "regression" and sizes.num_numbers > 0
-    embeddings = [min(32, max(2, round(1.6 * size**0.56))) for size in sizes.category_sizes]
     reasons |= {
         "family": "rows of a table: a multilayer perceptron",
         "widths": f"{n:,} training rows carry {depth} hidden layers of {width}",
@@ -214,7 +272,7 @@ def _for_table(
         "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,
         "category_sizes": list(sizes.category_sizes),
-        "embedding_sizes": embeddings,
+        "embedding_sizes": _embedding_sizes(sizes),
         "number_size": 8 if has_waves else 0,
         "widths": [width] * depth,
         "activation": "relu",
@@ -257,7 +315,7 @@ def _for_mixed(
     kinds = [name for name, there in (("text", has_text), ("series", has_series), ("images", image)) if there]
     is_text_alone = kinds == ["text"] and not others
     family = _family(settings, "mixed", f"rows with {' and '.join(kinds)}")
-    _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, sizes)
+    _, table, recipe = _for_mlp(schema, settings, {}, sizes)
     arguments: dict[str, Any] = {
         "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,

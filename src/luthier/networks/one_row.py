@@ -1,6 +1,6 @@
-"""The MLP's answer to one row, in NumPy: a call of torch costs more than the arithmetic of a row."""
+"""A table network's answer to one row, in NumPy: a call of torch costs more than the arithmetic of a row."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,20 +8,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from luthier.networks.families.mlp import MLP
+from luthier.networks.families.mlp import MLP, NumberEmbedding
+from luthier.networks.families.tabm import Heads, PiecewiseLinear, TabM
 
-Row = NDArray[Any]  # float32, of one dimension
+Row = NDArray[Any]  # float32, of one dimension, or of two: a row for each member
 _TWO_PI = np.float32(2 * np.pi)
 
 
 class RowForward:
-    """What an `MLP` in evaluation mode gives for one row, `(D,)` and K codes to `(num_outputs,)`, to rounding.
+    """What a table network in evaluation mode gives for one row, `(D,)` and K codes to `(num_outputs,)`, to rounding.
 
     It reads the module's own memory, so it follows training and `load_state_dict`. Where parts, parameters or hooks
     of the module were changed since, or it left the CPU, a call returns None: ask the module itself.
     """
 
-    def __init__(self, module: MLP) -> None:
+    def __init__(self, module: nn.Module, answer: Callable[[Row, Sequence[int]], Row]) -> None:
+        self._answer = answer
         self._parts = [
             (owner, name, value)
             for part in module.modules()
@@ -34,10 +36,6 @@ class RowForward:
         self._hooks += [getattr(nn.modules.module, name, {}) for name in names]
         tensors = [value for _, _, value in self._parts if isinstance(value, torch.Tensor)]
         self._tensors = [(value, value.data_ptr()) for value in tensors]
-        self._tables = [_array(part.weight) for part in module.embeddings]  # type: ignore[arg-type]
-        waves = module.waves
-        self._waves = None if waves is None else tuple(map(_array, (waves.frequencies, waves.weight, waves.bias)))
-        self._layers = [_layer(part) for part in [*module.hidden, module.head] if not isinstance(part, nn.Dropout)]
 
     def __call__(self, numbers: Row, codes: Sequence[int]) -> Row | None:
         """Return the outputs, or None where the module is no longer what it was."""
@@ -52,33 +50,79 @@ class RowForward:
                 return None
         if any(self._hooks):
             return None
-        parts = [numbers]
-        if self._waves is not None:
-            frequencies, weight, bias = self._waves
-            angles = _TWO_PI * frequencies * numbers[:, None]  # (D, waves)
-            waves = np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
-            parts.append(np.maximum(np.matmul(waves[:, None], weight)[:, 0] + bias, 0).ravel())
-        parts += [table[code] for table, code in zip(self._tables, codes, strict=True)]
-        row = np.concatenate(parts)
-        for layer in self._layers:
-            row = layer(row)
-        return row
+        return self._answer(numbers, codes)
 
 
 def row_forward(module: nn.Module) -> RowForward | None:
     """Return the function, or None for a module that is no such network, not in float32, or not on the CPU."""
     tensors = [*module.parameters(), *module.buffers()]
-    plain = all(
-        type(part) in (MLP, nn.ModuleList, nn.Sequential, nn.Embedding, nn.Linear, nn.BatchNorm1d, nn.Dropout)
-        or type(part).__name__ == "NumberEmbedding"
-        or type(part) in _ACTIVATIONS
-        for part in module.modules()
-    )
-    if type(module) is not MLP or not plain or any(tensor.device.type != "cpu" for tensor in tensors):
+    plain = all(type(part) in _PARTS or type(part) in _ACTIVATIONS for part in module.modules())
+    if type(module) not in (MLP, TabM) or not plain or any(tensor.device.type != "cpu" for tensor in tensors):
         return None
     if any(tensor.dtype != torch.float32 for tensor in tensors if tensor.is_floating_point()):
         return None
-    return RowForward(module)
+    return RowForward(module, _mlp(module) if type(module) is MLP else _tabm(module))  # type: ignore[arg-type]
+
+
+def _mlp(module: MLP) -> Callable[[Row, Sequence[int]], Row]:
+    tables, layers = _tables(module.embeddings), _layers([*module.hidden, module.head])
+    waves_of = None if module.waves is None else tuple(map(_array, module.waves.parameters()))
+
+    def answer(numbers: Row, codes: Sequence[int]) -> Row:
+        parts = [numbers]
+        if waves_of is not None:
+            frequencies, weight, bias = waves_of
+            angles = _TWO_PI * frequencies * numbers[:, None]  # (D, waves)
+            waves = np.concatenate((np.sin(angles), np.cos(angles)), axis=1)
+            parts.append(np.maximum(np.matmul(waves[:, None], weight)[:, 0] + bias, 0).ravel())
+        parts += [table[code] for table, code in zip(tables, codes, strict=True)]
+        return _through(layers, np.concatenate(parts))
+
+    return answer
+
+
+def _tabm(module: TabM) -> Callable[[Row, Sequence[int]], Row]:
+    tables, layers = _tables(module.embeddings), _layers(module.hidden)
+    plain, ranked, scale, weight, bias = map(
+        _array, (module.plain, module.ranked, module.scale, module.head.weight, module.head.bias)
+    )
+    of = module.curves
+    curves = None if of is None else tuple(map(_array, (of.starts, of.offset, of.slope, of.rise)))
+
+    def answer(numbers: Row, codes: Sequence[int]) -> Row:
+        parts = [numbers[plain]]
+        if curves is not None:
+            starts, offset, slope, rise = curves
+            ranks = numbers[ranked].clip(-1, 1)[:, None]  # (R, 1)
+            shares = np.clip((ranks + 1) * np.float32(len(starts) / 2) - starts, 0, 1)
+            parts.append((offset + slope * ranks + np.matmul(shares[:, None], rise)[:, 0]).ravel())
+        parts += [table[code] for table, code in zip(tables, codes, strict=True)]
+        hidden = _through(layers, np.concatenate(parts) * scale)  # (M, H)
+        outputs = np.matmul(hidden[:, None], weight)[:, 0] + bias  # (M, K)
+        mean: Row = outputs.mean(axis=0)
+        if module.task == "multiclass":
+            outputs = outputs - np.logaddexp.reduce(outputs, axis=1, keepdims=True)
+            mean = np.logaddexp.reduce(outputs, axis=0) - np.float32(np.log(len(outputs)))
+        elif module.task != "regression":
+            yes, no = -np.logaddexp(0, -outputs), -np.logaddexp(0, outputs)
+            mean = np.logaddexp.reduce(yes, axis=0) - np.logaddexp.reduce(no, axis=0)
+        return mean
+
+    return answer
+
+
+def _tables(embeddings: nn.ModuleList) -> list[Row]:
+    return [_array(part.weight) for part in embeddings]  # type: ignore[arg-type]
+
+
+def _layers(parts: Iterable[nn.Module]) -> list[Callable[[Row], Row]]:
+    return [_layer(part) for part in parts if not isinstance(part, nn.Dropout)]
+
+
+def _through(layers: Sequence[Callable[[Row], Row]], row: Row) -> Row:
+    for layer in layers:
+        row = layer(row)
+    return row
 
 
 def _array(tensor: torch.Tensor) -> NDArray[Any]:
@@ -94,10 +138,16 @@ _ACTIVATIONS: dict[type[nn.Module], Callable[[Row], Row]] = {
 }
 
 
+_PARTS = (
+    MLP, NumberEmbedding, TabM, PiecewiseLinear, Heads, nn.ModuleList, nn.Sequential, nn.Embedding, nn.Linear,
+    nn.BatchNorm1d, nn.Dropout,
+)  # fmt: skip
+
+
 def _layer(part: nn.Module) -> Callable[[Row], Row]:
     if isinstance(part, nn.Linear):
         weight, bias = _array(part.weight), None if part.bias is None else _array(part.bias)
-        return (lambda x: weight @ x) if bias is None else (lambda x: weight @ x + bias)
+        return (lambda x: x @ weight.T) if bias is None else (lambda x: x @ weight.T + bias)
     if isinstance(part, nn.BatchNorm1d):
         assert part.running_mean is not None
         assert part.running_var is not None

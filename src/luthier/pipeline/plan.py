@@ -112,7 +112,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
 
     >>> plan = design({"x": [i % 9 for i in range(100)], "y": ["a", "b"] * 50}, target="y")
     >>> plan.blueprint.family, plan.recipe.criterion
-    ('mlp', 'bce')
+    ('tabm', 'bce')
     """
     parts = _sorted(given)
     if target != () and target != []:

@@ -390,7 +390,9 @@ def date_parts(seconds: Any, parts: tuple[str, ...]) -> list[Any]:
     return made
 
 
-def features_of(values: Any, parts: list[Any], means: Any, stds: Any, quantiles: Any, has_missing: bool) -> list[Any]:
+def features_of(
+    values: Any, parts: list[Any], means: Any, stds: Any, quantiles: Any, span: Any, has_missing: bool
+) -> list[Any]:
     """Return the features of a number, yes/no or date column, each `(N,)`, 0 where the value is NaN.
 
     Args:
@@ -399,11 +401,14 @@ def features_of(values: Any, parts: list[Any], means: Any, stds: Any, quantiles:
         means: One a part.
         stds: One a part.
         quantiles: Knots; where there are some, a feature is the place of the value among them, in [-1, 1].
+        span: Where the first part stays: beyond the training range nothing is known of what follows. None for all.
         has_missing: Whether a last feature is 1 where the value is missing.
     """
     missing = np.isnan(values)
     some = bool(missing.any())
     features = []
+    if span:
+        parts = [np.clip(parts[0], *span), *parts[1:]]
     for part, mean, std in zip(parts, means, stds, strict=True):
         with np.errstate(over="ignore"):  # part - mean may leave float64's range, and is clipped
             features.append(np.clip((part - mean) / std, -MAX_ABS, MAX_ABS))

@@ -140,8 +140,8 @@ class Model:
 
         Args:
             source: With a Schema: a path, a frame, a dict of columns, a list of dicts, or an array of images. A dict of
-                values is one row, which a table's MLP answers in some tens of microseconds. Without one: what the
-                module takes, as a tensor, an array, a tuple or dict of them, or a DataLoader.
+                values is one row, which a table's network answers in some tens of microseconds, up to two hundred.
+                Without one: what the module takes, as a tensor, an array, a tuple or dict of them, or a DataLoader.
             options: How to read a CSV.
             as_frame: Return a Series, or a DataFrame of several targets: pandas' with the index of `source` where that
                 is pandas', else polars'.

@@ -272,7 +272,7 @@ def test_settings_of_series_that_would_be_ignored_are_named(tmp_path: Path) -> N
 
 def test_two_dimensions_are_series_where_it_is_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=padded(waves(60))[:, 0], y=np.array([row["kind"] for row in waves(60)]))
-    assert luthier.design(tmp_path / "d.npz").blueprint.family == "mlp"
+    assert luthier.design(tmp_path / "d.npz").blueprint.family == "tabm"
     result: Any = luthier.train(tmp_path / "d.npz", arrays="series", run=tmp_path / "run", **FAST)
     assert result.model.blueprint.family == "inception"
     assert luthier.load(tmp_path / "run").predict(tmp_path / "d.npz").shape == (60,)

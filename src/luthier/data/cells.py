@@ -16,6 +16,7 @@ from luthier.plain import cells as plain
 from luthier.plain.cells import MISSING, NO_NUMBER, NO_WORDS, YES_WORDS, date_parts
 
 __all__ = ["MISSING", "NO_WORDS", "YES_WORDS", "date_parts"]
+pl.Series([0], dtype=pl.UInt32)  # makes polars find NumPy here, within an import: signals wait for its end
 Floats = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 Hashes = NDArray[np.uint64]

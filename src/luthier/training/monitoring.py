@@ -10,6 +10,7 @@ from luthier.checks.monitors import Monitors
 from luthier.training.callbacks import Callback
 
 _log = logging.getLogger("luthier")
+_SPANS = 5  # of an average of weights, until what it answers says something of the run
 
 
 class Monitoring(Callback):
@@ -31,9 +32,11 @@ class Monitoring(Callback):
         """Judge the epoch. What goes wrong in the looking stops no run."""
         said = {row["code"] for row in run.record if row["event"] == "finding"}
         is_classes = run.shows_classes or isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
+        decay = run.recipe.ema or 0.0
+        is_settled = run.global_step * (1 - decay) >= (_SPANS if decay else 0)  # before, an average lags far behind
         try:
             found = self.monitors.judge(
-                run.module, run.record.epochs, is_classes=is_classes, evaluated=run.evaluated,
+                run.module, run.record.epochs, is_classes=is_classes and is_settled, evaluated=run.evaluated,
                 source=getattr(run.valid, "source", None),
             )  # fmt: skip
         except Exception as error:

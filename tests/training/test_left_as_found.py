@@ -36,7 +36,6 @@ def state() -> dict[str, Any]:
         "grad": torch.is_grad_enabled(),
         "running": {thread.name for thread in threading.enumerate()},
         "folder": Path.cwd(),
-        "options": torch.backends.mkldnn.is_available(),
         "dtype": torch.get_default_dtype(),
     }
 

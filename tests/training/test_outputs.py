@@ -293,3 +293,16 @@ def test_one_class_for_all_is_said_of_a_step_too() -> None:
         ),
     )  # fmt: skip
     assert "check-collapse" in {finding.code for finding in result.findings}
+
+
+def test_which_of_several_outputs_is_the_answer_is_said_once_and_not_where_it_is_named(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.WARNING, "luthier"):
+        fitted(Net(FORMS["a dict"]), metrics=["accuracy"])
+        assert caplog.text.count("'logits' of the module's outputs is taken as its answer; the others: 'features'") == 1
+        caplog.clear()
+        fitted(Net(FORMS["a dict"]), output_key="logits")
+        fitted(Net(FORMS["a dict of one"]))
+        fitted(Net(FORMS["a dict"]), criterion=lambda out, y: F.cross_entropy(out["logits"], y))
+    assert "taken as its answer" not in caplog.text

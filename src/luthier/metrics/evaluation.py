@@ -62,6 +62,7 @@ class LossMean:
     def __init__(self) -> None:
         self.total = 0.0
         self.count = 0.0
+        self.last = float("nan")  # of the batches that were read from the device
         self.pending: list[Measured] = []
         self.slots: list[Tensor] = []
 
@@ -88,6 +89,7 @@ class LossMean:
                 self.total += loss if item.is_sum else loss * count
                 self.count += count
         self.pending = []
+        self.last = losses[-1] if losses else self.last
         return losses
 
     @property
@@ -103,7 +105,7 @@ class LossMean:
 
     def load_state_dict(self, state: dict[str, float]) -> None:
         """Put back what `state_dict` gave."""
-        self.total, self.count = state["total"], state["count"]
+        self.total, self.count = float(state["total"]), float(state["count"])
 
 
 class LogMeans:
@@ -179,7 +181,7 @@ def evaluate_batches(
                     mean.add(passed.measured)
                     logged.add(passed)
                     outputs, targets = passed.outputs, passed.targets
-                    refuse_unseen(metrics, outputs, targets)
+                    need_compared(metrics, outputs, targets)
                 else:
                     outputs, targets = batch.forward(module), batch.targets
                     known = known_rows(targets) if by_class else None
@@ -197,7 +199,7 @@ def evaluate_batches(
     return figures
 
 
-def refuse_unseen(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None:
+def need_compared(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None:
     """Refuse metrics beside a step that does not say what they are of.
 
     Raises:

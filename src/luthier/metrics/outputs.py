@@ -1,6 +1,5 @@
 """Which part of what a module gives is its answer, where that is more than one tensor."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -13,8 +12,6 @@ from luthier.errors import SettingError
 OutputKey = str | int
 
 _NAMES = ("logits", "prediction", "predictions", "output", "outputs", "out", "y_hat", "y_pred", "pred", "preds")
-_log = logging.getLogger("luthier")
-_said: set[str] = set()
 
 
 def answer_of(outputs: Any, key: OutputKey | None = None) -> Any:
@@ -22,7 +19,7 @@ def answer_of(outputs: Any, key: OutputKey | None = None) -> Any:
 
     A tensor is its own answer. Of a dict, a tuple, a list, a dataclass or a `ModelOutput` it is the part called `key`.
     Without one it is found: the only tensor there is, the one called `logits` or another usual name, or the first of a
-    tuple; which it was is logged once.
+    tuple.
 
     Raises:
         SettingError: there is no part of that name, or several may be the answer.
@@ -35,17 +32,13 @@ def answer_of(outputs: Any, key: OutputKey | None = None) -> Any:
         return outputs
     parts = parts_of(outputs)
     if key is None:
-        key = _find(parts)
+        key = find_key(parts)
         if key is None:
             raise SettingError(
                 f"the module gives {_shown(outputs, parts)}, and which part is the answer is not known",
                 hint="name it with output_key=, or use own functions of all outputs",
                 code="setting-output-key",
             )
-        words = f"the module gives {_shown(outputs, parts)}; {key!r} is taken as its answer (output_key= names another)"
-        if len(parts) > 1 and words not in _said:
-            _said.add(words)
-            _log.info("%s", words)
     elif key not in parts:
         raise SettingError(
             f"output_key is {key!r}, and the module gives {_shown(outputs, parts)}",
@@ -74,7 +67,8 @@ def is_torch_loss(criterion: Any) -> bool:
     return criterion is not None and getattr(nn.functional, getattr(criterion, "__name__", ""), None) is criterion
 
 
-def _find(parts: Mapping[Any, Any]) -> Any:
+def find_key(parts: Mapping[Any, Any]) -> Any:
+    """Return which of a module's outputs is its answer, where one of several signs says so; else None."""
     tensors = [key for key, value in parts.items() if isinstance(value, Tensor) and value.ndim]
     named = [key for key in _NAMES if key in tensors]
     if named or len(tensors) == 1:

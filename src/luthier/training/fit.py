@@ -49,7 +49,7 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
-from luthier.training.trying import unkept_state, warn_of_unkept
+from luthier.training.unkept import unkept_state, warn_of_unkept
 
 _log = logging.getLogger("luthier")
 

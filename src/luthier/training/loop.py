@@ -19,7 +19,7 @@ from luthier.store.bundle import load_weights, module_weights
 from luthier.training.freezing import start_training
 from luthier.training.state import Run, RunState
 from luthier.training.step import train_step
-from luthier.training.trying import warn_of_changed
+from luthier.training.unkept import warn_of_changed
 
 _log = logging.getLogger("luthier")
 ALL_DONE = "all epochs are done"

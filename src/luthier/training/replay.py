@@ -387,14 +387,15 @@ class _Rows(Callback):
         self.checked: dict[str, bool] = {}
 
     def on_step_end(self, run: Any) -> Stop | None:
-        step, loss = run.global_step - 1, run.state.loss.fold()[-1]
+        step = run.global_step - 1
+        run.state.loss.fold()
         if step >= self.first:
             norm = run.gradient_norm()
             row = {
                 "step": step,
                 "epoch": run.epoch,
                 "batch": run.batch - 1,
-                "loss": loss,
+                "loss": run.state.loss.last,
                 "lr": run.lr,
                 "grad_norm": norm,
             }

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from luthier.core.finding import Finding
 from luthier.core.machine import machine
+from luthier.core.plain import check_types
 from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
 from luthier.core.stepping import backward, clearer, updater
@@ -59,6 +60,7 @@ class RunState:
 
 
 _STEP = "the step"
+_LIKE_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 _PLAIN = (
     "seed",
     "epoch",
@@ -88,6 +90,21 @@ def reading_checkpoint(folder: Path | None) -> AbstractContextManager[None]:
             code="run-checkpoints-damaged",
         )
     )
+
+
+def _check_shapes(optimizer: Optimizer) -> None:
+    """Refuse a state of torch's optimizers that does not fit the parameters: a kernel takes it as it comes.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not type(optimizer).__module__.startswith("torch.optim"):
+        return  # others may keep less than a number for each weight
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            wanted = parameter.shape if name in _LIKE_PARAMETER else () if name == "step" else None
+            if wanted is not None and isinstance(value, Tensor) and value.shape != wanted:
+                raise ValueError(f"{name} of the optimizer is {tuple(value.shape)}, where {tuple(wanted)} is wanted")
 
 
 @dataclass
@@ -331,10 +348,12 @@ class Run:
             self.state.logged.load_state_dict(tree.get("logged", {}))
             self.state.epoch_seconds = tree["epoch_seconds"]
             self.state.gradient_norm = tree["gradient_norm"]
+            check_types(self.state, where="the checkpoint")
             load_weights(self.module, tree["module"], where="the checkpoint")
             if isinstance(self.criterion, nn.Module) and tree.get("criterion"):
                 load_weights(self.criterion, tree["criterion"], where="the checkpoint")
             self.optimizer.load_state_dict(tree["optimizer"])
+            _check_shapes(self.optimizer)
             self.schedule.load_state_dict(tree["schedule"])
             if self.average is not None:
                 load_weights(self.average, tree["average"], where="the checkpoint")

@@ -1,22 +1,19 @@
-"""What can be known of a call before an epoch is paid for: metrics that cannot work, state that is not kept."""
+"""What the first batch shows of a call before an epoch is paid for: metrics that cannot work, and what is guessed."""
 
-import inspect
 import logging
-from collections.abc import Iterable, Iterator
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from luthier.core.batch import Batch, map_tensors
 from luthier.core.machine import autocast
 from luthier.core.rng import kept_rng
 from luthier.errors import LuthierError, SettingError
-from luthier.metrics.evaluation import evaluating, refuse_unseen, update_metrics
+from luthier.metrics.evaluation import evaluating, need_compared, update_metrics
 from luthier.metrics.metrics import Metric, figures_of
 from luthier.metrics.objective import Passed
+from luthier.metrics.outputs import find_key, parts_of
 from luthier.training.state import Run
 
 _log = logging.getLogger("luthier")
@@ -46,9 +43,8 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
     if isinstance(passed.outputs, Tensor) and isinstance(passed.targets, Tensor):
         is_whole = not passed.targets.is_floating_point()
         run.shows_classes = is_whole and passed.outputs.ndim == 2 and passed.targets.ndim == 1
-    if run.valid is None:
-        return
-    if not run.check:
+    _say_answer(run, passed.outputs)
+    if run.valid is None or not run.check:
         return
     if run.objective.step is not None and run.metrics and passed.outputs is None and passed.targets is None:
         try:  # a step may say in validation alone what it computed
@@ -58,7 +54,7 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             _log.debug("the step does not evaluate a training batch: %s: %s", type(error).__name__, error)
             return
     if run.objective.step is not None:
-        refuse_unseen(run.metrics, passed.outputs, passed.targets)
+        need_compared(run.metrics, passed.outputs, passed.targets)
     outputs, targets = (map_tensors(Tensor.detach, value) for value in (passed.outputs, passed.targets))
     for metric in run.metrics:
         with kept_rng(), torch.no_grad():
@@ -71,6 +67,15 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             hint="a metric is called valid_<name>",
             code="setting-monitor",
         )
+
+
+def _say_answer(run: Run, outputs: Any) -> None:
+    """Say which of several outputs is taken as the answer, where something takes it and nobody named it."""
+    is_taken = run.objective.takes_answer or not all(getattr(metric, "takes_all", False) for metric in run.metrics)
+    parts = parts_of(outputs)
+    if is_taken and run.objective.output_key is None and len(parts) > 1 and (key := find_key(parts)) is not None:
+        others = ", ".join(repr(name) for name in parts if type(name) is type(key) and name != key)
+        _log.warning("%r of the module's outputs is taken as its answer; the others: %s (output_key=)", key, others)
 
 
 def _try(metric: Metric, outputs: Any, targets: Any, key: str | int | None) -> None:
@@ -89,70 +94,3 @@ def _try(metric: Metric, outputs: Any, targets: Any, key: str | int | None) -> N
         _log.debug("the metric %s has no value on one batch: %s", metric.name, error)
     finally:
         metric.reset()
-
-
-def warn_of_unkept(unkept: Iterable[str]) -> None:
-    """Say what a checkpoint does not keep."""
-    if unkept := list(unkept):
-        _log.warning(
-            "a checkpoint does not keep %s: where training changes it, give its owner state_dict and load_state_dict, "
-            "or a resumed run goes on without it",
-            ", ".join(unkept[:5]),
-        )
-
-
-def warn_of_changed(run: Run) -> None:
-    """Say once, at the end of an epoch, what a checkpoint does not keep of that which looked as if it stayed."""
-    changed = [words for words, (module, before) in run.still.items() if _changes(module) != before]
-    run.still = {}
-    warn_of_unkept(changed)
-
-
-def unkept_state(run: Run) -> tuple[list[str], dict[str, tuple[nn.Module, int]]]:
-    """Return what a step and callbacks hold that a checkpoint does not keep: modules that train, optimizers, tensors.
-
-    What has a `state_dict` is kept by it, and so are the module's own parts, its criterion and its optimizer. A module
-    without gradients may stay as it is: it is returned with how often its tensors have been changed so far.
-    """
-    known = [run.module, *run.module.modules(), *run.parameters, run.optimizer, run.criterion, *run.module.buffers()]
-    kept = {id(item) for item in known}
-    found: list[str] = []
-    still: dict[str, tuple[nn.Module, int]] = {}
-    for name, owner in run.named_owners():
-        if hasattr(owner, "state_dict") or type(owner).__module__.startswith("luthier."):
-            continue
-        for inner, value in _held(owner):
-            if not isinstance(value, nn.Module | Optimizer | Tensor) or id(value) in kept:
-                continue
-            words = f"{inner} of {name} (a {type(value).__name__})"
-            if isinstance(value, nn.Module) and not any(p.requires_grad for p in value.parameters()):
-                still[words] = value, _changes(value)
-            else:
-                found.append(words)
-    return list(dict.fromkeys(found)), still
-
-
-def _changes(module: nn.Module) -> int:
-    return sum(0 if x.is_inference() else x._version for x in (*module.parameters(), *module.buffers()))
-
-
-def _held(owner: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what a function or an object holds by name: attributes, cells of a closure, bound arguments, globals."""
-    if isinstance(owner, partial):
-        yield from _held(owner.func)
-        yield from [*enumerate(owner.args), *owner.keywords.items()]  # type: ignore[misc]
-        return
-    yield from getattr(owner, "__dict__", {}).items()
-    for method in vars(type(owner)).values():  # a class within a function may reach what stands there
-        if inspect.isfunction(method):
-            yield from _held(method)
-    code = getattr(owner, "__code__", None)
-    if code is not None:
-        for name, cell in zip(code.co_freevars, owner.__closure__ or (), strict=False):
-            try:
-                yield name, cell.cell_contents
-            except ValueError:  # not set yet
-                continue
-        for used in code.co_names:
-            if used in owner.__globals__:
-                yield used, owner.__globals__[used]

@@ -3,6 +3,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Column, Schema, Target
@@ -10,6 +12,7 @@ from luthier.data.encode import OddCells, encode_inputs, feature_names, input_si
 from luthier.data.kinds import infer_columns
 from luthier.data.one_row import RowEncoder
 from luthier.errors import DataError
+from luthier.plain.cells import ranks_of
 
 TARGET = Target(name="t", kind="number")
 
@@ -156,3 +159,17 @@ def test_numbers_are_the_categories_that_training_had_as_text() -> None:
             assert encoded_row is None if code == 0 else encoded_row is not None and encoded_row[1] == [code]
     texts = encode_inputs(pl.DataFrame({"c": ["1", "2.00", "1234", "7", "2.5"]}), schema)
     assert texts["categories"][:, 0].tolist() == [2, 3, 5, 0, 0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), kind=st.sampled_from(["normal", "far", "whole", "small", "shifted"]))
+def test_ranks_of_many_values_are_those_of_interp(seed: int, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    base = {
+        "normal": rng.normal(size=500), "far": rng.standard_cauchy(500) ** 3, "whole": rng.integers(0, 9, 500) * 1.0,
+        "small": rng.normal(size=500) * 1e-300, "shifted": rng.normal(size=500) + 1e9,
+    }[kind]  # fmt: skip
+    knots = np.unique(np.quantile(base, np.linspace(0, 1, int(rng.integers(3, 49))), method="inverted_cdf"))
+    values = np.concatenate([rng.choice(base, 5000), knots, np.nextafter(knots, np.inf), [0.0, 1e308, -1e308]])
+    expected = np.interp(values, knots, np.linspace(-1, 1, len(knots)))
+    assert np.array_equal(ranks_of(values, tuple(knots.tolist())), expected)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import luthier
-from luthier.errors import RunError
+from luthier.errors import RunError, SettingError
 from luthier.store.files import unpack
 from luthier.training.progress import Progress
 
@@ -282,3 +282,19 @@ def test_a_file_cut_within_its_last_class_is_warned_of(tmp_path: Path, caplog: p
         (tmp_path / "d.csv").write_text(rows.removesuffix(end))
         luthier.design(tmp_path / "d.csv", target="y")
         assert ("is d.csv cut short?" in caplog.text) == is_cut
+
+
+def test_a_run_that_is_counted_in_steps_is_stopped_resumed_replayed_and_used_again(here: Path) -> None:
+    class StopAt(luthier.Callback):
+        def on_step_end(self, run: luthier.View) -> luthier.Stop | None:
+            return luthier.Stop("asked", finished=False) if run.global_step == 20 else None
+
+    more: dict[str, Any] = {"target": "species", "max_steps": 37, "valid_every_steps": 5, "callbacks": [QUIET]}
+    whole = luthier.train(PENGUINS, run="whole", **more)
+    luthier.train(PENGUINS, run="cut", **{**more, "callbacks": [QUIET, StopAt()]})
+    assert luthier.resume("cut", callbacks=[QUIET]).global_step == whole.global_step == 37
+    assert Path("cut/model.safetensors").read_bytes() == Path("whole/model.safetensors").read_bytes()
+    assert luthier.replay("whole").is_equal
+    assert luthier.train("whole/run.toml", callbacks=[QUIET]).global_step == 37
+    with pytest.raises(SettingError, match="both epochs and max_steps"):
+        luthier.resume("whole", epochs=90)

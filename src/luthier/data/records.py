@@ -15,6 +15,8 @@ from luthier.errors import DataError
 from luthier.plain.cells import MISSING, NO_NUMBER, is_word_for_missing
 
 _PLAIN_NUMBER = r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?$"
+_HAS_POINT = pl.all().str.contains("[.eE]")
+_IS_LONG = pl.all().str.len_bytes() > 15  # whole numbers that a float64 would not keep apart
 _SAMPLE_BYTES = 1 << 16
 _MOST_BYTES = 1 << 26  # of one record: a longer one is a quote that is not closed
 _NO_WORDS = (*MISSING, *NO_NUMBER)
@@ -216,28 +218,37 @@ def number_types(frame: pl.DataFrame, texts: Collection[str], targets: Collectio
     Columns named in `texts` are passed over, but those in `targets` only where they might be classes: with fewer than
     a thousand different numbers, or none with a decimal point.
     """
+    names = [name for name in frame.columns if name not in texts or name in targets]
+    names = [name for name, kind in frame.select(names).schema.items() if kind == pl.String]
+    if not names:
+        return {}
+    head = frame.select(names).head(64)  # of all columns at once: a wide table is told by it alone
+    cells, numbers = frame.select(pl.col(names).count()).row(0), _each(head, pl.all().str.contains(_PLAIN_NUMBER).all())
+    points, long = _each(head, _HAS_POINT.any()), _each(head, _IS_LONG.any())
+    is_whole = len(frame) <= len(head)
 
-    def of(name: str) -> pl.DataType | None:
-        series = frame[name]
-        if series.dtype != pl.String or series.null_count() == len(series):
-            return None
-        if not series[:64].str.contains(_PLAIN_NUMBER).all():
-            return None
-        series = distinct_texts(series)
-        if not series.str.contains(_PLAIN_NUMBER).all():
-            return None
-        if name in targets:
-            is_quantity = bool(series.str.contains(".", literal=True).any()) and series.n_unique() >= _MANY_NUMBERS
-            return pl.Float64() if is_quantity else None
-        if any(bool(part.str.contains("[.eE]").any()) for part in (series[:64], series)):
+    def of(place: int) -> pl.DataType | None:
+        name, has_point, is_long = names[place], points[place], long[place]
+        if not is_whole or name in targets:
+            series = distinct_texts(frame[name])
+            if not series.str.contains(_PLAIN_NUMBER).all():
+                return None
+            if name in targets:
+                is_quantity = bool(series.str.contains(".", literal=True).any()) and series.n_unique() >= _MANY_NUMBERS
+                return pl.Float64() if is_quantity else None
+            if not has_point:
+                ((has_point, is_long),) = series.to_frame("x").select(a=_HAS_POINT.any(), b=_IS_LONG.any()).rows()
+        if has_point:
             return pl.Float64()
-        is_long = bool((series.str.len_bytes() > 15).any())  # whole numbers that a float64 would not keep apart
         return None if is_long else pl.Int64()
 
-    names = [name for name in frame.columns if name not in texts or name in targets]
-    return {
-        name: kind for name, kind in zip(names, each(of, names, rows=frame.height), strict=True) if kind is not None
-    }
+    found = [place for place, count in enumerate(cells) if count and numbers[place]]
+    kinds = each(of, found, rows=frame.height)
+    return {names[place]: kind for place, kind in zip(found, kinds, strict=True) if kind is not None}
+
+
+def _each(frame: pl.DataFrame, about: pl.Expr) -> tuple[bool, ...]:
+    return tuple(map(bool, frame.select(about).row(0)))
 
 
 def _parse_slowly(

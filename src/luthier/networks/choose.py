@@ -94,7 +94,10 @@ def choose(
         recipe.pop("scheduler_args", None)
     batches = math.ceil(schema.num_rows / (recipe_fields.get("batch_size") or recipe["batch_size"]))
     updates = min(batches, recipe_fields.get("limit") or batches) * (recipe_fields.get("epochs") or recipe["epochs"])
-    if updates < 20 and "scheduler" not in recipe_fields:
+    updates = min(updates, recipe_fields.get("max_steps") or updates)
+    for name in _USUAL.keys() - recipe.keys():  # of another family's recipe
+        reasons.pop(name, None)
+    if updates < 20 and "scheduler" in recipe and "scheduler" not in recipe_fields:
         for name in ("scheduler", "scheduler_args"):
             recipe.pop(name, None)
         reasons["scheduler"] = f"{updates} updates are too few for a cycle"

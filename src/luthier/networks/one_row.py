@@ -83,16 +83,16 @@ def _mlp(module: MLP) -> Callable[[Row, Sequence[int]], Row]:
 
 def _tabm(module: TabM) -> Callable[[Row, Sequence[int]], Row]:
     tables, layers = _tables(module.embeddings), _layers(module.hidden)
-    plain, ranked, scale, weight, bias = map(
-        _array, (module.plain, module.ranked, module.scale, module.head.weight, module.head.bias)
-    )
+    plain, ranked = (np.array(places, dtype=np.intp) for places in (module.plain, module.ranked))
+    scale, weight, bias = map(_array, (module.scale, module.head.weight, module.head.bias))
     of = module.curves
-    curves = None if of is None else tuple(map(_array, (of.starts, of.offset, of.slope, of.rise)))
+    curves = None if of is None else tuple(map(_array, (of.offset, of.slope, of.rise)))
 
     def answer(numbers: Row, codes: Sequence[int]) -> Row:
         parts = [numbers[plain]]
         if curves is not None:
-            starts, offset, slope, rise = curves
+            offset, slope, rise = curves
+            starts = np.arange(rise.shape[1], dtype=np.float32)
             ranks = numbers[ranked].clip(-1, 1)[:, None]  # (R, 1)
             shares = np.clip((ranks + 1) * np.float32(len(starts) / 2) - starts, 0, 1)
             parts.append((offset + slope * ranks + np.matmul(shares[:, None], rise)[:, 0]).ravel())

@@ -133,9 +133,11 @@ def _story(run: Path, plan: Plan) -> Story:
     for part in _FITTED:
         with reading_checkpoint(run):
             before = (tree["arguments"].get(part) or {}).get("sha256")
-        if before is not None and before != hash_source(plan.prepared.parts[part].source):
+        if before is not None and str(before) != hash_source(plan.prepared.parts[part].source):
             raise _cannot(run, f"its data has changed: the {part} data holds other values than it did")
     bundle = load_bundle(run / "model.safetensors")
+    if not all(isinstance(value, torch.Tensor) for value in bundle.weights["state"].values()):
+        raise _cannot(run, "its model.safetensors holds other weights than tensors")
     return Story(
         name=run.resolve().name,
         epochs=record.epochs,

@@ -148,6 +148,12 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         check_name(getattr(settings, name) or "", "the file")
     _refuse_same_file(settings)
     _check_names(recipe_fields)
+    if "epochs" in parts["recipe"] and recipe_fields.get("max_steps") is not None:
+        raise SettingError(
+            f"both epochs and max_steps ({recipe_fields['max_steps']}) are given",
+            hint="give one of them: a run of so many steps has the epochs that they take",
+            code="setting-given-twice",
+        )
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
         raise SettingError(
@@ -282,8 +288,6 @@ def _check_names(recipe: Mapping[str, Any]) -> None:
         optimizer_class(name)
     if isinstance(name := recipe.get("scheduler"), str):
         scheduler_name(name)
-    if recipe.get("max_steps") is not None and "epochs" in recipe:
-        raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
 
 
 def _check_class_weights(recipe: Recipe, schema: Schema) -> None:

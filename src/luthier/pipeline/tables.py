@@ -1,5 +1,6 @@
 """Tables: read, split, then the kinds of columns and their statistics from training rows."""
 
+import logging
 from collections.abc import Collection
 from contextlib import nullcontext
 from dataclasses import replace
@@ -39,6 +40,8 @@ from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import read_column, with_file_hashes
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, errors_name, fractions, refuse, split_words, warn
 
+_log = logging.getLogger("luthier")
+_MANY_COLUMNS = 20_000
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
@@ -98,6 +101,10 @@ def prepare_table(
             code="data-target-missing",
         )
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
+    if table.frame.width > _MANY_COLUMNS:
+        _log.warning(
+            "%s has %s columns: to find out what each holds takes a while", table.name, f"{table.frame.width:,}"
+        )
     for doubt in table.doubts:
         warn(notes, doubt)
     words = settings.missing or (None if table.is_text else words_as_classes(table.frame, names))

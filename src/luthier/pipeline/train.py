@@ -285,13 +285,15 @@ def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
 
 def _with_reasons(schema: Schema, folder: Path) -> Schema:
     """Return a Schema with the reasons that the run began with: kinds that a run file names are said by nobody else."""
-    whys = _read_split(folder)[1].get("why", {})
-    columns = [
-        replace(column, why=str(whys[column.name][0]), doubt=str(whys[column.name][1]))
-        if column.name in whys
-        else column
-        for column in schema.columns
-    ]
+    words = _read_split(folder)[1].get("why")
+    kept = words if isinstance(words, dict) else {}
+    columns = []
+    for column in schema.columns:
+        match kept.get(column.name):
+            case [str(why), str(doubt)]:
+                columns.append(replace(column, why=why, doubt=doubt))
+            case _:  # of a file that was changed: what a column is stands in the Schema
+                columns.append(column)
     return replace(schema, columns=tuple(columns))
 
 

@@ -426,16 +426,23 @@ def ranks_of(values: Any, quantiles: Any) -> Any:
     several stand in one piece are values searched for.
     """
     knots, ranks, pieces = np.asarray(quantiles, dtype=np.float64), np.linspace(-1, 1, len(quantiles)), 4096
+    if len(values) < pieces:
+        return np.interp(values, knots, ranks)
     steps = np.append(np.diff(ranks) / np.maximum(np.diff(knots), np.finfo(np.float64).tiny), 0.0)
     with np.errstate(over="ignore"):  # a range beyond float64's is one piece
         scale = min((pieces - 1) / (knots[-1] - knots[0]), 1e300)
+    # Few arrays, each used again: fresh memory costs as much as what is reckoned in it.
     values = np.clip(values, knots[0], knots[-1])
-    piece, of_knots = (((numbers - knots[0]) * scale).astype(np.int64) for numbers in (values, knots))
+    some = (values - knots[0]) * scale
+    place, of_knots = some.astype(np.int64), ((knots - knots[0]) * scale).astype(np.int64)
     counts = np.bincount(of_knots, minlength=pieces)
-    place = (np.cumsum(counts) - counts)[piece]  # how many quantiles stand in pieces below
-    place += values >= knots[place]
-    if counts.max() > 1:
-        crowded = np.flatnonzero((counts > 1)[piece])
+    crowded = np.flatnonzero((counts > 1)[place]) if counts.max() > 1 else None
+    np.take(np.cumsum(counts) - counts, place, out=place, mode="clip")  # how many quantiles stand in pieces below
+    place += values >= np.take(knots, place, out=some, mode="clip")
+    if crowded is not None:
         place[crowded] = np.searchsorted(knots, values[crowded], side="right")
     place -= 1
-    return steps[place] * (values - knots[place]) + ranks[place]
+    values -= np.take(knots, place, out=some, mode="clip")
+    values *= np.take(steps, place, out=some, mode="clip")
+    values += np.take(ranks, place, out=some, mode="clip")
+    return values

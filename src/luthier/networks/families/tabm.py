@@ -29,14 +29,14 @@ class PiecewiseLinear(nn.Module):
         self.offset = nn.Parameter(torch.empty(num_numbers, size).uniform_(-1, 1))
         self.slope = nn.Parameter(torch.empty(num_numbers, size).uniform_(-1, 1))
         self.rise = nn.Parameter(torch.zeros(num_numbers, num_pieces, size))
-        self.starts: Tensor
-        self.register_buffer("starts", torch.tensor(range(num_pieces), dtype=torch.float32), persistent=False)
 
     def forward(self, numbers: Tensor) -> Tensor:
         """Map numbers `(N, D)` to features `(N, D E)`."""
         numbers = numbers.clamp(-1, 1)
-        place = (numbers + 1) * (len(self.starts) / 2)
-        shares = (place[:, :, None] - self.starts).clamp(0, 1)  # (N, D, pieces): how much of each lies below
+        pieces = self.rise.shape[1]
+        place = (numbers + 1) * (pieces / 2)
+        starts = torch.arange(pieces, dtype=numbers.dtype, device=numbers.device)
+        shares = (place[:, :, None] - starts).clamp(0, 1)  # (N, D, pieces): how much of each lies below
         curves = torch.einsum("ndp,dpe->nde", shares, self.rise)
         return (self.offset + self.slope * numbers[:, :, None] + curves).flatten(1)
 
@@ -89,11 +89,10 @@ class TabM(nn.Module):
     ) -> None:
         super().__init__()
         self.task = task
+        if {*ranks} - {*range(num_numbers)} or len({*ranks}) < len(ranks):
+            raise ValueError(f"ranks is {list(ranks)}, and there are {num_numbers} numbers, counted from 0")
         plain = sorted({*range(num_numbers)} - {*ranks})
-        self.plain: Tensor
-        self.ranked: Tensor
-        self.register_buffer("plain", torch.tensor(plain, dtype=torch.int64), persistent=False)
-        self.register_buffer("ranked", torch.tensor(ranks, dtype=torch.int64), persistent=False)
+        self.plain, self.ranked = plain, list(ranks)
         self.curves = PiecewiseLinear(len(ranks), token_size, num_pieces) if ranks else None
         self.embeddings = nn.ModuleList(nn.Embedding(size, token_size) for size in category_sizes)
         for embedding in self.embeddings:

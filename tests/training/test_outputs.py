@@ -306,3 +306,31 @@ def test_which_of_several_outputs_is_the_answer_is_said_once_and_not_where_it_is
         fitted(Net(FORMS["a dict of one"]))
         fitted(Net(FORMS["a dict"]), criterion=lambda out, y: F.cross_entropy(out["logits"], y))
     assert "taken as its answer" not in caplog.text
+
+
+SAID_WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "a word": ({"log": {"a": "x"}}, "log a str as 'a'"),
+    "a vector": ({"log": {"a": torch.ones(3)}}, r"log a tensor of shape \(3,\) as 'a'"),
+    "no names": ({"log": [1.0]}, "log a list of length 1"),
+    "another loss": ({"log": {"loss": 1.0}}, "log a figure called 'loss'"),
+    "no count": ({"count": "x"}, "count a str"),
+}
+
+
+@pytest.mark.parametrize("name", SAID_WRONG)
+def test_what_a_step_says_is_looked_at(name: str) -> None:
+    said, message = SAID_WRONG[name]
+    with pytest.raises(SettingError, match=message):
+        fitted(nn.Linear(4, 2), step=lambda module, batch: {"loss": module(batch[0]).mean(), **said})
+
+
+@pytest.mark.parametrize("figures", [{"a": "b"}, {"a": torch.ones(2)}, {"a": None}, {"valid_loss": 0.0}])
+def test_figures_of_a_callback_are_new_numbers(figures: dict[str, Any]) -> None:
+    class Adds(Callback):
+        def on_validation_end(self, run: View) -> Any:
+            return figures
+
+    with pytest.raises(SettingError, match="on_validation_end of Adds answers with a figure"):
+        fitted(nn.Linear(4, 2), callbacks=[Adds()])
+    with pytest.raises(SettingError, match="output_key is"):
+        fitted(nn.Linear(4, 2), output_key=["a"])

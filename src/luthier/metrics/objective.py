@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, SupportsFloat
 
 from torch import Tensor, nn
 
-from luthier.core.batch import Batch
+from luthier.core.batch import Batch, describe
 from luthier.core.names import did_you_mean
 from luthier.errors import SettingError, TrainingError
 from luthier.metrics.criteria import Criterion, Measured, measure
@@ -59,6 +59,12 @@ class Objective:
     takes_answer: bool = field(init=False)  # of a criterion of torch's
 
     def __post_init__(self) -> None:
+        if not isinstance(self.output_key, str | int | None):
+            raise SettingError(
+                f"output_key is {self.output_key!r}",
+                hint="give the name of one part of the outputs, or its place in a tuple",
+                code="setting-output-key",
+            )
         object.__setattr__(self, "takes_answer", is_torch_loss(self.criterion))
 
     def __call__(self, module: nn.Module, batch: Batch) -> Passed:
@@ -114,7 +120,25 @@ def read_step(answer: Any, batch: Batch) -> Passed:
             hint="return a tensor of one element, (loss, count), or a dict with 'loss'",
             code="training-loss-shape",
         )
+    if count is not None and not _is_number(count):
+        raise _wrong("count", f"{describe(count)}", "a number, or a tensor of one element")
     measured = Measured(loss, len(batch) if count is None else count)
     if not isinstance(answer, Mapping):
         return Passed(measured)
-    return Passed(measured, answer.get("outputs"), answer.get("targets"), answer.get("log") or {})
+    log = answer.get("log") or {}
+    if not isinstance(log, Mapping):
+        raise _wrong("log", describe(log), "figures by name: {'log': {'kl': kl}}")
+    for name, value in log.items():
+        if name == "loss":
+            raise _wrong("log", "a figure called 'loss', as the loss itself is", "another name")
+        if not _is_number(value):
+            raise _wrong("log", f"{describe(value)} as {name!r}", "one number for each name, such as its mean")
+    return Passed(measured, answer.get("outputs"), answer.get("targets"), log)
+
+
+def _is_number(value: Any) -> bool:
+    return value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, SupportsFloat)
+
+
+def _wrong(key: str, what: str, wanted: str) -> SettingError:
+    return SettingError(f"the step returns as its {key} {what}", hint=f"give {wanted}", code="setting-step")

@@ -47,6 +47,10 @@ def open_folder(folder: Path) -> Path:
     Raises:
         RunError: it is a file, holds other things, or cannot be written.
     """
+    if folder.is_file():
+        raise RunError(
+            f"{folder} is a file, and a run is a folder", hint="choose a new folder", code="run-folder-taken"
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

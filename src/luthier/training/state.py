@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
 from luthier.core.stepping import backward, clearer, updater
 from luthier.data.feeds import Feed
-from luthier.errors import CheckError, LuthierError, RunError, TrainingError
+from luthier.errors import CheckError, LuthierError, RunError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import LogMeans, LossMean
 from luthier.metrics.metrics import Metric, directions
@@ -179,9 +179,26 @@ class Run:
         for listener in self._listeners[moment]:
             answer = listener(self)
             if moment == "on_validation_end" and isinstance(answer, Mapping):
-                self.state.figures.update({str(name): float(value) for name, value in answer.items()})
+                self._add_figures(answer, of=type(getattr(listener, "__self__", listener)).__name__)
             elif isinstance(answer, Stop) and self.state.stop is None:
                 self.state.stop = answer
+
+    def _add_figures(self, given: Mapping[Any, Any], *, of: str) -> None:
+        """Add a callback's figures to the epoch's.
+
+        Raises:
+            SettingError: one is no number, or is called as another.
+        """
+        for name, value in given.items():
+            is_number = value.numel() == 1 if isinstance(value, Tensor) else isinstance(value, SupportsFloat)
+            if not is_number or str(name) in self.state.figures:
+                what = "an epoch has already" if is_number else f"is {type(value).__name__} and no number"
+                raise SettingError(
+                    f"on_validation_end of {of} answers with a figure {str(name)!r}, which {what}",
+                    hint="answer with one number for each new name, or with nothing",
+                    code="setting-wrong-type",
+                )
+            self.state.figures[str(name)] = float(value)
 
     def look(self) -> None:
         """Look at the losses since the last look; this reads them from the device.

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as reference
 
-from luthier.core.schema import UNSEEN
+from luthier.core.schema import UNSEEN, Target
 from luthier.metrics.metrics import AUC, F1, MAE, R2, RMSE, Accuracy
 
 
@@ -60,7 +60,8 @@ def test_numbers_in_their_own_units(seed: int, n: int, k: int) -> None:
         R2: reference.r2_score(*own),
     }
     for cls, value in expected.items():
-        halves = [cls(stds), cls(stds)]
+        targets = [Target(name=str(i), kind="number", std=std) for i, std in enumerate(stds)]
+        halves = [cls(targets), cls(targets)]
         halves[0].update(outputs[: n // 2], true[: n // 2])
         halves[1].update(outputs[n // 2 :], true[n // 2 :])
         halves[0].merge(halves[1])
@@ -76,7 +77,7 @@ def test_the_area_under_the_curve_of_one_class_is_not_a_number() -> None:
 def test_the_share_of_the_variance_of_a_constant_is_not_a_number() -> None:
     generator = torch.Generator().manual_seed(0)
     for constant in (0.1, 1e9 + 0.3, -7.7):
-        halves = [R2([3.0]), R2([3.0])]
+        halves = [R2(), R2()]
         for half in halves:
             half.update(torch.randn(700, 1, generator=generator), torch.full((700, 1), constant))
         halves[0].merge(halves[1])

@@ -150,8 +150,16 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
 def figures(found: dict[str, Any]) -> None:
     """Print figures, and for classes the confusion matrix and a row a class."""
     console = _console()
-    plain = {name: value for name, value in found.items() if not isinstance(value, list)}
-    say("  " + ", ".join(f"{name} {_number(value)}" for name, value in plain.items()))
+    plain = {name: value for name, value in found.items() if not isinstance(value, list | dict)}
+    intervals, baseline = found.get("intervals", {}), found.get("baseline", {})
+    alone = [name for name in plain if name not in intervals]
+    say("  " + ", ".join(f"{name} {_number(plain[name])}" for name in alone))
+    table = _table("figure", "value", "95 % interval", "constant answer")
+    for name, ends in intervals.items():
+        constant = _number(baseline[name]) if name in baseline else ""
+        _add(table, name, _number(plain[name]), " to ".join(map(_number, ends)), constant)
+    if intervals:
+        console.print(table)
     classes = found.get("classes", [])
     if not classes:
         return
@@ -174,7 +182,8 @@ def _confusion(console: Console, names: Sequence[str], counts: Iterable[Sequence
 def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=True, header_style="bold")
     for i, heading in enumerate(headings):
-        right = heading in ("rows", "precision", "recall", "f1") or (headings[0].startswith("true") and i > 0)
+        numbers = ("rows", "precision", "recall", "f1", "value", "constant answer")
+        right = heading in numbers or (headings[0].startswith("true") and i > 0)
         table.add_column(printable(heading, most=_MOST), justify="right" if right else "left", overflow="fold")
     return table
 

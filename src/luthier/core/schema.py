@@ -12,6 +12,7 @@ ColumnKind = Literal[
 INPUT_KINDS: tuple[ColumnKind, ...] = ("number", "boolean", "category", "date", "text", "series", "image")
 Decoder = Literal["pillow", "simplejpeg"]
 ValueType = Literal["", "int", "float", "bool", "str"]
+Transform = Literal["none", "log", "count"]
 Decimal = Literal[",", "."]
 COLUMN_KINDS: tuple[ColumnKind, ...] = (*INPUT_KINDS, "identifier", "constant", "ignored")
 
@@ -85,8 +86,14 @@ class Target:
         kind: What it is.
         classes: Their names; of two, the second is the positive one, whose probability the network gives.
         counts: Training rows of each.
-        mean: Of numbers, over training rows.
+        mean: Of numbers as the network sees them, over training rows.
         std: Likewise the standard deviation.
+        transform: What becomes of numbers before they are standardised. log: sign(y) log(1 + |y| / unit), a logarithm
+            where they are far from 0. count: nothing; they are divided by their mean, and the network gives the
+            logarithm of what is expected.
+        unit: Of a logarithm.
+        span: Of numbers, the least and the greatest of training rows, between which answers stay; None in older files.
+        constant: Of numbers, their mean over training rows in their own units; None in older files.
         dtype: What type the classes had in the training data: answers have it too. Empty in older files: text.
         pandas: What pandas calls it, where that is a type of its own, such as `Int64` or `category`.
         number_format: As in `Column`.
@@ -101,6 +108,10 @@ class Target:
     counts: tuple[int, ...] = ()
     mean: float = 0.0
     std: float = 1.0
+    transform: Transform = "none"
+    unit: float = 1.0
+    span: tuple[float, float] | None = None
+    constant: float | None = None
     dtype: ValueType = ""
     pandas: str = ""
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from luthier.core.names import did_you_mean
 from luthier.core.plain import check_types
-from luthier.core.schema import COLUMN_KINDS, ColumnKind, Decimal, Decoder, Task
+from luthier.core.schema import COLUMN_KINDS, ColumnKind, Decimal, Decoder, Task, Transform
 from luthier.errors import SettingError
 
 Effort = Literal["quick", "normal", "thorough"]
@@ -43,6 +43,9 @@ class DataSettings:
     missing: tuple[str, ...] = _setting((), "Words that stand for no value, in place of the usual ones; several times")
     task: Task | None = _setting(None, "binary, multiclass, multilabel or regression, where the target leaves it open")
     labels: str | None = _setting(None, "Several labels stand in one cell of the target: what separates them")
+    target_transform: Transform | None = _setting(
+        None, "What becomes of numbers to be predicted: none or log; found by their skew where it is left out"
+    )
     positive: str | None = _setting(
         None, "Of two classes, the positive one: f1 and AUC are about it; without it the second in order"
     )
@@ -51,6 +54,9 @@ class DataSettings:
     test: str | None = _setting(None, "File or folder to test on, in place of a part of SOURCE")
     valid_fraction: float = _setting(0.15, "Part of SOURCE to validate on")
     test_fraction: float = _setting(0.15, "Part of SOURCE to test on; 0 for none")
+    folds: int | None = _setting(
+        None, "Train so many networks, each validated on another part of the rows; the model answers with their mean"
+    )
     group: str | None = _setting(None, "Column whose equal values stay in one part of the split")
     time: str | None = _setting(None, "Column by which the newest rows are test, the next newest validation")
     series: str | None = _setting(None, "Column that says which series a row is a step of, where a row is a step")
@@ -110,6 +116,15 @@ class DataSettings:
                 "valid_fraction and test_fraction leave nothing to train on",
                 hint="their sum is below 1, such as 0.15 and 0.15",
                 code="setting-out-of-range",
+            )
+        if self.folds is not None and not 2 <= self.folds <= 100:
+            raise SettingError(f"folds is {self.folds}", hint="it takes 2 to 100", code="setting-out-of-range")
+        if self.folds is not None and (self.time is not None or self.valid is not None):
+            name = "time" if self.time is not None else "valid"
+            raise SettingError(
+                f"folds and {name} are two ways to say which rows are validated on",
+                hint="give one of them",
+                code="setting-ignored",
             )
         if self.group is not None and self.time is not None:
             raise SettingError("group and time are two ways to split", hint="give one of them", code="setting-ignored")
@@ -178,6 +193,68 @@ class NetworkSettings:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in given.items()} | {
             **self.network_args
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishSettings:
+    """What is done when training has ended: the section `[finish]` of a run file.
+
+    Raises:
+        SettingError: a value of the wrong type or outside its range, or two that do not go together.
+    """
+
+    refit: bool = _setting(
+        False, "Train once more on training and validation rows, for as many epochs as the best one had"
+    )
+    calibrate: bool = _setting(False, "Divide logits by a temperature found on validation rows, where that helps")
+    threshold: str | None = _setting(
+        None, "Of two classes, when the answer is yes: f1, youden, cost=C (a missed yes costs C false ones) or a number"
+    )
+    interval: float | None = _setting(
+        None, "Give intervals, or sets of classes, that hold this share of true answers, such as 0.9"
+    )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", _name(self.threshold))
+        check_types(self, where="[finish]")
+        if self.threshold is not None and not _is_threshold(self.threshold):
+            raise SettingError(
+                f"threshold is {self.threshold!r}",
+                hint="it takes f1, youden, cost=C with C above 0, or a probability such as 0.3",
+                code="setting-out-of-range",
+            )
+        if self.interval is not None and not 0 < self.interval < 1:
+            raise SettingError(
+                f"interval is {self.interval}", hint="it takes a share such as 0.9", code="setting-out-of-range"
+            )
+        if self.refit and self.is_measured:
+            raise SettingError(
+                "refit trains on the validation rows, by which calibrate, threshold and interval are measured",
+                hint="leave refit out, or train several networks in its place: folds=5",
+                code="setting-ignored",
+            )
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether something is measured on validation rows."""
+        is_number = self.threshold is not None and _number(self.threshold) is not None
+        return self.calibrate or self.interval is not None or not (self.threshold is None or is_number)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _is_threshold(text: str) -> bool:
+    if text in ("f1", "youden"):
+        return True
+    number = _number(text.removeprefix("cost="))
+    if number is None:
+        return False
+    return 0 < number < float("inf") if text.startswith("cost=") else 0 <= number <= 1
 
 
 @dataclass(frozen=True, kw_only=True)

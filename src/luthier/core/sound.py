@@ -56,6 +56,10 @@ def _number_faults(means: tuple[float, ...], stds: tuple[float, ...]) -> Iterabl
 
 def _target_faults(target: Target) -> Iterable[str]:
     yield from _number_faults((target.mean,), (target.std,))
+    if not (math.isfinite(target.unit) and target.unit > 0 and math.isfinite(target.constant or 0.0)):
+        yield "its unit or its mean is no number that training gives"
+    if target.span is not None and not (math.isfinite(sum(target.span)) and target.span[0] <= target.span[1]):
+        yield "its span is no pair of rising numbers"
     if target.kind == "number" and target.classes:
         yield "it is a number and has classes"
     if len(set(target.classes)) < len(target.classes):

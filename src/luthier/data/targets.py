@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.names import did_you_mean
-from luthier.core.schema import UNSEEN, Schema, Target, Task, ValueType
+from luthier.core.schema import UNSEEN, Schema, Target, Task, Transform, ValueType
 from luthier.data.cells import (
     MOSTLY,
     NO_WORDS,
@@ -34,8 +34,9 @@ from luthier.data.formats import find_number_format
 from luthier.data.split import Rows
 from luthier.data.statistics import mean_and_std
 from luthier.errors import DataError, SettingError
-from luthier.plain.cells import MISSING, is_word_for_missing
+from luthier.plain.cells import MISSING, is_word_for_missing, standardised
 
+_SKEWED, _MIN_SKEW_ROWS = 1.5, 100
 MAX_NUMBER_CLASSES = 20  # more different whole numbers than this are a quantity, not classes
 _PAIRS = set(zip(NO_WORDS, YES_WORDS, strict=True))
 _MEANINGS = dict.fromkeys(NO_WORDS, "no") | dict.fromkeys(YES_WORDS, "yes")
@@ -102,6 +103,7 @@ def read_targets(
     positive: str | None = None,
     missing: Words = None,
     formats: Mapping[str, str] | None = None,
+    transform: Transform | None = None,
 ) -> tuple[Task, tuple[Target, ...]]:
     """Return the task and its targets, from the rows `rows` alone.
 
@@ -120,6 +122,7 @@ def read_targets(
         positive: Which of two classes is the second.
         missing: Words that stand for no value, in place of the usual ones.
         formats: How the numbers of a target are written, by its name.
+        transform: What becomes of numbers, as in `Target`; None finds it by their skew.
 
     Raises:
         DataError: no such column, a target that does not fit the task, one class only, or a target that looks like
@@ -146,7 +149,7 @@ def read_targets(
         return found, (_with_positive(cells[0].classes(found), positive),)
     if found == "multilabel":
         return found, tuple(cell.yes_no() for cell in cells)
-    return found, tuple(cell.quantity() for cell in cells)
+    return found, tuple(cell.quantity(transform) for cell in cells)
 
 
 def _refuse_positive(positive: str | None, task: Task) -> None:
@@ -272,7 +275,8 @@ def encode_targets(
         series = need_column(frame, target.name, role="a target")
         cells = _Cells(series, chosen, target.missing_words, target.number_format)
         if target.kind == "number":
-            encoded.append((cells.finite() - target.mean) / target.std)
+            scale = target.transform, target.unit, target.mean, target.std
+            encoded.append(standardised(cells.finite(), *scale))
         else:
             encoded.append(cells.codes(target.classes, unseen))
     if schema.task == "multiclass":
@@ -281,6 +285,26 @@ def encode_targets(
         encoded = [np.maximum(codes, UNSEEN) for codes in encoded]
     with np.errstate(over="ignore"):  # what is beyond float32 is infinite, and the loss says so
         return np.stack(encoded, axis=1).astype(np.float32)
+
+
+def log_unit(values: Floats) -> float:
+    """Return the unit of a logarithm of a target: a tenth of what is not 0 lies below it."""
+    sizes = np.abs(values[values != 0])
+    return float(np.quantile(sizes, 0.1)) if len(sizes) else 1.0
+
+
+def is_skewed(values: Floats) -> bool:
+    """Whether numbers from 0 are skewed to the right, and their logarithm is far less so."""
+    if len(values) < _MIN_SKEW_ROWS or values.min() < 0:
+        return False
+    logs = standardised(values, "log", log_unit(values), 0.0, 1.0)
+    skew = _skew(values)
+    return skew > _SKEWED and abs(_skew(logs)) < skew / 2
+
+
+def _skew(values: Floats) -> float:
+    spread = values.std()
+    return float((((values - values.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -435,14 +459,34 @@ class _Cells:
         counts = (len(self.rows) - ones, ones)
         return Target(name=self.name, kind="boolean", classes=words, counts=counts, missing_words=self.missing)
 
-    def quantity(self) -> Target:
-        """Return the target of a regression."""
+    def quantity(self, transform: Transform | None) -> Target:
+        """Return the target of a regression.
+
+        Raises:
+            DataError: a count below 0.
+        """
         values = self.finite()
-        mean, std = mean_and_std(values)
-        return Target(
-            name=self.name, kind="number", mean=mean, std=std, number_format=self.number_format,
-            missing_words=self.missing,
+        constant, std = mean_and_std(values)
+        target = Target(
+            name=self.name, kind="number", mean=constant, std=std, number_format=self.number_format,
+            missing_words=self.missing, span=(float(values.min()), float(values.max())), constant=constant,
         )  # fmt: skip
+        if transform is None:
+            transform = "log" if is_skewed(values) else "none"
+        if transform == "count":
+            low = np.flatnonzero(values < 0)
+            if len(low) or not values.any():
+                what = f"{self._cell(low)}: below 0" if len(low) else f"target {self.name!r} is 0 in every training row"
+                raise DataError(
+                    f"{what}, and a loss of counts takes numbers from 0", hint="use the criterion mse or huber",
+                    code="data-target-not-number",
+                )  # fmt: skip
+            return replace(target, transform="count", mean=0.0, std=constant)
+        if transform == "log":
+            unit = log_unit(values)
+            mean, std = mean_and_std(standardised(values, "log", unit, 0.0, 1.0))
+            return replace(target, transform="log", unit=unit, mean=mean, std=std)
+        return target
 
     def codes(self, classes: Sequence[str], unseen: dict[str, int]) -> NDArray[np.int64]:
         """Return the place of each cell in `classes`; of others `UNSEEN` less its place in `unseen`, which counts them.

@@ -18,10 +18,14 @@ def write_monitored(monitor: str, schema: Schema, *, has_unseen: bool = False) -
     """
     name = monitor.removeprefix("valid_")
     decided = "outputs.argmax(dim=1)" if schema.task == "multiclass" else "(outputs > 0).long()"
-    stds = literal([target.std for target in schema.targets])
-    errors = f"""stds = torch.tensor({stds}, dtype=torch.float64)
-true = targets.double().reshape(len(targets), -1) * stds
-squares = (outputs.double().reshape(len(targets), -1) * stds - true).square().sum(0)"""
+    scales = literal([(of.transform == "log", of.unit, of.mean, of.std, of.span) for of in schema.targets])
+    in_units = f"""columns = []
+for k, (is_log, unit, mean, std, span) in enumerate({scales}):
+    for numbers in (targets, outputs):
+        column = numbers.double().reshape(len(targets), -1)[:, k] * std + mean
+        column = column.sign() * column.abs().expm1() * unit if is_log else column
+        columns.append(column.clamp(*span) if numbers is outputs and span else column)
+true, errors = torch.stack(columns[::2], 1), torch.stack(columns[1::2], 1) - torch.stack(columns[::2], 1)"""
     bodies = {
         "accuracy": f"return ({decided} == targets).double().mean().item()",
         "f1": f"""decided = {decided}.reshape(len(targets), -1)
@@ -38,16 +42,14 @@ _, place, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
 ranks = (sizes.cumsum(0).double() - (sizes - 1).double() / 2)[place]
 n, p = len(scores), int(positive.sum())
 return (float(ranks[positive].sum()) - p * (p + 1) / 2) / (p * (n - p))""",
-        "rmse": f"{errors}\nreturn (squares / len(targets)).sqrt().mean().item()",
-        "mae": f"""stds = torch.tensor({stds}, dtype=torch.float64)
-true = targets.double().reshape(len(targets), -1) * stds
-return ((outputs.double().reshape(len(targets), -1) * stds - true).abs().sum(0) / len(targets)).mean().item()""",
-        "r2": f"""{errors}
-true = true - true[0]
+        "rmse": f"{in_units}\nreturn errors.square().mean(0).sqrt().mean().item()",
+        "mae": f"{in_units}\nreturn errors.abs().mean(0).mean().item()",
+        "r2": f"""{in_units}
+squares, true = errors.square().sum(0), true - true[0]
 spread = true.square().sum(0) - true.sum(0).square() / len(targets)
 return torch.where(spread > 0, 1 - squares / spread, torch.nan).mean().item()""",
     }
-    if name not in bodies:
+    if name not in bodies or any(target.transform == "count" for target in schema.targets):
         raise RunError(
             f"the run was decided by {monitor}, which eject does not know",
             hint="train with --monitor valid_loss",

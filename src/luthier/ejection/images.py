@@ -8,7 +8,9 @@ import numpy as np
 from luthier.core.recipe import Recipe
 from luthier.core.schema import ImageInput, Schema
 from luthier.data.augment import NUM_DRAWS
+from luthier.ejection.shake import source_of
 from luthier.ejection.text import indented, literal, script
+from luthier.plain import cells as plain
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def image_facts(data: ImageData) -> dict[str, Any]:
         return {**facts, "images": data.paths, "sha256": data.digests, "classes": classes}
     facts["files"] = {part: list(file) for part, file in data.files.items()}
     if data.schema.task == "regression":
-        return {**facts, "targets": [[target.mean, target.std] for target in data.schema.targets]}
+        targets = data.schema.targets
+        return {**facts, "targets": [[target.transform, target.unit, target.mean, target.std] for target in targets]}
     if data.schema.task == "multilabel":
         return facts
     return {**facts, "codes": data.codes}
@@ -60,7 +63,8 @@ def image_facts(data: ImageData) -> dict[str, Any]:
 
 def write_images(data: ImageData) -> str:
     """Return the text of `data.py`."""
-    imports = ["import hashlib", *([] if data.paths else ["import io"]), "import json", "from pathlib import Path", ""]
+    imports = ["import hashlib", *([] if data.paths else ["import io"]), "import json", "from pathlib import Path"]
+    imports += ["from typing import Any", ""] if data.schema.task == "regression" else [""]
     constants = [
         "HERE = Path(__file__).resolve().parent",
         'FACTS = json.loads((HERE / "data.json").read_text(encoding="utf-8"))',
@@ -77,7 +81,11 @@ def write_images(data: ImageData) -> str:
             *(["from PIL import Image, ImageOps"] if data.paths else []),
         ],
         constants,
-        [*(_folder(data) if data.paths else _arrays(data)), *image_functions(data.image, data.recipe)],
+        [
+            *(_folder(data) if data.paths else _arrays(data)),
+            *image_functions(data.image, data.recipe),
+            source_of(plain, ["standardised"]) if data.schema.task == "regression" else None,
+        ],
     )
 
 
@@ -227,8 +235,8 @@ def _array_targets(data: ImageData) -> str:
     task = data.schema.task
     if task == "regression":
         return """y = y.astype(str).astype(np.float64).reshape(len(y), -1)  # a float32 0.1 is taken as 0.1
-means, stds = np.array(FACTS["targets"]).T
-targets = torch.from_numpy(((y - means) / stds).astype(np.float32))"""
+columns = [standardised(values, *scale) for values, scale in zip(y.T, FACTS["targets"])]
+targets = torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))"""
     if task == "multilabel":
         return "targets = torch.from_numpy(y.astype(np.float32))"
     codes = 'codes = [FACTS["codes"][str(value)] for value in y.reshape(-1).tolist()]'

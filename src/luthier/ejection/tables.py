@@ -129,7 +129,8 @@ def _written(column: Column | Target) -> list[str] | None:
 def _target(target: Target, data: TableData) -> dict[str, Any]:
     facts: dict[str, Any] = {"name": target.name}
     if target.kind == "number":
-        return {**facts, "mean": target.mean, "std": target.std, "written": _written(target)}
+        scale = {"transform": target.transform, "unit": target.unit, "mean": target.mean, "std": target.std}
+        return {**facts, "written": _written(target), "scale": scale}
     alone = Schema(task="multiclass" if data.schema.task == "multiclass" else "binary", targets=(target,))
     codes: dict[str, int] = {}
     for part, file in data.files.items():
@@ -196,6 +197,7 @@ def _borrowed(data: TableData) -> list[str]:
     names += ["step_values"] if data.schema.series is not None else []
     names += ["read_lists"] if any("read_lists" in text for text in _series(data)) else []
     names += ["features_of"] if kinds - {"category"} else []
+    names += ["standardised"] if data.schema.task == "regression" else []
     names += ["to_seconds", "date_parts"] if "date" in kinds else []
     return names + (["flag_values"] if "boolean" in kinds else [])
 
@@ -469,7 +471,7 @@ def targets(frame):
     if schema.task == "regression":
         words = "the standardised targets"
         each = """        values = numbers(frame[target["name"]], target["written"])
-        columns.append((values - target["mean"]) / target["std"])"""
+        columns.append(standardised(values, **target["scale"]))"""
     return f'''
 def targets(frame):
     """Return {words}: (N, {len(schema.targets)})."""

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.batch import joined, map_tensors, move
-from luthier.core.schema import UNSEEN, Schema, Task
+from luthier.core.schema import UNSEEN, Schema, Target, Task
+from luthier.core.units import answers_in_units, targets_in_units
 from luthier.errors import SettingError
 
 
@@ -56,12 +57,18 @@ def known_rows(targets: Tensor) -> Tensor | None:
     return None if bool(known.all()) else known
 
 
-def decide(outputs: Tensor, task: Task) -> Tensor:
+Cuts = Sequence[float] | None
+
+
+def decide(outputs: Tensor, task: Task, cuts: Cuts = None) -> Tensor:
     """Return the decided classes: logits of shape `(N, C)` to `(N,)`, one logit a label to 0 and 1 of its shape.
 
-    A probability of exactly one half is decided as no.
+    A probability of exactly one half is decided as no. `cuts` are other logits to be above, one a label.
     """
-    return outputs.argmax(dim=1) if task == "multiclass" else (outputs > 0).long()
+    if task == "multiclass":
+        return outputs.argmax(dim=1)
+    above = 0 if cuts is None else torch.tensor(cuts, dtype=torch.float64, device=outputs.device)
+    return (outputs > above).long()
 
 
 class Confusion:
@@ -72,8 +79,8 @@ class Confusion:
         unseen: The codes of those classes.
     """
 
-    def __init__(self, task: Task, num_outputs: int) -> None:
-        self.task = task
+    def __init__(self, task: Task, num_outputs: int, cuts: Cuts = None) -> None:
+        self.task, self.cuts = task, cuts
         self.num_classes = num_outputs if task == "multiclass" else 2
         self.num_labels = num_outputs if task == "multilabel" else 1
         self.reset()
@@ -86,7 +93,7 @@ class Confusion:
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Take in logits and targets of a batch."""
-        decided = decide(outputs, self.task).reshape(len(outputs), -1).cpu()  # (N, L)
+        decided = decide(outputs, self.task, self.cuts).reshape(len(outputs), -1).cpu()  # (N, L)
         true = targets.long().reshape(len(outputs), -1).cpu()
         label = torch.arange(decided.shape[1])
         cells = (label * self.num_classes + true) * self.num_classes + decided
@@ -208,13 +215,13 @@ class Errors:
     name = ""
     higher_is_better = False
 
-    def __init__(self, stds: Sequence[float] = (1.0,)) -> None:
-        self.stds = torch.tensor(stds, dtype=torch.float64)
+    def __init__(self, targets: Sequence[Target] = ()) -> None:
+        self.targets = targets
         self.reset()
 
     def reset(self) -> None:
         """Forget everything taken in."""
-        k = len(self.stds)
+        k = max(len(self.targets), 1)
         self.count = 0
         self.origin: Tensor | None = None
         self.squares, self.absolutes, self.sums, self.target_squares = (
@@ -222,9 +229,13 @@ class Errors:
         )
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
-        """Take in standardised outputs and targets of a batch, shape `(N, K)`."""
-        true = targets.double().reshape(len(targets), -1).cpu() * self.stds
-        error = outputs.double().reshape(len(targets), -1).cpu() * self.stds - true
+        """Take in outputs and encoded targets of a batch, shape `(N, K)`."""
+        outputs, true = outputs.reshape(len(targets), -1).cpu(), targets.reshape(len(targets), -1).cpu()
+        if self.targets:
+            true, error = targets_in_units(true, self.targets), answers_in_units(outputs, self.targets)
+        else:
+            true, error = true.double(), outputs.double()
+        error = error - true
         self.origin = true[0] if self.origin is None and len(true) else self.origin
         true = true if self.origin is None else true - self.origin
         self.count += len(targets)
@@ -364,10 +375,10 @@ class ObjectMetric:
         return [*self.metric.values()] if hasattr(self.metric, "values") else [self.metric]
 
 
-def metrics_for(schema: Schema) -> list[Metric]:
-    """Return the metrics of a task, the main one first."""
+def metrics_for(schema: Schema, cuts: Cuts = None) -> list[Metric]:
+    """Return the metrics of a task, the main one first; `cuts` as in `decide`."""
     if schema.task == "regression":
-        stds = [target.std for target in schema.targets]
-        return [RMSE(stds), MAE(stds), R2(stds)]
-    metrics: list[Metric] = [Accuracy(schema.task, schema.num_outputs), F1(schema.task, schema.num_outputs)]
+        return [RMSE(schema.targets), MAE(schema.targets), R2(schema.targets)]
+    asked = schema.task, schema.num_outputs, cuts
+    metrics: list[Metric] = [Accuracy(*asked), F1(*asked)]
     return [*metrics, AUC()] if schema.task == "binary" else metrics

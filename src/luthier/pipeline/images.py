@@ -214,7 +214,10 @@ def prepare_images(
     if schema is None:
         everything = np.arange(frames["train"].height, dtype=np.int64)
         task, _ = read_targets(frames["train"], names, everything, task=settings.task)
-        task, targets = read_targets(frames["train"], names, split.train, task=task, positive=settings.positive)
+        task, targets = read_targets(
+            frames["train"], names, split.train, task=task, positive=settings.positive,
+            transform=settings.target_transform,
+        )  # fmt: skip
         targets = with_types(targets, frames["train"], is_text=False, pandas={})
         means, stds = image_statistics(pixels["train"], split.train)
         channels, height, width = pixels["train"].shape[1:]

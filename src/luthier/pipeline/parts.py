@@ -31,6 +31,7 @@ class Part:
         names: What the samples are called, where they are files or series.
         file: The file they are rows of, or the folder they lie in.
         unseen: How many rows have classes that training rows do not have, by class.
+        groups: Of each row, the group that it belongs to, from 0, where groups stay together.
     """
 
     rows: Rows
@@ -38,6 +39,7 @@ class Part:
     names: tuple[str, ...] = ()
     file: str = ""
     unseen: dict[str, int] = field(default_factory=dict)
+    groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         self.source.name_of = self.name_of

@@ -178,7 +178,9 @@ def prepare_table(
         rows = {part: np.delete(rows[part], bad[part]) for part in PARTS}
     if schema is None:
         train = rows["train"]  # of the whole file: messages name rows by these numbers
-        task, targets = read_targets(whole, names, train, task=task, positive=settings.positive, **asked)
+        task, targets = read_targets(
+            whole, names, train, task=task, positive=settings.positive, transform=settings.target_transform, **asked
+        )
         for target in targets:
             lone = [name for name, count in zip(target.classes, target.counts, strict=False) if count == 1]
             if lone and len(train) >= 50 and len(target.classes) < 20:
@@ -223,7 +225,8 @@ def prepare_table(
             if isinstance(source, ImageSource) and part == "train":
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
-            parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen)
+            groups = _groups(frames[part], settings.group, rows[part])
+            parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen, groups=groups)
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes, input_sizes(schema))
@@ -242,6 +245,12 @@ def _shaped(
         notes.append(f"{frame.height:,} series, a step a row")
     frame, channels = fold_channels(frame, settings.channel)
     return code_texts(frame), channels
+
+
+def _groups(frame: pl.DataFrame, group: str | None, rows: Rows) -> NDArray[np.int64] | None:
+    if group is None or group not in frame.columns:
+        return None
+    return np.unique(to_texts(frame[group])[rows].fill_null("").to_numpy(), return_inverse=True)[1].astype(np.int64)
 
 
 def _series_names(frame: pl.DataFrame, series: str, rows: Rows) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from luthier.core.answering import Answering
 from luthier.core.machine import find_device, refuse_processes
 from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
@@ -24,9 +25,9 @@ from luthier.data.augment import ImageSource
 from luthier.data.files import source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
-from luthier.metrics.evaluation import evaluate_batches
-from luthier.metrics.metrics import metrics_for
-from luthier.metrics.objective import Objective
+from luthier.metrics.evaluation import evaluating, update_metrics
+from luthier.metrics.figures import Answers
+from luthier.metrics.metrics import figures_of, known_rows, metrics_for
 from luthier.networks.build import build
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Part
@@ -244,7 +245,8 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
         if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
             raise
         raise network_failed(error, plan.blueprint.family) from error
-    test = figures_on(module, parts["test"], plan) if "test" in parts and result.is_done else {}
+    answering = Answering()
+    test = figures_on(module, parts["test"], plan, answering) if "test" in parts and result.is_done else {}
     plain = {name: value for name, value in test.items() if isinstance(value, float) and value == value}
     model = Model(
         module,
@@ -257,6 +259,7 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
             "seed": plan.recipe.seed,
             "source": source_name(plan.settings.source),
         },
+        answering=answering,
     )
     if result.is_done and folder is not None:
         model.save(folder / "model.safetensors")
@@ -331,18 +334,28 @@ def _refuse_other_rows(plan: Plan, folder: Path) -> None:
     )
 
 
-def figures_on(module: nn.Module, part: Part, plan: Plan) -> dict[str, Any]:
-    """Return loss-free figures of a trained module on one part: the task's metrics and, for classes, the confusion."""
-    metrics = metrics_for(plan.schema)
-    chunks = torch.arange(len(part.source)).split(plan.recipe.eval_batch_size or 1024)
-    found = evaluate_batches(
-        module,
-        part.source.batches(chunks, 0, 0),
-        objective=Objective(),
-        metrics=metrics,
-        device=next(module.parameters()).device,
-    )
-    return {"rows": len(part.source)} | found | more_figures(metrics, plan.schema, part.unseen)
+def figures_on(module: nn.Module, part: Part, plan: Plan, answering: Answering) -> dict[str, Any]:
+    """Return the figures of a trained module on one part, as `Model.evaluate` does."""
+    metrics, answers = metrics_for(plan.schema, answering.cuts), Answers(plan.schema, answering)
+    outputs, targets = outputs_on(module, part, plan.recipe.eval_batch_size or 1024)
+    outputs = outputs / answering.temperature
+    known = None if plan.schema.task == "regression" else known_rows(targets)
+    update_metrics(metrics, outputs, targets, known)
+    answers.update(outputs, targets)
+    found = {name: value for metric in metrics for name, value in figures_of(metric).items()}
+    summary = answers.summary(part.groups)
+    return {"rows": len(part.source)} | found | more_figures(metrics, plan.schema, part.unseen, summary)
+
+
+def outputs_on(module: nn.Module, part: Part, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a trained module gives for the rows of one part, and their targets, on the CPU."""
+    device = next(module.parameters()).device
+    outputs, targets = [], []
+    with evaluating(module):
+        for batch in part.source.batches(torch.arange(len(part.source)).split(batch_size), 0, 0):
+            outputs.append(batch.to(device).forward(module).float().cpu())
+            targets.append(batch.targets)
+    return torch.cat(outputs), torch.cat(targets)
 
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:

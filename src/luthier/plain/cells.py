@@ -419,6 +419,13 @@ def features_of(
     return [*features, missing.astype(np.float64)] if has_missing else features
 
 
+def standardised(values: Any, transform: str, unit: float, mean: float, std: float) -> Any:
+    """Return numbers to be predicted as the network learns them; `log` is sign(y) log(1 + |y| / unit)."""
+    if transform == "log":
+        values = np.sign(values) * np.log1p(np.abs(values) / unit)
+    return (values - mean) / std
+
+
 def ranks_of(values: Any, quantiles: Any) -> Any:
     """Return where finite values stand among quantiles, in [-1, 1]: as `numpy.interp`, and three times as fast.
 

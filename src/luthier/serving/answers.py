@@ -9,10 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from luthier.core.answering import Answering
 from luthier.core.schema import Schema, ValueType
+from luthier.core.units import answers_in_units, class_sets, interval_ends
 from luthier.data.cells import YES_WORDS
 from luthier.data.frames import PANDAS_TYPES, is_pandas
-from luthier.metrics.metrics import decide
+from luthier.metrics.metrics import Cuts, decide
 
 
 def probabilities(outputs: Tensor, schema: Schema) -> Tensor:
@@ -39,14 +41,12 @@ def typed(names: Sequence[str], dtype: ValueType) -> NDArray[Any]:
     return np.array(names, dtype=object)
 
 
-def values(outputs: Tensor, schema: Schema) -> NDArray[Any]:
+def values(outputs: Tensor, schema: Schema, cuts: Cuts = None) -> NDArray[Any]:
     """Return classes `(N,)` of the target's type, labels `(N, L)` of 0 and 1, or numbers `(N,)` or `(N, K)`."""
     if schema.task == "regression":
-        stds = torch.tensor([target.std for target in schema.targets], dtype=torch.float64)
-        means = torch.tensor([target.mean for target in schema.targets], dtype=torch.float64)
-        numbers: NDArray[Any] = (outputs.double() * stds + means).numpy()
+        numbers: NDArray[Any] = answers_in_units(outputs, schema.targets).numpy()
         return numbers.reshape(-1) if len(schema.targets) == 1 else numbers
-    decided: NDArray[Any] = decide(outputs, schema.task).numpy()
+    decided: NDArray[Any] = decide(outputs, schema.task, cuts).numpy()
     if schema.task == "multilabel":
         return decided
     target = schema.targets[0]
@@ -54,11 +54,11 @@ def values(outputs: Tensor, schema: Schema) -> NDArray[Any]:
     return chosen
 
 
-def row_values(outputs: NDArray[np.float32], schema: Schema) -> NDArray[Any]:
+def row_values(outputs: NDArray[np.float32], schema: Schema, cuts: Cuts = None) -> NDArray[Any]:
     """Return what `values` does for one row's outputs, `(K,)`, without a tensor."""
     if schema.task not in ("binary", "multiclass"):
-        return values(torch.from_numpy(outputs)[None], schema)
-    code = int(outputs[0] > 0) if schema.task == "binary" else int(outputs.argmax())
+        return values(torch.from_numpy(outputs)[None], schema, cuts)
+    code = int(outputs[0] > (cuts[0] if cuts else 0)) if schema.task == "binary" else int(outputs.argmax())
     target = schema.targets[0]
     return typed((target.classes[code],), target.dtype)
 
@@ -115,21 +115,35 @@ def _labels(source: Any, index: pl.Series | None) -> Any:
     return source.index if hasattr(source, "columns") else pd.Index([source.name])  # a Series is one row
 
 
-def answer_frame(outputs: Tensor, schema: Schema) -> pl.DataFrame:
-    """Return the answers as columns: `prediction` (`prediction_<target>` of several), `probability_<class>`."""
-    targets = schema.targets
+def answer_frame(outputs: Tensor, schema: Schema, answering: Answering) -> pl.DataFrame:
+    """Return the answers as columns: `prediction` (`prediction_<target>` of several), `probability_<class>`.
+
+    Where the model has intervals: `prediction_low` and `prediction_high`, or `prediction_set`, its classes with `|`
+    between.
+    """
+    targets, cuts = schema.targets, answering.cuts
     if schema.task == "regression":
-        answers = values(outputs, schema)
-        if len(targets) == 1:
-            return pl.DataFrame({"prediction": answers})
-        return pl.DataFrame({f"prediction_{target.name}": answers[:, i] for i, target in enumerate(targets)})
-    chances = probabilities(outputs, schema).numpy()
+        answers = values(outputs, schema).reshape(-1, len(targets))
+        found = {"": answers}
+        if answering.level is not None:
+            ends = interval_ends(outputs, targets, answering.margins)
+            found["_low"], found["_high"] = (end.numpy() for end in ends)
+        lone = len(targets) == 1
+        columns = ["prediction" if lone else f"prediction_{target.name}" for target in targets]
+        return pl.DataFrame({f"{name}{end}": of[:, i] for i, name in enumerate(columns) for end, of in found.items()})
+    likely = probabilities(outputs, schema)
+    chances = likely.numpy()
     if schema.task in ("binary", "multiclass"):
-        named = {f"probability_{name}": chances[:, i] for i, name in enumerate(targets[0].classes)}
-        chosen = pl.Series(targets[0].classes, dtype=pl.String).gather(decide(outputs, schema.task).reshape(-1).numpy())
+        named: dict[str, Any] = {f"probability_{name}": chances[:, i] for i, name in enumerate(targets[0].classes)}
+        codes = decide(outputs, schema.task, cuts).reshape(-1).numpy()
+        chosen = pl.Series(targets[0].classes, dtype=pl.String).gather(codes)
+        if answering.least_probability is not None:
+            classes = np.array(targets[0].classes, dtype=object)
+            sets = ["|".join(classes[row]) for row in class_sets(likely, answering.least_probability).numpy()]
+            named = {"prediction_set": pl.Series(sets, dtype=pl.String), **named}
         return pl.DataFrame({"prediction": chosen, **named})
     named = {f"probability_{target.name}": chances[:, i] for i, target in enumerate(targets)}
-    answers = values(outputs, schema)
+    answers = values(outputs, schema, cuts)
     if schema.label_delimiter is not None:
         names = np.array([target.name for target in targets], dtype=object)
         joined = [schema.label_delimiter.join(names[row.astype(bool)]) for row in answers]

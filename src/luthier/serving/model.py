@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from luthier.core.answering import Answering
 from luthier.core.batch import Batch, joined, map_tensors, move, split_batch
 from luthier.core.blueprint import Blueprint
 from luthier.core.failure import explaining
@@ -28,6 +29,7 @@ from luthier.data.sources import to_tensor
 from luthier.errors import BundleError, DataError, printable
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.evaluation import evaluate_batches, evaluating, update_metrics
+from luthier.metrics.figures import Answers, Summary
 from luthier.metrics.metrics import AUC, Confusion, Errors, Metric, decide, figures_of, known_rows, metrics_for
 from luthier.metrics.named import as_metrics
 from luthier.metrics.objective import Objective
@@ -81,6 +83,7 @@ class Model:
         metrics: Figures of the run that made it, by split.
         facts: Versions and the like, as data.
         output_key: Which part of what an own module gives is its answer; None finds it.
+        answering: Temperature, thresholds and intervals that validation rows gave.
     """
 
     def __init__(
@@ -94,8 +97,10 @@ class Model:
         facts: dict[str, Any] | None = None,
         criterion: Criterion | None = None,
         output_key: OutputKey | None = None,
+        answering: Answering | None = None,
     ) -> None:
         self.module = module
+        self.answering = answering or Answering()
         self.output_key = output_key
         self.schema = schema
         self.task = schema.task if schema else task
@@ -163,10 +168,10 @@ class Model:
         from luthier.serving.answers import framed, row_values, values
 
         if type(source) is dict and (lone := self._one_row(source)) is not None:
-            answers = row_values(lone, self.schema)
+            answers = row_values(lone, self.schema, self.answering.cuts)
             return framed(answers, self.schema, source, None) if as_frame else answers
         outputs, names = self._whole(source, options)
-        answers = values(outputs, self.schema)
+        answers = values(outputs, self.schema, self.answering.cuts)
         return framed(answers, self.schema, source, names) if as_frame else answers
 
     def predict_proba(self, source: Any, *, options: ReadOptions | None = None, as_frame: bool = False) -> Any:
@@ -217,7 +222,7 @@ class Model:
         rows = unread = 0
         for outputs, piece in self._answers(source, options, strict=False):
             rows, unread = rows + len(piece), unread + len(piece.errors or ())
-            frame = answer_frame(outputs, schema)
+            frame = answer_frame(outputs, schema, self.answering)
             errors = piece.errors
             if errors is not None:
                 bad = pl.Series([i in errors for i in range(len(piece))])
@@ -260,7 +265,8 @@ class Model:
                 return evaluate_batches(self.module, batches, objective=aim, metrics=own, device=self.device)
         from luthier.serving.inputs import pieces
 
-        measured: list[Metric] = [*metrics_for(self.schema), *as_metrics(metrics)]
+        measured: list[Metric] = [*metrics_for(self.schema, self.answering.cuts), *as_metrics(metrics)]
+        answers = Answers(self.schema, self.answering)
         rows = 0
         unseen: dict[str, int] = {}
         for piece in pieces(source, self.schema, with_targets=True, options=options, unseen=unseen):
@@ -269,10 +275,11 @@ class Model:
             assert piece.targets is not None
             known = None if self.task == "regression" else known_rows(piece.targets)
             update_metrics(measured, outputs, piece.targets, known)
+            answers.update(outputs, piece.targets)
         figures: dict[str, Any] = {"rows": rows}
         for metric in measured:
             figures |= figures_of(metric)
-        return figures | more_figures(measured, self.schema, unseen)
+        return figures | more_figures(measured, self.schema, unseen, answers.summary())
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.
@@ -289,6 +296,7 @@ class Model:
             metrics=self.metrics,
             facts=self.facts,
             output_key=self.output_key,
+            answering=self.answering,
         )
         save_bundle(bundle, Path(path))
 
@@ -319,6 +327,8 @@ class Model:
             inputs = torch.from_numpy(numbers)[None], torch.tensor([codes], dtype=torch.int64)
             outputs = self._forward(inputs)[0].numpy()
         self._check_outputs(outputs[None], 1)
+        if self.answering.temperature != 1:
+            outputs = (outputs / self.answering.temperature).astype(np.float32)
         return outputs
 
     def _whole(self, source: Any, options: ReadOptions | None) -> tuple[Tensor, pl.Series | None]:
@@ -351,7 +361,7 @@ class Model:
         with evaluating(self.module):
             outputs = torch.cat([self.module(*move(part, self.device)).float().cpu() for part in parts])
         self._check_outputs(outputs.numpy(), n)
-        return outputs
+        return outputs if self.answering.temperature == 1 else outputs / self.answering.temperature
 
     def _check_outputs(self, outputs: NDArray[Any], n: int) -> None:
         """Refuse outputs that are no answers.
@@ -417,8 +427,12 @@ class Model:
             yield Batch(part if isinstance(inputs, dict) else tuple(part.values()), some)  # type: ignore[arg-type]
 
 
-def more_figures(metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str, int]) -> dict[str, Any]:
-    """Return figures of each class or target; what means nothing, or counts unseen classes, is said in a warning.
+def more_figures(
+    metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str, int], summary: Summary
+) -> dict[str, Any]:
+    """Return further figures, their intervals, and those of each class or target.
+
+    What means nothing, counts unseen classes, or is no better than the baseline is said in a warning.
 
     Of classes: `positive` of two, `confusion` (true by decided class), `classes` (precision, recall, f1, rows), and
     `unseen` (rows of classes that training rows do not have). Of several numbers: each metric, by target.
@@ -427,14 +441,20 @@ def more_figures(metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str,
         metrics: Of `metrics_for`, updated: the accuracy has counted it all.
         schema: The classes' names.
         unseen: Rows of unseen classes.
+        summary: Of `metrics.figures`.
     """
+    measured = {name for metric in metrics for name in getattr(metric, "names", (metric.name,))}
+    found: dict[str, Any] = {name: value for name, value in summary.values.items() if name not in measured}
+    found |= {"intervals": {name: list(ends) for name, ends in summary.intervals.items()}, "baseline": summary.baseline}
+    if not summary.is_clearly_better:
+        _log.warning("%s", _baseline_words(schema, is_better=summary.is_better))
     if unseen:
         from luthier.data.targets import unseen_words
 
         _log.warning("%s", unseen_words(unseen, schema))
     confusion = next((metric for metric in metrics if isinstance(metric, Confusion)), None)
     if confusion is None:
-        return _target_figures(metrics, schema)
+        return found | _target_figures(metrics, schema)
     if any(isinstance(metric, AUC) and isnan(metric.value()) for metric in metrics):
         _log.warning("auc is not a number: the rows are all of one class")
     matrices = confusion.matrices.double()  # (L, C, C)
@@ -460,9 +480,15 @@ def more_figures(metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str,
         for target, place, name in names
     ]
     counts = confusion.matrices.tolist()
-    figures: dict[str, Any] = {"positive": schema.targets[0].classes[1]} if schema.task == "binary" else {}
+    figures = found | ({"positive": schema.targets[0].classes[1]} if schema.task == "binary" else {})
     figures |= {"confusion": counts if several else counts[0], "classes": rows}
     return figures | ({"unseen": [{"class": name, "rows": n} for name, n in unseen.items()]} if unseen else {})
+
+
+def _baseline_words(schema: Schema, *, is_better: bool) -> str:
+    constant = "the mean" if schema.task == "regression" else "the shares of the classes"
+    how = "better by no more than chance would have it" if is_better else "no better"
+    return f"the network is {how} on these rows than to answer {constant} of the training rows for each"
 
 
 def _target_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, float]:
@@ -542,6 +568,7 @@ def load(
         metrics=bundle.metrics,
         facts=bundle.facts,
         output_key=bundle.output_key,
+        answering=bundle.answering,
     )
     module.eval()
     return model if device is None else model.to(device)

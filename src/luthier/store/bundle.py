@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.core.answering import Answering
 from luthier.core.blueprint import Blueprint
 from luthier.core.names import near_file
 from luthier.core.plain import from_plain, to_plain
@@ -36,6 +37,7 @@ class Bundle:
         metrics: Figures of the run that made it, by split.
         facts: Further plain values: versions, the split's fingerprint.
         output_key: Which part of what an own module gives is its answer, where that was said.
+        answering: What was measured of its answers on validation rows.
     """
 
     weights: dict[str, Any]
@@ -46,6 +48,7 @@ class Bundle:
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
     output_key: str | int | None = None
+    answering: Answering = Answering()
 
 
 def without_wrapper(module: nn.Module) -> nn.Module:
@@ -144,6 +147,7 @@ def save_bundle(bundle: Bundle, path: Path) -> None:
         "metrics": bundle.metrics,
         "facts": bundle.facts,
         **({} if bundle.output_key is None else {"output_key": bundle.output_key}),
+        **({} if bundle.answering == Answering() else {"answering": to_plain(bundle.answering)}),
         "state": state,
         "buffers": buffers,
     }
@@ -198,6 +202,7 @@ def load_bundle(path: Path) -> Bundle:
             metrics=read.metrics,
             facts=read.facts,
             output_key=read.output_key,
+            answering=read.answering,
         )
 
 
@@ -217,6 +222,7 @@ class _Document:
     state: Any
     buffers: Any
     output_key: str | int | None = None
+    answering: Answering = Answering()
 
 
 def _not_ours(path: Path, error: Exception) -> BundleError:

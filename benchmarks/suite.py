@@ -39,10 +39,11 @@ from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostin
 
 import luthier
 from luthier.core.recipe import Recipe
+from luthier.core.settings import DataSettings, FinishSettings
 from luthier.training.progress import Progress
 
 RIVALS = ("hgb", "lightgbm")
-_RECIPE = {item.name for item in fields(Recipe)}
+_SETTINGS = {item.name for kind in (Recipe, DataSettings, FinishSettings) for item in fields(kind)}
 _VALID = 0.15  # Luthier's own share
 
 
@@ -180,7 +181,7 @@ def luthiers(
     table = TABLES[name]
     network, *given = method.split(",")
     values = {key: json.loads(value) for key, _, value in (item.partition("=") for item in given)}
-    recipe = {key: value for key, value in values.items() if key in _RECIPE}
+    asked = {key: value for key, value in values.items() if key in _SETTINGS}
     result = luthier.train(
         train,
         target=table.target,
@@ -189,11 +190,11 @@ def luthiers(
         valid_fraction=_VALID,
         time=time,
         network=network,
-        network_args={key: value for key, value in values.items() if key not in recipe},
+        network_args={key: value for key, value in values.items() if key not in asked},
         seed=seed,
         callbacks=[Progress(quiet=True)],
         verbose=False,
-        **recipe,
+        **asked,
     )
     classes: list[str] = []
     if table.is_class:
@@ -337,6 +338,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
     parser.add_argument("--method", action="append", help="mlp, tabm, hgb, lightgbm; again for another")
     parser.add_argument("--rows", type=int, default=8_000)
+    parser.add_argument("--task", choices=("classes", "numbers"), help="only sets of classes, or of numbers")
     parser.add_argument("--splits", type=int, default=1)
     parser.add_argument("--lightgbm", help="python of an environment with lightgbm")
     given = parser.parse_args()
@@ -349,6 +351,8 @@ def main() -> None:
     done = [row for row in done if "error" not in row]  # those are tried again
     keys = {(row["set"], row["split"], row["seed"], row["method"], row["most"]) for row in done}
     for name, kind, seed in tasks(given.half, given.splits):
+        if given.task is not None and TABLES[name].is_class != (given.task == "classes"):
+            continue
         for method in methods:
             if (name, kind, seed, method, given.rows) in keys:
                 continue

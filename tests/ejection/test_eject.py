@@ -301,13 +301,32 @@ def folders_of_parts(place: Path) -> tuple[Path, dict[str, Any]]:
     return place / "all", {"widths": (4,)}
 
 
+def refitted(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", "size level z"), {"target": "z", "refit": True, "target_transform": "log"}
+
+
+def refitted_texts(place: Path) -> tuple[Path, dict[str, Any]]:
+    source, settings = text_alone(place)
+    return source, {**settings, "refit": True}
+
+
+def refitted_series(place: Path) -> tuple[Path, dict[str, Any]]:
+    source, settings = series_beside_others(place)
+    return source, {**settings, "refit": True}
+
+
+def refitted_pictures(place: Path) -> tuple[Path, dict[str, Any]]:
+    source, settings = pictures_in_a_table(place)
+    return source, {**settings, "refit": True}
+
+
 CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     plain, two_numbers, yes_no_columns, labels_in_a_cell, weighted_rows, class_weights, typed_parquet,
     arrays_of_numbers, irregular_text, decimal_commas, gzipped, from_a_bundle, text_beside_others, text_alone,
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
     *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
-    folders_of_parts,
+    folders_of_parts, refitted, refitted_texts, refitted_series, refitted_pictures,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import click
 
 from luthier.core.recipe import Recipe
-from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 
 Command = Callable[..., Any]
 _SHORT = {"target": "-t"}
@@ -86,10 +86,11 @@ def _toml_value(text: str) -> Any:
 
 
 def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Command]:
-    """Return a decorator that adds an option for each field of the three settings."""
+    """Return a decorator that adds an option for each field of the settings."""
 
     def decorate(command: Command) -> Command:
-        for cls in (CheckSettings, Recipe, NetworkSettings, DataSettings):  # click shows the last decorator first
+        # click shows the last decorator first
+        for cls in (CheckSettings, FinishSettings, Recipe, NetworkSettings, DataSettings):
             hints = get_type_hints(cls)
             for item in reversed(fields(cls)):
                 if item.name != "source" and item.name not in exclude:

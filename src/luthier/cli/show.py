@@ -138,6 +138,8 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
         say(f"stopped: {result.stopped}")
     if result.best_epoch is not None:
         say(f"kept: the weights of epoch {result.best_epoch + 1}")
+    for note in result.notes:
+        say(note)
     if result.test:
         say("test:")
         figures(result.test)

@@ -35,7 +35,7 @@ class Recipe:
     """
 
     criterion: str | None = _setting(
-        None, "Loss by name: cross-entropy, bce, mse, l1, huber or a class of torch.nn", "criterion"
+        None, "Loss by name: cross-entropy, bce, mse, l1, huber, poisson, quantile or a class of torch.nn", "criterion"
     )
     criterion_args: dict[str, Any] = _setting({}, "Further arguments of the criterion, as name=value", "criterion")
     class_weights: str | tuple[float, ...] | None = _setting(

@@ -9,6 +9,7 @@ from luthier.core.batch import Batch, describe
 from luthier.core.names import did_you_mean
 from luthier.core.order import draws as epoch_draws
 from luthier.core.schema import ImageInput
+from luthier.data.sources import cat_padded
 from luthier.errors import DataError, SettingError
 
 NUM_DRAWS = {"flip": 1, "shift": 2, "erase": 4}
@@ -151,6 +152,32 @@ class ImageSource:
             weights = None if self.weights is None else self.weights[indices]
             others = tuple(value[indices] for value in self.others)
             yield Batch((*others, images), self.targets[indices], weights, indices)
+
+    def subset(self, rows: Tensor, *, augment: tuple[str, ...] = ()) -> "ImageSource":
+        """Return some of the samples, `(N,)`, int64, over the same pixels."""
+        weights = None if self.weights is None else self.weights[rows]
+        made = ImageSource(
+            self.pixels, self.targets[rows], self.image, others=tuple(value[rows] for value in self.others),
+            weights=weights, augment=augment, channels_last=self.channels_last,
+            rows=rows if self.rows is None else self.rows[rows],
+        )  # fmt: skip
+        made.class_names = self.class_names
+        return made
+
+    def joined(self, other: "ImageSource") -> "ImageSource":
+        """Return the samples of both, changed as those of this source are."""
+        if self.rows is not None and other.rows is not None and self.pixels is other.pixels:
+            pixels, rows = self.pixels, torch.cat([self.rows, other.rows])
+        else:
+            pixels, rows = torch.cat([part.taken(torch.arange(len(part))) for part in (self, other)]), None
+        weights = None if self.weights is None or other.weights is None else torch.cat([self.weights, other.weights])
+        made = ImageSource(
+            pixels, torch.cat([self.targets, other.targets]), self.image,
+            others=tuple(cat_padded(*pair) for pair in zip(self.others, other.others, strict=True)), weights=weights,
+            augment=self.augment, channels_last=self.channels_last, rows=rows,
+        )  # fmt: skip
+        made.class_names = self.class_names
+        return made
 
     def taken(self, indices: Tensor) -> Tensor:
         """Return the pixels of samples, as they were read."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
 from luthier.core.batch import Batch, describe, num_rows, split_batch
@@ -37,6 +38,13 @@ class Source(Protocol):
 
 
 _GATHERED_BYTES = 1 << 16
+
+
+def cat_padded(first: Tensor, second: Tensor) -> Tensor:
+    """Return the samples of both, the last dimension filled up with 0 where that of one is longer."""
+    longest = max(first.shape[-1], second.shape[-1]) if first.ndim > 1 else 0
+    parts = [pad(part, (0, longest - part.shape[-1])) if longest else part for part in (first, second)]
+    return torch.cat(parts)
 
 
 class TensorSource:
@@ -98,6 +106,22 @@ class TensorSource:
         for row, y, w, numbers in zip(columns, targets, weights, indices, strict=True):
             inputs: Any = row if names is None else dict(zip(names, row, strict=True))
             yield Batch(inputs, y, w, numbers, None, whole.target_key, whole.lowest_target)
+
+    def subset(self, rows: Tensor) -> "TensorSource":
+        """Return some of the samples as a source of their own, `(N,)`, int64."""
+        whole = self.batch(rows)
+        made = TensorSource(whole.inputs, whole.targets, weights=whole.weights, target_key=self.target_key)
+        made.class_names, made.feature_names = self.class_names, self.feature_names
+        return made
+
+    def joined(self, other: "TensorSource") -> "TensorSource":
+        """Return the samples of both; where texts or series of one are longer, the others are filled up with 0."""
+        pairs = zip(self.inputs, other.inputs, strict=True)
+        inputs = tuple(cat_padded(first, second) for first, second in pairs)  # type: ignore[arg-type]  # no dicts here
+        weights = None if self.weights is None or other.weights is None else torch.cat([self.weights, other.weights])
+        made = TensorSource(inputs, torch.cat([self.targets, other.targets]), weights=weights)
+        made.class_names, made.feature_names = self.class_names, self.feature_names
+        return made
 
     def batch(self, indices: Tensor) -> Batch:
         """Return the samples at `indices`, shape `(N,)`, int64."""

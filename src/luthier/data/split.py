@@ -1,7 +1,7 @@
 """Rows to train, valid and test: by what the rows hold, by group or by time. Nothing is drawn."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Split:
     train: Rows
     valid: Rows
     test: Rows
+    folds: Rows | None = None  # of each row of the whole, the fold that validates on it; -1 for the test
 
 
 def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
@@ -100,6 +101,7 @@ def split_rows(
     labels: NDArray[Any] | None = None,
     valid: float = 0.15,
     test: float = 0.15,
+    folds: int | None = None,
 ) -> Split:
     """Split rows by their hashes: equal ones stay together, and what else the table holds matters only at the borders.
 
@@ -115,13 +117,14 @@ def split_rows(
         labels: Which labels each row has, where it may have several, `(N, L)`.
         valid: The fraction of rows, in [0, 1).
         test: Likewise.
+        folds: How many parts the rows of train are dealt into, each of them by the same ranks.
 
     Raises:
-        DataError: fractions out of range, or a part would be empty.
+        DataError: fractions out of range, or a part or a fold would be empty.
     """
     _check_fractions(valid, test)
     why = "the rows are too few, or too many of them are equal"
-    if strata is None and labels is None:
+    if strata is None and labels is None and folds is None:
         return _split(_parts_by_hash(hashes, valid, test), valid, test, why)
     unique, groups = np.unique(hashes, return_inverse=True)
     classes = np.zeros(len(unique), dtype=np.int64)
@@ -145,10 +148,24 @@ def split_rows(
         having = np.unique(groups[rows])
         if len(having) and (part_of_group[having] > 0).all():
             part_of_group[having[0]] = 0
-    return _split(part_of_group[groups], valid, test, why)
+    found = _split(part_of_group[groups], valid, test, why)
+    if folds is None:
+        return found
+    fold_of_group = np.full(len(unique), -1)
+    for members in np.split(order, starts[1:]):
+        dealt = members[part_of_group[members] == 0]
+        middles = np.cumsum(sizes[dealt]) - sizes[dealt] / 2
+        fold_of_group[dealt] = (folds * middles / max(sizes[dealt].sum(), 1)).astype(np.int64)
+    if len(np.unique(fold_of_group[fold_of_group >= 0])) < folds:
+        raise DataError(
+            f"{len(hashes)} rows cannot be dealt into {folds} folds: one would be empty, as {why}",
+            hint="give more rows, or fewer folds",
+            code="data-too-few-rows",
+        )
+    return replace(found, folds=fold_of_group[groups])
 
 
-def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15) -> Split:
+def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15, folds: int | None = None) -> Split:
     """Split rows so that all rows of one group (a patient, a shop) are in one part, by the hash of the group's value.
 
     Raises:
@@ -157,7 +174,7 @@ def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15) 
     gone = np.flatnonzero(is_missing(groups))
     if len(gone):
         raise _missing(groups.name, gone, "group")
-    return split_rows(mix(cell_hashes(groups)), strata=None, valid=valid, test=test)
+    return split_rows(mix(cell_hashes(groups)), strata=None, valid=valid, test=test, folds=folds)
 
 
 def split_time(times: Floats, *, valid: float = 0.15, test: float = 0.15, name: str = "the time column") -> Split:

@@ -18,9 +18,14 @@ def write_monitored(monitor: str, schema: Schema, *, has_unseen: bool = False) -
     """
     name = monitor.removeprefix("valid_")
     decided = "outputs.argmax(dim=1)" if schema.task == "multiclass" else "(outputs > 0).long()"
-    scales = literal([(of.transform == "log", of.unit, of.mean, of.std, of.span) for of in schema.targets])
+    items = [literal((of.transform == "log", of.unit, of.mean, of.std, of.span)) for of in schema.targets]
+    scales = (
+        f"[{', '.join(items)}]" if sum(map(len, items)) < 60 else "[\n" + "".join(f"    {x},\n" for x in items) + "]"
+    )
     in_units = f"""columns = []
-for k, (is_log, unit, mean, std, span) in enumerate({scales}):
+# logarithm, its unit, mean, deviation, range of answers
+scales = {scales}
+for k, (is_log, unit, mean, std, span) in enumerate(scales):
     for numbers in (targets, outputs):
         column = numbers.double().reshape(len(targets), -1)[:, k] * std + mean
         column = column.sign() * column.abs().expm1() * unit if is_log else column

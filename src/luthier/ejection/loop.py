@@ -55,6 +55,7 @@ class Loop:
         num_train: Training samples.
         has_valid: Whether there is validation data.
         has_weights: Whether samples have weights.
+        is_joined: Whether the network is trained on training and validation rows together.
         has_unseen: Whether validation rows have classes that training rows do not have.
         class_counts: Training samples of each class, for balanced weights.
         starts_from: Whether training starts from given weights.
@@ -72,6 +73,7 @@ class Loop:
     starts_from: bool
     groups: list[dict[str, Any]] | None = None
     has_unseen: bool = False
+    is_joined: bool = False
 
     @property
     def higher_is_better(self) -> bool:
@@ -122,6 +124,7 @@ def write_loop(loop: Loop, story: Story) -> str:
         )
     has_monitor_metric = recipe.monitor not in ("valid_loss", "train_loss") and loop.has_valid
     functions = [
+        _joined(loop) if loop.is_joined else None,
         _batches(loop),
         _measure(loop),
         _SET_MODES if recipe.freeze else None,
@@ -182,6 +185,27 @@ def _constants(loop: Loop, story: Story) -> list[str]:
         f'RUN = "{story.weights}"  # SHA-256 of the weights that the run kept',
         *([f"BLOCKS = {literal(blocks)}  # of each row"] if len(blocks) > 2 else []),
     ]
+
+
+def _joined(loop: Loop) -> str:
+    """Return the function that makes one part of the rows of two."""
+    cat, longest = "torch.cat([train[name], valid[name]])", ""
+    if {"tokens", "values"} & set(loop.schema.blocks):
+        cat = "torch.cat([nn.functional.pad(part, (0, longest - part.shape[-1])) for part in parts])"
+        longest = """
+        parts = train[name], valid[name]
+        longest = max(part.shape[-1] if part.ndim > 1 else len(part) for part in parts)
+        if parts[0].ndim == 1:
+            whole[name] = torch.cat(parts)
+            continue"""
+    return f'''
+def joined(train, valid):
+    """Return the rows of both parts: the last network of the run was trained on all of them."""
+    whole = {{}}
+    for name in train:{longest}
+        whole[name] = {cat}
+    return whole
+'''
 
 
 def _seeded(use: int) -> list[str]:
@@ -332,7 +356,11 @@ def _main(loop: Loop, has_metric: bool) -> str:
     per_step = bool(name) and interval_of(name, recipe) == "step"
     setup = block(
         "    torch.set_num_threads(THREADS)",
-        "    train, valid = data.read()" if loop.has_valid else "    (train,) = data.read()",
+        "    train, valid = data.read()"
+        if loop.has_valid
+        else "    train = joined(*data.read())"
+        if loop.is_joined
+        else "    (train,) = data.read()",
         "    torch.manual_seed(SEED)",
         call(f"module = {loop.class_name}", arguments, indent=4),
         "    torch.manual_seed(SEED)",

@@ -19,6 +19,8 @@ ALIASES = {
     "mse": "MSELoss",
     "l1": "L1Loss",
     "huber": "HuberLoss",
+    "poisson": "PoissonNLLLoss",
+    "quantile": "QuantileLoss",
 }
 _OTHER_ARGUMENTS = {
     "AdaptiveLogSoftmaxWithLoss", "CTCLoss", "CosineEmbeddingLoss", "GaussianNLLLoss", "MarginRankingLoss",
@@ -30,7 +32,28 @@ _CLASS_INDEX = (nn.CrossEntropyLoss, nn.NLLLoss)
 def criterion_names() -> list[str]:
     """Return the losses of torch.nn that take (output, target), by class name."""
     names = (name for name in dir(nn) if name.endswith("Loss"))
-    return [name for name in names if name not in _OTHER_ARGUMENTS]
+    return [*(name for name in names if name not in _OTHER_ARGUMENTS), "QuantileLoss"]
+
+
+class QuantileLoss(nn.Module):
+    """The loss that is least at a quantile of the targets: q (y - f) above f, (1 - q) (f - y) below (Koenker 1978).
+
+    Args:
+        quantile: Which, in (0, 1); of .5 it is half the mean absolute error.
+        reduction: mean, sum or none.
+    """
+
+    def __init__(self, quantile: float = 0.5, reduction: str = "mean") -> None:
+        super().__init__()
+        if not 0 < quantile < 1:
+            raise ValueError(f"quantile is {quantile}, and it takes a number between 0 and 1")
+        self.quantile, self.reduction = quantile, reduction
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the loss, of outputs and targets of one shape."""
+        error = targets - outputs
+        losses = torch.maximum(self.quantile * error, (self.quantile - 1) * error)
+        return {"mean": losses.mean, "sum": losses.sum}[self.reduction]() if self.reduction != "none" else losses
 
 
 def make_criterion(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -55,7 +78,8 @@ def make_criterion(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         )
     kept = {key: torch.tensor(value) if isinstance(value, list | tuple) else value for key, value in arguments.items()}
     try:
-        criterion = getattr(nn, full)(**kept)
+        made: Callable[..., nn.Module] = QuantileLoss if full == "QuantileLoss" else getattr(nn, full)
+        criterion = made(**kept)
     except (TypeError, ValueError) as error:
         raise SettingError(
             f"criterion {full} does not take these arguments: {error}", code="setting-criterion"

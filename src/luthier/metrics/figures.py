@@ -66,20 +66,26 @@ class Answers:
         found = read(outputs.detach().double().cpu().reshape(len(outputs), -1), targets.detach().cpu())
         self.parts.append({name: value.numpy() for name, value in found.items()})
 
+    @property
+    def loss(self) -> str:
+        """The figure that says most: the log loss, or the RMSE."""
+        return _measure_of(self.schema).loss
+
+    def values(self) -> dict[str, float]:
+        """Return the figures of all rows so far."""
+        measure, n = self._measure()
+        return measure.figures(np.ones(n)) | measure.covered(np.ones(n)) if n else {}
+
     def summary(self, groups: NDArray[np.int64] | None = None) -> Summary:
         """Return the figures of all rows so far.
 
         Args:
             groups: Of each row, the group that it belongs to, from 0: groups are drawn whole.
         """
-        rows = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        n = len(next(iter(rows.values())))
+        measure, n = self._measure()
         if n == 0:
             return Summary()
-        task = self.schema.task
-        measure = {"multiclass": _Classes, "regression": _Numbers}.get(task, _Labels)(rows, self.schema)
-        ones = np.ones(n)
-        summary = Summary(measure.figures(ones) | measure.covered(ones), baseline=measure.baseline(ones))
+        summary = Summary(self.values(), baseline=measure.baseline(np.ones(n)))
         drawn, gains = [], []
         for weights in _draws(n, groups):
             drawn.append(measure.figures(weights) | measure.covered(weights))
@@ -90,13 +96,17 @@ class Answers:
             if len(found):
                 low, high = np.quantile(found, [0.025, 0.975])
                 summary.intervals[name] = (float(low), float(high))
-        if "accuracy" in summary.values and groups is None and task != "multilabel":
+        if "accuracy" in summary.values and groups is None and self.schema.task != "multilabel":
             summary.intervals["accuracy"] = _wilson(summary.values["accuracy"], n)
         gain = summary.baseline[measure.loss] - summary.values[measure.loss]
         summary.is_better = not gain <= 0
         known = [value for value in gains if not math.isnan(value)]
         summary.is_clearly_better = not (known and np.quantile(known, 0.025) <= 0)
         return summary
+
+    def _measure(self) -> tuple["_Measure", int]:
+        rows = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        return _measure_of(self.schema)(rows, self.schema), len(rows["true"])
 
     def _of_classes(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Return of each row the true and the decided class, the losses, and the probability of the decided one."""
@@ -304,6 +314,11 @@ class _Errors:
             "r2": float(r2.mean()),
             "median_error": float(np.mean(medians)),
         }
+
+
+def _measure_of(schema: Schema) -> type[_Measure]:
+    kinds: dict[str, type[_Measure]] = {"multiclass": _Classes, "regression": _Numbers}
+    return kinds.get(schema.task, _Labels)
 
 
 class _Ranked:

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -16,6 +16,7 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.machine import free_memory
 from luthier.core.names import did_you_mean
 from luthier.errors import LuthierError, NetworkError
+from luthier.networks.ensemble import Ensemble
 from luthier.networks.families.convnet import ConvNet
 from luthier.networks.families.inception import InceptionNet
 from luthier.networks.families.mixed import Mixed
@@ -36,6 +37,7 @@ class Family:
 
 _LARGE = 8192
 _MOST_LAYERS, _MOST_ITEMS, _MOST_SIZE = 10_000, 100_000, 2**31
+_MOST_MEMBERS = 100
 _COUNTS = ("depth", "num_layers", "blocks")  # arguments that say how many layers there are
 
 FAMILIES: dict[str, Family] = {
@@ -63,6 +65,14 @@ def build(blueprint: Blueprint, *, times: int = 1) -> nn.Module:
     >>> build(Blueprint(family="mlp", arguments={"num_numbers": 3, "num_outputs": 2, "widths": [8]})).head
     Linear(in_features=8, out_features=2, bias=True)
     """
+    if blueprint.members > 1:
+        alone = replace(blueprint, members=1)
+        if blueprint.members > _MOST_MEMBERS:
+            raise NetworkError(
+                f"there are {blueprint.members:,} networks to answer together", hint=f"at most {_MOST_MEMBERS}",
+                code="network-cannot-be-built",
+            )  # fmt: skip
+        return Ensemble([build(alone, times=times) for _ in range(blueprint.members)], blueprint.task)
     if is_foreign(blueprint.family):
         return _make(maker(blueprint.family), blueprint)
     if blueprint.family not in FAMILIES:

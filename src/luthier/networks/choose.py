@@ -149,8 +149,11 @@ _CRITERIA = {
     "binary": ("bce", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"),
     "multiclass": ("cross-entropy", "CrossEntropyLoss", "MultiMarginLoss"),
     "multilabel": ("bce", "BCEWithLogitsLoss", "MultiLabelSoftMarginLoss"),
-    "regression": ("mse", "MSELoss", "l1", "L1Loss", "huber", "HuberLoss", "SmoothL1Loss"),
-}
+    "regression": (
+        "mse", "MSELoss", "l1", "L1Loss", "huber", "HuberLoss", "SmoothL1Loss", "poisson", "PoissonNLLLoss",
+        "quantile", "QuantileLoss",
+    ),
+}  # fmt: skip
 
 
 def _check_criterion(name: str, schema: Schema) -> None:

@@ -41,6 +41,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
+from luthier.pipeline.stages import refit_folder, refit_plan
 from luthier.pipeline.tables import read_options
 from luthier.pipeline.train import make_module, open_run, read_split
 from luthier.plain import cells as plain
@@ -111,7 +112,9 @@ def _story(run: Path, plan: Plan) -> Story:
     Raises:
         RunError: it is not finished, went on after its end, or its data is another now.
     """
-    record = read_record(run / "record.jsonl")
+    if plan.prepared.folds is not None:
+        raise _cannot(run, "it has a network a fold, and a project trains one")
+    record = read_record((refit_folder(run) if plan.finish.refit else run) / "record.jsonl")
     start = next((row for row in record if row["event"] == "start"), None)
     end = next((row for row in record if row["event"] == "end"), None)
     if start is None or not record.epochs:
@@ -158,6 +161,7 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
 
 def _write(plan: Plan, story: Story, folder: Path) -> None:
     parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
+    fitted = refit_plan(plan, len(story.epochs)) if plan.finish.refit else plan
     for part in parts.values():
         if plan.schema.columns and not is_one_file(part.file) and Path(part.file).suffix.lower() != ".npz":
             raise RunError(
@@ -175,19 +179,20 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
     if plan.recipe.freeze:
         module = make_module(plan)
         facts["frozen"] = sorted(name for prefix in plan.recipe.freeze for name in names_under(module, prefix))
-    train = parts["train"].source
+    train = fitted.prepared.parts["train"].source
     loop = Loop(
         schema=plan.schema,
         blueprint=plan.blueprint,
         class_name=class_name,
-        recipe=plan.recipe,
+        recipe=fitted.recipe,
         num_train=len(train),
-        has_valid="valid" in parts,
+        has_valid="valid" in fitted.prepared.parts,
+        is_joined=plan.finish.refit,
         has_weights=train.weights is not None,
         class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
         starts_from=starts_from,
         groups=groups,
-        has_unseen="valid" in parts and bool(parts["valid"].unseen) and plan.schema.label_delimiter is None,
+        has_unseen="valid" in fitted.prepared.parts and bool(parts["valid"].unseen) and plan.schema.label_delimiter is None,
     )
     (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")
     (folder / "data.py").write_text(text, encoding="utf-8")

@@ -93,7 +93,8 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
         bad = np.array([place for place, _ in errors], dtype=np.int64)
         good = np.setdiff1d(np.arange(len(folder.paths)), bad)
         if part == "train":
-            split = Split(*(np.setdiff1d(rows, bad) for rows in (split.train, split.valid, split.test)))
+            some, valid, test = (np.setdiff1d(rows, bad) for rows in (split.train, split.valid, split.test))
+            split = Split(some, valid, test, split.folds)
         else:
             decoded, frames[part] = without(decoded, bad), frames[part][good]
             folder = replace(folder, paths=tuple(folder.paths[i] for i in good))
@@ -189,14 +190,14 @@ def split_images(settings: DataSettings, frame: pl.DataFrame, names: list[str], 
     """Split by the images' hashes, ranked within classes."""
     valid, test = fractions(settings)
     everything = np.arange(frame.height, dtype=np.int64)
-    if not valid and not test:
+    if not valid and not test and settings.folds is None:
         none = np.arange(0, dtype=np.int64)
         return Split(everything, none, none)
     task, targets = read_targets(frame, names, everything, task=settings.task)
     strata = None
     if task in ("binary", "multiclass"):
         strata = encode_targets(frame, Schema(task=task, targets=targets)).reshape(-1).astype(np.int64)
-    return split_rows(hashes, strata=strata, valid=valid, test=test)
+    return split_rows(hashes, strata=strata, valid=valid, test=test, folds=settings.folds)
 
 
 def prepare_images(
@@ -260,4 +261,4 @@ def prepare_images(
             source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
             parts[part] = Part(rows, source, named, file, unseen)
     notes.append(split_words(parts, settings))
-    return Prepared(schema, parts, notes)
+    return Prepared(schema, parts, notes, folds=None if split.folds is None else split.folds[split.train])

@@ -4,8 +4,10 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from luthier.core.schema import InputSizes, Schema
@@ -44,6 +46,21 @@ class Part:
     def __post_init__(self) -> None:
         self.source.name_of = self.name_of
 
+    def taken(self, places: Rows, *, augment: tuple[str, ...] = ()) -> "Part":
+        """Return some of the rows as a part of their own."""
+        rows = torch.from_numpy(places)
+        source = self.source
+        own = source.subset(rows, augment=augment) if isinstance(source, ImageSource) else source.subset(rows)
+        names = tuple(self.names[place] for place in places) if self.names else ()
+        groups = None if self.groups is None else self.groups[places]
+        return Part(self.rows[places], own, names, self.file, self.unseen, groups)
+
+    def joined(self, other: "Part") -> "Part":
+        """Return the rows of both."""
+        source: Any = self.source.joined(other.source)  # type: ignore[arg-type]
+        names = tuple(part.name_of(place) for part in (self, other) for place in range(len(part.rows)))
+        return Part(np.concatenate([self.rows, other.rows]), source, names, self.file)
+
     def name_of(self, place: int) -> str:
         """Return what the user calls a sample: its row in the file, or its file."""
         if self.names:
@@ -60,12 +77,21 @@ class Prepared:
         parts: `train`, `valid` and, where there is one, `test`.
         notes: What was read and decided on the way, in words for the user.
         sizes: Of a table, how many inputs of each kind a row becomes.
+        folds: Of each training row, the fold that validates on it, where several networks are trained.
     """
 
     schema: Schema
     parts: dict[str, Part]
     notes: list[str] = field(default_factory=list)
     sizes: InputSizes = InputSizes()
+    folds: Rows | None = None
+
+    @property
+    def num_valid(self) -> int:
+        """How many rows one network is validated on, about."""
+        if self.folds is not None:
+            return len(self.folds) // (int(self.folds.max()) + 1)
+        return len(self.parts["valid"].rows) if "valid" in self.parts else 0
 
     def __post_init__(self) -> None:
         if self.schema.task in ("binary", "multiclass"):
@@ -76,7 +102,7 @@ class Prepared:
 def fractions(settings: DataSettings) -> tuple[float, float]:
     """Return the shares of the source for validation and for the test: 0 where they are files of their own."""
     return (
-        0.0 if settings.valid is not None else settings.valid_fraction,
+        0.0 if settings.valid is not None or settings.folds is not None else settings.valid_fraction,
         0.0 if settings.test is not None else settings.test_fraction,
     )
 
@@ -89,7 +115,8 @@ def split_words(parts: Mapping[str, Part], settings: DataSettings) -> str:
         how = f"whole groups of {settings.group!r}"
     elif settings.time is not None:
         how = f"{settings.time!r}, the newest last"
-    return f"split by {how}: {sizes}"
+    dealt = "" if settings.folds is None else f"; train is dealt into {settings.folds} folds"
+    return f"split by {how}: {sizes}{dealt}"
 
 
 def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:

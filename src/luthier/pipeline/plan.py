@@ -14,10 +14,11 @@ from luthier.core.names import check_name, did_you_mean
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
-from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 from luthier.data.files import STDIN, as_source, source_name, without_password
 from luthier.data.kinds import doubts
 from luthier.errors import NetworkError, RunError, SettingError, printable
+from luthier.metrics.finishing import rows_for
 from luthier.networks.choose import choose
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
@@ -33,6 +34,7 @@ _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
 _RECIPE = {item.name for item in fields(Recipe)}
 _CHECK = {item.name for item in fields(CheckSettings)}
+_FINISH = {item.name for item in fields(FinishSettings)}
 
 
 @dataclass
@@ -47,6 +49,7 @@ class Plan:
         reasons: Why, by field.
         start: The bundle whose weights training starts from, if any.
         checks: Which checks run.
+        finish: What is done when training has ended.
     """
 
     settings: DataSettings
@@ -56,6 +59,7 @@ class Plan:
     reasons: dict[str, str]
     start: Bundle | None = None
     checks: CheckSettings = CheckSettings()
+    finish: FinishSettings = FinishSettings()
 
     @property
     def schema(self) -> Schema:
@@ -65,8 +69,9 @@ class Plan:
     def toml(self, relative_to: Path | None = None) -> str:
         """Return the plan as a run file, which `luthier train` takes."""
         return write_run_file(
-            self.settings, self.schema, self.blueprint, self.recipe, self.reasons, self.checks, relative_to=relative_to
-        )
+            self.settings, self.schema, self.blueprint, self.recipe, self.reasons, self.checks, self.finish,
+            relative_to=relative_to,
+        )  # fmt: skip
 
     def words(self) -> str:
         """Return in a few lines what was read and chosen; `toml` has all of it, with the reasons."""
@@ -102,7 +107,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
             database (a URL, and `query`); a folder of images (one folder a class), an `.npz` with `x` and `y`, a run
             file (`.toml`), or a frame.
         target: Column to predict, or several.
-        **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
+        **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe`, `FinishSettings` and `CheckSettings`.
 
     Raises:
         SettingError: an unknown or wrong setting.
@@ -118,7 +123,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if target != () and target != []:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
-    checks = CheckSettings(**parts["check"])
+    checks, finish = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"])
     named = as_source(source)
     if named is not None:
         if named.endswith(".toml"):
@@ -134,7 +139,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
             settings, blueprint = file.data, _trusted(file.blueprint, parts["network"], str(source))
             parts["network"] = {}
             recipe_fields = {**file.recipe, **recipe_fields}
-            checks = replace(file.checks, **parts["check"])
+            checks, finish = replace(file.checks, **parts["check"]), replace(file.finish, **parts["finish"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
         else:
             settings = DataSettings(source=named, **parts["data"])
@@ -147,6 +152,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     for name in PATHS:
         check_name(getattr(settings, name) or "", "the file")
     _refuse_same_file(settings)
+    settings = _with_transform(settings, recipe_fields)
     _check_names(recipe_fields)
     if "epochs" in parts["recipe"] and recipe_fields.get("max_steps") is not None:
         raise SettingError(
@@ -189,10 +195,10 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         network,
         recipe_fields,
         sizes=prepared.sizes,
-        num_valid=len(prepared.parts["valid"].rows) if "valid" in prepared.parts else 0,
+        num_valid=prepared.num_valid,
     )
     recipe, reasons = choice.recipe, choice.reasons
-    if "valid" not in prepared.parts and "patience" not in recipe_fields:
+    if not prepared.num_valid and "patience" not in recipe_fields:
         recipe, reasons["patience"] = recipe.updated(patience=None), "there is no validation data"
     if blueprint is not None:
         recipe, reasons = Recipe(**recipe_fields), {name: why for name, why in reasons.items() if name in recipe_fields}
@@ -202,6 +208,10 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if recipe.threads is None:
         recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "what torch uses here"
     _check_class_weights(recipe, prepared.schema)
+    if settings.target_transform is not None and prepared.schema.task != "regression":
+        raise SettingError(
+            "target_transform would be ignored: the target is no number", hint="leave it out", code="setting-ignored"
+        )
     if recipe.augment and prepared.schema.image is None:
         raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
     for part in prepared.parts.values():  # the design may have chosen what to do to training images
@@ -212,7 +222,55 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
-    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks)
+    _check_finish(finish, settings, prepared)
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish)
+
+
+def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prepared) -> None:
+    """Refuse what the task does not have, and what there are no validation rows, or too few, to measure by."""
+    task, is_count = prepared.schema.task, settings.target_transform == "count"
+    wrong = {
+        "calibrate": finish.calibrate and task == "regression",
+        "threshold": finish.threshold is not None and task not in ("binary", "multilabel"),
+        "interval": finish.interval is not None and (task == "multilabel" or is_count),
+    }
+    for name in (name for name, is_wrong in wrong.items() if is_wrong):
+        kind = "poisson" if is_count else task
+        raise SettingError(f"{name} would be ignored: the task is {kind}", hint="leave it out", code="setting-ignored")
+    if finish.refit and settings.folds is not None:
+        raise SettingError(
+            "refit and folds are two ways to train on all rows", hint="give one of them", code="setting-ignored"
+        )
+    valid = 0 if prepared.folds is None else len(prepared.folds)
+    valid = valid or prepared.num_valid
+    if not valid and (finish.refit or finish.is_measured):
+        raise SettingError(
+            "there are no validation rows, by which refit, calibrate, threshold and interval go",
+            hint="give valid= or valid_fraction=, or folds=5",
+            code="setting-ignored",
+        )
+    if finish.interval is not None and valid < rows_for(finish.interval):
+        raise SettingError(
+            f"an interval of {finish.interval:g} takes {rows_for(finish.interval):,} validation rows, and there are "
+            f"{valid:,}",
+            hint="ask for less, or have each row validated on once: folds=5",
+            code="setting-out-of-range",
+        )
+
+
+def _with_transform(settings: DataSettings, recipe_fields: Mapping[str, Any]) -> DataSettings:
+    """Return settings whose targets are what the loss takes: one of counts gives the logarithm of what is expected."""
+    is_count = str(recipe_fields.get("criterion") or "").lower() in ("poisson", "poissonnllloss")
+    given = settings.target_transform
+    if is_count and given is None:
+        return replace(settings, target_transform="count")
+    if given is not None and is_count != (given == "count"):
+        raise SettingError(
+            f"target_transform is {given!r}, and the criterion is {'' if is_count else 'not '}poisson",
+            hint="the two go together: criterion='poisson' takes counts, and leave target_transform out",
+            code="setting-ignored",
+        )
+    return settings
 
 
 def _refuse_same_file(settings: DataSettings) -> None:
@@ -305,15 +363,14 @@ def _check_class_weights(recipe: Recipe, schema: Schema) -> None:
 
 
 def _sorted(given: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    parts: dict[str, dict[str, Any]] = {"data": {}, "network": {}, "recipe": {}, "check": {}}
+    homes = {"data": _DATA, "network": _NETWORK, "recipe": _RECIPE, "check": _CHECK, "finish": _FINISH}
+    parts: dict[str, dict[str, Any]] = {part: {} for part in homes}
     for name, value in given.items():
-        home = next(
-            (part for part, known in zip(parts, (_DATA, _NETWORK, _RECIPE, _CHECK), strict=True) if name in known), None
-        )
+        home = next((part for part, known in homes.items() if name in known), None)
         if home is None:
             raise SettingError(
                 f"there is no setting {name!r}",
-                hint=did_you_mean(name, _DATA | _NETWORK | _RECIPE | _CHECK),
+                hint=did_you_mean(name, set().union(*homes.values())),
                 code="setting-unknown",
             )
         parts[home][name] = value

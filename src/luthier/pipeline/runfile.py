@@ -15,7 +15,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.recipe import Recipe
 from luthier.core.schema import Schema
-from luthier.core.settings import CheckSettings, DataSettings
+from luthier.core.settings import CheckSettings, DataSettings, FinishSettings
 from luthier.data.files import with_paths
 from luthier.errors import SettingError, printable
 from luthier.networks.foreign import source_file
@@ -27,7 +27,7 @@ IN_MEMORY = "<in memory>"
 PATHS = ("source", "valid", "test", "weights", "start")
 """The settings that name files and folders."""
 _MOST = 200  # characters of a class's name in a comment
-_SECTIONS = ("data", "blueprint", "recipe", "check")
+_SECTIONS = ("data", "blueprint", "recipe", "finish", "check")
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ class RunFile:
     blueprint: Blueprint | None
     recipe: dict[str, Any]
     checks: CheckSettings = CheckSettings()
+    finish: FinishSettings = FinishSettings()
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -81,7 +82,8 @@ def read_run_file(path: Path) -> RunFile:
     recipe = {name: None if value == "none" else value for name, value in recipe.items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
-    return RunFile(data, blueprint, recipe, checks)
+    finish = from_plain(FinishSettings, document.get("finish", {}), where=f"[finish] of {path}")
+    return RunFile(data, blueprint, recipe, checks, finish)
 
 
 def read_reasons(path: Path) -> dict[str, str]:
@@ -98,6 +100,7 @@ def write_run_file(
     recipe: Recipe,
     reasons: Mapping[str, str],
     checks: CheckSettings = CheckSettings(),  # noqa: B008  (frozen)
+    finish: FinishSettings = FinishSettings(),  # noqa: B008
     *,
     relative_to: Path | None = None,
 ) -> str:
@@ -110,6 +113,7 @@ def write_run_file(
         recipe: How to train.
         reasons: Why, by field.
         checks: Which checks run.
+        finish: What is done when training has ended.
         relative_to: The folder the file will lie in; without it paths stay as given.
     """
     if relative_to is not None:
@@ -136,6 +140,8 @@ def write_run_file(
     lines += ["", "[blueprint]", *_lines([("family", blueprint.family)], reasons)]
     lines += ["", "[blueprint.arguments]", *_lines(blueprint.arguments.items(), reasons)]
     lines += ["", "[recipe]", *_lines(_recipe_lines(recipe), reasons)]
+    if finish != FinishSettings():
+        lines += ["", "[finish]", *_lines(to_plain(finish, drop_none=True).items(), {})]
     if checks != CheckSettings():
         lines += ["", "[check]", *_lines(to_plain(checks).items(), {})]
     return _escaped("\n".join(lines)) + "\n"

@@ -157,6 +157,9 @@ def prepare_table(
     files = dict.fromkeys(PARTS, origin)
     frames = dict.fromkeys(PARTS, whole)
     rows = {"train": kept[split.train], "valid": kept[split.valid], "test": kept[split.test]}
+    fold_of_row = None if split.folds is None else np.full(whole.height, -1)
+    if fold_of_row is not None:
+        fold_of_row[kept] = split.folds
     text_names = [name for name in table.frame.columns if table.frame[name].dtype == pl.String and name not in names]
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
@@ -229,7 +232,8 @@ def prepare_table(
             parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen, groups=groups)
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
-    return Prepared(schema, parts, notes, input_sizes(schema))
+    folds = None if fold_of_row is None else fold_of_row[rows["train"]]
+    return Prepared(schema, parts, notes, input_sizes(schema), folds)
 
 
 def _shaped(
@@ -328,16 +332,17 @@ def _split(
     settings: DataSettings, frame: pl.DataFrame, content: list[str], strata: Rows | None, labels: NDArray[Any] | None
 ) -> Split:
     valid, test = fractions(settings)
-    if valid == 0 and test == 0:
+    if valid == 0 and test == 0 and settings.folds is None:
         none = np.arange(0, dtype=np.int64)
         return Split(np.arange(frame.height, dtype=np.int64), none, none)
+    shares: dict[str, Any] = {"valid": valid, "test": test, "folds": settings.folds}
     if settings.group is not None:
-        return split_groups(to_texts(need_column(frame, settings.group, role="the group")), valid=valid, test=test)
+        return split_groups(to_texts(need_column(frame, settings.group, role="the group")), **shares)
     if settings.time is not None:
         series = need_column(frame, settings.time, role="the time")
         times = to_numbers(series)[0] if _is_numeric(series) else _seconds(series)
         return split_time(times, valid=valid, test=test, name=settings.time)
-    return split_rows(row_hashes(frame, content), strata=strata, labels=labels, valid=valid, test=test)
+    return split_rows(row_hashes(frame, content), strata=strata, labels=labels, **shares)
 
 
 def _is_numeric(series: pl.Series) -> bool:

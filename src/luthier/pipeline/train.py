@@ -20,6 +20,7 @@ from luthier.core.machine import find_device, refuse_processes
 from luthier.core.names import check_name
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema
+from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
 from luthier.data.files import source_name
@@ -27,11 +28,14 @@ from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating, update_metrics
 from luthier.metrics.figures import Answers
+from luthier.metrics.finishing import measure_answering
 from luthier.metrics.metrics import figures_of, known_rows, metrics_for
 from luthier.networks.build import build
+from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
+from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan, stage_folders
 from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.model import Model, more_figures
 from luthier.store.bundle import load_weights
@@ -103,7 +107,8 @@ def _take_away(folder: Path) -> None:
     """Remove what a run wrote into its folder, and the folder; what others put there stays."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for place in (folder / "checkpoints", *stage_folders(folder)):
+        shutil.rmtree(place, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()
 
@@ -138,10 +143,16 @@ def resume(
         epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
     more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
     folder, plan = open_run(run, **more, **given)
+    if more and (plan.finish.refit or plan.prepared.folds is not None):
+        raise SettingError(
+            f"{folder} trained several networks, and more epochs are for one",
+            hint="train a new run with --epochs",
+            code="setting-ignored",
+        )
     if report is not None:
         report(plan, folder)
     ends = [row["event"] for row in rows if row["event"] in ("extended", "end")]
-    if not (folder / "record.jsonl").exists() and not checkpoints(folder / "checkpoints"):
+    if not (folder / "record.jsonl").exists() and not _has_checkpoints(folder):
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
     elif not is_asked and ends[-1:] == ["end"]:
         _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
@@ -156,11 +167,15 @@ def _clean_up(folder: Path, error: BaseException) -> None:
     code = getattr(error, "code", None)
     is_refused = isinstance(error, SettingError) or code == "training-no-batches"
     if (is_refused and not any(row["event"] == "epoch" for row in _rows(folder))) or (
-        not checkpoints(folder / "checkpoints") and code != "run-in-use"  # by the process that trains in it
+        not _has_checkpoints(folder) and code != "run-in-use"  # by the process that trains in it
     ):
         _take_away(folder)
     elif not isinstance(error, LuthierError):
         error.add_note(f"the run is saved; continue it with: luthier resume {folder}")
+
+
+def _has_checkpoints(folder: Path) -> bool:
+    return any(checkpoints(place / "checkpoints") for place in (folder, *stage_folders(folder)))
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -223,7 +238,7 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     if folder is None:
         pass
     elif not (folder / "split.safetensors").exists():  # always, unless a kill came between
-        rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+        rows = _split_rows(plan)
         words: dict[str, Any] = {
             "rows": "row numbers of each part, from 0",
             "test": _hash_test(plan),
@@ -234,24 +249,21 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     else:
         _refuse_other_rows(plan, folder)
         schema = _with_reasons(schema, folder)
-    module = make_module(plan)
-    try:
-        result = fit(**fit_arguments(plan, module), callbacks=callbacks, run=folder, verbose=verbose)
-    except LuthierError:
-        raise
-    except Exception as error:
-        if (refused := setting_failed(error, plan.recipe)) is not None:
-            raise refused from error
-        if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
-            raise
-        raise network_failed(error, plan.blueprint.family) from error
-    answering = Answering()
+    trained = _train_folds if plan.prepared.folds is not None else _train_once
+    result, held_out = trained(plan, folder, callbacks, verbose=verbose)
+    module, notes, answering = result.module, list(result.notes), Answering()
+    if held_out is not None and plan.finish != FinishSettings():
+        answering, said = measure_answering(*held_out, schema, plan.finish)
+        notes += said
     test = figures_on(module, parts["test"], plan, answering) if "test" in parts and result.is_done else {}
     plain = {name: value for name, value in test.items() if isinstance(value, float) and value == value}
+    blueprint = plan.blueprint
+    if isinstance(module, Ensemble):
+        blueprint = replace(blueprint, members=len(module.members), task=module.task)
     model = Model(
         module,
         schema=schema,
-        blueprint=plan.blueprint,
+        blueprint=blueprint,
         metrics={**result.model.metrics, "test": plain},
         facts={
             "luthier": VERSION,
@@ -263,7 +275,97 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     )
     if result.is_done and folder is not None:
         model.save(folder / "model.safetensors")
-    return replace(result, model=model, test=test)
+    return replace(result, model=model, test=test, notes=notes, folder=folder)
+
+
+_HeldOut = tuple[torch.Tensor, torch.Tensor]  # outputs and targets of rows that a network was not trained on
+
+
+def _fit(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: bool) -> Result:
+    """Train the network of a plan; what its own code raises is said in the user's terms."""
+    try:
+        return fit(**fit_arguments(plan, make_module(plan)), callbacks=callbacks, run=folder, verbose=verbose)
+    except LuthierError:
+        raise
+    except Exception as error:
+        if (refused := setting_failed(error, plan.recipe)) is not None:
+            raise refused from error
+        if not (is_foreign(plan.blueprint.family) and getattr(error, "__notes__", [])):  # it is not of the network
+            raise
+        raise network_failed(error, plan.blueprint.family) from error
+
+
+def _train_once(
+    plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: bool
+) -> tuple[Result, _HeldOut | None]:
+    """Train one network, and where it is asked for the same once more on all rows."""
+    result, parts = _fit(plan, folder, callbacks, verbose=verbose), plan.prepared.parts
+    if not result.is_done:
+        return result, None
+    size = plan.recipe.eval_batch_size or 1024
+    if not plan.finish.refit:
+        return result, outputs_on(result.module, parts["valid"], size) if plan.finish.is_measured else None
+    epochs = (result.best_epoch or 0) + 1
+    place = None if folder is None else refit_folder(folder)
+    again = _fit(refit_plan(plan, epochs), place, callbacks, verbose=verbose)
+    rows = len(parts["train"].rows) + len(parts["valid"].rows)
+    notes = [f"trained once more on {rows:,} training and validation rows, for {epochs} epochs as the best one had"]
+    if "test" in parts and again.is_done:
+        found = [_answers(plan, outputs_on(done.module, parts["test"], size)) for done in (result, again)]
+        before, now = (answers.values()[answers.loss] for answers in found)
+        notes.append(f"{found[0].loss} on the test rows: {before:.4g} before, {now:.4g} now")
+    again.model.metrics = result.model.metrics
+    return replace(again, notes=notes, findings=[*result.findings, *again.findings]), None
+
+
+def _answers(plan: Plan, held_out: _HeldOut) -> Answers:
+    answers = Answers(plan.schema)
+    answers.update(*held_out)
+    return answers
+
+
+def _train_folds(
+    plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: bool
+) -> tuple[Result, _HeldOut | None]:
+    """Train a network a fold; they answer with their mean, and their figures are of rows that each had not seen."""
+    results, held_out, callbacks = [], [], list(callbacks)
+    for fold, own in enumerate(fold_plans(plan)):
+        place = None if folder is None else fold_folder(folder, fold)
+        _log.info("fold %d", fold + 1)
+        result = _fit(own, place, callbacks, verbose=verbose)
+        if not result.is_done:
+            return result, None
+        results.append(result)
+        held_out.append(outputs_on(result.module, own.prepared.parts["valid"], plan.recipe.eval_batch_size or 1024))
+    outputs, targets = (torch.cat(found) for found in zip(*held_out, strict=True))
+    found = _answers(plan, (outputs, targets)).values()
+    figures = {name: value for name, value in found.items() if value == value}
+    each = [result.model.metrics["valid"] for result in results]
+    spread = [
+        f"{name} {figures[name]:.4g} ({min(of[name] for of in each):.4g} to {max(of[name] for of in each):.4g})"
+        for name in figures
+        if all(name in of for of in each)
+    ]
+    notes = [f"each row by the network that had not seen it, and the folds' least and greatest: {', '.join(spread)}"]
+    module = Ensemble([result.module for result in results], plan.schema.task)
+    last = results[-1]
+    last.model.metrics = {"valid": figures}
+    return replace(
+        last,
+        module=module,
+        best_epoch=None,
+        stopped=None,
+        global_step=sum(result.global_step for result in results),
+        notes=notes,
+        findings=[finding for result in results for finding in result.findings],
+    ), (outputs, targets)
+
+
+def _split_rows(plan: Plan) -> dict[str, torch.Tensor]:
+    """Return the row numbers of each part, and of training rows the fold that validates on each."""
+    rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+    folds = plan.prepared.folds
+    return rows if folds is None else {**rows, "folds": torch.from_numpy(folds)}
 
 
 def read_split(run: Path) -> dict[str, torch.Tensor]:
@@ -318,7 +420,7 @@ def _refuse_other_rows(plan: Plan, folder: Path) -> None:
     network = _hash_network(plan)
     if words.get("network", network) != network:
         _log.warning("%s has changed since %s began", source_file(plan.blueprint.family), folder)
-    now = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+    now = _split_rows(plan)
     none = torch.empty(0, dtype=torch.int64)
     other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]
     source, what = plan.settings.source, f"other rows are in {' and '.join(other)}"

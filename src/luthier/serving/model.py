@@ -27,7 +27,7 @@ from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema, Task
 from luthier.data.sources import to_tensor
 from luthier.errors import BundleError, DataError, printable
-from luthier.metrics.criteria import Criterion
+from luthier.metrics.criteria import Criterion, QuantileLoss
 from luthier.metrics.evaluation import evaluate_batches, evaluating, update_metrics
 from luthier.metrics.figures import Answers, Summary
 from luthier.metrics.metrics import AUC, Confusion, Errors, Metric, decide, figures_of, known_rows, metrics_for
@@ -64,7 +64,7 @@ def task_of(criterion: Any) -> Task | None:
         return "multiclass"
     if isinstance(criterion, nn.BCEWithLogitsLoss | nn.MultiLabelSoftMarginLoss):
         return "multilabel"
-    if isinstance(criterion, nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.SmoothL1Loss):
+    if isinstance(criterion, nn.MSELoss | nn.L1Loss | nn.HuberLoss | nn.SmoothL1Loss | QuantileLoss):
         return "regression"
     return None
 

@@ -26,6 +26,7 @@ class Result:
         folder: The run's folder, if it has one.
         test: Figures on the test split, where there is one.
         findings: What the checks saw.
+        notes: What was done after training, in words.
     """
 
     module: nn.Module
@@ -38,6 +39,7 @@ class Result:
     folder: Path | None = None
     test: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def predict(self, source: Any, **options: Any) -> Any:
         """Predict with the trained model; see `Model.predict`."""
@@ -60,6 +62,7 @@ class Result:
         lines = [] if self.stopped is None else [f"stopped: {self.stopped}"]
         if self.best_epoch is not None and self.is_done:
             lines.append(f"kept: the weights of epoch {self.best_epoch + 1}")
+        lines += self.notes
         for part, figures in {**self.model.metrics, **({"test": self.test} if self.test else {})}.items():
             shown = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float)]
             lines += [f"{part}: {', '.join(shown)}"] if shown else []

@@ -5,7 +5,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from luthier.core.recipe import Recipe
-from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 from luthier.core.version import VERSION
 
 project = "Luthier"
@@ -38,7 +38,11 @@ shutil.copytree(  # the pages that `luthier explain` prints
 )
 _made = Path(__file__).parent / "_made"
 _made.mkdir(exist_ok=True)
-for _name, _cls in (("data", DataSettings), ("network", NetworkSettings), ("recipe", Recipe), ("check", CheckSettings)):
+_SETTINGS = {
+    "data": DataSettings, "network": NetworkSettings, "recipe": Recipe, "finish": FinishSettings,
+    "check": CheckSettings,
+}  # fmt: skip
+for _name, _cls in _SETTINGS.items():
     (_made / f"{_name}.md").write_text(_table(_cls))
 
 

@@ -54,8 +54,7 @@ def plan(plan: Plan, folder: Path) -> None:
         if len(schema.columns) > _MAX_ROWS:
             say(f"… and {len(schema.columns) - _MAX_ROWS} more columns")
     for target in schema.targets[:_MAX_ROWS]:
-        what = f"{len(target.classes)} classes" if target.classes else f"a number, mean {target.mean:.4g}"
-        say(f"target {target.name!r}: {schema.task}, {what}")
+        say(f"target {target.name!r}: {schema.task}, {target.words}")
     table = _table("chosen", "", "why")
     chosen = {"family": plan.blueprint.family, **plan.blueprint.arguments}
     for name, value in chosen.items():

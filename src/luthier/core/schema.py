@@ -118,6 +118,14 @@ class Target:
     def __post_init__(self) -> None:
         check_types(self, where=f"target {self.name!r}")
 
+    @property
+    def words(self) -> str:
+        """What it is, in short."""
+        if self.classes:
+            return f"{len(self.classes)} classes"
+        how = {"log": ", learnt by its logarithm, as it is skewed", "count": ", a count"}.get(self.transform, "")
+        return f"a number, mean {self.mean if self.constant is None else self.constant:.4g}{how}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageInput:

@@ -34,13 +34,27 @@ from luthier.data.split import Rows
 from luthier.data.statistics import knots_of, mean_and_std, num_words, quantiles, robust_mean_and_std
 from luthier.data.text import has_tokenizers, learn_tokenizer
 from luthier.errors import DataError
-from luthier.plain.cells import flag_values, is_word_for_missing
+from luthier.plain.cells import DATE_LINES, flag_values, is_word_for_missing
 
 MAX_CATEGORIES = 1000
 NUM_KNOTS = 48
 _FEW = 20  # different values that a table of codes holds without loss
 _KEY_WORDS = {"id", "ids", "idx", "index", "uuid", "guid", "key", "nr", "no", "rownum", "rowid"}
 _RARE = ((100_000, 10), (1_000, 3), (50, 2))  # training rows, and the fewest of them that make a category of its own
+
+
+def _lines(present: Floats) -> tuple[str, ...]:
+    """Return the places in year, month, week and day that training dates, sorted, have enough of to learn from."""
+    found = dict(zip(DATE_LINES, date_parts(present, DATE_LINES), strict=True))
+    distinct = {name: len(np.unique(part)) for name, part in found.items()}
+    days = (present[-1] - present[0]) / 86400
+    is_there = {
+        "yearday": days > 300 and distinct["yearday"] > 1,
+        "monthday": days > 60 and distinct["monthday"] > 20,
+        "weekday": distinct["weekday"] == 7,
+        "hour": distinct["hour"] > 1,
+    }
+    return tuple(name for name in DATE_LINES if is_there[name])
 
 
 @dataclass(frozen=True)
@@ -285,8 +299,9 @@ class Cells:
         elif not self.is_time:
             parts = ("seconds", *parts)
         parts += ("hour_sin", "hour_cos") if timed else ()
+        parts += () if date_format == "TIME" else _lines(present)
         measured = [
-            robust_mean_and_std(part) if name == "seconds" else mean_and_std(part)
+            (0.0, 1.0) if name in DATE_LINES else robust_mean_and_std(part) if name == "seconds" else mean_and_std(part)
             for name, part in zip(parts, date_parts(seconds, parts), strict=True)
         ]
         first, last = (str(np.datetime64(int(edge), "s"))[:10] for edge in (present[0], present[-1]))

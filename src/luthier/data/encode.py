@@ -16,7 +16,7 @@ from luthier.data.series import encode_series, first_values, is_lists, series_ce
 from luthier.data.text import encode_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
-from luthier.plain.cells import features_of, flag_values
+from luthier.plain.cells import DATE_LINES, features_of, flag_values
 
 _BLOCK = 1 << 15
 
@@ -61,6 +61,7 @@ def _rank_places(schema: Schema) -> tuple[int, ...]:
     start = 0
     for column in schema.inputs:
         if column.kind in ("number", "boolean", "date"):
+            places += [start + place for place, part in enumerate(column.parts) if part in DATE_LINES]
             rank = start + (len(column.parts) or 1)
             places += [rank] if column.quantiles else []
             start = rank + bool(column.quantiles) + bool(column.missing)

@@ -192,7 +192,9 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
         starts_from=starts_from,
         groups=groups,
-        has_unseen="valid" in fitted.prepared.parts and bool(parts["valid"].unseen) and plan.schema.label_delimiter is None,
+        has_unseen="valid" in fitted.prepared.parts
+        and bool(parts["valid"].unseen)
+        and plan.schema.label_delimiter is None,
     )
     (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")
     (folder / "data.py").write_text(text, encoding="utf-8")

@@ -81,8 +81,7 @@ class Plan:
             f"{source_name(self.settings.source)}: {sum(len(part.rows) for part in parts.values()):,} rows ({counts})"
         ]
         for target in schema.targets[:5]:
-            what = f"{len(target.classes)} classes" if target.classes else f"a number, mean {target.mean:.4g}"
-            lines.append(f"target {target.name!r}: {schema.task}, {what}")
+            lines.append(f"target {target.name!r}: {schema.task}, {target.words}")
         kinds = Counter(column.kind for column in schema.columns)
         if kinds:
             lines.append("columns: " + ", ".join(f"{count} {kind}" for kind, count in kinds.items()))

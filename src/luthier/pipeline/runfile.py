@@ -167,7 +167,8 @@ def _schema_words(schema: Schema) -> Iterable[str]:
     yield f"task: {schema.task}, from {schema.num_rows:,} training rows"
     for target in schema.targets:
         if target.kind == "number":
-            yield f"target {target.name!r}: mean {target.mean:.6g}, standard deviation {target.std:.6g}"
+            scale = f"{'' if target.transform == 'none' else target.transform + ': '}mean {target.mean:.6g}"
+            yield f"target {target.name!r}: {scale}, standard deviation {target.std:.6g}"
         else:
             names = [printable(name, most=_MOST) for name in target.classes]
             shown = ", ".join(f"{name} {count:,}" for name, count in zip(names, target.counts, strict=False))

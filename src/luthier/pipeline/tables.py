@@ -232,6 +232,12 @@ def prepare_table(
             parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen, groups=groups)
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
+    dates = [column.name for column in schema.inputs if column.kind == "date" and column.date_format != "TIME"]
+    if dates and "test" in parts and (settings.test, settings.time, settings.group) == (None, None, None):
+        notes.append(
+            f"{dates[0]!r} holds dates, and a split at random puts rows of the same days into train and test: answers "
+            f"about days to come may be worse than its figures. To see them: --time {dates[0]!r} (time=)"
+        )
     folds = None if fold_of_row is None else fold_of_row[rows["train"]]
     return Prepared(schema, parts, notes, input_sizes(schema), folds)
 

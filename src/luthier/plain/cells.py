@@ -365,17 +365,23 @@ def to_seconds(cells: pl.Series, pattern: str, others: tuple[str, ...] = ()) -> 
     return seconds
 
 
+DATE_LINES = ("yearday", "monthday", "weekday", "hour")
+
+
 def date_parts(seconds: Any, parts: tuple[str, ...]) -> list[Any]:
-    """Return the numbers made of dates, each float64 `(N,)`: the seconds, and places on the circles of year, week, day.
+    """Return the numbers made of dates, each float64 `(N,)`: the seconds, and places in the year, month, week and day.
 
     Args:
         seconds: Since 1970-01-01 UTC; NaN stays NaN.
-        parts: Of `seconds`, `month_sin`, `month_cos`, `weekday_sin`, `weekday_cos`, `hour_sin`, `hour_cos`.
+        parts: Of `seconds`; `month_sin` and the like, on a circle; `yearday` and the like, from -1 to 1.
     """
     days = np.floor(np.nan_to_num(seconds) / 86400)
-    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    dates = days.astype("datetime64[D]")
+    months = dates.astype("datetime64[M]")
     turns = {
-        "month": (months % 12) / 12,
+        "yearday": (dates - dates.astype("datetime64[Y]")).astype(np.int64) / 366,
+        "month": (months.astype(np.int64) % 12) / 12,
+        "monthday": (dates - months).astype(np.int64) / 31,
         "weekday": ((days + 3) % 7) / 7,  # 1970-01-01 was a Thursday; Monday is 0
         "hour": np.nan_to_num(seconds) / 86400 - days,
     }
@@ -385,6 +391,9 @@ def date_parts(seconds: Any, parts: tuple[str, ...]) -> list[Any]:
             made.append(seconds)
             continue
         name, _, function = part.partition("_")
+        if not function:
+            made.append(np.where(np.isnan(seconds), np.nan, 2 * turns[name] - 1))
+            continue
         angle = 2 * np.pi * turns[name]
         made.append(np.where(np.isnan(seconds), np.nan, np.sin(angle) if function == "sin" else np.cos(angle)))
     return made

@@ -228,52 +228,57 @@ class _Classes(_Measure):
 
 
 class _Labels(_Measure):
-    """Yes or no, once or several times a row; figures of several labels are means over them."""
+    """Yes or no, once or several times a row; figures of several labels are means over them.
+
+    All but the figures of ranks follow from sums over rows, which are one product with the weights.
+    """
 
     def __init__(self, rows: dict[str, Floats], schema: Schema) -> None:
         super().__init__(rows, schema)
-        self.true = rows["true"]
-        self.known = self.true > UNSEEN
-        self.right = (self.true == rows["decided"]).astype(np.float64)
+        true, decided, chance = rows["true"], rows["decided"].astype(np.float64), rows["chance"]
+        known, self.num_labels = (true > UNSEEN).astype(np.float64), true.shape[1]
         counts = np.array([target.counts or (1, 1) for target in schema.targets], dtype=np.float64)
         self.shares = np.clip(counts[:, 1] / counts.sum(axis=1), _TINY, 1 - _TINY)
-        confidence = np.maximum(rows["chance"], 1 - rows["chance"])
-        self.sure, self.bins = confidence, _bins(confidence)
-        self.guessed = ((rows["chance"] > 0.5) == (self.true > 0)).astype(np.float64)
-        is_lone = self.true.shape[1] == 1
-        self.ranked = _Ranked(rows["logit"][:, 0], self.true[:, 0] > 0, self.known[:, 0]) if is_lone else None
+        yes, no = known * (true > 0), known * (true == 0)
+        confidence = np.maximum(chance, 1 - chance)
+        self.gaps, self.bins = known * (confidence - ((chance > 0.5) == (true > 0))), _bins(confidence).reshape(-1)
+        lost = [np.nan_to_num(rows[name]).sum(axis=1) for name in ("log_loss", "brier")]
+        self.columns = np.column_stack(
+            [yes, no, yes * decided, no * (1 - decided), decided, (true == decided).sum(axis=1), *lost]
+        )
+        is_lone = self.num_labels == 1
+        self.ranked = _Ranked(rows["logit"][:, 0], true[:, 0] > 0, known[:, 0] > 0) if is_lone else None
+
+    def _sums(self, weights: Floats) -> tuple[Floats, Floats]:
+        """Return by label the yes, no, right yes, right no and decided yes; and the sums over labels."""
+        found = weights @ self.columns
+        each = 5 * self.num_labels
+        return found[:each].reshape(5, -1), found[each:]
 
     def figures(self, weights: Floats) -> dict[str, float]:
-        known = weights[:, None] * self.known
-        hits = (known * (self.true > 0) * self.rows["decided"]).sum(axis=0)
-        both = (known * (self.true > 0)).sum(axis=0) + weights @ self.rows["decided"]
-        f1 = np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0)
-        found = {"accuracy": float((weights @ self.right).sum() / (weights.sum() * self.true.shape[1]))}
+        (yes, no, hits, passed, decided), (right, lost, brier) = self._sums(weights)
+        cells, known = weights.sum() * self.num_labels, yes.sum() + no.sum()
+        found = {"accuracy": float(right / cells)}
         if self.ranked is not None:
-            yes, no = known[:, 0] @ (self.true[:, 0] > 0), known[:, 0] @ (self.true[:, 0] == 0)
-            recalls = [hits[0] / yes] if yes else []
-            recalls += [(known[:, 0] * (self.true[:, 0] == 0)) @ self.right[:, 0] / no] if no else []
+            recalls = [part[0] / whole[0] for part, whole in ((hits, yes), (passed, no)) if whole[0]]
             found["balanced_accuracy"] = float(np.mean(recalls)) if recalls else math.nan
-        found["f1"] = float(f1.mean())
+        both = yes + decided
+        found["f1"] = float(np.divide(2 * hits, both, out=np.zeros_like(hits), where=both > 0).mean())
         if self.ranked is not None:
-            found |= {"auc": self.ranked.auc(weights), "average_precision": self.ranked.average_precision(weights)}
-        return found | {
-            "log_loss": _mean(self.rows["log_loss"], known),
-            "brier": _mean(self.rows["brier"], known),
-            "calibration_error": _calibration_error(self.bins, self.sure, self.guessed, known),
-        }
+            found["auc"], found["average_precision"] = self.ranked.figures(weights)
+        gaps = np.abs(np.bincount(self.bins, (weights[:, None] * self.gaps).reshape(-1), _BINS)).sum()
+        means = {"log_loss": lost, "brier": brier, "calibration_error": gaps}
+        return found | {name: float(value / known) if known else math.nan for name, value in means.items()}
 
     def baseline(self, weights: Floats) -> dict[str, float]:
-        known = weights[:, None] * self.known
-        yes, total = (known * (self.true > 0)).sum(axis=0), known.sum(axis=0)
-        no = total - yes
+        (yes, no, *_), _ = self._sums(weights)
         lost = -(yes * np.log(self.shares) + no * np.log1p(-self.shares))
         squares = yes * (1 - self.shares) ** 2 + no * self.shares**2
         right = np.where(self.shares > 0.5, yes, no)
-        count = max(total.sum(), 1.0)
-        found = {"accuracy": float(right.sum() / (weights.sum() * self.true.shape[1]))}
+        count = max((yes + no).sum(), 1.0)
+        found = {"accuracy": float(right.sum() / (weights.sum() * self.num_labels))}
         if self.ranked is not None:
-            found["average_precision"] = float(yes[0] / total[0]) if total[0] else math.nan
+            found["average_precision"] = float(yes[0] / count) if yes[0] + no[0] else math.nan
         return found | {"log_loss": float(lost.sum() / count), "brier": float(squares.sum() / count)}
 
 
@@ -330,27 +335,21 @@ class _Ranked:
         self.ends = np.flatnonzero(np.append(found[1:] != found[:-1], True))[: len(found)]  # of runs of equal scores
         self.positive = positive[self.order]
 
-    def _cumulated(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Return for each different score, from the lowest, the positives and the negatives up to it."""
+    def figures(self, weights: Floats) -> tuple[float, float]:
+        """Return the area under the ROC curve and the average precision; NaN where a class is absent.
+
+        The area is the chance that a positive outranks a negative, ties counting one half; the precision is the mean
+        over the positives, from the highest score down.
+        """
         found = weights[self.order]
-        return np.cumsum(found * self.positive)[self.ends], np.cumsum(found * ~self.positive)[self.ends]
-
-    def auc(self, weights: Floats) -> float:
-        """Return the chance that a positive outranks a negative; ties count one half; NaN where a class is absent."""
-        yes, no = self._cumulated(weights)
-        if not len(yes) or not (yes[-1] and no[-1]):
-            return math.nan
-        below = np.append(0.0, no[:-1])
-        return float((np.diff(yes, prepend=0.0) * (below + no) / 2).sum() / (yes[-1] * no[-1]))
-
-    def average_precision(self, weights: Floats) -> float:
-        """Return the mean precision over the positives, from the highest score down; NaN without positives."""
-        yes, no = self._cumulated(weights)
+        yes, no = np.cumsum(found * self.positive)[self.ends], np.cumsum(found * ~self.positive)[self.ends]
         if not len(yes) or not yes[-1]:
-            return math.nan
-        above_yes, above_no = yes[-1] - np.append(0.0, yes[:-1]), no[-1] - np.append(0.0, no[:-1])
-        gained = np.diff(yes, prepend=0.0)
-        return float((gained * above_yes / np.maximum(above_yes + above_no, _TINY)).sum() / yes[-1])
+            return math.nan, math.nan
+        gained, below = np.diff(yes, prepend=0.0), np.append(0.0, no[:-1])
+        area = float((gained * (below + no) / 2).sum() / (yes[-1] * no[-1])) if no[-1] else math.nan
+        above = yes[-1] - yes + gained
+        precision = above / np.maximum(above + no[-1] - below, _TINY)
+        return area, float((gained * precision).sum() / yes[-1])
 
 
 def _draws(n: int, groups: NDArray[np.int64] | None) -> Iterator[Floats]:

@@ -305,6 +305,11 @@ def refitted(place: Path) -> tuple[Path, dict[str, Any]]:
     return write_csv(place / "d.csv", "size level z"), {"target": "z", "refit": True, "target_transform": "log"}
 
 
+def with_a_threshold(place: Path) -> tuple[Path, dict[str, Any]]:
+    settings = {"target": "y", "threshold": "f1", "calibrate": True, "interval": 0.8}
+    return write_csv(place / "d.csv", f"{FEATURES} y"), settings
+
+
 def refitted_texts(place: Path) -> tuple[Path, dict[str, Any]]:
     source, settings = text_alone(place)
     return source, {**settings, "refit": True}
@@ -326,7 +331,7 @@ CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
     *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
-    folders_of_parts, refitted, refitted_texts, refitted_series, refitted_pictures,
+    folders_of_parts, with_a_threshold, refitted, refitted_texts, refitted_series, refitted_pictures,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]
 

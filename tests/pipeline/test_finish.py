@@ -184,6 +184,8 @@ def test_what_was_measured_is_in_the_answers_and_kept(tmp_path: Path) -> None:
     assert streamed["prediction"].to_list() == decided.tolist()
     assert set(streamed["prediction_set"].unique()) <= {"no", "yes", "no|yes"}
     assert {"coverage", "set_size"} <= result.test.keys()
+    sets = model.predict_interval(frame)
+    assert [("no|yes" if a and b else "yes" if b else "no") for a, b in sets] == streamed["prediction_set"].to_list()
 
 
 def test_intervals_of_numbers_stand_beside_them(tmp_path: Path) -> None:
@@ -193,6 +195,11 @@ def test_intervals_of_numbers_stand_beside_them(tmp_path: Path) -> None:
     assert (streamed["prediction_low"] <= streamed["prediction"]).all()
     assert (streamed["prediction"] <= streamed["prediction_high"]).all()
     assert result.test["coverage"] > 0.75
+    ends = result.predict_interval(frame)
+    assert np.array_equal(ends, streamed.select("prediction_low", "prediction_high").to_numpy())
+    plain = luthier.train(frame, target="price", **SMALL)
+    with pytest.raises(luthier.LuthierError, match="has no intervals"):
+        plain.predict_interval(frame)
 
 
 def test_a_skewed_target_is_learnt_by_its_logarithm_and_answered_in_its_units() -> None:

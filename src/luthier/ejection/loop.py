@@ -1,11 +1,12 @@
 """`train.py` of an ejected run: the loop with this run's settings, and nothing else."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from luthier.core.answering import Answering
 from luthier.core.blueprint import Blueprint
 from luthier.core.recipe import Recipe
 from luthier.core.schema import UNSEEN, Schema
@@ -32,6 +33,7 @@ class Story:
         test: Figures on the test rows.
         weights: SHA-256 over the weights.
         machine: torch, processor and threads.
+        answering: What was measured of the answers: no part of the weights, so it is said.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Story:
     test: dict[str, float]
     weights: str
     machine: dict[str, Any]
+    answering: Answering = Answering()
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,10 @@ The run ended after {len(story.epochs)} epochs ({words(story.stopped)}). Its bes
 {_wrapped(figures)}"""
     if story.test:
         text += "\nOn the test rows:\n" + _wrapped(_figures(story.test))
+    plain, kept = asdict(Answering()), asdict(story.answering)
+    changed = [f"{words(name)} {literal(value)}" for name, value in kept.items() if value != plain[name]]
+    if changed:
+        text += "\nThe run answers by these weights with:\n" + _wrapped(changed)
     return text + "\n"
 
 

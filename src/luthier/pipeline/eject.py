@@ -149,6 +149,7 @@ def _story(run: Path, plan: Plan) -> Story:
         test=bundle.metrics.get("test", {}),
         weights=_digest(bundle.weights["state"]),
         machine={name: start[name] for name in machine()},
+        answering=bundle.answering,
     )
 
 

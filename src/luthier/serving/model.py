@@ -25,6 +25,7 @@ from luthier.core.failure import explaining
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema, Task
+from luthier.core.units import class_sets, interval_ends
 from luthier.data.sources import to_tensor
 from luthier.errors import BundleError, DataError, printable
 from luthier.metrics.criteria import Criterion, QuantileLoss
@@ -203,6 +204,31 @@ class Model:
             outputs, names = self._whole(source, options)
         chances: NDArray[Any] = probabilities(outputs, self.schema).numpy()
         return framed_proba(chances, self.schema, source, names) if as_frame else chances
+
+    def predict_interval(self, source: Any, *, options: ReadOptions | None = None) -> Any:
+        """Return what holds the true answer for the share of new rows that training was asked for (`interval=0.9`).
+
+        Returns:
+            Of numbers the least and the greatest, `(N, 2)`, of several targets `(N, K, 2)`. Of classes which are in
+            each row's set, bool `(N, C)`.
+
+        Raises:
+            DataError: as `predict`; or no intervals were measured.
+        """
+        if self.schema is None or self.answering.level is None:
+            raise DataError(
+                "this model has no intervals: none were measured after its training",
+                hint="train with interval=0.9 (--interval 0.9)",
+                code="data-no-probabilities",
+            )
+        from luthier.serving.answers import probabilities
+
+        outputs, _ = self._whole(source, options)
+        if self.answering.least_probability is not None:
+            return class_sets(probabilities(outputs, self.schema), self.answering.least_probability).numpy()
+        ends = interval_ends(outputs, self.schema.targets, self.answering.margins)
+        both: NDArray[Any] = torch.stack(ends, dim=-1).numpy()  # (N, K, 2)
+        return both[:, 0] if len(self.schema.targets) == 1 else both
 
     def stream(self, source: Any, *, options: ReadOptions | None = None) -> Iterator[pl.DataFrame]:
         """Yield answers as frames, piece by piece, so that a source larger than memory is no problem.

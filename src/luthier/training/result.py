@@ -49,6 +49,10 @@ class Result:
         """Return probabilities of the trained model; see `Model.predict_proba`."""
         return self.model.predict_proba(source, **options)
 
+    def predict_interval(self, source: Any, **options: Any) -> Any:
+        """Return intervals, or sets of classes, of the trained model; see `Model.predict_interval`."""
+        return self.model.predict_interval(source, **options)
+
     def evaluate(self, source: Any, **options: Any) -> dict[str, Any]:
         """Measure the trained model; see `Model.evaluate`."""
         return self.model.evaluate(source, **options)

@@ -206,8 +206,9 @@ def luthiers(
             answers = np.hstack([1 - answers, answers]) if answers.shape[1] == 1 else answers
     else:
         answers = np.asarray(result.predict(test), dtype=np.float64).reshape(-1)
-    losses = [row["valid_loss"] for row in result.record.epochs]
-    return {"loss": figure(name, test, answers, classes), "valid_loss": min(losses), "epochs": len(losses)}
+    losses = [row["valid_loss"] for row in result.record.epochs if "valid_loss" in row]  # a refit has none
+    measured = {"valid_loss": min(losses)} if losses else {}
+    return {"loss": figure(name, test, answers, classes), "epochs": len(result.record.epochs), **measured}
 
 
 def arrays(train: pl.DataFrame, test: pl.DataFrame, target: str) -> tuple[list[NDArray[np.float64]], list[int]]:

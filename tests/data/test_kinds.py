@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from datetime import date, timedelta
 
 import numpy as np
@@ -9,6 +10,7 @@ from luthier.data.columns import Asked
 from luthier.data.kinds import infer_columns
 from luthier.data.statistics import mean_and_std
 from luthier.errors import DataError
+from luthier.plain.cells import DATE_LINES
 
 N = 200
 rng = np.random.default_rng(0)
@@ -138,8 +140,24 @@ def test_dates_have_their_parts() -> None:
     column = infer([f"{day:%d.%m.%Y}" for day in DAYS])
     assert column.date_format == "DD.MM.YYYY"
     assert column.parts[:5] == ("seconds", "month_sin", "month_cos", "weekday_sin", "weekday_cos")
-    assert len(column.means) == len(column.stds) == 5
-    assert infer([f"{day} 07:30" for day in DAYS]).parts[5:] == ("hour_sin", "hour_cos")
+    assert len(column.means) == len(column.stds) == len(column.parts)
+    assert infer([f"{day} 07:30" for day in DAYS]).parts[5:7] == ("hour_sin", "hour_cos")
+
+
+def test_dates_have_the_places_in_the_calendar_that_there_are_enough_of() -> None:
+    start = date(2020, 1, 1)
+
+    def lines(days: Iterable[int], time: str = "") -> tuple[str, ...]:
+        column = infer([f"{start + timedelta(days=day)}{time}" for day in days])
+        return tuple(part for part in column.parts if part in DATE_LINES)
+
+    assert lines(range(40)) == ("weekday",)
+    assert lines(range(200)) == ("monthday", "weekday")
+    assert lines(range(0, 700, 7)) == ("yearday", "monthday")  # always a Wednesday, over two years
+    months = [(date(2020 + i // 12, i % 12 + 1, 1) - start).days for i in range(36)]
+    assert lines(months) == ("yearday", "weekday")
+    clock = infer([f"{start} {hour:02d}:00" for hour in range(24)] * 3)
+    assert "hour" in clock.parts
 
 
 def test_categories_are_ordered_and_folded() -> None:

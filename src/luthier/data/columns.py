@@ -49,7 +49,7 @@ def _lines(present: Floats) -> tuple[str, ...]:
     distinct = {name: len(np.unique(part)) for name, part in found.items()}
     days = (present[-1] - present[0]) / 86400
     is_there = {
-        "yearday": days > 300 and distinct["yearday"] > 1,
+        "yearday": days > 540 and distinct["yearday"] > 1,  # within one year it only tells old rows from new
         "monthday": days > 60 and distinct["monthday"] > 20,
         "weekday": distinct["weekday"] == 7,
         "hour": distinct["hour"] > 1,

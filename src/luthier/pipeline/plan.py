@@ -185,6 +185,8 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if lines := doubts(prepared.schema.columns):
         _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
     kept: dict[str, Any] = {"source": without_password(settings.source)}
+    if settings.target_transform is None and {target.transform for target in prepared.schema.targets} == {"log"}:
+        kept["target_transform"] = "log"  # found by skew: the run file says it
     settings = replace(settings, **kept)
     network = NetworkSettings(**parts["network"])
     if blueprint is not None and is_foreign(blueprint.family):

@@ -41,7 +41,7 @@ from luthier.pipeline.images import read_column, with_file_hashes
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, errors_name, fractions, refuse, split_words, warn
 
 _log = logging.getLogger("luthier")
-_MANY_COLUMNS = 20_000
+_MANY_COLUMNS, _FEW_ROWS = 20_000, 300
 _PURPOSE = {"valid": "validation", "test": "the test"}
 
 
@@ -232,6 +232,11 @@ def prepare_table(
             parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen, groups=groups)
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
+    if len(rows["train"]) < _FEW_ROWS and (settings.folds, settings.time, settings.valid) == (None, None, None):
+        notes.append(
+            f"{len(rows['train']):,} training rows are few: one split says little of where to stop and how good it is; "
+            "--folds 5 (folds=5) has each row validated on once, and answers with the mean of five networks"
+        )
     dates = [column.name for column in schema.inputs if column.kind == "date" and column.date_format != "TIME"]
     if dates and "test" in parts and (settings.test, settings.time, settings.group) == (None, None, None):
         notes.append(

@@ -4,6 +4,7 @@ This file imports nothing of Luthier: `eject` copies out of it what a run used.
 """
 
 import re
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -417,6 +418,25 @@ def features_of(
     if some:
         features = [np.where(missing, 0.0, feature) for feature in features]
     return [*features, missing.astype(np.float64)] if has_missing else features
+
+
+def character_codes(texts: pl.Series, most: int, width: int) -> Any:
+    """Return the characters of texts as numbers, int16 `(N, width)`, filled up with 0; a missing text is all 0.
+
+    Characters are normalised (NFKC) and in lower case, and one space stands before, between and after words. A number
+    is a code point modulo 2^16: the few that share one are signs and rare letters.
+
+    Args:
+        texts: Null where missing.
+        most: Characters read of a text.
+        width: At least as many.
+    """
+    codes = np.zeros((len(texts), width), dtype=np.int16)
+    for row, text in zip(codes, texts.fill_null("").to_list(), strict=True):
+        words = unicodedata.normalize("NFKC", text).lower().split()
+        read = f" {' '.join(words)} "[: most if words else 0]
+        row[: len(read)] = np.frombuffer(read.encode("utf-32-le"), dtype="<u4").astype(np.uint16).view(np.int16)
+    return codes
 
 
 def ranks_of(values: Any, quantiles: Any) -> Any:

@@ -144,7 +144,7 @@ def encode_inputs(
         `(x - mean) / std` within ±`plain.cells.MAX_ABS` and the range of training rows, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
         `(N, K)`, of `input_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64 `(N, M, T)`, of
-        the M columns of text: numbers of tokens, filled up with 0. `characters`, int16 `(N, M, L)`, of the same
+        the M columns of text: numbers of tokens, filled up with 0. `characters`, int32 `(N, M, L)`, of the same
         columns: their code points, likewise. `values`, float32 `(N, C, L)`, and `lengths`, int64 `(N,)`, as
         `series.encode_series` says.
 
@@ -158,7 +158,7 @@ def encode_inputs(
     place = 0
     measured: list[tuple[Column, Floats, NDArray[np.int64] | None]] = []
     tokens: list[NDArray[np.int64]] = []
-    characters: list[NDArray[np.int16]] = []
+    characters: list[NDArray[np.int32]] = []
     most = max((column.max_characters for column in schema.inputs), default=0)
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):

@@ -346,25 +346,20 @@ def _for_mixed(
         arguments["image_stride"] = _stem_stride(image)
         reasons["image_channels"] = "convolutions over the image, and what they find, on average"
     effort = _EFFORT[settings.effort]
-    recipe |= {"lr": 0.003, "patience": None}
+    recipe |= {"lr": 0.003, "batch_size": _power_of_two(schema.num_rows / 100, 16, 64), "patience": None}
     if kinds == ["text"]:
         epochs = round((40 if num_valid else 10) * effort)
-        recipe |= {"batch_size": 64, "eval_batch_size": 512, "ema": 0.99, "patience": round(5 * effort)}
+        recipe |= {"eval_batch_size": 512, "ema": 0.99, "patience": round(5 * effort)}
         del recipe["scheduler"], recipe["scheduler_args"]
         reasons |= {
             "lr": "constant: the average of the weights does what a falling rate would",
             "ema": "an average over the last few hundred updates; its weights are validated and kept",
             "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
             "patience": "stops when the validation loss has not improved for so many epochs",
-            "batch_size": "the same for any number of rows",
         }
     else:
         epochs = max(4, round(20 * effort))
-        recipe["batch_size"] = _power_of_two(schema.num_rows / 100, 16, 64)
-        reasons |= {
-            "epochs": f"20 with {' and '.join(kinds)}, times the effort",
-            "batch_size": "a hundredth of the rows, between 16 and 64",
-        }
+        reasons["epochs"] = f"20 with {' and '.join(kinds)}, times the effort"
     recipe["epochs"] = epochs
     if image is not None or has_series:
         recipe |= {"eval_batch_size": 256}
@@ -379,6 +374,7 @@ def _for_mixed(
         "dropout": "words seen in a few rows are learnt by heart soonest" if has_text else "few rows, many features",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
+        "batch_size": "a hundredth of the rows, between 16 and 64",
         "clip_norm": "one wild batch cannot throw the weights",
     }
     return family, arguments, recipe

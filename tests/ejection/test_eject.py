@@ -191,6 +191,15 @@ def text_alone(place: Path) -> tuple[Path, dict[str, Any]]:
     return place / "d.parquet", {"target": "stars", "ema": 0.9}
 
 
+def text_without_spaces(place: Path) -> tuple[Path, dict[str, Any]]:
+    from tests.pipeline.test_text import SCRIPTS, sentences
+
+    rows = [row for script in SCRIPTS for row in sentences(script, 30).rows()]
+    frame = pl.DataFrame([*rows, ("", "yes"), ("＃1 ÅNGSTRÖM 😀", "no")], schema=["text", "liked"], orient="row")
+    frame.write_csv(place / "d.csv")
+    return place / "d.csv", {"target": "liked", "kind": {"text": "text"}, "widths": None}
+
+
 def pixels(*shape: int, floats: bool = False) -> Any:
     made = draw().integers(0, 255, (N, *shape)).astype(np.uint8)
     return (made / 255).astype(np.float32) if floats else made
@@ -328,6 +337,7 @@ def refitted_pictures(place: Path) -> tuple[Path, dict[str, Any]]:
 CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     plain, two_numbers, yes_no_columns, labels_in_a_cell, weighted_rows, class_weights, typed_parquet,
     arrays_of_numbers, irregular_text, decimal_commas, gzipped, from_a_bundle, text_beside_others, text_alone,
+    text_without_spaces,
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
     *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,

@@ -2,6 +2,8 @@
 
 import random
 import sys
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,16 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from torch import nn
 
 import luthier
+from luthier.core.blueprint import Blueprint
 from luthier.core.schema import Column
 from luthier.data.text import encode_texts, is_spaceless, learn_tokenizer
 from luthier.errors import DataError, LuthierError, MissingPackageError
-from luthier.networks.families.mixed import Mixed
+from luthier.networks.build import build
+from luthier.networks.families.mixed import Mixed, NGrams
+from luthier.plain.cells import character_codes
 from tests.problems import same_weights
 from tests.training.test_resume import CopyAt
 
@@ -56,6 +62,29 @@ def reviews(n: int = 300, seed: int = 0) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
+SCRIPTS = {  # words of a script that is written without spaces: good ones, bad ones, others
+    "Chinese": (["很好", "喜欢", "漂亮"], ["糟糕", "讨厌", "难看"], ["今天", "电影", "我们", "天气", "这个", "朋友"]),
+    "Japanese": (
+        ["すてき", "大好き", "楽しい"],
+        ["ひどい", "大嫌い", "退屈"],
+        ["今日は", "映画", "友達の", "天気が", "私の"],
+    ),
+    "Thai": (["ดีมาก", "สวยงาม", "สนุก"], ["แย่มาก", "น่าเบื่อ", "เกลียด"], ["วันนี้", "หนัง", "เพื่อน", "อากาศ", "ของเรา"]),
+}
+
+
+def sentences(script: str, n: int, seed: int = 0) -> pl.DataFrame:
+    lot = random.Random(seed)
+    good, bad, other = SCRIPTS[script]
+    rows = []
+    for _ in range(n):
+        is_good = lot.random() < 0.5
+        words = [*lot.choices(other, k=lot.randrange(3, 9)), lot.choice(good if is_good else bad)]
+        lot.shuffle(words)
+        rows.append({"text": "".join(words), "liked": "yes" if is_good else "no"})
+    return pl.DataFrame(rows)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     place = tmp_path_factory.mktemp("text")
@@ -86,27 +115,56 @@ def test_a_loaded_model_reads_new_text_whatever_the_order(trained: Any) -> None:
     assert np.isfinite(again.predict_proba(odd)).all()
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, "all in one column"])
+def test_words_without_spaces_between_them_are_learnt(script: str) -> None:
+    scripts = [script] if script in SCRIPTS else [*SCRIPTS]
+    train, new = (pl.concat([sentences(name, 400 // len(scripts), seed) for name in scripts]) for seed in (0, 1))
+    result = luthier.train(train, target="liked", seed=0, verbose=False)
+    assert result.model.schema is not None
+    (column,) = result.model.schema.inputs
+    assert (column.name, column.kind) == ("text", "text")
+    assert not result.findings
+    assert (result.model.predict(new) == new["liked"].to_numpy()).mean() > 0.95
+
+
+def test_one_row_is_answered_as_among_others(trained: Any) -> None:
+    _, result = trained
+    rows = [*reviews(5, seed=3).drop("liked").to_dicts(), {"review": "", "stars": 1.0, "shop": "a"}]
+    rows += [{"review": text, "stars": None, "shop": "b"} for text in ("今日は良い天気", "Ｆine!!", "q" * 5000, "😀")]
+    together = result.model.predict_proba(rows)
+    for row, expected in zip(rows, together, strict=True):
+        np.testing.assert_allclose(result.model.predict_proba(row)[0], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize("reader", ["mean", "conv", "lstm", "gru"])
 def test_longer_neighbours_change_no_row(reader: str) -> None:
     torch.manual_seed(0)
-    net = Mixed(2, 3, [50], [4], [2], token_size=8, reader=reader, widths=[6]).eval()
+    net = Mixed(2, 3, [50], [4], [2], token_size=8, reader=reader, widths=[6], ngram_buckets=99).eval()
+    nn.init.normal_(next(net.ngrams.parameters()))
     tokens = torch.zeros(5, 1, 30, dtype=torch.int64)
     for row, length in enumerate((1, 4, 0, 30, 7)):
         tokens[row, 0, :length] = torch.randint(1, 50, (length,))
-    inputs = (torch.randn(5, 2), torch.randint(0, 4, (5, 1)), tokens)
+    characters = torch.where(tokens > 0, tokens + 2**16, 0).to(torch.int32)
+    inputs = (torch.randn(5, 2), torch.randint(0, 4, (5, 1)), tokens, characters)
     whole = net(*inputs)
     for row in range(5):
         alone = net(*(value[row : row + 1] for value in inputs))
         torch.testing.assert_close(alone, whole[row : row + 1], rtol=1e-5, atol=1e-6)
-    wider = (*inputs[:2], torch.cat([tokens, torch.zeros(5, 1, 9, dtype=torch.int64)], dim=2))
+    wider = (*inputs[:2], *(torch.cat([part, part.new_zeros(5, 1, 9)], dim=2) for part in inputs[2:]))
     torch.testing.assert_close(net(*wider), whole, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("reader", ["conv", "gru"])
+@pytest.mark.parametrize("reader", ["mean", "conv", "gru"])
 def test_a_run_over_text_goes_on_with_the_same_bits(reader: str, tmp_path: Path) -> None:
     path = tmp_path / "d.csv"
     reviews(120).write_csv(path)
-    settings: dict[str, Any] = {"target": "liked", "epochs": 3, "reader": reader, "checkpoint_every_steps": 2}
+    settings: dict[str, Any] = {
+        "target": "liked",
+        "epochs": 3,
+        "reader": reader,
+        "checkpoint_every_steps": 2,
+        "batch_size": 16,
+    }
     whole = luthier.train(path, run=tmp_path / "whole", callbacks=[CopyAt(9, tmp_path / "cut")], **settings)
     again = luthier.resume(tmp_path / "cut")
     same_weights(again.module, whole.module)
@@ -126,6 +184,7 @@ def test_vocabularies_come_from_training_rows_alone() -> None:
     )
     plain = learn_tokenizer(frame["review"][rows].to_list())
     assert (column.tokenizer, column.vocabulary_size, column.max_tokens) == plain
+    assert column.max_characters == max(frame["review"][rows].str.len_chars()) + 2
     assert learn_tokenizer(changed["review"][rows].to_list()) == plain
     shuffled = frame["review"][rows].to_list()
     random.Random(1).shuffle(shuffled)
@@ -159,3 +218,56 @@ def test_without_the_package_text_is_left_out_or_named(
         luthier.design(reviews().select("review", "liked"), target="liked")
     with pytest.raises(LuthierError, match=r"luthier\[text\]"):
         luthier.load(trained[0] / "run").predict(reviews(5))
+
+
+def ngrams_by_hand(text: str, tokens: list[int], buckets: int) -> set[int]:
+    """Return the buckets of the n-grams of a text that is lower case, with one space between words."""
+    pieces = {f" {text} "[i : i + n] for n in range(1, 6) for i in range(len(text) + 3 - n)}
+    whole = {tuple(map(ord, piece)) for piece in pieces if " " not in piece[1:-1]}
+    pairs = {(token,) for token in tokens} | {*pairwise(tokens)}
+    found = set()
+    for base, grams in ((1_000_003, whole), (998_244_353, pairs)):
+        for gram in grams:
+            number = 0
+            for code in gram:
+                number = (number * base + code) % 2**31
+            found.add(number % (buckets - 1) + 1)
+    return found
+
+
+@pytest.mark.parametrize("text", ["a good, good day", "今日は良い天気です", "ok", "", "é 😀 ツ"])
+def test_ngrams_by_hand(text: str) -> None:
+    torch.manual_seed(0)
+    ngrams = NGrams(10_007, 2)
+    nn.init.normal_(ngrams.weight)
+    tokens = [3, 1, 7, 3, 1][: len(text)]
+    codes = torch.from_numpy(character_codes(pl.Series([text, "a longer neighbour"]), 30, 40))
+    found = ngrams(codes, torch.tensor([tokens + [0] * (6 - len(tokens)), [1] * 6]))[0]
+    buckets = sorted(ngrams_by_hand(text, tokens, 10_007)) if text else []
+    expected = 3.0 * ngrams.weight[buckets].sum(dim=0) / max(len(buckets), 1) ** 0.5
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert 0 not in buckets
+
+
+def test_characters_are_read_alike_however_a_text_is_written() -> None:
+    plain, *others = character_codes(pl.Series(["fine day", "  Ｆine\t DAY\n", "ﬁne day"]), 20, 20)
+    assert all(np.array_equal(plain, other) for other in others)
+    assert plain[:10].tolist() == [*map(ord, " fine day ")]
+    cut, missing, empty = character_codes(pl.Series(["abcdef", None, "   "]), 4, 6)
+    assert cut.tolist() == [*map(ord, " abc"), 0, 0]
+    assert not missing.any()
+    assert not empty.any()
+
+
+def test_a_model_of_before_ngrams_reads_tokens_alone(trained: Any, tmp_path: Path) -> None:
+    schema = trained[1].model.schema
+    columns = tuple(replace(column, max_characters=0) for column in schema.columns)
+    old = replace(schema, columns=columns)
+    assert old.blocks == ("numbers", "categories", "tokens")
+    arguments = {**trained[1].model.blueprint.arguments}
+    del arguments["ngram_buckets"]
+    blueprint = Blueprint(family="mixed", arguments=arguments)
+    model = luthier.Model(build(blueprint), schema=old, blueprint=blueprint)
+    model.save(tmp_path / "old.safetensors")
+    new = reviews(5)
+    assert np.array_equal(luthier.load(tmp_path / "old.safetensors").predict_proba(new), model.predict_proba(new))

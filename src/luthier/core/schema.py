@@ -46,6 +46,7 @@ class Column:
         tokenizer: Of a text, how it becomes tokens, as JSON of the package `tokenizers`; without one it is left out.
         vocabulary_size: Of a text, the tokens known.
         max_tokens: Of a text, the tokens read of a row.
+        max_characters: Of a text, the characters read of a row; 0 in older files, which have tokens alone.
         max_steps: Of a series, the steps of the longest training row.
     """
 
@@ -66,6 +67,7 @@ class Column:
     tokenizer: str = ""
     vocabulary_size: int = 0
     max_tokens: int = 0
+    max_characters: int = 0
     max_steps: int = 0
 
     def __post_init__(self) -> None:
@@ -210,7 +212,8 @@ class Schema:
         """What the network takes, by name, in the order of its arguments.
 
         `pixels` of images alone; `values` and `lengths` of series alone; else `numbers` and `categories`, then `tokens`
-        where there is text, `values` and `lengths` where there are series, and `pixels` where there are images.
+        and `characters` where there is text, `values` and `lengths` where there are series, and `pixels` where there
+        are images.
         """
         kinds = {column.kind for column in self.inputs}
         if self.image is not None and kinds <= {"image"}:
@@ -218,8 +221,9 @@ class Schema:
         if kinds == {"series"}:
             return ("values", "lengths")
         text = ("tokens",) if "text" in kinds else ()
+        read = ("characters",) if any(column.max_characters for column in self.inputs) else ()
         series = ("values", "lengths") if "series" in kinds else ()
-        return ("numbers", "categories", *text, *series, *(("pixels",) if self.image is not None else ()))
+        return ("numbers", "categories", *text, *read, *series, *(("pixels",) if self.image is not None else ()))
 
     @property
     def num_outputs(self) -> int:

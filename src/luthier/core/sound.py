@@ -34,7 +34,7 @@ def _column_faults(column: Column) -> Iterable[str]:
     yield from _number_faults(column.means, column.stds)
     if not all(map(math.isfinite, column.quantiles)) or list(column.quantiles) != sorted(column.quantiles):
         yield "its quantiles do not rise"
-    if not (0 <= column.max_tokens <= MOST_TOKENS and 0 <= column.max_steps <= MOST_STEPS):
+    if not (0 <= max(column.max_tokens, column.max_characters) <= MOST_TOKENS and 0 <= column.max_steps <= MOST_STEPS):
         yield f"it has {column.max_tokens:,} tokens and {column.max_steps:,} steps a row"
     if column.missing < 0 or column.vocabulary_size < 0:
         yield "a count is below 0"

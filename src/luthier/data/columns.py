@@ -32,7 +32,7 @@ from luthier.data.distinct import is_text
 from luthier.data.formats import NumberFormat, find_number_format, is_decided
 from luthier.data.split import Rows
 from luthier.data.statistics import knots_of, mean_and_std, num_words, quantiles, robust_mean_and_std
-from luthier.data.text import has_tokenizers, learn_tokenizer
+from luthier.data.text import count_characters, has_tokenizers, learn_tokenizer
 from luthier.errors import DataError
 from luthier.plain.cells import DATE_LINES, flag_values, is_word_for_missing
 
@@ -444,7 +444,8 @@ class Cells:
         return f"to have it as {kind}, pass kind={{{self.name!r}: {kind!r}}}"
 
     def _text(self, why: str) -> Column:
-        tokenizer, size, longest = learn_tokenizer(self.counts["text"].to_list())
+        texts = self.counts["text"]
+        tokenizer, size, longest = learn_tokenizer(texts.to_list())
         gone = len(self.texts) - int(self.counts["len"].sum())
         return Column(
             name=self.name,
@@ -454,6 +455,7 @@ class Cells:
             tokenizer=tokenizer,
             vocabulary_size=size,
             max_tokens=longest,
+            max_characters=count_characters(texts),
             missing_words=self.missing,
         )
 

@@ -16,7 +16,7 @@ from luthier.data.series import encode_series, first_values, is_lists, series_ce
 from luthier.data.text import encode_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
-from luthier.plain.cells import DATE_LINES, features_of, flag_values
+from luthier.plain.cells import DATE_LINES, character_codes, features_of, flag_values
 
 _BLOCK = 1 << 15
 
@@ -145,8 +145,9 @@ def encode_inputs(
         `(x - mean) / std` within ±`plain.cells.MAX_ABS` and the range of training rows, 0 where missing, infinite
         or not readable; ranks in [-1, 1] by the quantiles (0 where missing); 0/1 for missing. `categories`, int64
         `(N, K)`, of `input_sizes`: codes from 1, and 0 for what training did not see. `tokens`, int64 `(N, M, T)`, of
-        the M columns of text: numbers of tokens, filled up with 0. `values`, float32 `(N, C, L)`, and `lengths`, int64
-        `(N,)`, as `series.encode_series` says.
+        the M columns of text: numbers of tokens, filled up with 0. `characters`, int32 `(N, M, L)`, of the same
+        columns: their code points, likewise. `values`, float32 `(N, C, L)`, and `lengths`, int64 `(N,)`, as
+        `series.encode_series` says.
 
     Raises:
         DataError: input columns that are not in the frame, all of them named.
@@ -158,6 +159,8 @@ def encode_inputs(
     place = 0
     measured: list[tuple[Column, Floats, NDArray[np.int64] | None]] = []
     tokens: list[NDArray[np.int64]] = []
+    characters: list[NDArray[np.int32]] = []
+    most = max((column.max_characters for column in schema.inputs), default=0)
     steps: list[tuple[pl.Series, Column]] = []
     for column, cells in zip(schema.inputs, series, strict=True):
         if column.kind == "number" and cells.dtype.is_numeric() and column.missing_words is None:
@@ -167,7 +170,9 @@ def encode_inputs(
         if column.kind == "series":
             steps.append((cells, column))
         elif column.kind == "text":
-            tokens.append(encode_texts(to_texts(cells, column.missing_words), column))
+            texts = to_texts(cells, column.missing_words)
+            tokens.append(encode_texts(texts, column))
+            characters.append(character_codes(texts, column.max_characters, most))
         elif column.kind == "category":
             codes, missing = _category_codes(cells, column)
             categories[:, place] = codes
@@ -203,7 +208,7 @@ def encode_inputs(
     if tokens:
         longest = max(part.shape[1] for part in tokens)
         padded = [np.pad(part, ((0, 0), (0, longest - part.shape[1]))) for part in tokens]
-        found["tokens"] = np.stack(padded, axis=1)
+        found |= {"tokens": np.stack(padded, axis=1), "characters": np.stack(characters, axis=1)}
     if steps:
         found |= encode_series([cells for cells, _ in steps], [column for _, column in steps])
     return {name: found[name] for name in schema.blocks if name != "pixels"}

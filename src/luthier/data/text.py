@@ -14,7 +14,7 @@ from luthier.core.schema import Column
 from luthier.errors import BundleError, MissingPackageError
 
 PAD, UNKNOWN = "[PAD]", "[UNK]"  # tokens 0 and 1
-MAX_TOKENS = 256
+MAX_TOKENS, MAX_CHARACTERS = 256, 2048
 VOCABULARY_SIZE = 16_000
 _SPACELESS = re.compile("[぀-ヿ㐀-䶿一-鿿ก-๿ກ-໿က-႟ក-៿]")
 
@@ -66,6 +66,12 @@ def learn_tokenizer(texts: Sequence[str]) -> tuple[str, int, int]:
     lengths = [len(encoded.ids) for encoded in made.encode_batch(list(texts))]
     longest = int(np.quantile(lengths, 0.99, method="higher")) if lengths else 1
     return made.to_str(), made.get_vocab_size(), max(1, min(MAX_TOKENS, longest))
+
+
+def count_characters(texts: pl.Series) -> int:
+    """Return how many characters are read of a row: those of all but one training text in a hundred."""
+    longest = texts.str.len_chars().quantile(0.99, "higher") or 0
+    return min(MAX_CHARACTERS, int(longest) + 2)  # and the spaces around them
 
 
 def encode_texts(texts: pl.Series, column: Column) -> NDArray[np.int64]:

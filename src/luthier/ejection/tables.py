@@ -76,7 +76,12 @@ def table_facts(data: TableData) -> dict[str, Any]:
         "no_number": list(missing_words(data.settings.missing or None, of_numbers=True)),
         "columns": [_column(column) for column in data.schema.inputs if column.kind in _PLAIN],
         "texts": [
-            {"name": column.name, "tokenizer": column.tokenizer, "max_tokens": column.max_tokens}
+            {
+                "name": column.name,
+                "tokenizer": column.tokenizer,
+                "max_tokens": column.max_tokens,
+                "max_characters": column.max_characters,
+            }
             for column in text_columns(data.schema)
         ],
         "targets": [] if data.schema.label_delimiter else [_target(target, data) for target in data.schema.targets],
@@ -153,6 +158,7 @@ def write_tables(data: TableData, reading: str) -> str:
     borrowed = [*_borrowed(data), *(["with_strays"] if "with_strays(" in reading else [])]
     needed = [name for name in ("csv", "io", "zlib") if f"{name}." in reading]
     needed += ["re"] if "with_strays" in borrowed else []
+    needed += ["unicodedata"] if "character_codes" in borrowed else []
     return script(
         f"Read the rows of {names} as the run did, by row numbers and statistics that lie beside.",
         [
@@ -181,6 +187,7 @@ def write_tables(data: TableData, reading: str) -> str:
             _steps(data),
             _inputs(data),
             _tokens(data),
+            _characters(data),
             *_series(data),
             *_images(data),
             _targets(data),
@@ -196,6 +203,7 @@ def _borrowed(data: TableData) -> list[str]:
     names += ["cell_numbers"] if _numbers(data) else []
     names += ["step_values"] if data.schema.series is not None else []
     names += ["read_lists"] if any("read_lists" in text for text in _series(data)) else []
+    names += ["character_codes"] if "characters" in data.schema.blocks else []
     names += ["features_of"] if kinds - {"category"} else []
     names += ["standardised"] if data.schema.task == "regression" else []
     names += ["to_seconds", "date_parts"] if "date" in kinds else []
@@ -211,6 +219,8 @@ def _read(data: TableData) -> str:
         more += ['"numbers": torch.from_numpy(features)', '"categories": torch.from_numpy(codes)']
     if "tokens" in blocks:
         more.append('"tokens": torch.from_numpy(tokens(frame))')
+    if "characters" in blocks:
+        more.append('"characters": torch.from_numpy(characters(frame))')
     if "values" in blocks:
         lines.append(f"values, lengths = series({'steps, ends' if is_steps else 'frame'})")
         more += ['"values": torch.from_numpy(values)', '"lengths": torch.from_numpy(lengths)']
@@ -372,6 +382,20 @@ def tokens(frame):
             row[: len(ids)] = ids
         blocks.append(block)
     return np.stack(blocks, axis=1)
+
+
+'''
+
+
+def _characters(data: TableData) -> str | None:
+    if "characters" not in data.schema.blocks:
+        return None
+    most = max(column.max_characters for column in text_columns(data.schema))
+    return f'''
+def characters(frame):
+    """Return the numbers of the characters of each text, filled up with 0: (N, M, L)."""
+    cells = [(texts(frame[column["name"]]), column["max_characters"]) for column in FACTS["texts"]]
+    return np.stack([character_codes(*column, {most}) for column in cells], axis=1)
 
 
 '''

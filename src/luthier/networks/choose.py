@@ -68,7 +68,7 @@ def choose(
     elif schema.blocks == _TABLE:
         family, arguments, chosen = _for_table(schema, settings, reasons, sizes, num_valid)
     else:
-        family, arguments, chosen = _for_mixed(schema, settings, reasons, sizes)
+        family, arguments, chosen = _for_mixed(schema, settings, reasons, sizes, num_valid)
     known = _known_sizes(schema, sizes)
     if asked is not settings:
         assert asked.network is not None
@@ -313,9 +313,9 @@ def _for_mlp(
 
 
 def _for_mixed(
-    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes, num_valid: int
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return the design for rows of several kinds: that of a table, and a branch a kind, more dropout, fewer epochs."""
+    """Return the design for rows of several kinds: a branch for each kind, side by side."""
     others = sizes.num_numbers + len(sizes.category_sizes)
     has_text, has_series, image = bool(sizes.vocabulary_sizes), bool(sizes.series_channels), schema.image
     kinds = [name for name, there in (("text", has_text), ("series", has_series), ("images", image)) if there]
@@ -334,9 +334,11 @@ def _for_mixed(
     if has_text:
         arguments |= {
             "vocabulary_sizes": list(sizes.vocabulary_sizes), "token_size": 64, "reader": "mean", "token_dropout": 0.3,
+            "ngram_buckets": _ngram_buckets(schema, sizes),
         }  # fmt: skip
         reasons |= {
             "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
+            "ngram_buckets": "words, pairs of words and pieces of words add to the outputs; the pieces read any script",
             "token_dropout": "a text is to be known by more than one of its words",
         }
     if has_series:
@@ -346,13 +348,22 @@ def _for_mixed(
         arguments["image_channels"] = image.channels
         arguments["image_stride"] = _stem_stride(image)
         reasons["image_channels"] = "convolutions over the image, and what they find, on average"
-    epochs = max(4, round((12 if kinds == ["text"] else 20) * _EFFORT[settings.effort]))
-    recipe |= {
-        "lr": 0.003,
-        "epochs": epochs,
-        "batch_size": _power_of_two(schema.num_rows / 100, 16, 64),
-        "patience": None,
-    }
+    effort = _EFFORT[settings.effort]
+    recipe |= {"lr": 0.003, "batch_size": _power_of_two(schema.num_rows / 100, 16, 64), "patience": None}
+    if kinds == ["text"]:
+        epochs = round((40 if num_valid else 10) * effort)
+        recipe |= {"eval_batch_size": 512, "ema": 0.99, "patience": round(5 * effort)}
+        del recipe["scheduler"], recipe["scheduler_args"]
+        reasons |= {
+            "lr": "constant: the average of the weights does what a falling rate would",
+            "ema": "an average over the last few hundred updates; its weights are validated and kept",
+            "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
+            "patience": "stops when the validation loss has not improved for so many epochs",
+        }
+    else:
+        epochs = max(4, round(20 * effort))
+        reasons["epochs"] = f"20 with {' and '.join(kinds)}, times the effort"
+    recipe["epochs"] = epochs
     if image is not None or has_series:
         recipe |= {"eval_batch_size": 256}
     if image is not None and settings.effort != "quick":
@@ -366,11 +377,17 @@ def _for_mixed(
         "dropout": "words seen in a few rows are learnt by heart soonest" if has_text else "few rows, many features",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
-        "epochs": f"{12 if kinds == ['text'] else 20} with {' and '.join(kinds)}, times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 64",
         "clip_norm": "one wild batch cannot throw the weights",
     }
     return family, arguments, recipe
+
+
+def _ngram_buckets(schema: Schema, sizes: InputSizes) -> int:
+    """Return 2^17, or fewer where there are many outputs and columns: 2^22 numbers in all."""
+    if "characters" not in schema.blocks:
+        return 0
+    return _power_of_two(2**22 / (schema.num_outputs * len(sizes.vocabulary_sizes)), 2**10, 2**17)
 
 
 def _for_series(

@@ -4,6 +4,7 @@ This file imports nothing of Luthier: `eject` copies out of it what a run used.
 """
 
 import re
+import unicodedata
 from typing import Any
 
 import numpy as np
@@ -433,6 +434,24 @@ def standardised(values: Any, transform: str, unit: float, mean: float, std: flo
     if transform == "log":
         values = np.sign(values) * np.log1p(np.abs(values) / unit)
     return (values - mean) / std
+
+
+def character_codes(texts: pl.Series, most: int, width: int) -> Any:
+    """Return the code points of texts, int32 `(N, width)`, filled up with 0; a missing text is all 0.
+
+    Characters are normalised (NFKC) and in lower case, and one space stands before, between and after words.
+
+    Args:
+        texts: Null where missing.
+        most: Characters read of a text.
+        width: At least as many.
+    """
+    codes = np.zeros((len(texts), width), dtype=np.int32)
+    for row, text in zip(codes, texts.fill_null("").to_list(), strict=True):
+        words = unicodedata.normalize("NFKC", text).lower().split()
+        read = f" {' '.join(words)} "[: most if words else 0]
+        row[: len(read)] = np.frombuffer(read.encode("utf-32-le"), dtype="<i4")
+    return codes
 
 
 def ranks_of(values: Any, quantiles: Any) -> Any:

@@ -62,11 +62,13 @@ def example_inputs(schema: Schema) -> dict[str, Tensor]:
     sizes = input_sizes(schema)
     steps = max(sizes.max_steps, 1)
     longest = max((column.max_tokens for column in text_columns(schema)), default=0)
+    most = max((column.max_characters for column in text_columns(schema)), default=0)
     image = schema.image
     made = {
         "numbers": torch.zeros(2, sizes.num_numbers),
         "categories": torch.zeros(2, len(sizes.category_sizes), dtype=torch.int64),
         "tokens": torch.ones(2, len(sizes.vocabulary_sizes), longest, dtype=torch.int64),  # 0 would be no token
+        "characters": torch.ones(2, len(sizes.vocabulary_sizes), most, dtype=torch.int32),
         "values": torch.zeros(2, sizes.series_channels, steps),
         "lengths": torch.full((2,), steps),
         "pixels": torch.zeros(2, image.channels, image.height, image.width) if image else torch.zeros(2, 0),

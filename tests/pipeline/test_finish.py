@@ -166,6 +166,14 @@ def test_refit_trains_on_all_but_the_test_rows_for_the_length_found(tmp_path: Pa
     assert result.test["rows"] == len(parts["test"].rows)
 
 
+def test_a_thorough_run_is_refitted_unless_its_validation_rows_are_needed() -> None:
+    frame = table()
+    assert luthier.design(frame, target="price", effort="thorough").finish.refit
+    assert not luthier.design(frame, target="price", effort="thorough", refit=False).finish.refit
+    assert not luthier.design(frame, target="price", effort="thorough", interval=0.9).finish.refit
+    assert not luthier.design(frame, target="price").finish.refit
+
+
 def test_what_was_measured_is_in_the_answers_and_kept(tmp_path: Path) -> None:
     frame = table(400)
     result = luthier.train(

@@ -61,8 +61,9 @@ def plan(plan: Plan, folder: Path) -> None:
         if name in plan.reasons:
             _add(table, name, str(value), plan.reasons[name])
     for name in plan.reasons:
-        if hasattr(plan.recipe, name) and name not in chosen:
-            _add(table, name, str(getattr(plan.recipe, name)), plan.reasons[name])
+        settings = plan.finish if hasattr(plan.finish, name) else plan.recipe
+        if hasattr(settings, name) and name not in chosen:
+            _add(table, name, str(getattr(settings, name)), plan.reasons[name])
     console.print(table)
     say(f"run folder: {folder}")
 

@@ -223,6 +223,9 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
+    asked = "refit" in parts["finish"] or (named is not None and named.endswith(".toml"))
+    if network.effort == "thorough" and not asked and prepared.parts.get("valid") and not finish.is_measured:
+        finish, reasons["refit"] = replace(finish, refit=True), "once more on all rows, as long as the best epoch took"
     _check_finish(finish, settings, prepared)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish)
 

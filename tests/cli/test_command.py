@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -214,3 +215,18 @@ def test_cells_that_are_no_numbers_are_said_by_predict_and_evaluate(
     caplog.clear()
     command("predict", models / "table", PENGUINS)
     assert "count as missing" not in caplog.text
+
+
+def test_the_help_has_each_option_once_under_a_title_the_common_ones_first() -> None:
+    from click.testing import CliRunner
+
+    from luthier.cli.main import cli
+
+    text = CliRunner().invoke(cli, ["train", "--help"], terminal_width=110).output
+    titles = re.findall(r"^(\S.*):$", text, re.M)
+    assert titles[0] == "Common options"
+    assert titles[-1] == "Output"
+    assert {"Data", "Network", "Stopping", "After training", "Checks", "Machine"} <= set(titles)
+    flags = re.findall(r"^  (?:-\w, )?(--[\w-]+)", text, re.M)
+    assert len(flags) == len(set(flags)) > 80
+    assert text.index("--target ") < text.index("\nData:")

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from luthier.cli.options import given_settings, settings_options
+from luthier.cli.options import GroupedCommand, given_settings, settings_options
 from luthier.cli.output import say, say_json
 from luthier.cli.signals import interrupt, stop_signals
 from luthier.core.names import did_you_mean
@@ -72,7 +72,7 @@ def _trust_options(command: Any) -> Any:
     return _network_option(click.option("--trust-code", is_flag=True, help=words)(command))
 
 
-@cli.command(short_help="Design a network for data, train it, test it and save it.")
+@cli.command(cls=GroupedCommand, short_help="Design a network for data, train it, test it and save it.")
 @click.argument("source")
 @settings_options()
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
@@ -169,7 +169,7 @@ def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> 
     return 0
 
 
-@cli.command(short_help="Print the design for data as a run file, with the reasons.")
+@cli.command(cls=GroupedCommand, short_help="Print the design for data as a run file, with the reasons.")
 @click.argument("source")
 @settings_options()
 def design(source: str, **values: Any) -> int:
@@ -282,7 +282,7 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
     return 0
 
 
-@cli.command(short_help="Look for mistakes that raise no error: in a program, a run or data.")
+@cli.command(cls=GroupedCommand, short_help="Look for mistakes that raise no error: in a program, a run or data.")
 @click.argument("source")
 @settings_options()
 @_output_options

@@ -85,6 +85,42 @@ def _toml_value(text: str) -> Any:
         return float(text) if re.fullmatch(r"[+-]?(\.\d+|\d+\.)", text) else text
 
 
+_COMMON = (
+    "target", "network", "effort", "test", "time", "epochs", "batch_size", "lr", "patience", "seed", "device", "run",
+)  # fmt: skip
+_TITLES = {"criterion": "Loss", "optimizer": "Optimizer", "schedule": "Learning rate over time", "loop": "Training",
+           "regularisation": "Against overfitting", "stopping": "Stopping", "machine": "Machine",
+           "checkpoints": "Saving the run"}  # fmt: skip
+
+
+def _titles() -> dict[str, str]:
+    """Return under which title each setting stands in the help, in the order of the titles."""
+    found = dict.fromkeys(_COMMON, "Common options")
+    kinds = {DataSettings: "Data", NetworkSettings: "Network", Recipe: "", FinishSettings: "After training",
+             CheckSettings: "Checks"}  # fmt: skip
+    for kind, title in kinds.items():
+        for item in fields(kind):
+            found.setdefault(item.name, title or _TITLES[item.metadata["group"]])
+    return found
+
+
+class GroupedCommand(click.Command):
+    """A command whose help has its options in groups, those that most people need first."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options under their titles."""
+        titles = _titles()
+        groups: dict[str, list[tuple[str, str]]] = {title: [] for title in dict.fromkeys(titles.values())}
+        for param in self.get_params(ctx):
+            record = param.get_help_record(ctx)
+            if record is not None and isinstance(param, click.Option):
+                groups.setdefault(titles.get(str(param.name), "Output"), []).append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
 def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Command]:
     """Return a decorator that adds an option for each field of the settings."""
 

@@ -196,6 +196,15 @@ def test_what_was_measured_is_in_the_answers_and_kept(tmp_path: Path) -> None:
     assert [("no|yes" if a and b else "yes" if b else "no") for a, b in sets] == streamed["prediction_set"].to_list()
 
 
+@pytest.mark.parametrize("more", [{}, {"refit": True}, {"valid_fraction": 0.0}, {"calibrate": True}, {"folds": 2}])
+def test_a_threshold_that_is_said_is_used(more: dict[str, Any]) -> None:
+    frame = table(120).drop("price")
+    result = luthier.train(frame, target="kind", threshold=0.2, **more, **SMALL)
+    chances = result.predict_proba(frame)[:, 1]
+    assert ((chances > 0.2) == (result.predict(frame) == "yes")).all()
+    assert result.model.answering.thresholds == (0.2,)
+
+
 def test_intervals_of_numbers_stand_beside_them(tmp_path: Path) -> None:
     frame = table(400)
     result = luthier.train(frame, target="price", run=tmp_path / "run", interval=0.9, **SMALL)

@@ -237,8 +237,13 @@ class FinishSettings:
     @property
     def is_measured(self) -> bool:
         """Whether something is measured on validation rows."""
-        is_number = self.threshold is not None and _number(self.threshold) is not None
-        return self.calibrate or self.interval is not None or not (self.threshold is None or is_number)
+        is_found = self.threshold is not None and self.fixed_threshold is None
+        return self.calibrate or self.interval is not None or is_found
+
+    @property
+    def fixed_threshold(self) -> float | None:
+        """The threshold that was said, where it is not to be found."""
+        return None if self.threshold is None else _number(self.threshold)
 
 
 def _number(text: str) -> float | None:

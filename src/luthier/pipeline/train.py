@@ -251,7 +251,8 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
         schema = _with_reasons(schema, folder)
     trained = _train_folds if plan.prepared.folds is not None else _train_once
     result, held_out = trained(plan, folder, callbacks, verbose=verbose)
-    module, notes, answering = result.module, list(result.notes), Answering()
+    module, notes, fixed = result.module, list(result.notes), plan.finish.fixed_threshold
+    answering = Answering(thresholds=() if fixed is None else (fixed,) * schema.num_outputs)
     if held_out is not None and plan.finish != FinishSettings():
         answering, said = measure_answering(*held_out, schema, plan.finish)
         notes += said

@@ -16,10 +16,14 @@ import torch
 import luthier
 from benchmarks.suite import TABLES, load, split
 
-NUMBERS = ("Ecdat/Computers", "ISLR/Wage", "carData/SLID", "fpp2/elecdemand", "modeldata/deliveries", "modeldata/ames",
-           "plotnine/diamonds", "mosaicData/SaratogaHouses", "openintro/loans_full_schema", "robustbase/NOxEmissions")  # fmt: skip
-CLASSES = ("Ecdat/Hdma", "modeldata/attrition", "modeldata/cells", "modeldata/credit_data", "modeldata/hpc_data",
-           "modeldata/stackoverflow", "modeldata/wa_churn", "psych/bfi", "scikit-learn/digits", "xai/census")  # fmt: skip
+NUMBERS = (
+    "Ecdat/Computers", "ISLR/Wage", "carData/SLID", "fpp2/elecdemand", "modeldata/deliveries", "modeldata/ames",
+    "plotnine/diamonds", "mosaicData/SaratogaHouses", "openintro/loans_full_schema", "robustbase/NOxEmissions",
+)  # fmt: skip
+CLASSES = (
+    "Ecdat/Hdma", "modeldata/attrition", "modeldata/cells", "modeldata/credit_data", "modeldata/hpc_data",
+    "modeldata/stackoverflow", "modeldata/wa_churn", "psych/bfi", "scikit-learn/digits", "xai/census",
+)  # fmt: skip
 
 
 def measure(name: str, data: Path, rows: int, seed: int, **given: Any) -> dict[str, Any]:

@@ -319,6 +319,20 @@ def with_a_threshold(place: Path) -> tuple[Path, dict[str, Any]]:
     return write_csv(place / "d.csv", f"{FEATURES} y"), settings
 
 
+def in_folds(place: Path) -> tuple[Path, dict[str, Any]]:
+    return write_csv(place / "d.csv", "size colour day y"), {"target": "y", "folds": 3, "ema": 0.9}
+
+
+def texts_in_folds(place: Path) -> tuple[Path, dict[str, Any]]:
+    source, settings = text_alone(place)
+    return source, {**settings, "folds": 2, "monitor": "valid_mae"}
+
+
+def images_in_folds(place: Path) -> tuple[Path, dict[str, Any]]:
+    source, settings = grey_images(place)
+    return source, {**settings, "folds": 2, "scheduler": None, "scheduler_args": {}}
+
+
 def refitted_texts(place: Path) -> tuple[Path, dict[str, Any]]:
     source, settings = text_alone(place)
     return source, {**settings, "refit": True}
@@ -341,7 +355,8 @@ CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
     *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
-    folders_of_parts, with_a_threshold, refitted, refitted_texts, refitted_series, refitted_pictures,
+    folders_of_parts, with_a_threshold, in_folds, texts_in_folds,
+    images_in_folds, refitted, refitted_texts, refitted_series, refitted_pictures,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]
 

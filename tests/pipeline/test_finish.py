@@ -12,9 +12,8 @@ from sklearn import metrics as reference
 import luthier
 from luthier.core.schema import Schema, Target
 from luthier.core.settings import FinishSettings
-from luthier.errors import RunError, SettingError
+from luthier.errors import SettingError
 from luthier.metrics.finishing import measure_answering, temperature_of, threshold_of
-from luthier.pipeline.eject import eject
 from luthier.pipeline.train import read_split
 from luthier.training.callbacks import Callback, Stop
 
@@ -142,8 +141,6 @@ def test_a_run_of_folds_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path
     assert whole == cut
     with pytest.raises(SettingError, match="more epochs are for one"):
         luthier.resume(tmp_path / "cut", epochs=9)
-    with pytest.raises(RunError, match="a network a fold"):
-        eject(tmp_path / "cut", tmp_path / "out")
 
 
 def test_refit_trains_on_all_but_the_test_rows_for_the_length_found(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class Loop:
         num_train: Training samples.
         has_valid: Whether there is validation data.
         has_weights: Whether samples have weights.
+        folds: How many networks are trained, each validated on another part of the rows.
         is_joined: Whether the network is trained on training and validation rows together.
         has_unseen: Whether validation rows have classes that training rows do not have.
         class_counts: Training samples of each class, for balanced weights.
@@ -77,6 +78,7 @@ class Loop:
     groups: list[dict[str, Any]] | None = None
     has_unseen: bool = False
     is_joined: bool = False
+    folds: int | None = None
 
     @property
     def higher_is_better(self) -> bool:
@@ -133,7 +135,7 @@ def write_loop(loop: Loop, story: Story) -> str:
         _SET_MODES if recipe.freeze else None,
         _evaluate(loop, has_monitor_metric) if loop.has_valid else None,
         write_monitored(recipe.monitor, loop.schema, has_unseen=loop.has_unseen) if has_monitor_metric else None,
-        _main(loop, has_monitor_metric),
+        _main(loop, has_monitor_metric) if loop.folds is None else _folds(loop, has_monitor_metric),
         'if __name__ == "__main__":\n    main()',
     ]
     return script(_docstring(loop, story), _imports(loop), _constants(loop, story), functions)
@@ -143,7 +145,7 @@ def _docstring(loop: Loop, story: Story) -> str:
     best = next((row for row in story.epochs if row["epoch"] == story.best_epoch), story.epochs[-1])
     figures = _figures({name: value for name, value in best.items() if name != "seconds"})
     here = ", ".join(f"{words(name)} {words(str(value))}" for name, value in story.machine.items())
-    name = literal(story.name)
+    name, which = literal(story.name), "run" if loop.folds is None else "first fold"
     text = f"""Train a network again, in plain PyTorch: the run {name} of luthier {VERSION}, without luthier.
 
     pip install -r requirements.txt
@@ -152,7 +154,7 @@ def _docstring(loop: Loop, story: Story) -> str:
 data.py reads the rows that the run read, network.py is its network, and below is its loop. model.safetensors
 gets the run's weights to the bit on the same torch, kind of processor and threads: {here}.
 
-The run ended after {len(story.epochs)} epochs ({words(story.stopped)}). Its best, epoch {best["epoch"] + 1}:
+The {which} ended after {len(story.epochs)} epochs ({words(story.stopped)}). Its best, epoch {best["epoch"] + 1}:
 {_wrapped(figures)}"""
     if story.test:
         text += "\nOn the test rows:\n" + _wrapped(_figures(story.test))
@@ -180,7 +182,8 @@ def _wrapped(items: list[str]) -> str:
 def _imports(loop: Loop) -> list[str]:
     averaging = ["from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn"] if loop.recipe.ema else []
     loading = "load_file, save_file" if loop.starts_from else "save_file"
-    others = ["import torch", f"from safetensors.torch import {loading}", "from torch import nn", *averaging]
+    numpy = ["import numpy as np"] if loop.folds is not None else []
+    others = [*numpy, "import torch", f"from safetensors.torch import {loading}", "from torch import nn", *averaging]
     return ["import hashlib", "", *others, "", "import data", f"from network import {identifier(loop.class_name)}"]
 
 
@@ -351,7 +354,60 @@ def evaluate(module, criterion, valid):
 '''
 
 
+_SAVE = """    save_file(weights, data.HERE / "model.safetensors")
+    flat = {name: value.reshape(-1).view(torch.uint8).numpy() for name, value in weights.items()}
+    content = b"".join(name.encode() + flat[name].tobytes() for name in sorted(flat))
+    is_same = hashlib.sha256(content).hexdigest() == RUN
+    print("the weights are", "the run's, to the bit" if is_same else "not the run's")"""
+
+
 def _main(loop: Loop, has_metric: bool) -> str:
+    words = "with the weights of the best epoch" if loop.has_valid else "with the last weights"
+    read = (
+        "    train, valid = data.read()"
+        if loop.has_valid
+        else "    train = joined(*data.read())"
+        if loop.is_joined
+        else "    (train,) = data.read()"
+    )
+    return block(
+        "def main():",
+        f'    """Train, and write model.safetensors {words}."""',
+        "    torch.set_num_threads(THREADS)",
+        read,
+        _training(loop, has_metric),
+        _SAVE,
+    )
+
+
+def _folds(loop: Loop, has_metric: bool) -> str:
+    """Return the functions that train a network a fold."""
+    one = block(
+        "def train_fold(seed, train, valid):",
+        '    """Return the weights of the best epoch of one network."""',
+        _training(loop, has_metric).replace("SEED", "seed"),
+        "    return weights",
+    )
+    return f'''{one}
+
+
+def main():
+    """Train a network a fold, each validated on other rows, and write model.safetensors with all of them."""
+    torch.set_num_threads(THREADS)
+    (rows,) = data.read()
+    folds = torch.from_numpy(np.load(data.HERE / "split.npz")["folds"])
+    weights = {{}}
+    for fold in range({loop.folds}):
+        print(f"fold {{fold + 1}}")
+        chosen = (folds != fold, folds == fold)
+        train, valid = ({{name: part[some] for name, part in rows.items()}} for some in chosen)
+        member = train_fold(SEED + fold, train, valid)
+        weights |= {{f"members.{{fold}}.{{name}}": value for name, value in member.items()}}
+{_SAVE}'''
+
+
+def _training(loop: Loop, has_metric: bool) -> str:
+    """Return the lines that train a network, up to its `weights`."""
     recipe = loop.recipe
     longs = long_arguments(loop.blueprint)
     arguments = keywords({name: value for name, value in loop.blueprint.arguments.items() if name not in longs})
@@ -362,12 +418,6 @@ def _main(loop: Loop, has_metric: bool) -> str:
     name, scheduler = _schedule(loop, optimizer_cls)
     per_step = bool(name) and interval_of(name, recipe) == "step"
     setup = block(
-        "    torch.set_num_threads(THREADS)",
-        "    train, valid = data.read()"
-        if loop.has_valid
-        else "    train = joined(*data.read())"
-        if loop.is_joined
-        else "    (train,) = data.read()",
         "    torch.manual_seed(SEED)",
         call(f"module = {loop.class_name}", arguments, indent=4),
         "    torch.manual_seed(SEED)",
@@ -388,20 +438,12 @@ def _main(loop: Loop, has_metric: bool) -> str:
     )
     final = f"{'averaged.module' if recipe.ema else 'module'}.state_dict()"
     final = f"(best_weights or {final})" if loop.has_valid else final
-    words = "with the weights of the best epoch" if loop.has_valid else "with the last weights"
     return block(
-        "def main():",
-        f'    """Train, and write model.safetensors {words}."""',
         setup,
         "    for epoch in range(EPOCHS):",
         indented(_epoch(loop, per_step), 8),
         indented(_keep_best(loop, name, per_step, has_metric), 8),
         f"    weights = {{name: value.contiguous() for name, value in {final}.items()}}",
-        '    save_file(weights, data.HERE / "model.safetensors")',
-        "    flat = {name: value.reshape(-1).view(torch.uint8).numpy() for name, value in weights.items()}",
-        '    content = b"".join(name.encode() + flat[name].tobytes() for name in sorted(flat))',
-        "    is_same = hashlib.sha256(content).hexdigest() == RUN",
-        '    print("the weights are", "the run\'s, to the bit" if is_same else "not the run\'s")',
     )
 
 

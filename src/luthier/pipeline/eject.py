@@ -41,7 +41,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
-from luthier.pipeline.stages import refit_folder, refit_plan
+from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan
 from luthier.pipeline.tables import read_options
 from luthier.pipeline.train import make_module, open_run, read_split
 from luthier.plain import cells as plain
@@ -112,9 +112,8 @@ def _story(run: Path, plan: Plan) -> Story:
     Raises:
         RunError: it is not finished, went on after its end, or its data is another now.
     """
-    if plan.prepared.folds is not None:
-        raise _cannot(run, "it has a network a fold, and a project trains one")
-    record = read_record((refit_folder(run) if plan.finish.refit else run) / "record.jsonl")
+    trained = refit_folder(run) if plan.finish.refit else run
+    record = read_record((trained if plan.prepared.folds is None else fold_folder(run, 0)) / "record.jsonl")
     start = next((row for row in record if row["event"] == "start"), None)
     end = next((row for row in record if row["event"] == "end"), None)
     if start is None or not record.epochs:
@@ -162,7 +161,18 @@ def _digest(weights: dict[str, torch.Tensor]) -> str:
 
 def _write(plan: Plan, story: Story, folder: Path) -> None:
     parts = {part: plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts}
-    fitted = refit_plan(plan, len(story.epochs)) if plan.finish.refit else plan
+    fitted, folds = plan, plan.prepared.folds
+    if folds is not None:
+        fitted = next(fold_plans(plan))
+        sizes = {-(-int((folds != fold).sum()) // (plan.recipe.batch_size or 32)) for fold in range(folds.max() + 1)}
+        if plan.recipe.class_weights == "balanced" or (len(sizes) > 1 and plan.recipe.scheduler):
+            raise RunError(
+                "the run's folds differ in their class weights, or in the batches that their schedule is made for",
+                hint="train it with --scheduler none, or with class weights as numbers",
+                code="run-cannot-eject",
+            )
+    elif plan.finish.refit:
+        fitted = refit_plan(plan, len(story.epochs))
     for part in parts.values():
         if plan.schema.columns and not is_one_file(part.file) and Path(part.file).suffix.lower() != ".npz":
             raise RunError(
@@ -171,6 +181,7 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
                 code="run-cannot-eject",
             )
     text, facts, reader, rows = _table_data(plan, folder) if plan.schema.columns else _image_data(plan, folder)
+    rows |= {} if folds is None else {"folds": folds}
     network, class_name, more = _network(plan)
     starts_from = plan.start is not None or plan.settings.weights is not None
     longs = long_arguments(plan.blueprint)
@@ -189,12 +200,13 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         num_train=len(train),
         has_valid="valid" in fitted.prepared.parts,
         is_joined=plan.finish.refit,
+        folds=None if folds is None else int(folds.max()) + 1,
         has_weights=train.weights is not None,
         class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
         starts_from=starts_from,
         groups=groups,
         has_unseen="valid" in fitted.prepared.parts
-        and bool(parts["valid"].unseen)
+        and bool(fitted.prepared.parts["valid"].unseen)
         and plan.schema.label_delimiter is None,
     )
     (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")

@@ -41,7 +41,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[pl.DataFrame, Any
     result = luthier.train(frame, target="y", run=place / "run", **more)
     assert result.model is not None
     assert result.model.schema is not None
-    assert result.model.schema.blocks == ("numbers", "categories", "tokens", "values", "lengths", "pixels")
+    assert result.model.schema.blocks == (
+        "numbers",
+        "categories",
+        "tokens",
+        "characters",
+        "values",
+        "lengths",
+        "pixels",
+    )
     return frame.drop("y"), result.model, result.model.predict_proba(frame)
 
 

@@ -354,11 +354,15 @@ def evaluate(module, criterion, valid):
 '''
 
 
-_SAVE = """    save_file(weights, data.HERE / "model.safetensors")
-    flat = {name: value.reshape(-1).view(torch.uint8).numpy() for name, value in weights.items()}
-    content = b"".join(name.encode() + flat[name].tobytes() for name in sorted(flat))
-    is_same = hashlib.sha256(content).hexdigest() == RUN
-    print("the weights are", "the run's, to the bit" if is_same else "not the run's")"""
+_SAVE = "\n".join(
+    [
+        '    save_file(weights, data.HERE / "model.safetensors")',
+        "    flat = {name: value.reshape(-1).view(torch.uint8).numpy() for name, value in weights.items()}",
+        '    content = b"".join(name.encode() + flat[name].tobytes() for name in sorted(flat))',
+        "    is_same = hashlib.sha256(content).hexdigest() == RUN",
+        '    print("the weights are", "the run\'s, to the bit" if is_same else "not the run\'s")',
+    ]
+)
 
 
 def _main(loop: Loop, has_metric: bool) -> str:
@@ -398,7 +402,6 @@ def main():
     folds = torch.from_numpy(np.load(data.HERE / "split.npz")["folds"])
     weights = {{}}
     for fold in range({loop.folds}):
-        print(f"fold {{fold + 1}}")
         chosen = (folds != fold, folds == fold)
         train, valid = ({{name: part[some] for name, part in rows.items()}} for some in chosen)
         member = train_fold(SEED + fold, train, valid)

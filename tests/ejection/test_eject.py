@@ -23,7 +23,7 @@ import luthier
 from luthier.errors import RunError
 from luthier.pipeline.eject import eject
 from tests.pipeline.test_images_in_tables import album, picture
-from tests.pipeline.test_series import SHAPES, bring, long_table, waves
+from tests.pipeline.test_series import SHAPES, bring, long_table, uneven, waves
 
 N = 90
 
@@ -268,6 +268,16 @@ def series_in(shape: str) -> Callable[[Path], tuple[Path, dict[str, Any]]]:
     return case
 
 
+def series_of_uneven_scale(place: Path) -> tuple[Path, dict[str, Any]]:
+    source, settings = bring("lists", uneven(waves(60, gap=0.1)), place)  # x is scaled by row, and z is not
+    return source, {**settings, "network": "rocket", "widths": None}
+
+
+def series_of_uneven_scale_alone(place: Path) -> tuple[Path, dict[str, Any]]:
+    long_table(uneven(waves(60, gap=0.1))).drop("site", "z").write_csv(place / "d.csv")
+    return place / "d.csv", {"target": "kind", "series": "id", "order": "t", "widths": None}
+
+
 def series_beside_others(place: Path) -> tuple[Path, dict[str, Any]]:
     long_table(waves(60, gap=0.1)).write_csv(place / "d.csv")
     return place / "d.csv", {"target": "kind", "series": "id", "order": "t"}
@@ -353,7 +363,8 @@ CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     arrays_of_numbers, irregular_text, decimal_commas, gzipped, from_a_bundle, text_beside_others, text_alone,
     text_without_spaces,
     grey_images, float_images, images_with_opacity, image_folders, jpegs_by_another_decoder, image_folder_of_three,
-    *map(series_in, SHAPES), other_validation_classes, another_word_in_validation,
+    *map(series_in, SHAPES), series_of_uneven_scale, series_of_uneven_scale_alone, other_validation_classes,
+    another_word_in_validation,
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
     folders_of_parts, with_a_threshold, in_folds, texts_in_folds,
     images_in_folds, refitted, refitted_texts, refitted_series, refitted_pictures,

@@ -17,6 +17,8 @@ from luthier.errors import DataError, SettingError
 from luthier.networks.families.inception import InceptionNet
 from luthier.networks.families.mixed import Mixed
 from luthier.networks.families.recurrent import CELLS, POOLINGS, RecurrentNet
+from luthier.networks.families.rocket import RocketNet
+from luthier.plain.cells import scale_rows
 from tests.problems import same_weights
 from tests.training.test_resume import CopyAt
 
@@ -36,6 +38,13 @@ def waves(n: int = 120, seed: int = 0, gap: float = 0.0) -> list[dict[str, Any]]
             "x": [None if lot.random() < gap else round(value, 4) for value in values],
             "z": [round(lot.gauss(0, 1), 4) for _ in values],
         })  # fmt: skip
+    return rows
+
+
+def uneven(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the series with `x` at five scales, from 1 to 10,000."""
+    for i, row in enumerate(rows):
+        row["x"] = [None if value is None else value * 10.0 ** (i % 5) for value in row["x"]]
     return rows
 
 
@@ -87,7 +96,7 @@ SHAPES = ["long", "npz", "lists", "arrays in text", "wide"]
 def test_series_are_learnt_in_every_shape(shape: str, tmp_path: Path) -> None:
     source, settings = bring(shape, waves(gap=0.05), tmp_path)
     result: Any = luthier.train(source, run=tmp_path / "run", seed=0, **FAST, **settings)
-    assert result.model.blueprint.family == "inception"
+    assert result.model.blueprint.family == "rocket"
     assert result.test["accuracy"] > 0.9
     new, _ = bring(shape, waves(40, seed=5, gap=0.05), tmp_path / ".")
     answers = luthier.load(tmp_path / "run").predict(new)
@@ -121,7 +130,7 @@ def test_all_shapes_of_the_same_series_are_the_same_to_the_network(tmp_path: Pat
         assert torch.equal(lengths, inputs["lists"][1]), shape
 
 
-@pytest.mark.parametrize("family", ["inception", "recurrent"])
+@pytest.mark.parametrize("family", ["rocket", "inception", "recurrent"])
 def test_a_run_over_series_goes_on_with_the_same_bits(family: str, tmp_path: Path) -> None:
     source, settings = bring("long", waves(60, gap=0.1), tmp_path)
     more: dict[str, Any] = {**settings, **FAST, "epochs": 3, "network": family, "checkpoint_every_steps": 2}
@@ -152,10 +161,80 @@ def test_columns_that_do_not_change_within_a_series() -> None:
     assert plan.schema.blocks == ("numbers", "categories", "values", "lengths")
 
 
+def test_series_of_uneven_scale_are_scaled_each_by_itself() -> None:
+    plan = luthier.design(pl.DataFrame(uneven(waves(60))).select("x", "z", "kind"), target="kind")
+    part: Any = plan.prepared.parts["train"]
+    x, z = plan.schema.columns
+    assert "each scaled by itself" in x.why
+    assert "scaled" not in z.why
+    values, lengths = part.source.inputs
+    assert values.shape[1] == plan.blueprint.arguments["channels"] == 4
+    for row, length in zip(values, lengths, strict=True):
+        shape, level, spread = row[:3, :length]
+        torch.testing.assert_close(shape.mean(), torch.tensor(0.0), rtol=0, atol=1e-5)
+        torch.testing.assert_close(shape.std(correction=0), torch.tensor(1.0))
+        assert len(level.unique()) == len(spread.unique()) == 1
+        assert not row[:, length:].any()
+
+
+def test_scaling_a_series_by_itself_holds_for_any_number() -> None:
+    raw = np.array([[1e308, -1e308, np.nan], [np.nan, np.nan, np.nan], [7.0, 7.0, 7.0], [1e-300, 3e-300, np.nan]])
+    scaled, levels = scale_rows(raw)
+    np.testing.assert_allclose(scaled, [[1, -1, 0], [0, 0, 0], [0, 0, 0], [-1, 1, 0]], atol=1e-12)
+    assert np.isfinite(levels).all()
+    np.testing.assert_allclose(levels[3], [2, math.log(1e-300)])
+
+
+def test_a_few_series_are_all_trained_on_unless_asked_otherwise() -> None:
+    frame = pl.DataFrame(waves(60)).select("x", "kind")
+    plan = luthier.design(frame, target="kind", test_fraction=0)
+    assert len(plan.prepared.parts["train"].rows) == 60
+    assert "valid" not in plan.prepared.parts
+    assert any("no series are kept for validation" in note for note in plan.prepared.notes)
+    for settings in ({"valid_fraction": 0.2}, {"patience": 3}, {"monitor": "valid_loss"}):
+        assert "valid" in luthier.design(frame, target="kind", **settings).prepared.parts
+    many = luthier.design(pl.DataFrame(waves(400)).select("x", "kind"), target="kind")
+    assert len(many.prepared.parts["valid"].rows) >= 50
+    assert many.recipe.patience is not None
+
+
+def test_the_network_for_series_follows_from_their_number() -> None:
+    families = [
+        luthier.design(pl.DataFrame(waves(n)).select("x", "kind"), target="kind").blueprint.family for n in (60, 2_000)
+    ]
+    assert families == ["rocket", "inception"]
+
+
+def test_the_checks_are_silent_on_rocket(tmp_path: Path) -> None:
+    source, settings = bring("lists", uneven(waves(120)), tmp_path)
+    result: Any = luthier.train(source, run=tmp_path / "run", network="rocket", threads=1, **settings)
+    assert not result.findings
+    assert result.test["accuracy"] == 1.0
+
+
+def test_the_first_batch_sets_the_thresholds_of_rocket() -> None:
+    torch.manual_seed(0)
+    net: Any = RocketNet(2, 3, max_steps=31)
+    values, lengths = torch.randn(8, 2, 31), torch.tensor([31, 30, 4, 9, 1, 17, 31, 31])
+    values *= (torch.arange(31) < lengths[:, None])[:, None]
+    net(values, lengths)
+    kept = {name: value.clone() for name, value in net.state_dict().items() if "kernels" in name}
+    assert all(value.any() for name, value in kept.items())
+    features = torch.cat([part(values, lengths) for part in net.kernels], dim=1)
+    torch.testing.assert_close(net.norm.mean, features.mean(dim=0), rtol=1e-4, atol=1e-5)
+    net(3 * values, lengths)
+    both = torch.cat([features, torch.cat([part(3 * values, lengths) for part in net.kernels], dim=1)])
+    torch.testing.assert_close(net.norm.variance, both.var(dim=0, correction=0), rtol=1e-3, atol=1e-5)
+    assert all(torch.equal(net.state_dict()[name], value) for name, value in kept.items())
+    assert [name for name, _ in net.named_parameters()] == ["head.weight", "head.bias"]
+
+
 def networks() -> dict[str, torch.nn.Module]:
     made: dict[str, torch.nn.Module] = {
         "inception": InceptionNet(2, 3, width=4),
         "thinned": InceptionNet(2, 3, width=4, stride=3),
+        "rocket": RocketNet(2, 3, max_steps=31),
+        "rocket, thinned": RocketNet(2, 3, max_steps=31, max_places=10),
         "forward only": RecurrentNet(2, 3, num_layers=1, bidirectional=False, pooling="last"),
     }
     for cell, pooling in product(CELLS, POOLINGS):
@@ -264,7 +343,7 @@ def test_settings_of_series_that_would_be_ignored_are_named(tmp_path: Path) -> N
     np.savez(tmp_path / "d.npz", x=np.random.default_rng(0).normal(size=(40, 1, 20)), y=np.arange(40) % 2)
     with pytest.raises(SettingError, match="series"):
         luthier.design(tmp_path / "d.npz", series="a")
-    assert luthier.design(tmp_path / "d.npz").blueprint.family == "inception"
+    assert luthier.design(tmp_path / "d.npz").blueprint.family == "rocket"
     assert luthier.design(tmp_path / "d.npz", arrays="images").blueprint.family == "convnet"
     flat = luthier.train(tmp_path / "d.npz", arrays="table", run=tmp_path / "flat", epochs=1)
     assert flat.predict(tmp_path / "d.npz").shape == (40,)
@@ -274,6 +353,6 @@ def test_two_dimensions_are_series_where_it_is_said(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=padded(waves(60))[:, 0], y=np.array([row["kind"] for row in waves(60)]))
     assert luthier.design(tmp_path / "d.npz").blueprint.family == "tabm"
     result: Any = luthier.train(tmp_path / "d.npz", arrays="series", run=tmp_path / "run", **FAST)
-    assert result.model.blueprint.family == "inception"
+    assert result.model.blueprint.family == "rocket"
     assert luthier.load(tmp_path / "run").predict(tmp_path / "d.npz").shape == (60,)
     assert luthier.load(tmp_path / "run").predict(padded(waves(7))[:, :1]).shape == (7,)

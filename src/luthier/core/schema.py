@@ -35,7 +35,8 @@ class Column:
             no where a cell without a value means no.
         parts: Of a date, the numbers made of it. Of a series, the columns of the file that it stands in, a step each;
             none where a cell holds it whole.
-        means: Of each number that the column becomes, over the training rows that have it.
+        means: Of each number that the column becomes, over the training rows that have it. Of a series of which each is
+            scaled by itself, of the level and of the logarithm of the spread: two.
         stds: Likewise the standard deviation (1 where it would be 0).
         quantiles: Of a number, knots of its distribution over training rows; empty where it enters as it is.
         span: Of a number or date, the least and the greatest value of training rows; dates in seconds since 1970.

@@ -160,7 +160,8 @@ class NetworkSettings:
 
     network: str | None = _setting(
         None,
-        "tabm, mlp, mixed, convnet, resnet, inception or recurrent, as the data allows; FILE.py:CLASS; or timm:NAME",
+        "tabm, mlp, mixed, convnet, resnet, rocket, inception or recurrent, as the data allows; "
+        "FILE.py:CLASS; or timm:NAME",
     )
     network_args: dict[str, Any] = _setting({}, "Further arguments of the network, as name=value")
     effort: Effort = _setting("normal", "How long to train: quick, normal or thorough")

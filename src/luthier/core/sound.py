@@ -38,9 +38,11 @@ def _column_faults(column: Column) -> Iterable[str]:
         yield f"it has {column.max_tokens:,} tokens and {column.max_steps:,} steps a row"
     if column.missing < 0 or column.vocabulary_size < 0:
         yield "a count is below 0"
-    measured = {"number": 1, "boolean": 1, "date": len(column.parts), "series": 1}.get(column.kind)
+    measured = {"number": 1, "boolean": 1, "date": len(column.parts)}.get(column.kind)
     if measured is not None and len(column.means) != measured:
         yield f"it has {len(column.means)} means and stands for {measured} numbers"
+    if column.kind == "series" and len(column.means) not in (1, 2):
+        yield f"it has {len(column.means)} means; a series has one, or those of its level and its spread"
     if column.span is not None and not (math.isfinite(sum(column.span)) and column.span[0] <= column.span[1]):
         yield "its span is no pair of rising numbers"
     if column.kind == "boolean" and len(column.categories) != 2:

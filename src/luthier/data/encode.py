@@ -12,7 +12,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.schema import Column, InputSizes, Schema
 from luthier.data.cells import Floats, Mask, date_parts, finite_numbers, to_float, to_numbers, to_seconds, to_texts
 from luthier.data.distinct import by_distinct
-from luthier.data.series import encode_series, first_values, is_lists, series_cells
+from luthier.data.series import encode_series, first_values, is_lists, num_channels, series_cells
 from luthier.data.text import encode_texts
 from luthier.data.threads import each
 from luthier.errors import DataError
@@ -41,8 +41,8 @@ def feature_names(schema: Schema, kind: str = "numbers") -> list[str]:
 def input_sizes(schema: Schema) -> InputSizes:
     """Return how many inputs of each kind the network takes.
 
-    A category has a code for each of its categories, and 0 for unseen ones; a series has a channel, and another where
-    training rows lack steps.
+    A category has a code for each of its categories, and 0 for unseen ones; a series has the channels
+    that `series.num_channels` counts.
     """
     columns = schema.inputs
     return InputSizes(
@@ -50,7 +50,7 @@ def input_sizes(schema: Schema) -> InputSizes:
         ranks=_rank_places(schema),
         category_sizes=tuple(len(column.categories) + 1 for column in columns if column.kind == "category"),
         vocabulary_sizes=tuple(column.vocabulary_size for column in text_columns(schema)),
-        series_channels=sum(1 + bool(column.missing) for column in columns if column.kind == "series"),
+        series_channels=sum(num_channels(column) for column in columns if column.kind == "series"),
         max_steps=max((column.max_steps for column in columns), default=0),
     )
 

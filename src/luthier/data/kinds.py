@@ -11,11 +11,14 @@ from luthier.data.cells import (
     MOSTLY,
 )
 from luthier.data.columns import Asked, Cells
-from luthier.data.series import first_values, is_lists, is_steady, list_values, to_lists
+from luthier.data.series import first_values, is_lists, is_steady, last_steps, list_values, pad_series, to_lists
 from luthier.data.split import Rows
-from luthier.data.statistics import mean_and_std
+from luthier.data.statistics import mean_and_std, robust_mean_and_std
 from luthier.data.threads import each
 from luthier.errors import DataError
+from luthier.plain.cells import scale_rows
+
+_UNEVEN = 3.0  # deviation of all values over that of the median series, above which each is scaled by itself
 
 
 def infer_columns(
@@ -96,18 +99,22 @@ def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:
         why = "text that changes within a series" if odd.any() else "no number in any training row"
         doubt = "write its values as numbers to have it read" if odd.any() else ""
         return Column(name=name, kind="ignored", why=why, doubt=doubt)
-    mean, std = mean_and_std(present)
-    starts = np.cumsum(lengths) - lengths
-    places = np.arange(len(values)) - np.repeat(starts, lengths)
-    last = np.full(len(lengths), -1)
-    np.maximum.at(last, np.repeat(np.arange(len(lengths)), lengths)[~np.isnan(values)], places[~np.isnan(values)])
-    missing = int(last.sum() + len(last) - len(present))  # between a row's first step and its last that has a value
-    ends = sorted({int(edge) + 1 for edge in (last.min(), last.max())})
+    last = last_steps(values, lengths)
+    missing = int(last.sum() - len(present))  # between a row's first step and its last that has a value
+    ends = sorted({int(edge) for edge in (last.min(), last.max())})
     why = f"series of {' to '.join(map(str, ends))} steps, from {present.min():g} to {present.max():g}"
     why += f"; {missing} steps missing" if missing else ""
+    measured = [mean_and_std(present)]
+    _, levels = scale_rows(pad_series(values, lengths, int(last.max())))
+    usual = float(np.exp(np.median(levels[last > 0, 1])))
+    if measured[0][1] > _UNEVEN * usual:
+        why += (
+            f"; each scaled by itself: all together deviate by {measured[0][1]:.3g}, and the median one by {usual:.3g}"
+        )
+        measured = [robust_mean_and_std(level) for level in levels[last > 0].T]
     return Column(
-        name=name, kind="series", why=why, missing=missing, parts=parts, means=(mean,), stds=(std,),
-        max_steps=int(last.max()) + 1,
+        name=name, kind="series", why=why, missing=missing, parts=parts, max_steps=int(last.max()),
+        means=tuple(mean for mean, _ in measured), stds=tuple(std for _, std in measured),
     )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from luthier.data.cells import (
     to_texts,
 )
 from luthier.errors import DataError
-from luthier.plain.cells import read_lists, step_values
+from luthier.plain.cells import read_lists, scale_rows, step_values
 
 MAX_ABS = 20.0
 """Standardised values stop here, so that one wild step does not rule the network."""
@@ -223,33 +223,56 @@ def series_cells(frame: pl.DataFrame, column: Column) -> pl.Series:
     return to_lists(frame[column.name])
 
 
+def num_channels(column: Column) -> int:
+    """Return how many channels a column of series becomes.
+
+    Its values; where each series is scaled by itself, its level and its spread; where training rows lack steps, a flag.
+    """
+    return 1 + 2 * (len(column.means) == 2) + bool(column.missing)
+
+
+def pad_series(values: Floats, counts: NDArray[np.int64], longest: int) -> Floats:
+    """Return series that stand one after the other as `(N, longest)`, NaN after their ends."""
+    raw = np.full((len(counts), longest), np.nan)
+    steps = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    kept = steps < longest
+    raw[np.repeat(np.arange(len(counts)), counts)[kept], steps[kept]] = values[kept]
+    return raw
+
+
+def last_steps(values: Floats, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return how many steps each series has up to its last that has a value."""
+    present = ~np.isnan(values)
+    steps = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
+    lengths = np.zeros(len(counts), dtype=np.int64)
+    np.maximum.at(lengths, np.repeat(np.arange(len(counts)), counts)[present], steps[present] + 1)
+    return lengths
+
+
 def encode_series(cells: Sequence[pl.Series], columns: Sequence[Column]) -> dict[str, NDArray[np.generic]]:
     """Return `values`, float32 `(N, C, L)`, and `lengths`, int64 `(N,)`.
 
-    A row ends at its last step at which some column has a value. Values are `(x - mean) / std`, within ±20, and 0 where
-    missing and after the end; a column of which training rows lack steps has a second channel, 1 where one is missing.
+    A row ends at its last step at which some column has a value. Values are `(x - mean) / std`, of all training rows
+    or of the row itself, within ±20, and 0 where missing and after the end. A column scaled by row has a channel that
+    holds the row's mean in deviations at every step, and one the logarithm of its deviation, both standardised. A
+    column of which training rows lack steps has one more, 1 where one is missing.
     """
-    num_rows = len(cells[0])
     read = [list_values(part) for part in cells]
-    lengths = np.zeros(num_rows, dtype=np.int64)
-    places = []
-    for values, _, counts in read:
-        rows = np.repeat(np.arange(num_rows), counts)
-        steps = np.arange(len(values)) - np.repeat(np.cumsum(counts) - counts, counts)
-        places.append((rows, steps))
-        present = ~np.isnan(values)
-        np.maximum.at(lengths, rows[present], steps[present] + 1)
+    lengths = np.max([last_steps(values, counts) for values, _, counts in read], axis=0)
     longest = max(int(lengths.max(initial=0)), 1)
     channels: list[NDArray[np.float32]] = []
     inside = np.arange(longest) < lengths[:, None]
-    for (values, _, _), (rows, steps), column in zip(read, places, columns, strict=True):
-        raw = np.full((num_rows, longest), np.nan)
-        kept = steps < longest
-        raw[rows[kept], steps[kept]] = values[kept]
+    for (values, _, counts), column in zip(read, columns, strict=True):
+        raw = pad_series(values, counts, longest)
         gone = np.isnan(raw)
-        with np.errstate(over="ignore"):
-            scaled = np.clip((raw - column.means[0]) / column.stds[0], -MAX_ABS, MAX_ABS)
-        channels.append(np.where(gone, 0.0, scaled).astype(np.float32))
+        if len(column.means) == 2:
+            scaled, levels = scale_rows(raw)
+            levels = np.clip((levels - column.means) / column.stds, -MAX_ABS, MAX_ABS)
+            parts = [scaled, *(inside * level[:, None] for level in levels.T)]
+        else:
+            with np.errstate(over="ignore"):
+                parts = [np.where(gone, 0.0, (raw - column.means[0]) / column.stds[0])]
+        channels += [np.clip(part, -MAX_ABS, MAX_ABS).astype(np.float32) for part in parts]
         if column.missing:
             channels.append((gone & inside).astype(np.float32))
     return {"values": np.stack(channels, axis=1), "lengths": lengths}

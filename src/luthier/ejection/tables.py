@@ -92,8 +92,8 @@ def table_facts(data: TableData) -> dict[str, Any]:
             {
                 "name": column.name,
                 "parts": list(column.parts),
-                "mean": column.means[0],
-                "std": column.stds[0],
+                "means": list(column.means),
+                "stds": list(column.stds),
                 "missing": bool(column.missing),
             }
             for column in data.series
@@ -202,6 +202,7 @@ def _borrowed(data: TableData) -> list[str]:
     names = ["cell_texts"] if _texts(data) else []
     names += ["cell_numbers"] if _numbers(data) else []
     names += ["step_values"] if data.schema.series is not None else []
+    names += ["scale_rows"] if any("scale_rows" in text for text in _series(data)) else []
     names += ["read_lists"] if any("read_lists" in text for text in _series(data)) else []
     names += ["character_codes"] if "characters" in data.schema.blocks else []
     names += ["features_of"] if kinds - {"category"} else []
@@ -416,6 +417,13 @@ def _series(data: TableData) -> list[str]:
         rows, argument = 'lists(frame[facts["name"]])', "frame"
         is_text = frame[data.series[0].name].dtype == pl.String
         functions.append(_LISTS.replace("PARSED", "    cells = read_lists(cells)\n" if is_text else ""))
+    by_row = {len(column.means) == 2 for column in data.series}
+    if by_row == {False}:
+        scaling = _OF_ALL
+    elif by_row == {True}:
+        scaling = _BY_ROW
+    else:
+        scaling = f'if len(facts["means"]) == 2:\n{indented(_BY_ROW, 4)}\nelse:\n{indented(_OF_ALL, 4)}'
     each = "for place in range(len(steps))" if is_steps else 'for facts in FACTS["series"]'
     functions.append(f'''
 def series({argument}):
@@ -429,15 +437,20 @@ def series({argument}):
         for place, row in zip(raw, rows):
             place[: len(row)] = row[:longest]
         gone = np.isnan(raw)
-        scaled = np.clip((raw - facts["mean"]) / facts["std"], {-SERIES_MAX_ABS}, {SERIES_MAX_ABS})
-        channels.append(np.where(gone, 0.0, scaled))
+        inside = np.arange(longest) < lengths[:, None]
+{indented(scaling, 8)}
+        channels += [np.clip(part, {-SERIES_MAX_ABS}, {SERIES_MAX_ABS}) for part in parts]
         if facts["missing"]:
-            channels.append(gone & (np.arange(longest) < lengths[:, None]))
+            channels.append(gone & inside)
     return np.stack(channels, axis=1).astype(np.float32), lengths
 ''')
     return functions
 
 
+_OF_ALL = """parts = [np.where(gone, 0.0, (raw - facts["means"][0]) / facts["stds"][0])]"""
+_BY_ROW = f"""scaled, levels = scale_rows(raw)
+levels = np.clip((levels - facts["means"]) / facts["stds"], {-SERIES_MAX_ABS}, {SERIES_MAX_ABS})
+parts = [scaled, *(inside * level[:, None] for level in levels.T)]"""
 _LISTS = '''
 def lists(cells):
     """Return the values of each cell, NaN where there is none."""

@@ -23,6 +23,7 @@ from luthier.networks.families.mixed import Mixed
 from luthier.networks.families.mlp import ACTIVATIONS, MLP
 from luthier.networks.families.recurrent import RecurrentNet
 from luthier.networks.families.resnet import ResNet
+from luthier.networks.families.rocket import RocketNet
 from luthier.networks.families.tabm import TabM
 from luthier.networks.foreign import is_foreign, maker
 
@@ -45,6 +46,7 @@ FAMILIES: dict[str, Family] = {
     "mlp": Family(MLP, ("numbers", "categories")),
     "convnet": Family(ConvNet, ("pixels",)),
     "resnet": Family(ResNet, ("pixels",)),
+    "rocket": Family(RocketNet, ("values", "lengths")),
     "inception": Family(InceptionNet, ("values", "lengths")),
     "recurrent": Family(RecurrentNet, ("values", "lengths")),
     "mixed": Family(Mixed, None),

@@ -24,6 +24,9 @@ _USUAL = {
     "decay_norm_and_bias": "biases and norms need no decay",
     "scheduler": "up, then down to near nothing: most of the gain comes at the end",
 }
+ENOUGH_VALID = 50
+"""Rows to validate on, below which they choose no epoch of a network over series."""
+_MANY_SERIES = 1_000
 _EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
 
 
@@ -64,7 +67,7 @@ def choose(
     if schema.image is not None and schema.blocks == ("pixels",):
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
     elif schema.blocks == ("values", "lengths"):
-        family, arguments, chosen = _for_series(schema, settings, reasons, sizes)
+        family, arguments, chosen = _for_series(schema, settings, reasons, sizes, num_valid)
     elif schema.blocks == _TABLE:
         family, arguments, chosen = _for_table(schema, settings, reasons, sizes, num_valid)
     else:
@@ -79,14 +82,18 @@ def choose(
     for name in asked.arguments:
         reasons[name] = "as asked for"
     recipe: dict[str, Any] = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | chosen
-    normalised = arguments.get("batch_norm", family not in ("mlp", "tabm", "recurrent"))
+    normalised = arguments.get("batch_norm", family not in ("mlp", "tabm", "recurrent", "rocket"))
     if normalised and schema.num_rows % (recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
         recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot do with a last batch of one row"
     if recipe_fields.get("criterion") is not None:
         _check_criterion(str(recipe_fields["criterion"]), schema)
         if str(recipe_fields["criterion"]).lower() not in ("cross-entropy", "crossentropyloss"):
             recipe.pop("label_smoothing", None)
-    if family in ("inception", "recurrent") and 0 < num_valid < 50 and "patience" not in recipe_fields:
+    if (
+        family in ("rocket", "inception", "recurrent")
+        and 0 < num_valid < ENOUGH_VALID
+        and "patience" not in recipe_fields
+    ):
         recipe["monitor"] = "train_loss"
         reasons["monitor"] = f"{num_valid} rows to validate on are too few to choose an epoch by"
     reasons["seed"] = "the same call gives the same network"
@@ -391,10 +398,13 @@ def _ngram_buckets(schema: Schema, sizes: InputSizes) -> int:
 
 
 def _for_series(
-    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes, num_valid: int
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n = schema.num_rows
-    family = _family(settings, "inception", "series")
+    of_inception = {"width", "depth", "kernel_sizes", "stride", "dropout"} & settings.arguments.keys()
+    family = _family(settings, "inception" if n >= _MANY_SERIES or of_inception else "rocket", "series")
+    if family == "rocket":
+        return _for_rocket(schema, settings, reasons, sizes, num_valid)
     stride = math.ceil(sizes.max_steps / 256)
     arguments: dict[str, Any] = {"channels": sizes.series_channels, "num_outputs": schema.num_outputs}
     arguments |= {"width": 16, "depth": 6, "kernel_sizes": [9, 19, 39], "stride": stride, "dropout": 0.2}
@@ -433,6 +443,55 @@ def _for_series(
         "clip_norm": "one wild batch cannot throw the weights",
     }
     return family, arguments, recipe
+
+
+def _for_rocket(
+    schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes, num_valid: int
+) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    n = schema.num_rows
+    arguments: dict[str, Any] = {
+        "channels": sizes.series_channels,
+        "num_outputs": schema.num_outputs,
+        "max_steps": max(sizes.max_steps, 1),
+        "num_dilations": 15,
+        "num_thresholds": 30,
+        "max_places": 512,
+    }
+    effort = _EFFORT[settings.effort]
+    is_stopped = num_valid >= ENOUGH_VALID
+    batch_size = 32 if n < 1_000 else 64
+    updates = 320 * effort
+    epochs = round(60 * effort) if is_stopped else max(20, min(round(60 * effort), round(updates * batch_size / n)))
+    recipe: dict[str, Any] = {
+        "optimizer": "AdamW",
+        "lr": 0.001,
+        "weight_decay": 0.1,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "eval_batch_size": 64,
+        "clip_norm": 1.0,
+        "patience": max(4, round(10 * effort)) if is_stopped else None,
+    }
+    if schema.task == "multiclass":
+        recipe["label_smoothing"] = 0.1
+        reasons["label_smoothing"] = "keeps the logits of a few training series from growing without end"
+    reasons |= {
+        "family": f"{n:,} series: fixed convolutions, of which few series need to teach only the last layer; "
+        f"networks that learn their convolutions take over from {_MANY_SERIES:,}",
+        "max_steps": "the widest kernels reach over the longest training series",
+        "num_dilations": "kernels of 9 steps, close together and far apart",
+        "num_thresholds": "of each of the 84 kernels, over all dilations: 2,520 features",
+        "max_places": "each kernel is evaluated at 512 places of the longest series at most: long ones take less time",
+        "lr": "constant: one linear layer",
+        "weight_decay": "many features for few series",
+        "epochs": "more than training needs: patience ends it"
+        if is_stopped
+        else f"about {updates:,.0f} updates, at least 20 epochs",
+        "batch_size": "32 below 1,000 series, else 64; the first batch sets the thresholds",
+        "clip_norm": "limits the effect of an unusual batch",
+        "patience": "stops when the validation loss has not improved for so many epochs",
+    }
+    return "rocket", arguments, recipe
 
 
 def _stem_stride(image: ImageInput) -> int:

@@ -19,7 +19,7 @@ from luthier.data.files import STDIN, as_source, source_name, without_password
 from luthier.data.kinds import doubts
 from luthier.errors import NetworkError, RunError, SettingError, printable
 from luthier.metrics.finishing import rows_for
-from luthier.networks.choose import choose
+from luthier.networks.choose import ENOUGH_VALID, choose
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
@@ -182,6 +182,15 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     prepared = prepare(
         settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
     )
+    needs = settings.valid or finish != FinishSettings() or {"patience", "monitor"} & recipe_fields.keys()
+    is_asked = "valid_fraction" in parts["data"] or bool(needs)
+    if bundle is None and blueprint is None and not is_asked and _has_few_series(prepared):
+        settings = replace(settings, valid_fraction=0.0)
+        prepared = prepare(settings, data)
+        prepared.notes.append(
+            f"no series are kept for validation: fewer than {ENOUGH_VALID} say too little to choose an epoch by; "
+            "to keep some, pass valid_fraction"
+        )
     if lines := doubts(prepared.schema.columns):
         _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
     kept: dict[str, Any] = {"source": without_password(settings.source)}
@@ -275,6 +284,12 @@ def _with_transform(settings: DataSettings, recipe_fields: Mapping[str, Any]) ->
             code="setting-ignored",
         )
     return settings
+
+
+def _has_few_series(prepared: Prepared) -> bool:
+    """Whether the samples are series and those for validation too few to choose an epoch by."""
+    is_series = prepared.schema.blocks == ("values", "lengths")
+    return is_series and "valid" in prepared.parts and len(prepared.parts["valid"].rows) < ENOUGH_VALID
 
 
 def _refuse_same_file(settings: DataSettings) -> None:

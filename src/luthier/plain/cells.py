@@ -118,6 +118,28 @@ def step_values(cells: pl.Series, words: tuple[str, ...]) -> tuple[Any, Any]:
     return values, unread
 
 
+def scale_rows(raw: Any) -> tuple[Any, Any]:
+    """Scale each series by its own mean and deviation.
+
+    Args:
+        raw: `(N, L)`, NaN where there is no value.
+
+    Returns:
+        The series, 0 where there is no value; and of each its mean in deviations and the logarithm of its deviation,
+        `(N, 2)`.
+    """
+    inside = ~np.isnan(raw)
+    counts = np.maximum(inside.sum(axis=1, keepdims=True), 1)
+    values = np.where(inside, raw, 0.0)
+    peaks = np.abs(values).max(axis=1, keepdims=True)
+    peaks[peaks == 0] = 1.0
+    values = values / peaks  # squares of large numbers leave float64's range
+    means = values.sum(axis=1, keepdims=True) / counts
+    centred = np.where(inside, values - means, 0.0)
+    deviations = np.maximum(np.sqrt((centred**2).sum(axis=1, keepdims=True) / counts), 1e-6)
+    return centred / deviations, np.hstack([means / deviations, np.log(deviations) + np.log(peaks)])
+
+
 def read_lists(cells: pl.Series) -> pl.Series:
     """Return text such as `[1, 2.5, 3]` as lists of numbers, null where there is none, however it was written.
 

@@ -50,6 +50,7 @@ class Plan:
         start: The bundle whose weights training starts from, if any.
         checks: Which checks run.
         finish: What is done when training has ended.
+        asked: The command or call that the run was made by, where it is known.
     """
 
     settings: DataSettings
@@ -60,6 +61,7 @@ class Plan:
     start: Bundle | None = None
     checks: CheckSettings = CheckSettings()
     finish: FinishSettings = FinishSettings()
+    asked: str = ""
 
     @property
     def schema(self) -> Schema:
@@ -70,7 +72,7 @@ class Plan:
         """Return the plan as a run file, which `luthier train` takes."""
         return write_run_file(
             self.settings, self.schema, self.blueprint, self.recipe, self.reasons, self.checks, self.finish,
-            relative_to=relative_to,
+            asked=self.asked, relative_to=relative_to,
         )  # fmt: skip
 
     def words(self) -> str:
@@ -122,7 +124,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if target != () and target != []:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
-    checks, finish = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"])
+    checks, finish, asked = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"]), ""
     named = as_source(source)
     if named is not None:
         if named.endswith(".toml"):
@@ -136,7 +138,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
                     code="run-data-in-memory",
                 )
             settings, blueprint = file.data, _trusted(file.blueprint, parts["network"], str(source))
-            parts["network"] = {}
+            parts["network"], asked = {}, file.asked
             recipe_fields = {**file.recipe, **recipe_fields}
             checks, finish = replace(file.checks, **parts["check"]), replace(file.finish, **parts["finish"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
@@ -222,7 +224,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
     _check_finish(finish, settings, prepared)
-    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish)
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, asked)
 
 
 def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prepared) -> None:

@@ -1,5 +1,6 @@
 """What `fit` and `train` return."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from torch import nn
 
 from luthier.core.finding import Finding
 from luthier.serving.model import Model
+from luthier.store.files import check_output
 from luthier.training.record import Record
 
 
@@ -27,6 +29,7 @@ class Result:
         test: Figures on the test split, where there is one.
         findings: What the checks saw.
         notes: What was done after training, in words.
+        details: Gives what a report shows beside the record, with values of cells or without; `train` sets it.
     """
 
     module: nn.Module
@@ -40,6 +43,7 @@ class Result:
     test: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    details: Callable[[bool], dict[str, Any]] | None = field(default=None, compare=False)
 
     def predict(self, source: Any, **options: Any) -> Any:
         """Predict with the trained model; see `Model.predict`."""
@@ -60,6 +64,32 @@ class Result:
     def save(self, path: str | Path) -> None:
         """Write the trained model as one file; see `Model.save`."""
         self.model.save(path)
+
+    def report(self, path: str | Path, *, rows: bool = True) -> None:
+        """Write what happened as one HTML file, which needs no server and asks for nothing.
+
+        A run of `train` is measured on its test rows; one of `fit` shows its record. A run with a folder reads its data
+        again; one without keeps the data as long as its Result.
+
+        Args:
+            path: The file, `.html`.
+            rows: Show values of cells; without them the page holds figures alone.
+
+        Raises:
+            SettingError: another suffix.
+            RunError: it cannot be written.
+        """
+        from luthier.report.page import write_page
+        from luthier.report.record import run_words, training_document
+
+        output = check_output(str(path), (".html", ".htm"), flag="report(path)")
+        found = None if self.details is None else self.details(rows)
+        if found is None:
+            trainings = [training_document(self.record)]
+            name = type(self.module).__name__ if self.folder is None else self.folder.name
+            found = {"run": str(self.folder or ""), "name": name, "trainings": trainings, "figures": self.model.metrics}
+            found |= {"finished": self.is_done, "state": run_words(trainings, is_finished=self.is_done)}
+        write_page([found], output, rows=rows)
 
     def words(self) -> str:
         """Return the outcome in a few lines."""

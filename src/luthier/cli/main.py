@@ -313,6 +313,48 @@ def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json:
     return 0
 
 
+@cli.command(short_help="List the runs in a folder.")
+@click.argument("folder", default="runs")
+@click.option("--sort", default="when", show_default=True, help="Column to sort by; value puts the best first.")
+@_output_options
+def runs(folder: str, sort: str, quiet: bool, as_json: bool) -> int:
+    """List the runs in FOLDER (runs/): data, target, network, main test figure, seconds, state, when it last wrote."""
+    from luthier.cli import show
+    from luthier.pipeline.runs import list_runs
+
+    found = list_runs(folder, sort=sort)
+    if as_json:
+        say_json(found)
+    elif not quiet:
+        show.runs(found)
+    return 0
+
+
+@cli.command(short_help="Compare runs: what differs, and their figures on the same test rows.")
+@click.argument("runs", nargs=-1, required=True)
+@_trust_options
+@_output_options
+def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -> int:
+    """Compare RUNS: what differs in settings and data, and their figures on the same test rows.
+
+    The interval of a difference is the paired bootstrap's. Exit status 2: the test rows are not the same, or cannot be
+    read, so figures are not compared.
+    """
+    from dataclasses import asdict
+
+    from luthier.cli import show
+    from luthier.pipeline.compare import compare as compare_runs
+
+    found = compare_runs(runs, **{name: value for name, value in trusted.items() if value})
+    if as_json:
+        say_json(asdict(found))
+    elif not quiet:
+        show.comparison(found)
+    if found.refused:
+        _complain(f"the figures are not compared: {found.refused} [run-not-comparable]")
+    return 2 if found.refused else 0
+
+
 @cli.command(short_help="Look for mistakes that raise no error: in a program, a run or data.")
 @click.argument("source")
 @settings_options()

@@ -26,8 +26,8 @@ def tag(name: str, /, *inner: Any, **attributes: Any) -> Html:
 
 
 def joined(parts: Iterable[Any]) -> Html:
-    """Return parts one after the other: HTML as it is, all else as text."""
-    return Html("".join(part if isinstance(part, Html) else text(part) for part in parts))
+    """Return parts one after the other: HTML as it is, all else as text, of which sentences are not cut."""
+    return Html("".join(part if isinstance(part, Html) else text(part, 2000) for part in parts))
 
 
 def text(value: Any, most: int = _MOST) -> Html:
@@ -37,13 +37,18 @@ def text(value: Any, most: int = _MOST) -> Html:
 
 def table(headings: Sequence[Any], rows: Iterable[Sequence[Any]], *, caption: str = "") -> Html:
     """Return a table; the first cell of a row is its heading, and numbers stand at the right."""
-    head = tag("tr", *(tag("th", heading, scope="col") for heading in headings))
+    head = tag("tr", *(tag("th", cell(heading), scope="col") for heading in headings))
     body = []
     for first, *others in rows:
-        cells = (tag("td", shown(cell), class_="n" if isinstance(cell, int | float) else None) for cell in others)
-        body.append(tag("tr", tag("th", shown(first), scope="row"), *cells))
+        cells = (tag("td", cell(value), class_="n" if isinstance(value, int | float) else None) for value in others)
+        body.append(tag("tr", tag("th", cell(first), scope="row"), *cells))
     named = (tag("caption", caption),) if caption else ()
     return tag("table", *named, tag("thead", head), tag("tbody", *body))
+
+
+def cell(value: Any) -> Html:
+    """Return what stands in a cell of a table."""
+    return value if isinstance(value, Html) else text(shown(value))
 
 
 def shown(value: Any) -> Any:

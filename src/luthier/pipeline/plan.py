@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from luthier.core.blueprint import Blueprint
+from luthier.core.html import joined, table, tag
 from luthier.core.names import check_name, did_you_mean
+from luthier.core.plain import to_plain
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
@@ -95,6 +97,13 @@ class Plan:
             f"{recipe.batch_size}, {length}"
         )
         return "\n".join(map(printable, lines))
+
+    def _repr_html_(self) -> str:
+        """Return what was read and chosen, with the reasons, for a notebook."""
+        chosen = {"family": self.blueprint.family, **self.blueprint.arguments, **to_plain(self.recipe)}
+        rows = [(name, str(chosen[name]), why) for name, why in self.reasons.items() if name in chosen]
+        lines = (tag("p", line) for line in self.words().split("\n"))
+        return joined([*lines, table(("chosen", "value", "why"), rows)])
 
     def __str__(self) -> str:
         return self.toml()

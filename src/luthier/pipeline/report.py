@@ -92,19 +92,13 @@ def folder_document(run: Path) -> dict[str, Any]:
     Raises:
         RunError: it is no run's folder, or a file of it is damaged.
     """
-    stages = stage_folders(run)
-    if not ((run / "record.jsonl").is_file() or stages or (run / "run.toml").is_file()):
+    if not ((run / "record.jsonl").is_file() or stage_folders(run) or (run / "run.toml").is_file()):
         raise RunError(
             f"{run} is no folder of a run: it has neither a record nor a run.toml",
             hint="name a folder that luthier train or fit wrote, as runs/penguins",
             code="run-not-found",
         )
-    places = [run, *(place for place in stages if place == refit_folder(run) or not (run / "record.jsonl").exists())]
-    trainings = [
-        training_document(read_record(place / "record.jsonl"), name="" if place == run else place.name)
-        for place in places
-        if (place / "record.jsonl").is_file()
-    ]
+    trainings = trainings_of(run)
     found: dict[str, Any] = {"run": printable(str(run)), "name": printable(run.name), "trainings": trainings}
     found["asked"], found["design"] = "", {}
     if (run / "run.toml").is_file():
@@ -117,6 +111,17 @@ def folder_document(run: Path) -> dict[str, Any]:
     if is_finished:
         found |= model_document(load_facts(run))
     return found
+
+
+def trainings_of(run: Path) -> list[dict[str, Any]]:
+    """Return how each training in a run's folder went: the run's own, its folds', that on all rows."""
+    stages = stage_folders(run)
+    places = [run, *(place for place in stages if place == refit_folder(run) or not (run / "record.jsonl").exists())]
+    return [
+        training_document(read_record(place / "record.jsonl"), name="" if place == run else place.name)
+        for place in places
+        if (place / "record.jsonl").is_file()
+    ]
 
 
 def details_of(plan: Plan, result: Result, data: Any) -> Callable[[bool], dict[str, Any]]:
@@ -179,7 +184,7 @@ def file_document(text: str) -> dict[str, Any]:
         f"{section}.{name}": _words(value)
         for section, values in plain.items()
         for name, value in values.items()
-        if name != "kind"
+        if name != "kind" and value is not False
     }
     return {"asked": printable(asked), "settings": settings, "design": chosen}
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from luthier.core.answering import Answering
 from luthier.core.batch import Batch
+from luthier.core.html import shown
 from luthier.core.schema import Column, Schema
 from luthier.core.units import answers_in_units, targets_in_units
 from luthier.data.augment import ImageSource
@@ -141,8 +142,12 @@ class Tested:
                 return
             there = np.flatnonzero(~np.isnan(numbers))
             for number, rows in enumerate(_quarters(numbers, there)):
-                first, last = rows[numbers[rows].argmin()], rows[numbers[rows].argmax()]
-                words = f"{_cell(cells, int(first))} to {_cell(cells, int(last))}"
+                first, last = int(rows[numbers[rows].argmin()]), int(rows[numbers[rows].argmax()])
+                ends = (
+                    shown(numbers[row].item()) if column.kind == "number" else _cell(cells, row)
+                    for row in (first, last)
+                )
+                words = " to ".join(ends)
                 yield words if self.with_cells else f"quarter {number + 1} of 4, from the least on", np.sort(rows)
             yield "no value", np.flatnonzero(np.isnan(numbers))
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from luthier.core.html import Html, joined, shown, table, tag, text
 
-_WIDTH, _HEIGHT = 460.0, 250.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 12.0, 10.0, 40.0
+_WIDTH, _HEIGHT = 410.0, 235.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 12.0, 10.0, 40.0
 _TIPS = 60  # points of a line that have a tooltip
 _COLOURS = 6  # as many as the style sheet has
 _ROW = 22.0  # height of a bar
-_MOST_LABEL = 26  # characters of a label at an axis
+_MOST_LABEL = 30  # characters of a label at an axis
 
 Numbers = Sequence[float | None]
 
@@ -54,6 +54,7 @@ class Chart:
         is_log: Whether the axis at the side grows by factors.
         note: What to say below.
         rows: Columns of the table; those of the lines without them.
+        has_table: Whether a table of its own follows; else one beside it has the numbers.
     """
 
     title: str
@@ -65,16 +66,18 @@ class Chart:
     is_log: bool = False
     note: str = ""
     rows: dict[str, Sequence[Any]] = field(default_factory=dict)
+    has_table: bool = True
 
     def html(self) -> Html:
         """Return the chart as a figure."""
         drawn = [line for line in self.lines if any(_is_number(y) for y in line.y)]
         if not drawn:
             return Html("")
-        parts = [tag("figcaption", self.title), _legend(drawn), self._svg(drawn)]
+        parts = [tag("figcaption", text(self.title)), _legend(drawn), self._svg(drawn)]
         parts += [tag("p", self.note, class_="note")] if self.note else []
-        columns = self.rows or _columns(self.x, drawn)
-        parts.append(details(table(list(columns), zip(*columns.values(), strict=True))))
+        if self.has_table:
+            columns = self.rows or _columns(self.x, drawn)
+            parts.append(details(table(list(columns), zip(*columns.values(), strict=True))))
         return tag("figure", *parts)
 
     def _svg(self, lines: list[Line]) -> Html:
@@ -154,7 +157,7 @@ def intervals(
     if not rows:
         return Html("")
     height = _ROW * len(rows) + _TOP + _BOTTOM
-    left = min(8.0 + 6.3 * max(len(_label(name)) for name, *_ in rows), 180.0)
+    left = min(12.0 + 6.2 * max(len(_label(name)) for name, *_ in rows), 195.0)
     scale = Scale([guide, *(end for _, *ends in rows for end in ends if _is_number(end))], left, _WIDTH - _RIGHT)
     end = height - _BOTTOM
     parts = []
@@ -228,7 +231,7 @@ def _legend(lines: Sequence[Line]) -> Html:
         look = "guide" if line.is_guide else f"s{number % _COLOURS}"
         sample = tag("circle", cx=12, cy=5, r=3) if line.is_points else tag("path", d="M0,5L24,5")
         key = tag("svg", tag("g", sample, class_=look), viewBox="0 0 24 10", width=24, height=10, aria_hidden="true")
-        items.append(tag("li", key, " ", line.name))
+        items.append(tag("li", key, " ", text(line.name, 80)))
     return tag("ul", *items, class_="legend")
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from luthier.core.html import Html, joined, shown, table, tag, text
+from luthier.core.html import Html, cell, joined, shown, table, tag, text
 from luthier.report.charts import Chart, Line, details, intervals
 
 _SHARES = [0.0, 1.0]
@@ -62,12 +62,12 @@ def _confusion(names: list[str], counts: list[list[int]]) -> Html:
         pairs = [(names[i], names[j], n) for i, row in enumerate(counts) for j, n in enumerate(row) if i != j and n]
         some = sorted(pairs, key=lambda pair: -pair[2])[:20]
         return table(["true", "decided", "rows"], some, caption="Confused most often")
-    head = tag("tr", tag("td", "true \\ decided"), *(tag("th", name, scope="col") for name in names))
+    head = tag("tr", tag("td", "true \\ decided"), *(tag("th", cell(name), scope="col") for name in names))
     body = []
     for name, row in zip(names, counts, strict=True):
         shares = [round(60 * count / max(sum(row), 1)) for count in row]
         cells = [tag("td", shown(n), style=f"--share:{share}%") for n, share in zip(row, shares, strict=True)]
-        body.append(tag("tr", tag("th", name, scope="row"), *cells))
+        body.append(tag("tr", tag("th", cell(name), scope="row"), *cells))
     caption = tag("caption", "Confusion: the true class (down) by the decided one (across), rows")
     return _scrolled(tag("table", caption, tag("thead", head), tag("tbody", *body), class_="confusion"))
 
@@ -143,7 +143,9 @@ def _slices(document: dict[str, Any]) -> Html:
     worse.sort(key=lambda row: row["values"][main], reverse=main not in _HIGHER)
     bars = [
         (f"{row['column']}: {row['slice']}", row["values"][main], *row["intervals"].get(main, [None, None]))
-        for row in (worse or sorted(found, key=lambda row: row["values"][main], reverse=main not in _HIGHER))[:_BARS]
+        for row in (
+            worse[:_BARS] or sorted(found, key=lambda row: row["values"][main], reverse=main not in _HIGHER)[:8]
+        )
     ]
     words = f"No slice of {len(found)} is clearly worse than all rows; the lowest are drawn."
     if worse:
@@ -240,7 +242,7 @@ def _rows(document: dict[str, Any]) -> Html:
         columns = list(rows[0]["cells"])
         has_picture = "picture" in rows[0]
         headings = [*plain, *(["picture"] if has_picture else []), *columns]
-        head = tag("tr", *(tag("th", heading, scope="col") for heading in headings))
+        head = tag("tr", *(tag("th", cell(heading), scope="col") for heading in headings))
         body = [tag("tr", *_row(row, plain, columns, has_picture=has_picture)) for row in rows]
         title = {"worst": "Answered worst", "least certain": "Answered with the least certainty"}.get(name, name)
         parts.append(_scrolled(tag("table", tag("caption", title), tag("thead", head), tag("tbody", *body))))
@@ -248,10 +250,8 @@ def _rows(document: dict[str, Any]) -> Html:
 
 
 def _row(row: dict[str, Any], plain: list[str], columns: list[str], *, has_picture: bool) -> list[Html]:
-    cells = [tag("th", row[plain[0]], scope="row")]
-    cells += [
-        tag("td", shown(row[key]), class_="n" if isinstance(row[key], int | float) else None) for key in plain[1:]
-    ]
+    cells = [tag("th", cell(row[plain[0]]), scope="row")]
+    cells += [tag("td", cell(row[key]), class_="n" if isinstance(row[key], int | float) else None) for key in plain[1:]]
     if has_picture:
         source = f"data:image/png;base64,{row['picture']}"
         cells.append(tag("td", tag("img", src=source, alt=f"The picture of {row['row']}", class_="picture")))

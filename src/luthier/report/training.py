@@ -22,7 +22,7 @@ def training_section(training: dict[str, Any]) -> Html:
     charts = []
     for title, axis, named in _charts(columns):
         lines = [Line(name, across, columns[key]) for name, key in named]
-        charts.append(Chart(title, "epoch", axis, lines, mark).html())
+        charts.append(Chart(title, "epoch", axis, lines, mark, has_table=False).html())
     parts = [tag("h4", training["name"].replace("-", " ").capitalize())] if training["name"] else []
     words = "" if kept is None else f"The weights of epoch {kept + 1} were kept: the dashed upright line. "
     words += f"Every {training['every']}th epoch is drawn. " if training["every"] > 1 else ""
@@ -50,5 +50,7 @@ def _charts(columns: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str
         key = metric if is_part else name
         label = {"valid": "validation"}.get(part, part) if is_part else name
         by_metric.setdefault(key, []).append((label, name))
-    found += [(key.replace("_", " ").capitalize(), key, lines) for key, lines in by_metric.items()]
+    for key, lines in by_metric.items():
+        of = f", {lines[0][0]}" if len(lines) == 1 and lines[0][0] != key else ""
+        found.append((f"{key.replace('_', ' ')}{of}", key, lines))
     return found + [(_TITLES[name], name, [(name, name)]) for name in _ALONE if name in columns]

@@ -7,6 +7,7 @@ from typing import Any
 from luthier.errors import printable
 
 _MOST = 200  # characters of a text that is shown
+_MOST_ATTRIBUTE = 1 << 26  # a picture may be one
 _EMPTY = ("br", "img", "meta")
 
 
@@ -21,11 +22,11 @@ def tag(name: str, /, *inner: Any, **attributes: Any) -> Html:
     '<td class="n">&lt;b&gt;<i>x</i></td>'
     """
     given = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items() if value is not None}
-    words = "".join(f' {key}="{escape(str(value))}"' for key, value in given.items())
-    return Html(f"<{name}{words}>" if name in _EMPTY else f"<{name}{words}>{joined(inner)}</{name}>")
+    words = "".join(f' {key}="{text(value, _MOST_ATTRIBUTE)}"' for key, value in given.items())
+    return Html(f"<{name}{words}>" if name in _EMPTY else f"<{name}{words}>{concat(inner)}</{name}>")
 
 
-def joined(parts: Iterable[Any]) -> Html:
+def concat(parts: Iterable[Any]) -> Html:
     """Return parts one after the other: HTML as it is, all else as text, of which sentences are not cut."""
     return Html("".join(part if isinstance(part, Html) else text(part, 2000) for part in parts))
 
@@ -37,13 +38,20 @@ def text(value: Any, most: int = _MOST) -> Html:
 
 def table(headings: Sequence[Any], rows: Iterable[Sequence[Any]], *, caption: str = "") -> Html:
     """Return a table; the first cell of a row is its heading, and numbers stand at the right."""
-    head = tag("tr", *(tag("th", cell(heading), scope="col") for heading in headings))
+    rows = [list(row) for row in rows]
+    kinds = [_is_numbers(column) for column in zip(*rows, strict=True)] if rows else [False] * len(headings)
+    looks = ["n" if is_numbers else None for is_numbers in kinds]
+    head = tag("tr", *(tag("th", cell(h), scope="col", class_=look) for h, look in zip(headings, looks, strict=True)))
     body = []
     for first, *others in rows:
-        cells = (tag("td", cell(value), class_="n" if isinstance(value, int | float) else None) for value in others)
-        body.append(tag("tr", tag("th", cell(first), scope="row"), *cells))
+        cells = (tag("td", cell(value), class_=look) for value, look in zip(others, looks[1:], strict=True))
+        body.append(tag("tr", tag("th", cell(first), scope="row", class_=looks[0]), *cells))
     named = (tag("caption", caption),) if caption else ()
     return tag("table", *named, tag("thead", head), tag("tbody", *body))
+
+
+def _is_numbers(values: Iterable[Any]) -> bool:
+    return all(value is None or isinstance(value, int | float) for value in values)
 
 
 def cell(value: Any) -> Html:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from luthier.core.html import joined, table, tag
+from luthier.core.html import concat, table, tag
 from luthier.errors import SettingError
 from luthier.networks.tracing import Joint, Tally, Watch, as_found, shape_of, tensors
 
@@ -116,7 +116,7 @@ class Summary:
             for row in self.rows[:_MOST_ROWS]
         ]
         headings = ("layer", "class", "arguments", "output", "parameters", "multiply-adds")
-        return joined([table(headings, rows), tag("p", self.totals)])
+        return concat([table(headings, rows), tag("p", self.totals)])
 
     def __str__(self) -> str:
         cells: list[tuple[str, ...]] = [("layer", "", "output", "parameters", "multiply-adds")]

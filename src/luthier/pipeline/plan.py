@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from luthier.core.blueprint import Blueprint
-from luthier.core.html import joined, table, tag
+from luthier.core.html import concat, table, tag
 from luthier.core.names import check_name, did_you_mean
 from luthier.core.plain import to_plain
 from luthier.core.recipe import Recipe
@@ -103,7 +103,7 @@ class Plan:
         chosen = {"family": self.blueprint.family, **self.blueprint.arguments, **to_plain(self.recipe)}
         rows = [(name, str(chosen[name]), why) for name, why in self.reasons.items() if name in chosen]
         lines = (tag("p", line) for line in self.words().split("\n"))
-        return joined([*lines, table(("chosen", "value", "why"), rows)])
+        return concat([*lines, table(("chosen", "value", "why"), rows)])
 
     def __str__(self) -> str:
         return self.toml()
@@ -133,7 +133,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if target != () and target != []:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
-    checks, finish, asked = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"]), ""
+    checks, finish, made_by = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"]), ""
     named = as_source(source)
     if named is not None:
         if named.endswith(".toml"):
@@ -147,7 +147,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
                     code="run-data-in-memory",
                 )
             settings, blueprint = file.data, _trusted(file.blueprint, parts["network"], str(source))
-            parts["network"], asked = {}, file.asked
+            parts["network"], made_by = {}, file.asked
             recipe_fields = {**file.recipe, **recipe_fields}
             checks, finish = replace(file.checks, **parts["check"]), replace(file.finish, **parts["finish"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
@@ -233,7 +233,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
     _check_finish(finish, settings, prepared)
-    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, asked)
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by)
 
 
 def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prepared) -> None:

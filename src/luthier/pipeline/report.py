@@ -15,11 +15,11 @@ from luthier.data.files import source_name
 from luthier.errors import DataError, LuthierError, RunError, SettingError, printable
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_own_file
+from luthier.pipeline.answered import Answered
 from luthier.pipeline.plan import Plan
-from luthier.pipeline.runfile import reasons_in
+from luthier.pipeline.runfile import asked_in, reasons_in
 from luthier.pipeline.stages import refit_folder, stage_folders
 from luthier.pipeline.tables import read_cells
-from luthier.pipeline.tested import Tested
 from luthier.pipeline.train import figures_on, open_run, outputs_on, read_split, refuse_other_rows
 from luthier.report.page import write_page
 from luthier.report.record import run_words, training_document
@@ -166,12 +166,11 @@ def load_facts(run: Path) -> Model:
 
 def file_document(text: str) -> dict[str, Any]:
     """Return what a run file says: the command, the settings, and the reasons of the design."""
-    lines = text.splitlines()[:1]
-    asked = lines[0].removeprefix("# asked: ") if lines and lines[0].startswith("# asked: ") else ""
+    asked = printable(asked_in(text))
     try:
         document = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError):
-        return {"asked": printable(asked), "settings": {}, "design": {}}
+        return {"asked": asked, "settings": {}, "design": {}}
     reasons = {part: reasons_in(text, part) for part in ("blueprint", "recipe")}
     blueprint, recipe = document.get("blueprint", {}), document.get("recipe", {})
     arguments = {"family": blueprint.get("family"), **blueprint.get("arguments", {})}
@@ -186,7 +185,7 @@ def file_document(text: str) -> dict[str, Any]:
         for name, value in values.items()
         if name != "kind" and value is not False
     }
-    return {"asked": printable(asked), "settings": settings, "design": chosen}
+    return {"asked": asked, "settings": settings, "design": chosen}
 
 
 def _words(value: Any) -> str:
@@ -246,21 +245,21 @@ def measured_document(plan: Plan, model: Model, *, rows: bool, data: Any = None)
     size = plan.recipe.eval_batch_size or 1024
     outputs, targets = outputs_on(model.module, part, size)
     cells = read_cells(plan.settings, plan.schema, part, data)
-    tested = Tested(
+    answered = Answered(
         model.module, plan.schema, model.answering, part, outputs / model.answering.temperature, targets, cells,
         work=work, with_cells=rows,
     )  # fmt: skip
-    importance = tested.importance()
+    importance = answered.importance()
     columns = [row["column"] for row in importance] or [column.name for column in plan.schema.inputs]
     found |= {
         "test": figures_on(model.module, part, plan, model.answering),
-        "main": tested.answers.loss,
-        "curves": tested.curves(),
-        "slices": tested.slices([*columns, *([plan.settings.group] if plan.settings.group else [])]),
-        "importance": importance[:50],
-        "dependence": tested.dependence(columns),
+        "main": answered.answers.loss,
+        "curves": answered.curves(),
+        "slices": answered.slices([*columns, *([plan.settings.group] if plan.settings.group else [])]),
+        "importance": [{**row, "column": printable(row["column"], most=200)} for row in importance[:50]],
+        "dependence": answered.dependence(columns),
     }
-    return {**found, "rows": tested.row_lists(columns[:_COLUMNS])} if rows else found
+    return {**found, "rows": answered.row_lists(columns[:_COLUMNS])} if rows else found
 
 
 def _network_document(model: Model) -> tuple[dict[str, Any], int]:

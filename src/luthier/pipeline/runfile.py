@@ -86,8 +86,12 @@ def read_run_file(path: Path) -> RunFile:
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
     finish = from_plain(FinishSettings, document.get("finish", {}), where=f"[finish] of {path}")
-    asked = text.partition("\n")[0].removeprefix(_ASKED) if text.startswith(_ASKED) else ""
-    return RunFile(data, blueprint, recipe, checks, finish, asked)
+    return RunFile(data, blueprint, recipe, checks, finish, asked_in(text))
+
+
+def asked_in(text: str) -> str:
+    """Return the command or call that a run file was made by; "" where it does not say."""
+    return text.partition("\n")[0].removeprefix(_ASKED) if text.startswith(_ASKED) else ""
 
 
 def read_reasons(path: Path) -> dict[str, str]:

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
-from luthier.core.html import Html, joined, shown, table, tag, text
+from luthier.core.html import Html, concat, shown, table, tag, text
 
 _WIDTH, _HEIGHT = 410.0, 235.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 12.0, 10.0, 40.0
-_TIPS = 60  # points of a line that have a tooltip
+_TIPS, _DENSE = 60, 12  # points of a line that have a tooltip; more than so many are not drawn as points
 _COLOURS = 6  # as many as the style sheet has
 _ROW = 22.0  # height of a bar
-_MOST_LABEL = 30  # characters of a label at an axis
+_MOST_LABEL = 28  # characters of a label at an axis
 
 Numbers = Sequence[float | None]
 
@@ -51,9 +51,9 @@ class Chart:
         lines: All that is drawn.
         mark: Where to draw an upright line, and what to call it.
         ticks: Names of places at the lower axis, in place of numbers.
-        is_log: Whether the axis at the side grows by factors.
         note: What to say below.
         rows: Columns of the table; those of the lines without them.
+        is_whole: Whether the numbers across are whole.
         has_table: Whether a table of its own follows; else one beside it has the numbers.
     """
 
@@ -63,10 +63,10 @@ class Chart:
     lines: list[Line]
     mark: tuple[float, str] | None = None
     ticks: Sequence[tuple[float, str]] = ()
-    is_log: bool = False
     note: str = ""
     rows: dict[str, Sequence[Any]] = field(default_factory=dict)
     has_table: bool = True
+    is_whole: bool = False
 
     def html(self) -> Html:
         """Return the chart as a figure."""
@@ -85,7 +85,7 @@ class Chart:
         xs += [self.mark[0]] if self.mark else []
         ys = [y for line in lines for y in (*line.y, *line.low, *line.high) if _is_number(y)]
         across = Scale(xs, _LEFT, _WIDTH - _RIGHT)
-        up = Scale([y for y in ys if y > 0] if self.is_log else ys, _HEIGHT - _BOTTOM, _TOP, is_log=self.is_log)
+        up = Scale(ys, _HEIGHT - _BOTTOM, _TOP)
         parts = [self._axes(across, up)]
         if self.mark is not None:
             x = across(self.mark[0])
@@ -100,7 +100,7 @@ class Chart:
             y = up(value)
             parts.append(tag("line", class_="grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=y, y2=y))
             parts.append(tag("text", name, x=_LEFT - 6, y=round(y + 4, 1), text_anchor="end"))
-        for value, name in self.ticks or across.ticks(6):
+        for value, name in self.ticks or across.ticks(6, is_whole=self.is_whole):
             x, y = across(value), _HEIGHT - _BOTTOM
             parts.append(tag("line", class_="axis", x1=x, x2=x, y1=y, y2=y + 4))
             parts.append(tag("text", name, x=x, y=y + 16, text_anchor="middle"))
@@ -110,38 +110,32 @@ class Chart:
         parts.append(tag("text", text(self.x, 60), x=middle, y=_HEIGHT - 6, text_anchor="middle", class_="name"))
         turned = f"translate(12 {(_TOP + end) / 2:.1f}) rotate(-90)"
         parts.append(tag("text", text(self.y, 40), transform=turned, text_anchor="middle", class_="name"))
-        return joined(parts)
+        return concat(parts)
 
 
 class Scale:
     """From values to places on the page, with a little room at both ends."""
 
-    def __init__(self, values: Sequence[float], start: float, end: float, *, is_log: bool = False) -> None:
-        self.start, self.end, self.is_log = start, end, is_log and bool(values)
-        moved = [self._moved(value) for value in values] or [0.0, 1.0]
-        low, high = min(moved), max(moved)
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        self.start, self.end = start, end
+        low, high = (min(values), max(values)) if values else (0.0, 1.0)
         room = (high - low) * 0.03 or abs(high) * 0.1 or 0.5
         self.low, self.high = low - room, high + room
-        if not self.is_log and low >= 0 > self.low:
+        if low >= 0 > self.low:
             self.low = 0.0
 
     def __call__(self, value: float) -> float:
         """Return the place of a value."""
-        share = (self._moved(value) - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 1)
 
-    def ticks(self, count: int) -> list[tuple[float, str]]:
+    def ticks(self, count: int, *, is_whole: bool = False) -> list[tuple[float, str]]:
         """Return about so many round values within the scale, and how they are written."""
-        rough = (self.high - self.low) / count
+        rough = max((self.high - self.low) / count, 1.0 if is_whole else 0.0)
         size = 10.0 ** math.floor(math.log10(rough))
         step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough * 0.999)
-        first = math.ceil(self.low / step - 1e-9)
-        places = [round(number * step, 12) for number in range(first, math.floor(self.high / step + 1e-9) + 1)]
-        values = [10.0**place for place in places] if self.is_log else places
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        values = [float(f"{number * step:.12g}") for number in range(first, last + 1)]
         return [(value, _short(value)) for value in values]
-
-    def _moved(self, value: float) -> float:
-        return math.log10(max(value, 1e-300)) if self.is_log else value
 
 
 def intervals(
@@ -157,7 +151,7 @@ def intervals(
     if not rows:
         return Html("")
     height = _ROW * len(rows) + _TOP + _BOTTOM
-    left = min(12.0 + 6.2 * max(len(_label(name)) for name, *_ in rows), 195.0)
+    left = 12.0 + 6.6 * max(len(_label(name)) for name, *_ in rows)
     scale = Scale([guide, *(end for _, *ends in rows for end in ends if _is_number(end))], left, _WIDTH - _RIGHT)
     end = height - _BOTTOM
     parts = []
@@ -177,7 +171,7 @@ def intervals(
     parts.append(tag("text", x, x=middle, y=height - 6, text_anchor="middle", class_="name"))
     svg = _svg(f"{title}. Across: {x}. The numbers are in the table below.", height, parts)
     below = (tag("p", note, class_="note"),) if note else ()
-    return tag("figure", tag("figcaption", title), svg, *below, details(table(headings, rows)))
+    return tag("figure", tag("figcaption", title), svg, *below, details(table(headings, rows)), class_="tall")
 
 
 def details(*inner: Any, summary: str = "The numbers") -> Html:
@@ -198,28 +192,28 @@ def _svg(words: str, height: float, parts: Sequence[Html]) -> Html:
 
 def _line(line: Line, number: int, across: Scale, up: Scale, x_name: str) -> Html:
     """Return a line with its gaps, intervals and points."""
-    pairs = list(zip(line.x, line.y, strict=True))
-    there = [i for i, (x, y) in enumerate(pairs) if _is_number(x) and _is_number(y) and (y > 0 or not up.is_log)]
+    there = [(i, x, y) for i, (x, y) in enumerate(zip(line.x, line.y, strict=True)) if _is_number(x) and _is_number(y)]
     look = "guide" if line.is_guide else f"s{number % _COLOURS}"
     parts = []
     if not line.is_points:
-        steps, before = [], -2
-        for i in there:
-            steps.append(f"{'L' if i == before + 1 else 'M'}{across(pairs[i][0])},{up(pairs[i][1])}")
-            before = i
+        before = [-2, *(i for i, _, _ in there)]
+        steps = (
+            f"{'L' if i == last + 1 else 'M'}{across(x)},{up(y)}"
+            for last, (i, x, y) in zip(before, there, strict=False)
+        )
         parts.append(tag("path", d="".join(steps)))
     if line.is_guide:
         return tag("g", *parts, class_=look)
-    for i in there if line.low else ():
-        ends = [up(value) for value in (line.low[i], line.high[i]) if value is not None]
-        parts.append(tag("line", x1=across(pairs[i][0]), x2=across(pairs[i][0]), y1=ends[0], y2=ends[-1]))
-    every = 1 if line.is_points else max(1, -(-len(there) // _TIPS))
-    for i in there[::every]:
-        x, y = pairs[i]
+    for i, x, _ in there if line.low else ():
+        low, high = line.low[i], line.high[i]
+        if _is_number(low) and _is_number(high):
+            parts.append(tag("line", x1=across(x), x2=across(x), y1=up(low), y2=up(high)))
+    is_dense = len(there) > _DENSE and not line.is_points
+    every = -(-len(there) // _TIPS) if is_dense else 1
+    for _, x, y in there[::every]:
         said = f"{text_of(line.name)}, {x_name} {shown(x)}: {shown(y)}"
-        size, kind = (2.5, None) if line.is_points else (5, "tip" if len(there) > 12 else None)
-        size = 3 if kind is None and not line.is_points else size
-        parts.append(tag("circle", tag("title", said), cx=across(x), cy=up(y), r=size, class_=kind))
+        kind = "tip" if is_dense else None
+        parts.append(tag("circle", tag("title", said), cx=across(x), cy=up(y), r=5 if is_dense else 2.5, class_=kind))
     return tag("g", *parts, class_=look)
 
 
@@ -245,21 +239,16 @@ def _columns(x: str, lines: Sequence[Line]) -> dict[str, Sequence[Any]]:
     return {"": names, x: xs, "value": ys}
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _short(value: float) -> str:
     """Return a tick's number, in as few characters as may be."""
-    if value == 0 or 0.001 <= abs(value) < 10_000:
-        return f"{value:.6g}"
-    return (
-        f"{value / 1e6:.6g}M"
-        if 1e6 <= abs(value) < 1e9
-        else f"{value / 1e3:.6g}k"
-        if value < 1e6 and abs(value) >= 1e4
-        else f"{value:.3g}"
-    )
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(value) >= size:
+            return f"{value / (1e3 if unit == 'k' else size):.6g}{unit}" if abs(value) < 1e12 else f"{value:.3g}"
+    return f"{value:.6g}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
 
 
 def _label(name: str) -> str:

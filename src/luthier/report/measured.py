@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from luthier.core.html import Html, cell, joined, shown, table, tag, text
+from luthier.core.html import Html, cell, concat, shown, table, tag, text
 from luthier.report.charts import Chart, Line, details, intervals
 
 _SHARES = [0.0, 1.0]
@@ -53,7 +53,7 @@ def _figures(document: dict[str, Any]) -> Html:
             parts.append(_confusion([row["class"] for row in classes], test["confusion"]))
     if unseen := test.get("unseen"):
         parts.append(table(["class not seen in training", "rows"], [(row["class"], row["rows"]) for row in unseen]))
-    return joined(parts)
+    return concat(parts)
 
 
 def _confusion(names: list[str], counts: list[list[int]]) -> Html:
@@ -179,7 +179,7 @@ def _slices(document: dict[str, Any]) -> Html:
         "to",
         *(_SHOWN_FIGURES[name] for name in others),
     ]
-    return joined(
+    return concat(
         [
             tag("p", words),
             tag("div", chart, class_="charts"),
@@ -192,7 +192,9 @@ def _is_worse(row: dict[str, Any], main: str, whole: float) -> bool:
     ends = row["intervals"].get(main)
     if not ends:
         return False
-    return bool(ends[1] < whole if main in _HIGHER else ends[0] > whole)
+    if main in _HIGHER:
+        return bool(max(ends[1], row["values"][main]) < whole)
+    return bool(min(ends[0], row["values"][main]) > whole)
 
 
 def _columns(document: dict[str, Any]) -> Html:
@@ -209,7 +211,7 @@ def _columns(document: dict[str, Any]) -> Html:
     headings = ("column", f"increase of the {loss}", "from", "to")
     charts = [intervals("Importance by permutation", bars, x=f"increase of the {loss}", guide=0.0, headings=headings)]
     charts += [_dependence(row, document) for row in document.get("dependence", [])]
-    return joined([tag("p", words), tag("div", *charts, class_="charts")])
+    return concat([tag("p", words), tag("div", *charts, class_="charts")])
 
 
 def _dependence(row: dict[str, Any], document: dict[str, Any]) -> Html:
@@ -246,7 +248,7 @@ def _rows(document: dict[str, Any]) -> Html:
         body = [tag("tr", *_row(row, plain, columns, has_picture=has_picture)) for row in rows]
         title = {"worst": "Answered worst", "least certain": "Answered with the least certainty"}.get(name, name)
         parts.append(_scrolled(tag("table", tag("caption", title), tag("thead", head), tag("tbody", *body))))
-    return joined(parts)
+    return concat(parts)
 
 
 def _row(row: dict[str, Any], plain: list[str], columns: list[str], *, has_picture: bool) -> list[Html]:

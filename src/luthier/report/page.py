@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from luthier.core.html import Html, joined, shown, table, tag, text
+from luthier.core.html import Html, concat, shown, table, tag, text
 from luthier.core.version import VERSION
 from luthier.report.charts import details
 from luthier.report.measured import measured_sections
@@ -88,7 +88,7 @@ def _overview(documents: Sequence[dict[str, Any]]) -> list[Html]:
         figures = document.get("test") or document.get("figures", {}).get("test", {})
         plain = {name: value for name, value in figures.items() if isinstance(value, float)}
         shown_figures = ", ".join(f"{name} {shown(value)}" for name, value in list(plain.items())[:4])
-        seconds = round(sum(training["seconds"]["all"] for training in document["trainings"]), 1)
+        seconds = ", ".join(str(shown(training["seconds"]["all"])) for training in document["trainings"])
         name = tag("a", document["name"], href=f"#run-{i + 1}")
         rows.append((name, document.get("source", ""), document["state"], shown_figures, seconds))
     return [tag("div", table(["run", "data", "state", "on the test", "seconds"], rows), class_="wide", tabindex=0)]
@@ -100,7 +100,7 @@ def _run(document: dict[str, Any], place: str) -> Html:
         ("asked", "What was asked", _asked(document)),
         ("data", "Data and split", _data(document)),
         ("design", "Design", _design(document)),
-        ("training", "Training", joined(training_section(training) for training in document["trainings"])),
+        ("training", "Training", concat(training_section(training) for training in document["trainings"])),
         *measured_sections(document),
         ("findings", "Findings of the checks", _findings(document)),
         ("time", "Where time went", _time(document)),
@@ -132,16 +132,14 @@ def _asked(document: dict[str, Any]) -> Html:
     machine = document["trainings"][0]["machine"] if document["trainings"] else {}
     facts = {**document.get("facts", {}), **machine}
     parts += [tag("p", "; ".join(f"{name} {value}" for name, value in facts.items()), class_="note")] if facts else []
-    return joined(parts)
+    return concat(parts)
 
 
 def _data(document: dict[str, Any]) -> Html:
     """Return rows of each part, classes, and the columns with what is left out."""
     parts: list[Html] = []
     if counts := document.get("parts"):
-        total = sum(counts.values())
-        rows = [(part, count, f"{count / max(total, 1):.1%}") for part, count in counts.items()]
-        parts.append(table(["part", "rows", "share"], rows))
+        parts.append(table(["part", "rows"], list(counts.items())))
     parts += [tag("p", f"{target['name']}: {target['what']}") for target in document.get("targets", [])]
     if classes := document.get("classes"):
         parts.append(table(["class", "target", "training rows"], [(name, of, count) for of, name, count in classes]))
@@ -157,11 +155,11 @@ def _data(document: dict[str, Any]) -> Html:
         rows = [(column["name"], column["doubt"], column["kind"]) for column in doubts]
         parts.append(table(["column", "doubt", "kind"], rows, caption="Read with a doubt"))
     if columns:
-        rows = [(c["name"], c["kind"], "yes" if c["used"] else "no", c["why"]) for c in columns]
-        parts.append(details(table(["column", "kind", "used", "why"], rows), summary=f"All {len(rows)} columns"))
+        every = [(c["name"], c["kind"], "yes" if c["used"] else "no", c["why"]) for c in columns]
+        parts.append(details(table(["column", "kind", "used", "why"], every), summary=f"All {len(every)} columns"))
     if notes := document.get("notes"):
         parts.append(details(tag("ul", *(tag("li", text(note, 500)) for note in notes)), summary="Notes on reading"))
-    return joined(parts)
+    return concat(parts)
 
 
 def _design(document: dict[str, Any]) -> Html:
@@ -172,7 +170,7 @@ def _design(document: dict[str, Any]) -> Html:
     with_reason, others = [row for row in rows if row[2]], [row[:2] for row in rows if not row[2]]
     parts = [tag("div", table(["chosen", "value", "why"], with_reason), class_="wide", tabindex=0)]
     parts += [details(table(["setting", "value"], others), summary="The other settings")] if others else []
-    return joined(parts)
+    return concat(parts)
 
 
 def _findings(document: dict[str, Any]) -> Html:
@@ -202,19 +200,13 @@ def _texts(rows: Iterable[Sequence[Any]]) -> list[list[Html]]:
 def _time(document: dict[str, Any]) -> Html:
     rows = []
     for training in document["trainings"]:
-        seconds, epochs = training["seconds"], max(training["num_epochs"], 1)
-        rows.append(
-            (
-                training["name"] or "training", training["num_epochs"], training["steps"], seconds["all"],
-                seconds["to_the_kept"], round(seconds["all"] - seconds["to_the_kept"], 3),
-                round(seconds["all"] / epochs, 4),
-            )
-        )  # fmt: skip
+        counts = training["num_epochs"], training["steps"]
+        rows.append((training["name"] or "training", *counts, *training["seconds"].values()))
     if not rows:
         return Html("")
     headings = ["", "epochs", "updates", "seconds", "up to the kept epoch", "after it", "an epoch"]
     words = "Seconds of the epochs, validation included; not those of reading, checking and saving."
-    return joined([tag("div", table(headings, rows), class_="wide", tabindex=0), tag("p", words, class_="note")])
+    return concat([tag("div", table(headings, rows), class_="wide", tabindex=0), tag("p", words, class_="note")])
 
 
 def _network(document: dict[str, Any]) -> Html:
@@ -225,4 +217,4 @@ def _network(document: dict[str, Any]) -> Html:
     source = f"data:image/svg+xml;base64,{base64.b64encode(found['svg'].encode(errors='replace')).decode()}"
     picture = tag("img", src=source, alt=f"The network's layers, and the ways of its tensors. {found['words']}")
     frame = tag("div", picture, class_="network", tabindex=0, role="region", aria_label="The network drawn")
-    return joined([tag("p", found["words"]), frame])
+    return concat([tag("p", found["words"]), frame])

@@ -14,8 +14,8 @@ def training_document(rows: Iterable[Mapping[str, Any]], *, name: str = "") -> d
 
     >>> rows = [{"event": "epoch", "epoch": 0, "step": 3, "train_loss": 0.5, "seconds": 1.5}]
     >>> found = training_document([*rows, {"event": "end", "reason": "all epochs are done", "best_epoch": 0}])
-    >>> found["epochs"]["train_loss"], found["kept"], found["seconds"]
-    ([0.5], 0, {'all': 1.5, 'to_the_kept': 1.5})
+    >>> found["epochs"]["train_loss"], found["kept"], found["seconds"]["all"]
+    ([0.5], 0, 1.5)
     """
     rows = list(rows)
     ends = [row for row in rows if row["event"] in ("end", "extended")]
@@ -39,9 +39,12 @@ def training_document(rows: Iterable[Mapping[str, Any]], *, name: str = "") -> d
         "done": is_done,
         "end": ends[-1]["reason"] if is_done else None,
         "not_finite": next((row["what"] for row in reversed(rows) if row["event"] == "not-finite"), None),
-        "seconds": {"all": round(sum(spent), 3), "to_the_kept": round(until, 3)},
+        "seconds": {
+            "all": round(sum(spent), 3), "to_the_kept": round(until, 3), "after_it": round(sum(spent) - until, 3),
+            "an_epoch": round(sum(spent) / max(len(epochs), 1), 4),
+        },
         "findings": [{k: row[k] for k in row if k != "event"} for row in rows if row["event"] == "finding"],
-    }
+    }  # fmt: skip
 
 
 def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool) -> str:

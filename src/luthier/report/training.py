@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from luthier.core.html import Html, joined, table, tag
+from luthier.core.html import Html, concat, table, tag
 from luthier.report.charts import Chart, Line, details
 
 _ALONE = ("lr", "grad_norm", "seconds")
@@ -22,27 +22,26 @@ def training_section(training: dict[str, Any]) -> Html:
     charts = []
     for title, axis, named in _charts(columns):
         lines = [Line(name, across, columns[key]) for name, key in named]
-        charts.append(Chart(title, "epoch", axis, lines, mark, has_table=False).html())
+        charts.append(Chart(title, "epoch", axis, lines, mark, has_table=False, is_whole=True).html())
     parts = [tag("h4", training["name"].replace("-", " ").capitalize())] if training["name"] else []
     words = "" if kept is None else f"The weights of epoch {kept + 1} were kept: the dashed upright line. "
     words += f"Every {training['every']}th epoch is drawn. " if training["every"] > 1 else ""
     parts += [tag("p", words)] if words else []
     parts += [tag("p", training["not_finite"], class_="warn")] if training["not_finite"] else []
-    named = {"epoch": across, **{name: values for name, values in columns.items() if name != "epoch"}}
-    whole = table(list(named), zip(*named.values(), strict=True))
-    return joined([*parts, tag("div", *charts, class_="charts"), details(whole, summary="The record, an epoch a row")])
+    whole = {"epoch": across, **{name: values for name, values in columns.items() if name != "epoch"}}
+    numbers = table(list(whole), zip(*whole.values(), strict=True))
+    return concat(
+        [*parts, tag("div", *charts, class_="charts"), details(numbers, summary="The record, an epoch a row")]
+    )
 
 
 def _charts(columns: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """Return the charts: title, axis, and lines with the names of their columns. Losses stand together."""
-    losses = [
-        (name.removesuffix("_loss").replace("valid", "validation"), name)
-        for name in ("train_loss", "valid_loss")
-        if name in columns
-    ]
-    taken = {"train_loss", "valid_loss", *_ALONE, *_NO_CURVE}
+    named = {"train_loss": "train", "valid_loss": "validation"}
+    losses = [(label, name) for name, label in named.items() if name in columns]
+    taken = {*named, *_ALONE, *_NO_CURVE}
     others = [name for name in columns if name not in taken]
-    found = [("Loss", "loss", losses)] if losses else []
+    found: list[tuple[str, str, list[tuple[str, str]]]] = [("Loss", "loss", losses)] if losses else []
     by_metric: dict[str, list[tuple[str, str]]] = {}
     for name in others:
         part, _, metric = name.partition("_")

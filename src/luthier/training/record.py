@@ -8,7 +8,7 @@ from pathlib import Path
 from types import UnionType
 from typing import TYPE_CHECKING, Any
 
-from luthier.core.html import joined, table, tag
+from luthier.core.html import concat, table, tag
 from luthier.errors import RunError
 from luthier.store.files import cannot_write, read_plain
 
@@ -58,7 +58,7 @@ class Record:
         rows = [{**row, "epoch": row["epoch"] + 1} for row in self.epochs[-_SHOWN:]]
         names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "event"]
         shown = table(names, [[row.get(name) for name in names] for row in rows]) if rows else ""
-        return joined([tag("p", f"Record of {len(self.epochs):,} epochs; the last {len(rows)}:"), shown])
+        return concat([tag("p", f"Record of {len(self.epochs):,} epochs; the last {len(rows)}:"), shown])
 
     @property
     def text(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from luthier.core.finding import Finding
-from luthier.core.html import joined, table, tag
+from luthier.core.html import concat, table, tag
 from luthier.serving.model import Model
 from luthier.store.files import check_output
 from luthier.training.record import Record
@@ -109,7 +109,7 @@ class Result:
         rows = [(name, self.test[name], *ends[name], baseline.get(name)) for name in ends if name in self.test]
         headings = ("on the test", "value", "95 % interval from", "to", "constant answer")
         lines = [line for line in repr(self).split("\n") if not (rows and line.startswith("test: "))]
-        return joined([*(tag("p", line) for line in lines), *([table(headings, rows)] if rows else [])])
+        return concat([*(tag("p", line) for line in lines), *([table(headings, rows)] if rows else [])])
 
     def __repr__(self) -> str:
         return f"Result of {type(self.module).__name__}, {self.global_step:,} updates\n{self.words()}".rstrip()

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from luthier.core.answering import Answering
-from luthier.core.batch import Batch
 from luthier.core.html import shown
 from luthier.core.schema import Column, Schema
 from luthier.core.units import answers_in_units, targets_in_units
@@ -41,14 +40,15 @@ _LEAST = 5  # rows of a slice
 _MOST_SLICES, _MOST_SLICED = 8, 20  # values of a column, and columns
 _SAMPLE, _REPEATS = 2000, 5  # rows whose cells are exchanged, and how often
 _MOST_WORK = 2e11  # multiply-adds of all of that
+_MOST_PIXELS = 1 << 25  # that are held for it
 _CURVES, _GRID, _CURVE_ROWS = 6, 20, 300  # columns whose partial dependence is drawn, values of each, and rows
 _SIDE = 96  # pixels of a picture that is shown
 _SEED = 20_240_229
 
 
 @dataclass
-class Tested:
-    """A trained network and its test rows.
+class Answered:
+    """A trained network and the test rows that it answered.
 
     Attributes:
         module: The network.
@@ -124,7 +124,7 @@ class Tested:
                 summary = self.answers.taken(rows).summary(groups)
                 found.append(
                     {
-                        "column": name, "slice": label, "rows": len(rows), "values": summary.values,
+                        "column": _name(name), "slice": label, "rows": len(rows), "values": summary.values,
                         "intervals": {key: list(ends) for key, ends in summary.intervals.items()},
                     }
                 )  # fmt: skip
@@ -173,12 +173,12 @@ class Tested:
         places = input_places(self.schema)
         if len(places) < 2:
             return []
-        batch, rows = self._sample(int(_MOST_WORK / (_REPEATS * len(places) * max(self.work, 1))))
+        whole, rows = self._sample(int(_MOST_WORK / (_REPEATS * len(places) * max(self.work, 1))))
         generator, after = np.random.default_rng(_SEED), []
         for of_column in places.values():
             repeated = []
             for _ in range(_REPEATS):
-                inputs, order = list(batch.inputs), torch.from_numpy(generator.permutation(len(rows)))
+                inputs, order = list(whole), torch.from_numpy(generator.permutation(len(rows)))
                 for block, place in of_column:
                     inputs[block] = _exchanged(inputs[block], place, order)
                 repeated.append(self._losses(tuple(inputs), rows))
@@ -190,12 +190,14 @@ class Tested:
         found = [{"column": name, "increase": mean, "low": low, "high": high} for name, mean, low, high in ends]
         return sorted(found, key=lambda row: -float(row["increase"]))
 
-    def _sample(self, most: int) -> tuple[Batch, Rows]:
-        """Return up to so many rows, evenly spread, as one batch: those whose class training has."""
+    def _sample(self, most: int) -> tuple[tuple[Tensor, ...], Rows]:
+        """Return up to so many rows, evenly spread, as the network takes them: those whose class training has."""
         known = np.flatnonzero(~np.isnan(self.answers.losses()).any(axis=1))
-        count = min(len(known), _SAMPLE, max(most, 100))
+        image = self.schema.image
+        pixels = image.channels * image.height * image.width if image else 1
+        count = min(len(known), _SAMPLE, max(most, 100), max(_MOST_PIXELS // pixels, 10))
         rows = known[np.unique(np.linspace(0, len(known) - 1, count).round().astype(np.int64))]
-        return next(iter(self.part.source.batches([torch.from_numpy(rows)], 0, 0))), rows
+        return tuple(next(iter(self.part.source.batches([torch.from_numpy(rows)], 0, 0))).inputs), rows
 
     def _answer(self, inputs: tuple[Tensor, ...]) -> Tensor:
         with evaluating(self.module):
@@ -211,8 +213,8 @@ class Tested:
         """Return the mean answer where all rows are given one value of a column, over its values (Friedman 2001)."""
         known = {column.name: column for column in self.schema.inputs}
         places, found = input_places(self.schema), []
-        batch, _ = self._sample(int(_MOST_WORK / (_CURVES * _GRID * max(self.work, 1))))
-        inputs = tuple(block[:_CURVE_ROWS] for block in batch.inputs)
+        whole, _ = self._sample(int(_MOST_WORK / (_CURVES * _GRID * max(self.work, 1))))
+        inputs = tuple(block[:_CURVE_ROWS] for block in whole)
         for name in columns:
             column = known.get(name)
             if column is None or column.kind not in ("number", "date", "boolean", "category") or self.cells.is_empty():
@@ -232,7 +234,7 @@ class Tested:
                 numbers = None if numbers is None else [i / max(len(cells) - 1, 1) for i in range(len(cells))]
             answers = {label: [mean[i] for mean in means] for i, label in enumerate(self._named())}
             found.append(
-                {"column": name, "kind": column.kind, "labels": labels, "numbers": numbers, "answers": answers}
+                {"column": _name(name), "kind": column.kind, "labels": labels, "numbers": numbers, "answers": answers}
             )
             if len(found) == _CURVES:
                 break
@@ -285,7 +287,7 @@ class Tested:
         loss = float(self.losses[row])
         said["loss"] = loss if np.isfinite(loss) else None
         there = [name for name in columns if name in self.cells.columns]
-        said["cells"] = {name: _cell(self.cells[name], row) for name in there}
+        said["cells"] = {_name(name): _cell(self.cells[name], row) for name in there}
         if isinstance(self.part.source, ImageSource):
             said["picture"] = _picture(self.part.source, row)
         return said
@@ -299,6 +301,11 @@ class Tested:
             return codes
         names = self.schema.targets[0].classes
         return [printable(names[codes[0]]) if codes[0] >= 0 else "a class that training rows do not have"]
+
+
+def _name(name: str) -> str:
+    """Return a column's name as it can be shown."""
+    return printable(name, most=200)
 
 
 def cell_values(cells: pl.Series, column: Column) -> Floats:

@@ -24,10 +24,13 @@ def people(count: int = 400) -> pl.DataFrame:
     age, noise = rng.normal(40, 12, count), rng.normal(size=count)
     city = rng.choice(["Ayr", "Bonn", "Cork"], count, p=[0.5, 0.3, 0.2])
     score = (age - 40) / 8 + (city == "Cork") * 2 + rng.normal(size=count)
-    days = pl.date(2023, 1, 1) + pl.duration(days=pl.Series(rng.integers(0, 700, count)))
+    days = np.datetime64("2023-01-01") + rng.integers(0, 700, count).astype("timedelta64[D]")
     return pl.DataFrame(
-        {"age": age.round(3), "city": city, "noise": noise, "left": np.where(score > 0, "yes", "no"), "score": score}
-    ).with_columns(seen=days)
+        {
+            "age": age.round(3), "city": city, "noise": noise, "left": np.where(score > 0, "yes", "no"),
+            "score": score, "seen": days.astype("datetime64[ms]"),
+        }
+    ).with_columns(pl.col("seen").cast(pl.Date))  # fmt: skip
 
 
 @dataclass
@@ -82,7 +85,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(place)
         people().write_csv("people.csv")
         named: dict[str, Any] = {"epochs": 3, "kind": {"score": "ignored"}}
-        for name, more in {"two": {}, "other": {"seed": 5}, "folds": {"folds": 2}, "refit": {"refit": True}}.items():
+        given: dict[str, dict[str, Any]] = {
+            "two": {}, "other": {"seed": 5}, "folds": {"folds": 2}, "refit": {"refit": True},
+        }  # fmt: skip
+        for name, more in given.items():
             luthier.train("people.csv", target="left", run=f"runs/{name}", **named, **more)
         luthier.train("people.csv", target="score", run="runs/numbers", epochs=3, kind={"left": "ignored"})
     return place

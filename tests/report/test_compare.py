@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -95,3 +96,14 @@ def test_other_rows_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) 
         compare(["runs/two", "runs/none"])
     with pytest.raises(SettingError):
         compare(["runs/two"])
+
+
+def test_arrays_are_compared_by_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    np.savez("a.npz", x=x, y=x.sum(axis=1))
+    np.savez("b.npz", x=x, y=x.sum(axis=1) + 1)
+    for name, transform in (("a", None), ("log", "log"), ("b", None)):
+        luthier.train(f"{name[0].replace('l', 'a')}.npz", run=name, epochs=1, target_transform=transform)
+    assert compare(["a", "log"]).refused == ""
+    assert "same test rows" in compare(["a", "b"]).refused

@@ -155,7 +155,11 @@ def test_a_paired_difference_is_that_of_two_sums_on_the_same_draws(task: Any) ->
     found = both[0].differences(both[1])
     name = both[0].loss
     losses = [answers.losses()[:, 0] for answers in both]
-    figure = (lambda w, x: np.sqrt(w @ x / w.sum())) if task == "regression" else (lambda w, x: w @ x / w.sum())
+
+    def figure(weights: Any, lost: Any) -> float:
+        mean = float(weights @ lost / weights.sum())
+        return mean**0.5 if task == "regression" else mean
+
     ones = np.ones(n)
     assert found[name][0] == pytest.approx(figure(ones, losses[1]) - figure(ones, losses[0]))
     gaps = [figure(w, losses[1]) - figure(w, losses[0]) for w in draws(n)]

@@ -110,8 +110,6 @@ class Answered:
         points = {"true": true[some].tolist(), "answer": answers[some].tolist()}
         return {"residuals": residual_curve(answers, true), **({"points": points} if self.with_cells else {})}
 
-    # ------------------------------------------------------------------------------------------------- slices
-
     def slices(self, columns: list[str]) -> list[dict[str, Any]]:
         """Return figures of rows that are alike in a column, for each column in turn."""
         known = {column.name: column for column in self.schema.columns}
@@ -161,8 +159,6 @@ class Answered:
         others = texts.is_in(names[_MOST_SLICES:]).fill_null(False).arg_true().to_numpy().astype(np.int64)
         yield f"{len(names) - _MOST_SLICES} other values", others
         yield "no value", texts.is_null().arg_true().to_numpy().astype(np.int64)
-
-    # ------------------------------------------------------------------------------------------------ columns
 
     def importance(self) -> list[dict[str, Any]]:
         """Return how much worse the network is where the cells of a column are exchanged between rows, greatest first.
@@ -255,8 +251,6 @@ class Answered:
             return list(answers_in_units(outputs, self.schema.targets).mean(dim=0)[:5].tolist())
         chances = probabilities(outputs, self.schema)
         return list((chances[:, -1:] if self.schema.task == "binary" else chances[:, :5]).mean(dim=0).tolist())
-
-    # --------------------------------------------------------------------------------------------------- rows
 
     def row_lists(self, columns: list[str]) -> dict[str, list[dict[str, Any]]]:
         """Return the rows that were answered worst, and of classes those that were answered with the least certainty.

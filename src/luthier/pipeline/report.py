@@ -79,7 +79,8 @@ def run_document(run: Path, *, rows: bool = True, **trusted: Any) -> dict[str, A
     except (DataError, RunError, SettingError, OSError) as error:
         if not isinstance(error, DataError | OSError) and getattr(error, "code", None) not in _MISSED:
             raise
-        found["unmeasured"] = printable(error.message if isinstance(error, LuthierError) else str(error))
+        words = printable(error.message if isinstance(error, LuthierError) else str(error))
+        found["unmeasured"] = words if rows else "the data cannot be read as it was when the run began"
         return found if rows else without_cells(found)
     model = load(run, network=plan.blueprint.family if is_own_file(plan.blueprint.family) else None)
     found |= plan_document(plan) | measured_document(plan, model, rows=rows)
@@ -255,7 +256,7 @@ def measured_document(plan: Plan, model: Model, *, rows: bool, data: Any = None)
         "test": figures_on(model.module, part, plan, model.answering),
         "main": answered.answers.loss,
         "curves": answered.curves(),
-        "slices": answered.slices([*columns, *([plan.settings.group] if plan.settings.group else [])]),
+        "slices": answered.slices(columns),
         "importance": [{**row, "column": printable(row["column"], most=200)} for row in importance[:50]],
         "dependence": answered.dependence(columns),
     }
@@ -286,6 +287,4 @@ def without_cells(found: dict[str, Any]) -> dict[str, Any]:
     ]
     if "test" in kept:
         kept["test"] = {name: value for name, value in kept["test"].items() if name != "unseen"}
-    if "unmeasured" in kept:
-        kept["unmeasured"] = "the data cannot be read as it was when the run began"
     return kept

@@ -18,7 +18,7 @@ import pytest
 import luthier
 from luthier.cli.main import cli
 from luthier.core.recipe import Recipe, RecipeFields
-from luthier.core.settings import CheckSettings, DataSettings, NetworkSettings
+from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 
 SOURCE = Path(luthier.__file__).parent
 
@@ -35,8 +35,9 @@ SETTINGS = {
     "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader trust_code",
-    "data": "source target kind format missing task labels positive weight valid test valid_fraction test_fraction group time series order channel "
+    "data": "source target kind format missing task labels target_transform positive weight valid test valid_fraction test_fraction folds group time series order channel "
     "arrays delimiter encoding decimal sheet query image_size decoder skip_unreadable image_means image_stds weights start",
+    "finish": "refit calibrate threshold interval",
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
@@ -67,6 +68,7 @@ def test_settings_are_pinned() -> None:
         ("recipe", Recipe),
         ("network", NetworkSettings),
         ("data", DataSettings),
+        ("finish", FinishSettings),
         ("check", CheckSettings),
     ):
         assert [item.name for item in fields(cls)] == SETTINGS[name].split()

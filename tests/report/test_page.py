@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -231,6 +232,9 @@ def test_a_run_of_fit_shows_its_record(tmp_path: Path) -> None:
         run = read_page(tmp_path / name).run
         assert run["trainings"][0]["epochs"]["train_loss"] == [row["train_loss"] for row in result.record.epochs]
         assert run["state"] == "finished"
+    copy = pickle.loads(pickle.dumps(result))
+    copy.report(tmp_path / "c.html", rows=False)
+    assert not any(finding["what"] for finding in read_page(tmp_path / "c.html").run["trainings"][0]["findings"])
 
 
 def test_a_result_in_memory_is_measured(tmp_path: Path) -> None:

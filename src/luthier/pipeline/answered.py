@@ -146,7 +146,7 @@ class Answered:
                     for row in (first, last)
                 )
                 words = " to ".join(ends)
-                yield words if self.with_cells else f"quarter {number + 1} of 4, from the least on", np.sort(rows)
+                yield words if self.with_cells else f"quarter {number + 1} of 4", np.sort(rows)
             yield "no value", np.flatnonzero(np.isnan(numbers))
 
     def _values_of(self, texts: pl.Series) -> Iterator[tuple[str, Rows]]:

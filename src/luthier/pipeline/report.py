@@ -22,7 +22,7 @@ from luthier.pipeline.stages import refit_folder, stage_folders
 from luthier.pipeline.tables import read_cells
 from luthier.pipeline.train import figures_on, open_run, outputs_on, read_split, refuse_other_rows
 from luthier.report.page import write_page
-from luthier.report.record import run_words, training_document
+from luthier.report.record import run_words, training_document, without_cells
 from luthier.serving.model import Model, load
 from luthier.serving.summary import summary
 from luthier.store.files import check_output, read_plain
@@ -138,9 +138,7 @@ def details_of(plan: Plan, result: Result, data: Any) -> Callable[[bool], dict[s
         return lambda rows: run_document(folder, rows=rows, **trusted)
     parts = {part: found for part, found in plan.prepared.parts.items() if part == "test"}
     kept = replace(plan, prepared=replace(plan.prepared, parts=parts))
-    said = (
-        file_document(plan.toml()) | plan_document(plan) | {"run": "", "name": str(plan.prepared.parts["train"].file)}
-    )
+    said = file_document(plan.toml()) | plan_document(plan) | {"run": "", "name": source_name(plan.settings.source)}
 
     def details(rows: bool) -> dict[str, Any]:
         trainings = [training_document(result.record)]
@@ -275,16 +273,3 @@ def _network_document(model: Model) -> tuple[dict[str, Any], int]:
     except Exception as error:  # a network of the user's own may not run on zeros, and the rest of the page stands
         _log.warning("the network cannot be drawn: %s: %s", type(error).__name__, error)
         return {}, 0
-
-
-def without_cells(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without what may hold values of cells: names of columns and of classes stay."""
-    kept = {name: value for name, value in found.items() if name not in ("notes", "unseen", "rows")}
-    kept["columns"] = [{**column, "why": "", "doubt": ""} for column in found.get("columns", [])]
-    kept["trainings"] = [
-        {**training, "findings": [{**finding, "what": "", "fix": ""} for finding in training["findings"]]}
-        for training in found["trainings"]
-    ]
-    if "test" in kept:
-        kept["test"] = {name: value for name, value in kept["test"].items() if name != "unseen"}
-    return kept

@@ -16,7 +16,6 @@ from luthier.report.training import training_section
 from luthier.store.files import write_whole
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_MOST_COLUMNS = 60  # of a table that are listed without a click
 
 
 def write_page(documents: Sequence[dict[str, Any]], path: Path, *, rows: bool = True) -> None:

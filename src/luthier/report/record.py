@@ -54,3 +54,16 @@ def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool) -> str:
     has_failed = any(training["not_finite"] and not training["done"] for training in trainings)
     has_failed |= any(finding.get("severity") == "error" for training in trainings for finding in training["findings"])
     return "failed" if has_failed else "stopped"
+
+
+def without_cells(found: dict[str, Any]) -> dict[str, Any]:
+    """Return a document without what may hold values of cells: names of columns and of classes stay."""
+    kept = {name: value for name, value in found.items() if name not in ("notes", "unseen", "rows")}
+    kept["columns"] = [{**column, "why": "", "doubt": ""} for column in found.get("columns", [])]
+    kept["trainings"] = [
+        {**training, "findings": [{**finding, "what": "", "fix": ""} for finding in training["findings"]]}
+        for training in found["trainings"]
+    ]
+    if "test" in kept:
+        kept["test"] = {name: value for name, value in kept["test"].items() if name != "unseen"}
+    return kept

@@ -46,6 +46,9 @@ class Result:
     notes: list[str] = field(default_factory=list)
     details: Callable[[bool], dict[str, Any]] | None = field(default=None, compare=False)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "details": None}  # a copy in another process shows its record
+
     def predict(self, source: Any, **options: Any) -> Any:
         """Predict with the trained model; see `Model.predict`."""
         return self.model.predict(source, **options)
@@ -70,7 +73,7 @@ class Result:
         """Write what happened as one HTML file, which needs no server and asks for nothing.
 
         A run of `train` is measured on its test rows; one of `fit` shows its record. A run with a folder reads its data
-        again; one without keeps the data as long as its Result.
+        again; one without keeps its test rows, and the caller's frame, as long as its Result lives.
 
         Args:
             path: The file, `.html`.
@@ -81,7 +84,7 @@ class Result:
             RunError: it cannot be written.
         """
         from luthier.report.page import write_page
-        from luthier.report.record import run_words, training_document
+        from luthier.report.record import run_words, training_document, without_cells
 
         output = check_output(str(path), (".html", ".htm"), flag="report(path)")
         found = None if self.details is None else self.details(rows)
@@ -90,6 +93,7 @@ class Result:
             name = type(self.module).__name__ if self.folder is None else self.folder.name
             found = {"run": str(self.folder or ""), "name": name, "trainings": trainings, "figures": self.model.metrics}
             found |= {"finished": self.is_done, "state": run_words(trainings, is_finished=self.is_done)}
+            found = found if rows else without_cells(found)
         write_page([found], output, rows=rows)
 
     def words(self) -> str:

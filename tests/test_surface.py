@@ -52,6 +52,9 @@ COMMANDS: dict[str, set[str]] = {
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
     "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
+    "report": {"runs", "output", "rows", "network", "trust_code", "quiet", "as_json"},
+    "runs": {"folder", "sort", "quiet", "as_json"},
+    "compare": {"runs", "network", "trust_code", "quiet", "as_json"},
     "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import shlex
 import signal
 import sys
 from contextlib import suppress
@@ -97,10 +98,19 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
             verbose=False,
             callbacks=[stopping, show.progress(quiet=silent)],
             report=None if silent else show.plan,
+            asked=_asked(),
             **given_settings(values),
         )
     show.result(result, as_json=as_json, quiet=quiet)
     return stopping.status if not result.is_done else 0
+
+
+def _asked() -> str | None:
+    """Return the command as it was typed, without a password in it."""
+    from luthier.data.files import without_password
+
+    arguments = click.get_current_context().find_root().obj
+    return None if arguments is None else shlex.join(["luthier", *map(without_password, arguments)])
 
 
 @cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")
@@ -282,6 +292,69 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
     return 0
 
 
+@cli.command(short_help="Write what happened in runs as one HTML file.")
+@click.argument("runs", nargs=-1, required=True)
+@click.option("--output", "-o", default="report.html", show_default=True, help="Where to write: .html.")
+@click.option("--rows/--no-rows", default=True, help="Show values of cells; without them the file holds figures alone.")
+@_trust_options
+@_output_options
+def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json: bool, **trusted: Any) -> int:
+    """Write RUNS, folders of runs, as one HTML file: curves, figures, slices, columns, rows. It needs no server.
+
+    The data is read again. Where it is gone or has changed, the file says so and shows what the runs kept.
+    """
+    from luthier.pipeline.report import report as report_runs
+
+    path = report_runs(runs, output, rows=rows, **{name: value for name, value in trusted.items() if value})
+    if as_json:
+        say_json({"output": str(path), "bytes": path.stat().st_size})
+    elif not quiet:
+        say(f"{path}: {path.stat().st_size:,} bytes; open it in a browser")
+    return 0
+
+
+@cli.command(short_help="List the runs in a folder.")
+@click.argument("folder", default="runs")
+@click.option("--sort", default="when", show_default=True, help="Column to sort by; value puts the best first.")
+@_output_options
+def runs(folder: str, sort: str, quiet: bool, as_json: bool) -> int:
+    """List the runs in FOLDER (runs/): data, target, network, main test figure, seconds, state, when it last wrote."""
+    from luthier.cli import show
+    from luthier.pipeline.runs import list_runs
+
+    found = list_runs(folder, sort=sort)
+    if as_json:
+        say_json(found)
+    elif not quiet:
+        show.runs(found)
+    return 0
+
+
+@cli.command(short_help="Compare runs: what differs, and their figures on the same test rows.")
+@click.argument("runs", nargs=-1, required=True)
+@_trust_options
+@_output_options
+def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -> int:
+    """Compare RUNS: what differs in settings and data, and their figures on the same test rows.
+
+    The interval of a difference is the paired bootstrap's. Exit status 2: the test rows are not the same, or cannot be
+    read, so figures are not compared.
+    """
+    from dataclasses import asdict
+
+    from luthier.cli import show
+    from luthier.pipeline.compare import compare as compare_runs
+
+    found = compare_runs(runs, **{name: value for name, value in trusted.items() if value})
+    if as_json:
+        say_json(asdict(found))
+    elif not quiet:
+        show.comparison(found)
+    if found.refused:
+        _complain(f"the figures are not compared: {found.refused} [run-not-comparable]")
+    return 2 if found.refused else 0
+
+
 @cli.command(cls=GroupedCommand, short_help="Look for mistakes that raise no error: in a program, a run or data.")
 @click.argument("source")
 @settings_options()
@@ -336,7 +409,7 @@ class _Warnings(logging.Handler):
 
 def _run(arguments: list[str]) -> int:
     try:
-        status = cli.main(arguments, prog_name="luthier", standalone_mode=False)
+        status = cli.main(arguments, prog_name="luthier", standalone_mode=False, obj=arguments)
         sys.stdout.flush()
         return status or 0
     except LuthierError as error:

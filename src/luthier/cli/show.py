@@ -13,6 +13,7 @@ from luthier.cli.output import say, say_json
 from luthier.core.finding import Finding
 from luthier.errors import printable
 from luthier.networks.foreign import is_own_file
+from luthier.pipeline.compare import Comparison
 from luthier.pipeline.parts import Warned
 from luthier.pipeline.plan import Plan
 from luthier.training.progress import Progress, is_watched
@@ -172,6 +173,37 @@ def figures(found: dict[str, Any]) -> None:
     console.print(table)
     if not several and len(classes) <= 12:
         _confusion(console, [row["class"] for row in classes], found["confusion"])
+
+
+def runs(found: Sequence[dict[str, Any]]) -> None:
+    """Print runs, a row each."""
+    if not found:
+        say("no runs")
+        return
+    table = _table("run", "data", "target", "network", "figure", "value", "seconds", "state", "when")
+    for row in found:
+        seconds = f"{row['seconds']:,.1f}"
+        _add(table, *("" if value is None else _number(value) for value in {**row, "seconds": seconds}.values()))
+    _console().print(table)
+
+
+def comparison(found: Comparison) -> None:
+    """Print what differs between runs, and their figures beside each other."""
+    console = _console()
+    table = _table("differs", *found.runs)
+    for name, values in found.differs.items():
+        _add(table, name, *("" if value is None else str(value) for value in values))
+    console.print(table) if found.differs else say("nothing differs in what was asked")
+    if found.refused:
+        return
+    say(f"on the same {found.rows:,} test rows; differences from {found.runs[0]}, with paired 95 % intervals:")
+    table = _table("figure", found.runs[0], *(name for run in found.runs[1:] for name in (run, "difference")))
+    for name, values in found.figures.items():
+        cells = [_number(values[0])]
+        for value, (gap, low, high) in zip(values[1:], found.differences[name], strict=True):
+            cells += [_number(value), f"{gap:+.4g} ({low:+.4g} to {high:+.4g})"]
+        _add(table, name, *cells)
+    console.print(table)
 
 
 def _confusion(console: Console, names: Sequence[str], counts: Iterable[Sequence[int]]) -> None:

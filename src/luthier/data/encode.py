@@ -38,6 +38,34 @@ def feature_names(schema: Schema, kind: str = "numbers") -> list[str]:
     return names
 
 
+def input_places(schema: Schema) -> dict[str, list[tuple[int, slice]]]:
+    """Return where each input column stands: the network's arguments by number, and the places along their second
+    dimension. Series stand together, as they share their lengths; so do the channels of an image.
+
+    >>> column = Column(name="x", kind="number", quantiles=(0.0, 1.0))
+    >>> input_places(Schema(task="regression", targets=(), columns=(column,)))
+    {'x': [(0, slice(0, 2, None))]}
+    """
+    blocks = {name: number for number, name in enumerate(schema.blocks)}
+    found: dict[str, list[tuple[int, slice]]] = {}
+    ends = Counter[str]()
+    series = [column.name for column in schema.inputs if column.kind == "series"]
+    if series:
+        found[", ".join(series)] = [(blocks[name], slice(None)) for name in ("values", "lengths")]
+    for column in schema.inputs:
+        if column.kind == "image":
+            found[column.name] = [(blocks["pixels"], slice(None))]
+        elif column.kind != "series":
+            block = {"category": "categories", "text": "tokens"}.get(column.kind, "numbers")
+            width = len(column.parts) or 1
+            width += (bool(column.quantiles) + bool(column.missing)) * (block == "numbers")
+            names = ("tokens", "characters") if column.kind == "text" else (block,)
+            where = slice(ends[block], ends[block] + width)
+            found[column.name] = [(blocks[name], where) for name in names if name in blocks]
+            ends[block] += width
+    return found
+
+
 def input_sizes(schema: Schema) -> InputSizes:
     """Return how many inputs of each kind the network takes.
 

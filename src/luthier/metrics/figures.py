@@ -7,6 +7,7 @@ An interval holds the middle 95 % of the figure over rows (or whole groups) draw
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class Answers:
             return Summary()
         summary = Summary(self.values(), baseline=measure.baseline(np.ones(n)))
         drawn, gains = [], []
-        for weights in _draws(n, groups):
+        for weights in draws(n, groups):
             drawn.append(measure.figures(weights) | measure.covered(weights))
             gains.append(measure.baseline(weights)[measure.loss] - drawn[-1][measure.loss])
         for name in summary.values:
@@ -97,15 +98,49 @@ class Answers:
                 low, high = np.quantile(found, [0.025, 0.975])
                 summary.intervals[name] = (float(low), float(high))
         if "accuracy" in summary.values and groups is None and self.schema.task != "multilabel":
-            summary.intervals["accuracy"] = _wilson(summary.values["accuracy"], n)
+            summary.intervals["accuracy"] = wilson(summary.values["accuracy"], n)
         gain = summary.baseline[measure.loss] - summary.values[measure.loss]
         summary.is_better = not gain <= 0
         known = [value for value in gains if not math.isnan(value)]
         summary.is_clearly_better = not (known and np.quantile(known, 0.025) <= 0)
         return summary
 
+    @property
+    def rows(self) -> dict[str, Floats]:
+        """What is kept of each row: `true` and `decided` or `error`, `log_loss`, and others by the task."""
+        return {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+
+    def losses(self) -> Floats:
+        """Return each row's log loss, or its squared errors, `(N, K)`; NaN for a class that training does not have."""
+        rows = self.rows
+        found = rows["error"] ** 2 if self.schema.task == "regression" else rows["log_loss"]
+        return np.asarray(found.reshape(len(found), -1))
+
+    def taken(self, places: NDArray[Any]) -> "Answers":
+        """Return the answers on some of the rows, by number or bool `(N,)`."""
+        some = Answers(self.schema, self.answering)
+        some.parts = [{name: value[places] for name, value in self.rows.items()}]
+        return some
+
+    def differences(self, other: "Answers", groups: NDArray[np.int64] | None = None) -> dict[str, list[float]]:
+        """Return of each figure how much more another network has on the same rows: the difference and its interval.
+
+        Each draw has the same rows for both (the paired bootstrap), so that what makes rows hard for both cancels.
+        """
+        (first, n), (second, _) = self._measure(), other._measure()
+        ones = np.ones(n)
+        mine, theirs = first.figures(ones), second.figures(ones)
+        drawn = [(first.figures(weights), second.figures(weights)) for weights in draws(n, groups)]
+        found = {}
+        for name in mine:
+            gaps = np.array([after[name] - before[name] for before, after in drawn])
+            gaps = gaps[~np.isnan(gaps)]
+            ends = np.quantile(gaps, [0.025, 0.975]).tolist() if len(gaps) else [math.nan, math.nan]
+            found[name] = [theirs[name] - mine[name], *ends]
+        return found
+
     def _measure(self) -> tuple["_Measure", int]:
-        rows = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
+        rows = self.rows
         return _measure_of(self.schema)(rows, self.schema), len(rows["true"])
 
     def _of_classes(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
@@ -352,8 +387,8 @@ class _Ranked:
         return area, float((gained * precision).sum() / yes[-1])
 
 
-def _draws(n: int, groups: NDArray[np.int64] | None) -> Iterator[Floats]:
-    """Yield of each draw how often it has each row."""
+def draws(n: int, groups: NDArray[np.int64] | None = None) -> Iterator[Floats]:
+    """Yield of each draw how often it has each row, float64 `(N,)`; `groups` as in `Answers.summary`."""
     generator = np.random.default_rng(_SEED)
     units = n if groups is None else int(groups.max()) + 1
     for _ in range(_DRAWS if n <= 100_000 else _DRAWS // 4):
@@ -387,7 +422,7 @@ def _calibration_error(bins: NDArray[np.int64], confidence: Floats, right: Float
     return float(np.abs(gaps).sum() / w.sum()) if w.sum() else math.nan
 
 
-def _wilson(share: float, n: int) -> tuple[float, float]:
+def wilson(share: float, n: int) -> tuple[float, float]:
     """Return the 95 % interval of a share of `n` rows."""
     square = _Z**2 / n
     middle = (share + square / 2) / (1 + square)

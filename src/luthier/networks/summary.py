@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from luthier.core.html import concat, table, tag
 from luthier.errors import SettingError
 from luthier.networks.tracing import Joint, Tally, Watch, as_found, shape_of, tensors
 
@@ -21,6 +22,7 @@ _USUAL = re.compile(
 )
 _OUTPUT = "its output"  # no attribute has such a name
 _WIDTH = 100
+_MOST_ROWS = 100  # of a table in a notebook
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,15 @@ class Summary:
         from luthier.networks.drawing import draw
 
         return draw(self)
+
+    def _repr_html_(self) -> str:
+        """Return the table for a notebook; of many layers the first hundred."""
+        rows = [
+            (row.name or "(itself)", row.kind, row.brief, shape_words(row.output), row.parameters, row.multiply_adds)
+            for row in self.rows[:_MOST_ROWS]
+        ]
+        headings = ("layer", "class", "arguments", "output", "parameters", "multiply-adds")
+        return concat([table(headings, rows), tag("p", self.totals)])
 
     def __str__(self) -> str:
         cells: list[tuple[str, ...]] = [("layer", "", "output", "parameters", "multiply-adds")]

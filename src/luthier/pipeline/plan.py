@@ -10,7 +10,9 @@ from typing import Any
 import torch
 
 from luthier.core.blueprint import Blueprint
+from luthier.core.html import concat, table, tag
 from luthier.core.names import check_name, did_you_mean
+from luthier.core.plain import to_plain
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
@@ -50,6 +52,7 @@ class Plan:
         start: The bundle whose weights training starts from, if any.
         checks: Which checks run.
         finish: What is done when training has ended.
+        asked: The command or call that the run was made by, where it is known.
     """
 
     settings: DataSettings
@@ -60,6 +63,7 @@ class Plan:
     start: Bundle | None = None
     checks: CheckSettings = CheckSettings()
     finish: FinishSettings = FinishSettings()
+    asked: str = ""
 
     @property
     def schema(self) -> Schema:
@@ -70,7 +74,7 @@ class Plan:
         """Return the plan as a run file, which `luthier train` takes."""
         return write_run_file(
             self.settings, self.schema, self.blueprint, self.recipe, self.reasons, self.checks, self.finish,
-            relative_to=relative_to,
+            asked=self.asked, relative_to=relative_to,
         )  # fmt: skip
 
     def words(self) -> str:
@@ -93,6 +97,13 @@ class Plan:
             f"{recipe.batch_size}, {length}"
         )
         return "\n".join(map(printable, lines))
+
+    def _repr_html_(self) -> str:
+        """Return what was read and chosen, with the reasons, for a notebook."""
+        chosen = {"family": self.blueprint.family, **self.blueprint.arguments, **to_plain(self.recipe)}
+        rows = [(name, str(chosen[name]), why) for name, why in self.reasons.items() if name in chosen]
+        lines = (tag("p", line) for line in self.words().split("\n"))
+        return concat([*lines, table(("chosen", "value", "why"), rows)])
 
     def __str__(self) -> str:
         return self.toml()
@@ -122,7 +133,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if target != () and target != []:
         parts["data"]["target"] = target
     data, blueprint, recipe_fields = None, None, parts["recipe"]
-    checks, finish = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"])
+    checks, finish, made_by = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"]), ""
     named = as_source(source)
     if named is not None:
         if named.endswith(".toml"):
@@ -136,7 +147,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
                     code="run-data-in-memory",
                 )
             settings, blueprint = file.data, _trusted(file.blueprint, parts["network"], str(source))
-            parts["network"] = {}
+            parts["network"], made_by = {}, file.asked
             recipe_fields = {**file.recipe, **recipe_fields}
             checks, finish = replace(file.checks, **parts["check"]), replace(file.finish, **parts["finish"])
             settings = DataSettings(**{**_of(settings), **parts["data"]})
@@ -236,7 +247,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if network.effort == "thorough" and not asked and prepared.parts.get("valid") and not finish.is_measured:
         finish, reasons["refit"] = replace(finish, refit=True), "once more on all rows, as long as the best epoch took"
     _check_finish(finish, settings, prepared)
-    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish)
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by)
 
 
 def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prepared) -> None:

@@ -27,6 +27,7 @@ IN_MEMORY = "<in memory>"
 PATHS = ("source", "valid", "test", "weights", "start")
 """The settings that name files and folders."""
 _MOST = 200  # characters of a class's name in a comment
+_ASKED = "# asked: "
 _SECTIONS = ("data", "blueprint", "recipe", "finish", "check")
 
 
@@ -39,6 +40,7 @@ class RunFile:
     recipe: dict[str, Any]
     checks: CheckSettings = CheckSettings()
     finish: FinishSettings = FinishSettings()
+    asked: str = ""
 
 
 def read_run_file(path: Path) -> RunFile:
@@ -48,7 +50,8 @@ def read_run_file(path: Path) -> RunFile:
         SettingError: no such file, no TOML, or a section, key or value that is not one; the line or key is said.
     """
     try:
-        document = tomllib.loads(read_plain(path, most=1 << 24).decode())
+        text = read_plain(path, most=1 << 24).decode()
+        document = tomllib.loads(text)
     except FileNotFoundError as error:
         raise SettingError(
             f"there is no run file {path}", hint="make one: luthier design SOURCE --target COLUMN > run.toml",
@@ -83,14 +86,25 @@ def read_run_file(path: Path) -> RunFile:
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
     finish = from_plain(FinishSettings, document.get("finish", {}), where=f"[finish] of {path}")
-    return RunFile(data, blueprint, recipe, checks, finish)
+    return RunFile(data, blueprint, recipe, checks, finish, asked_in(text))
+
+
+def asked_in(text: str) -> str:
+    """Return the command or call that a run file was made by; "" where it does not say."""
+    return text.partition("\n")[0].removeprefix(_ASKED) if text.startswith(_ASKED) else ""
 
 
 def read_reasons(path: Path) -> dict[str, str]:
     """Return why the network is as it is: the comments beside [blueprint] in a run's file; none without a file."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    network = re.search(r"^\[blueprint\]$(.*?)^\[recipe\]$", text, re.M | re.S)
-    return dict(re.findall(r"^(\w+) = .*?  # (.*)$", network[1], re.M)) if network else {}
+    return {name: why for name, why in reasons_in(text, "blueprint").items() if why}
+
+
+def reasons_in(text: str, part: str) -> dict[str, str]:
+    """Return the reason beside each line of a section of a run file, and of those inside it; "" without one."""
+    found = re.search(rf"^\[{part}\]$(.*?)(?=^\[(?!{part}\.)|\Z)", text, re.M | re.S)
+    lines = re.findall(r"^(\w+) = .*?(?:  # (.*))?$", found[1], re.M) if found else []
+    return dict(lines)
 
 
 def write_run_file(
@@ -102,6 +116,7 @@ def write_run_file(
     checks: CheckSettings = CheckSettings(),  # noqa: B008  (frozen)
     finish: FinishSettings = FinishSettings(),  # noqa: B008
     *,
+    asked: str = "",
     relative_to: Path | None = None,
 ) -> str:
     """Return a run file's text.
@@ -114,6 +129,7 @@ def write_run_file(
         reasons: Why, by field.
         checks: Which checks run.
         finish: What is done when training has ended.
+        asked: The command or call that made the run.
         relative_to: The folder the file will lie in; without it paths stay as given.
     """
     if relative_to is not None:
@@ -132,7 +148,8 @@ def write_run_file(
         for name, value in to_plain(data, drop_none=True).items()
         if name != "kind" and (name == "source" or value != to_plain(getattr(plain, name)))
     }
-    lines = [f"# {_one_line(line)}" for line in _schema_words(schema)]
+    lines = [f"{_ASKED}{_one_line(printable(asked))}"] if asked else []
+    lines += [f"# {_one_line(line)}" for line in _schema_words(schema)]
     lines += ["", "[data]", *_lines(kept.items(), {})]
     if schema.columns:
         whys = {column.name: column.why for column in schema.columns}

@@ -14,18 +14,19 @@ from numpy.typing import NDArray
 
 from luthier.core.schema import UNSEEN, Column, Decimal, Schema
 from luthier.core.settings import DataSettings
+from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
 from luthier.data.augment import ImageSource
 from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
 from luthier.data.columns import Asked
 from luthier.data.distinct import code_texts
 from luthier.data.encode import OddCells, encode_inputs, feature_names, input_sizes
-from luthier.data.files import read_any, source_name
+from luthier.data.files import read_any, source_lines, source_name
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
-from luthier.data.series import fold_channels, fold_steps, parse_arrays
+from luthier.data.series import first_values, fold_channels, fold_steps, is_lists, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
-from luthier.data.tables import Table
+from luthier.data.tables import Table, table_from
 from luthier.data.targets import (
     encode_targets,
     lost_words,
@@ -245,6 +246,42 @@ def prepare_table(
         )
     folds = None if fold_of_row is None else fold_of_row[rows["train"]]
     return Prepared(schema, parts, notes, input_sizes(schema), folds)
+
+
+def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = None) -> pl.DataFrame:
+    """Return the rows of a part as the table has them, read once more; empty where the data is no table.
+
+    Of a table with a step a row, a row is a series, and has the first value of what does not change within it.
+
+    Args:
+        settings: Of the plan that the part is of.
+        schema: Likewise.
+        part: The rows.
+        data: The frame in place of a file.
+
+    Raises:
+        DataError: the data cannot be read.
+    """
+    path = Path(source_lines(part.file)[0]) if part.file else Path()
+    if not schema.columns:
+        return pl.DataFrame()
+    if data is not None:
+        table = table_from(data)
+    elif path.suffix.lower() == ".npz":
+        is_series = any(column.kind == "series" for column in schema.columns)
+        arrays, make = read_npz(path), series_frame if is_series else as_frame
+        named = (
+            target_frame(arrays.y, [target.name for target in schema.targets])
+            if arrays.y is not None
+            else pl.DataFrame()
+        )
+        table = table_from(make(arrays.x).hstack(named), path.name)
+    else:
+        texts = [column.name for column in schema.columns if column.kind in ("category", "text")]
+        table = read_source(part.file, settings, schema.decimal, schema.points, as_text=texts)
+    found = _shaped(table.frame, settings, table.name, [])[0][part.rows]
+    lists = [column.name for column in schema.columns if column.kind != "series" and column.name in found.columns]
+    return found.with_columns(first_values(found[name]) for name in lists if is_lists(found[name]))
 
 
 def _shaped(

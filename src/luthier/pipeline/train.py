@@ -23,7 +23,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
-from luthier.data.files import source_name
+from luthier.data.files import as_source, source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating, update_metrics
@@ -59,6 +59,7 @@ def train(
     callbacks: Iterable[Any] = (),
     report: Callable[[Plan, Path], None] | None = None,
     verbose: bool | None = None,
+    asked: str | None = None,
     **given: Any,
 ) -> Result:
     """Read the data, design a network for it, train and test it; with `run`, save all in a fresh folder.
@@ -71,6 +72,7 @@ def train(
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
         verbose: Print the plan in short, a line an epoch and the outcome; None does on a terminal and in a notebook.
+        asked: The command that this is, for the run's file and its report; the call itself without one.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
     Returns:
@@ -83,6 +85,7 @@ def train(
     if isinstance(run, str | Path):
         check_name(str(run), "the run's folder")
     plan = design(source, target=target, **given)
+    plan.asked = asked or _call_words(plan, target, given)
     find_device(plan.recipe.device)
     is_shown = report is None and (is_watched(sys.stdout) if verbose is None else verbose)
     folder = None if run is None or run is False else _fresh_folder(plan, None if run is True else Path(run))
@@ -96,11 +99,18 @@ def train(
         result = _run(plan, folder, callbacks, verbose=is_shown)
         if is_shown:
             announce(result.words())
-        return result
+        return _with_details(plan, result, None if as_source(source) is not None else source)
     except BaseException as error:
         if folder is not None:
             _clean_up(folder, error)
         raise
+
+
+def _call_words(plan: Plan, target: Any, given: Mapping[str, Any]) -> str:
+    """Return the call of Python that a run was made by."""
+    named = {**({"target": target} if target not in ((), []) else {}), **given}
+    words = ", ".join([repr(plan.settings.source), *(f"{name}={value!r}" for name, value in named.items())])
+    return f"luthier.train({words})"
 
 
 def _take_away(folder: Path) -> None:
@@ -159,7 +169,14 @@ def resume(
     result = _run(plan, open_folder(folder), callbacks, verbose=is_watched(sys.stdout) if verbose is None else verbose)
     if more:
         write_whole(folder / "run.toml", plan.toml(folder).encode())
-    return result
+    return _with_details(plan, result)
+
+
+def _with_details(plan: Plan, result: Result, data: Any = None) -> Result:
+    """Return the result with what its report needs."""
+    from luthier.pipeline.report import details_of  # which reads runs by what is here
+
+    return replace(result, details=details_of(plan, result, data))
 
 
 def _clean_up(folder: Path, error: BaseException) -> None:
@@ -247,7 +264,7 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
         words["why"] = {column.name: [column.why, column.doubt] for column in schema.columns}
         write_tensors(folder / "split.safetensors", rows, words, "luthier-split")
     else:
-        _refuse_other_rows(plan, folder)
+        refuse_other_rows(plan, folder)
         schema = _with_reasons(schema, folder)
     trained = _train_folds if plan.prepared.folds is not None else _train_once
     result, held_out = trained(plan, folder, callbacks, verbose=verbose)
@@ -415,7 +432,7 @@ def _hash_network(plan: Plan) -> str | None:
     return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def _refuse_other_rows(plan: Plan, folder: Path) -> None:
+def refuse_other_rows(plan: Plan, folder: Path) -> None:
     """Refuse data whose rows are in other parts than when the run began: its test rows may have been trained on."""
     before, words = _read_split(folder)
     network = _hash_network(plan)

@@ -22,6 +22,7 @@ from luthier.core.answering import Answering
 from luthier.core.batch import Batch, joined, map_tensors, move, split_batch
 from luthier.core.blueprint import Blueprint
 from luthier.core.failure import explaining
+from luthier.core.html import concat, table, tag
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema, Task
@@ -126,6 +127,13 @@ class Model:
             shown = [f"{name} {value:.4g}" for name, value in figures.items()]
             lines += [f"{part}: {', '.join(shown)}"] if shown else []
         return "\n".join(printable(line) for line in lines)
+
+    def _repr_html_(self) -> str:
+        """Return what `repr` says, and the figures, for a notebook."""
+        figures = [(part, name, value) for part, found in self.metrics.items() for name, value in found.items()]
+        words, *more = repr(self).split("\n")
+        parts = [tag("p", tag("b", words)), *(tag("p", line) for line in more[:1] if self.task is not None)]
+        return concat([*parts, *([table(("rows", "figure", "value"), figures)] if figures else [])])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_row": None}  # what answers one row is made anew

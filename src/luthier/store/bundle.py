@@ -1,10 +1,12 @@
 """The bundle: one safetensors file with the weights and, as JSON, all that a use of the model needs. No pickle."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import safetensors
 import torch
 from torch import Tensor, nn
 
@@ -204,6 +206,19 @@ def load_bundle(path: Path) -> Bundle:
             output_key=read.output_key,
             answering=read.answering,
         )
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return the document of a bundle without its weights, which are not read; empty where it is none.
+
+    What it says is not held against its hash: for a look at many files.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            document = json.loads((file.metadata() or {}).get(_KEY, "{}"))
+    except (safetensors.SafetensorError, OSError, ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,16 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from luthier.core.html import concat, table, tag
 from luthier.errors import RunError
 from luthier.store.files import cannot_write, read_plain
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_SHOWN = 10  # epochs in a notebook
 
 
 class Record:
@@ -40,6 +46,19 @@ class Record:
     def epochs(self) -> list[dict[str, Any]]:
         """The rows of epochs."""
         return [row for row in self.rows if row["event"] == "epoch"]
+
+    def frame(self) -> "pl.DataFrame":
+        """Return the rows of epochs as a frame of polars."""
+        import polars as pl
+
+        return pl.DataFrame(self.epochs, infer_schema_length=None)
+
+    def _repr_html_(self) -> str:
+        """Return the last epochs as a table for a notebook."""
+        rows = [{**row, "epoch": row["epoch"] + 1} for row in self.epochs[-_SHOWN:]]
+        names = [name for name in dict.fromkeys(name for row in rows for name in row) if name != "event"]
+        shown = table(names, [[row.get(name) for name in names] for row in rows]) if rows else ""
+        return concat([tag("p", f"Record of {len(self.epochs):,} epochs; the last {len(rows)}:"), shown])
 
     @property
     def text(self) -> str:

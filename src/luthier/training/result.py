@@ -1,5 +1,6 @@
 """What `fit` and `train` return."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,9 @@ from typing import Any
 from torch import nn
 
 from luthier.core.finding import Finding
+from luthier.core.html import concat, table, tag
 from luthier.serving.model import Model
+from luthier.store.files import check_output
 from luthier.training.record import Record
 
 
@@ -27,6 +30,7 @@ class Result:
         test: Figures on the test split, where there is one.
         findings: What the checks saw.
         notes: What was done after training, in words.
+        details: Gives what a report shows beside the record, with values of cells or without; `train` sets it.
     """
 
     module: nn.Module
@@ -40,6 +44,10 @@ class Result:
     test: dict[str, Any] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    details: Callable[[bool], dict[str, Any]] | None = field(default=None, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "details": None}  # a copy in another process shows its record
 
     def predict(self, source: Any, **options: Any) -> Any:
         """Predict with the trained model; see `Model.predict`."""
@@ -61,6 +69,33 @@ class Result:
         """Write the trained model as one file; see `Model.save`."""
         self.model.save(path)
 
+    def report(self, path: str | Path, *, rows: bool = True) -> None:
+        """Write what happened as one HTML file, which needs no server and asks for nothing.
+
+        A run of `train` is measured on its test rows; one of `fit` shows its record. A run with a folder reads its data
+        again; one without keeps its test rows, and the caller's frame, as long as its Result lives.
+
+        Args:
+            path: The file, `.html`.
+            rows: Show values of cells; without them the page holds figures alone.
+
+        Raises:
+            SettingError: another suffix.
+            RunError: it cannot be written.
+        """
+        from luthier.report.page import write_page
+        from luthier.report.record import run_words, training_document, without_cells
+
+        output = check_output(str(path), (".html", ".htm"), flag="report(path)")
+        found = None if self.details is None else self.details(rows)
+        if found is None:
+            trainings = [training_document(self.record)]
+            name = type(self.module).__name__ if self.folder is None else self.folder.name
+            found = {"run": str(self.folder or ""), "name": name, "trainings": trainings, "figures": self.model.metrics}
+            found |= {"finished": self.is_done, "state": run_words(trainings, is_finished=self.is_done)}
+            found = found if rows else without_cells(found)
+        write_page([found], output, rows=rows)
+
     def words(self) -> str:
         """Return the outcome in a few lines."""
         lines = [] if self.stopped is None else [f"stopped: {self.stopped}"]
@@ -71,6 +106,14 @@ class Result:
             shown = [f"{name} {value:.4g}" for name, value in figures.items() if isinstance(value, float)]
             lines += [f"{part}: {', '.join(shown)}"] if shown else []
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the outcome and the test figures for a notebook."""
+        ends, baseline = self.test.get("intervals", {}), self.test.get("baseline", {})
+        rows = [(name, self.test[name], *ends[name], baseline.get(name)) for name in ends if name in self.test]
+        headings = ("on the test", "value", "95 % interval from", "to", "constant answer")
+        lines = [line for line in repr(self).split("\n") if not (rows and line.startswith("test: "))]
+        return concat([*(tag("p", line) for line in lines), *([table(headings, rows)] if rows else [])])
 
     def __repr__(self) -> str:
         return f"Result of {type(self.module).__name__}, {self.global_step:,} updates\n{self.words()}".rstrip()

@@ -1,0 +1,109 @@
+"""Runs listed and compared: figures beside each other only where the same rows were measured."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+import luthier
+from luthier.cli.main import _run
+from luthier.errors import RunError, SettingError
+from luthier.pipeline.compare import compare
+from luthier.pipeline.runs import COLUMNS, list_runs
+from tests.report.conftest import people
+
+
+@pytest.fixture
+def here(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(place, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_runs_are_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {row["run"]: row for row in list_runs("runs", sort="run")}
+    assert list(rows) == ["runs/folds", "runs/numbers", "runs/other", "runs/refit", "runs/two"]
+    assert tuple(rows["runs/two"]) == COLUMNS
+    kept = luthier.load("runs/two").metrics["test"]["accuracy"]
+    two = rows["runs/two"]
+    assert (two["data"], two["target"], two["figure"], two["value"]) == ("people.csv", "left", "test accuracy", kept)
+    assert {row["state"] for row in rows.values()} == {"finished"}
+    (here / "runs" / "two" / "model.safetensors").unlink()
+    (here / "runs" / "other" / "record.jsonl").write_text("{\n")
+    states = {row["run"]: row["state"] for row in list_runs()}
+    assert states["runs/two"] == "stopped"
+    assert states["runs/other"] == "damaged"
+    values = [row["value"] for row in list_runs(sort="value") if row["figure"] == "test accuracy"]
+    assert values == sorted(values, reverse=True)
+    assert _run(["runs", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)) == 5
+    assert _run(["runs", "nowhere"]) == 2
+    with pytest.raises(SettingError, match="no 'size'"):
+        list_runs(sort="size")
+
+
+def test_a_failed_run_is_said(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "a"
+    run.mkdir(parents=True)
+    (run / "record.jsonl").write_text(json.dumps({"event": "not-finite", "epoch": 0, "step": 3, "what": "NaN"}) + "\n")
+    assert [row["state"] for row in list_runs(tmp_path / "runs")] == ["failed"]
+
+
+def test_runs_over_the_same_rows_are_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = compare(["runs/two", "runs/other", "runs/folds"])
+    assert found.refused == ""
+    assert found.differs["recipe.seed"] == ["0", "5", "0"]
+    assert found.differs["data.folds"] == [None, None, "2"]
+    for i, name in enumerate(("two", "other", "folds")):
+        kept = luthier.load(f"runs/{name}").metrics["test"]
+        for figure, values in found.figures.items():
+            assert values[i] == pytest.approx(kept[figure], abs=1e-9)
+    for figure, (first, *_) in found.differences.items():
+        assert first[0] == pytest.approx(found.figures[figure][1] - found.figures[figure][0])
+        assert first[1] <= first[2]
+    assert _run(["compare", "runs/two", "runs/other"]) == 0
+    assert "on the same" in capsys.readouterr().out
+
+
+def test_the_same_rows_read_otherwise_are_the_same(here: Path) -> None:
+    luthier.train("people.csv", target="left", run="runs/less", epochs=1, kind={"score": "ignored", "noise": "ignored"})
+    found = compare(["runs/two", "runs/less"])
+    assert found.refused == ""
+    assert found.differs["kind.noise"] == ["number", "ignored"]
+
+
+def test_other_rows_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    people().head(300).write_csv("fewer.csv")
+    changed = people().with_columns(left=pl.col("left").str.replace("yes", "maybe"))
+    changed.write_csv("changed.csv")
+    for name in ("fewer", "changed"):
+        luthier.train(f"{name}.csv", target="left", run=f"runs/{name}", epochs=1, kind={"score": "ignored"})
+    assert "not measured on the same test rows" in compare(["runs/two", "runs/fewer"]).refused
+    assert "answer other questions" in compare(["runs/two", "runs/changed"]).refused
+    assert "answer other questions" in compare(["runs/two", "runs/numbers"]).refused
+    assert _run(["compare", "runs/two", "runs/fewer"]) == 2
+    captured = capsys.readouterr()
+    assert "rows.train" in captured.out
+    assert "[run-not-comparable]" in captured.err
+    Path("people.csv").unlink()
+    found = compare(["runs/two", "runs/other"])
+    assert "people.csv" in found.refused
+    assert found.figures == {}
+    with pytest.raises(RunError):
+        compare(["runs/two", "runs/none"])
+    with pytest.raises(SettingError):
+        compare(["runs/two"])
+
+
+def test_arrays_are_compared_by_what_they_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x = np.random.default_rng(0).normal(size=(200, 3))
+    np.savez("a.npz", x=x, y=x.sum(axis=1))
+    np.savez("b.npz", x=x, y=x.sum(axis=1) + 1)
+    for name, transform in (("a", None), ("log", "log"), ("b", None)):
+        luthier.train(f"{name[0].replace('l', 'a')}.npz", run=name, epochs=1, target_transform=transform)
+    assert compare(["a", "log"]).refused == ""
+    assert "same test rows" in compare(["a", "b"]).refused

@@ -198,11 +198,13 @@ def test_a_few_series_are_all_trained_on_unless_asked_otherwise() -> None:
     assert many.recipe.patience is not None
 
 
-def test_the_network_for_series_follows_from_their_number() -> None:
-    families = [
-        luthier.design(pl.DataFrame(waves(n)).select("x", "kind"), target="kind").blueprint.family for n in (60, 2_000)
+def test_the_network_for_series_follows_from_their_number_and_their_steps() -> None:
+    frames = [
+        pl.DataFrame(waves(n)).select(pl.col("x").list.head(steps), "kind")
+        for n, steps in ((60, 30), (60, 8), (2_000, 30))
     ]
-    assert families == ["rocket", "inception"]
+    families = [luthier.design(frame, target="kind").blueprint.family for frame in frames]
+    assert families == ["rocket", "inception", "inception"]
 
 
 def test_the_checks_are_silent_on_rocket(tmp_path: Path) -> None:

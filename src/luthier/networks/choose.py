@@ -26,7 +26,7 @@ _USUAL = {
 }
 ENOUGH_VALID = 50
 """Rows to validate on, below which they choose no epoch of a network over series."""
-_MANY_SERIES = 1_000
+_MANY_SERIES, _FEW_STEPS = 500, 16  # docs/decisions/series.md
 _EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
 
 
@@ -402,7 +402,8 @@ def _for_series(
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n = schema.num_rows
     of_inception = {"width", "depth", "kernel_sizes", "stride", "dropout"} & settings.arguments.keys()
-    family = _family(settings, "inception" if n >= _MANY_SERIES or of_inception else "rocket", "series")
+    is_learnt = of_inception or n >= _MANY_SERIES or sizes.max_steps < _FEW_STEPS
+    family = _family(settings, "inception" if is_learnt else "rocket", "series")
     if family == "rocket":
         return _for_rocket(schema, settings, reasons, sizes, num_valid)
     stride = math.ceil(sizes.max_steps / 256)
@@ -458,14 +459,13 @@ def _for_rocket(
         "max_places": 512,
     }
     effort = _EFFORT[settings.effort]
-    is_stopped = num_valid >= ENOUGH_VALID
-    batch_size = 32 if n < 1_000 else 64
-    updates = 320 * effort
+    is_class, is_stopped = schema.task != "regression", num_valid >= ENOUGH_VALID
+    batch_size, updates = 32, 320 * effort
     epochs = round(60 * effort) if is_stopped else max(20, min(round(60 * effort), round(updates * batch_size / n)))
     recipe: dict[str, Any] = {
         "optimizer": "AdamW",
-        "lr": 0.001,
-        "weight_decay": 0.1,
+        "lr": 0.001 if is_class else 0.0001,
+        "weight_decay": 0.1 if is_class else 10.0,
         "epochs": epochs,
         "batch_size": batch_size,
         "eval_batch_size": 64,
@@ -477,17 +477,18 @@ def _for_rocket(
         reasons["label_smoothing"] = "keeps the logits of a few training series from growing without end"
     reasons |= {
         "family": f"{n:,} series: fixed convolutions, of which few series need to teach only the last layer; "
-        f"networks that learn their convolutions take over from {_MANY_SERIES:,}",
+        f"from {_MANY_SERIES:,} on, or below {_FEW_STEPS} steps, convolutions are learnt",
         "max_steps": "the widest kernels reach over the longest training series",
         "num_dilations": "kernels of 9 steps, close together and far apart",
         "num_thresholds": "of each of the 84 kernels, over all dilations: 2,520 features",
         "max_places": "each kernel is evaluated at 512 places of the longest series at most: long ones take less time",
-        "lr": "constant: one linear layer",
-        "weight_decay": "many features for few series",
+        "lr": "constant: one linear layer" + ("" if is_class else "; small: squared errors overshoot"),
+        "weight_decay": "many features for few series"
+        + ("" if is_class else "; each update takes the learning rate times as much, a thousandth of the weights"),
         "epochs": "more than training needs: patience ends it"
         if is_stopped
         else f"about {updates:,.0f} updates, at least 20 epochs",
-        "batch_size": "32 below 1,000 series, else 64; the first batch sets the thresholds",
+        "batch_size": "small: the series are few; the first batch sets the thresholds",
         "clip_norm": "limits the effect of an unusual batch",
         "patience": "stops when the validation loss has not improved for so many epochs",
     }

@@ -10,6 +10,7 @@ import torch
 from sklearn import metrics as reference
 
 import luthier
+from luthier.core.answering import Answering
 from luthier.core.schema import Schema, Target
 from luthier.core.settings import FinishSettings
 from luthier.errors import SettingError
@@ -270,3 +271,20 @@ def test_a_quantile_is_above_so_many_of_the_rows() -> None:
 def test_what_does_not_go_together_is_refused_before_training(settings: dict[str, Any], words: str) -> None:
     with pytest.raises(luthier.LuthierError, match=words):
         luthier.train(table(90), **settings, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"thresholds": (0.2, 0.3)},
+        {"margins": (1.0,), "level": 0.9},
+        {"level": 0.9},
+        {"least_probability": 0.2},
+    ],
+)
+def test_a_model_whose_answers_are_not_of_its_targets_is_refused(other: dict[str, Any], tmp_path: Path) -> None:
+    result = luthier.train(table(90).drop("price"), target="kind", **SMALL)
+    result.model.answering = Answering(**other)
+    result.save(tmp_path / "model.safetensors")
+    with pytest.raises(luthier.LuthierError, match="the answers"):
+        luthier.load(tmp_path / "model.safetensors")

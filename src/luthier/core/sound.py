@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable
 
+from luthier.core.answering import Answering
 from luthier.core.schema import Column, Schema, Target
 
 MOST_STEPS = MOST_TOKENS = 1 << 20
@@ -23,6 +24,33 @@ def check_schema(schema: Schema) -> None:
     names = [column.name for column in schema.columns], [target.name for target in schema.targets]
     if any(len(set(part)) < len(part) for part in names):
         raise ValueError("two columns or targets have one name")
+
+
+def check_answering(answering: Answering, schema: Schema | None) -> None:
+    """Refuse what no training measured of answers: numbers that are not those of the Schema's targets.
+
+    Raises:
+        ValueError: they do not belong together.
+    """
+    _check(_answering_faults(answering, schema), "the answers")
+
+
+def _answering_faults(answering: Answering, schema: Schema | None) -> Iterable[str]:
+    if answering == Answering():
+        return
+    if schema is None:
+        yield "they are of no schema"
+        return
+    is_number, count = schema.task == "regression", len(schema.targets)
+    if answering.thresholds and (is_number or schema.task == "multiclass" or len(answering.thresholds) != count):
+        yield f"there are {len(answering.thresholds)} thresholds for the task {schema.task}"
+    if answering.margins and (not is_number or len(answering.margins) != count):
+        yield f"there are {len(answering.margins)} margins for the task {schema.task}"
+    has_sets = answering.least_probability is not None
+    if has_sets and schema.task not in ("binary", "multiclass"):
+        yield f"there are sets of classes for the task {schema.task}"
+    if (answering.level is not None) != (has_sets or bool(answering.margins)):
+        yield "a level without intervals, or intervals without one"
 
 
 def _check(faults: Iterable[str], where: str) -> None:

@@ -26,7 +26,7 @@ _SEED = 20_240_229
 _BINS = 15
 _Z = 1.959963984540054  # of the normal distribution, for 95 %
 _TINY = 1e-15
-HIGHER = ("accuracy", "balanced_accuracy", "f1", "auc", "average_precision", "r2")
+HIGHER = ("accuracy", "balanced_accuracy", "f1", "auc", "average_precision", "r2", "coverage")
 """Figures that are better high; of the others less is better."""
 
 
@@ -83,10 +83,11 @@ class Answers:
         Args:
             groups: Of each row, the group that it belongs to, from 0: groups are drawn whole.
         """
-        measure, n = self._measure()
-        if n == 0:
+        if not any(len(part["true"]) for part in self.parts):
             return Summary()
-        summary = Summary(self.values(), baseline=measure.baseline(np.ones(n)))
+        measure, n = self._measure()
+        ones = np.ones(n)
+        summary = Summary(measure.figures(ones) | measure.covered(ones), baseline=measure.baseline(ones))
         drawn, gains = [], []
         for weights in draws(n, groups):
             drawn.append(measure.figures(weights) | measure.covered(weights))

@@ -260,7 +260,8 @@ def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prep
     }
     for name in (name for name, is_wrong in wrong.items() if is_wrong):
         kind = "poisson" if is_count else task
-        raise SettingError(f"{name} would be ignored: the task is {kind}", hint="leave it out", code="setting-ignored")
+        what = f"the {'loss' if is_count else 'task'} is {kind}"
+        raise SettingError(f"{name} would be ignored: {what}", hint="leave it out", code="setting-ignored")
     if finish.refit and settings.folds is not None:
         raise SettingError(
             "refit and folds are two ways to train on all rows", hint="give one of them", code="setting-ignored"

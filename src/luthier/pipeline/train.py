@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -26,10 +26,10 @@ from luthier.data.augment import ImageSource
 from luthier.data.files import as_source, source_name
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
-from luthier.metrics.evaluation import evaluating, update_metrics
+from luthier.metrics.evaluation import evaluating
 from luthier.metrics.figures import Answers
 from luthier.metrics.finishing import measure_answering
-from luthier.metrics.metrics import figures_of, known_rows, metrics_for
+from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_foreign, source_file
@@ -37,7 +37,8 @@ from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan, stage_folders
 from luthier.pipeline.trial import network_failed, setting_failed
-from luthier.serving.model import Model, more_figures
+from luthier.serving.measuring import measured_figures
+from luthier.serving.model import Model
 from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
 from luthier.store.files import RUN_FILES, cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
@@ -456,26 +457,23 @@ def refuse_other_rows(plan: Plan, folder: Path) -> None:
 
 def figures_on(module: nn.Module, part: Part, plan: Plan, answering: Answering) -> dict[str, Any]:
     """Return the figures of a trained module on one part, as `Model.evaluate` does."""
-    metrics, answers = metrics_for(plan.schema, answering.cuts), Answers(plan.schema, answering)
-    outputs, targets = outputs_on(module, part, plan.recipe.eval_batch_size or 1024)
-    outputs = outputs / answering.temperature
-    known = None if plan.schema.task == "regression" else known_rows(targets)
-    update_metrics(metrics, outputs, targets, known)
-    answers.update(outputs, targets)
-    found = {name: value for metric in metrics for name, value in figures_of(metric).items()}
-    summary = answers.summary(part.groups)
-    return {"rows": len(part.source)} | found | more_figures(metrics, plan.schema, part.unseen, summary)
+    batches = _outputs(module, part, plan.recipe.eval_batch_size or 1024)
+    pairs = ((outputs / answering.temperature, targets) for outputs, targets in batches)
+    return measured_figures(pairs, plan.schema, answering, part.unseen, groups=part.groups)
 
 
-def outputs_on(module: nn.Module, part: Part, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def outputs_on(module: nn.Module, part: Part, batch_size: int) -> _HeldOut:
     """Return what a trained module gives for the rows of one part, and their targets, on the CPU."""
-    device = next(module.parameters()).device
-    outputs, targets = [], []
-    with evaluating(module):
-        for batch in part.source.batches(torch.arange(len(part.source)).split(batch_size), 0, 0):
-            outputs.append(batch.to(device).forward(module).float().cpu())
-            targets.append(batch.targets)
+    outputs, targets = zip(*_outputs(module, part, batch_size), strict=True)
     return torch.cat(outputs), torch.cat(targets)
+
+
+def _outputs(module: nn.Module, part: Part, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    device = next(module.parameters()).device
+    for batch in part.source.batches(torch.arange(len(part.source)).split(batch_size), 0, 0):
+        with evaluating(module):
+            outputs = batch.to(device).forward(module).float().cpu()
+        yield outputs, batch.targets
 
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from luthier.core.html import Html, cell, concat, shown, table, tag, text
+from luthier.metrics.figures import HIGHER
 from luthier.report.charts import Chart, Line, details, intervals
 
 _SHARES = [0.0, 1.0]
 _MOST_CLASSES = 15  # of a confusion matrix that is shown whole
-_HIGHER = ("accuracy", "balanced_accuracy", "f1", "auc", "average_precision", "r2", "coverage")
 _SHOWN_FIGURES = {"accuracy": "accuracy", "log_loss": "log loss", "rmse": "RMSE", "mae": "MAE"}
 _BARS = 20
 
@@ -140,12 +140,10 @@ def _slices(document: dict[str, Any]) -> Html:
     main = "rmse" if document["main"] == "rmse" else "accuracy"
     whole = test.get(main, found[0]["values"][main])
     worse = [row for row in found if _is_worse(row, main, whole)]
-    worse.sort(key=lambda row: row["values"][main], reverse=main not in _HIGHER)
+    worse.sort(key=lambda row: row["values"][main], reverse=main not in HIGHER)
     bars = [
         (f"{row['column']}: {row['slice']}", row["values"][main], *row["intervals"].get(main, [None, None]))
-        for row in (
-            worse[:_BARS] or sorted(found, key=lambda row: row["values"][main], reverse=main not in _HIGHER)[:8]
-        )
+        for row in (worse[:_BARS] or sorted(found, key=lambda row: row["values"][main], reverse=main not in HIGHER)[:8])
     ]
     words = f"No slice of {len(found)} is clearly worse than all rows; the lowest are drawn."
     if worse:
@@ -192,7 +190,7 @@ def _is_worse(row: dict[str, Any], main: str, whole: float) -> bool:
     ends = row["intervals"].get(main)
     if not ends:
         return False
-    if main in _HIGHER:
+    if main in HIGHER:
         return bool(max(ends[1], row["values"][main]) < whole)
     return bool(min(ends[0], row["values"][main]) > whole)
 

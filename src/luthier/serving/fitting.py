@@ -25,6 +25,8 @@ def check_fit(bundle: Bundle, where: str) -> None:
         return
     if bundle.schema is not None and blueprint.family in FAMILIES:
         _check_sizes(blueprint, bundle.schema, where)
+    if blueprint.members > 1 and bundle.schema is not None and blueprint.task != bundle.schema.task:
+        raise _differs(where, f"its networks answer together as {blueprint.task!r}, and the Schema says {bundle.task}")
     with without_memory():
         made = build(blueprint)
     check_weights(made, bundle.weights["state"], where=where)

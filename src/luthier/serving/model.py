@@ -6,9 +6,8 @@ What reads tables and images is imported where raw data is met, so that `fit` ov
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +29,8 @@ from luthier.core.units import class_sets, interval_ends
 from luthier.data.sources import to_tensor
 from luthier.errors import BundleError, DataError, printable
 from luthier.metrics.criteria import Criterion, QuantileLoss
-from luthier.metrics.evaluation import evaluate_batches, evaluating, update_metrics
-from luthier.metrics.figures import Answers, Summary
-from luthier.metrics.metrics import AUC, Confusion, Errors, Metric, decide, figures_of, known_rows, metrics_for
+from luthier.metrics.evaluation import evaluate_batches, evaluating
+from luthier.metrics.metrics import decide
 from luthier.metrics.named import as_metrics
 from luthier.metrics.objective import Objective
 from luthier.metrics.outputs import OutputKey, answer_of
@@ -298,22 +296,12 @@ class Model:
             with explaining(self.module, metrics=own):
                 return evaluate_batches(self.module, batches, objective=aim, metrics=own, device=self.device)
         from luthier.serving.inputs import pieces
+        from luthier.serving.measuring import measured_figures
 
-        measured: list[Metric] = [*metrics_for(self.schema, self.answering.cuts), *as_metrics(metrics)]
-        answers = Answers(self.schema, self.answering)
-        rows = 0
         unseen: dict[str, int] = {}
-        for piece in pieces(source, self.schema, with_targets=True, options=options, unseen=unseen):
-            outputs = self._forward(piece.inputs)
-            rows += len(piece)
-            assert piece.targets is not None
-            known = None if self.task == "regression" else known_rows(piece.targets)
-            update_metrics(measured, outputs, piece.targets, known)
-            answers.update(outputs, piece.targets)
-        figures: dict[str, Any] = {"rows": rows}
-        for metric in measured:
-            figures |= figures_of(metric)
-        return figures | more_figures(measured, self.schema, unseen, answers.summary())
+        found = pieces(source, self.schema, with_targets=True, options=options, unseen=unseen)
+        pairs = ((self._forward(piece.inputs), piece.targets) for piece in found)
+        return measured_figures(pairs, self.schema, self.answering, unseen, metrics=as_metrics(metrics))
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.
@@ -459,83 +447,6 @@ class Model:
             part = {key: value[start : start + _ROWS] for key, value in tensors.items()}
             some = None if targets is None else targets[start : start + _ROWS]
             yield Batch(part if isinstance(inputs, dict) else tuple(part.values()), some)  # type: ignore[arg-type]
-
-
-def more_figures(
-    metrics: Sequence[Metric], schema: Schema, unseen: Mapping[str, int], summary: Summary
-) -> dict[str, Any]:
-    """Return further figures, their intervals, and those of each class or target.
-
-    What means nothing, counts unseen classes, or is no better than the baseline is said in a warning.
-
-    Of classes: `positive` of two, `confusion` (true by decided class), `classes` (precision, recall, f1, rows), and
-    `unseen` (rows of classes that training rows do not have). Of several numbers: each metric, by target.
-
-    Args:
-        metrics: Of `metrics_for`, updated: the accuracy has counted it all.
-        schema: The classes' names.
-        unseen: Rows of unseen classes.
-        summary: Of `metrics.figures`.
-    """
-    measured = {name for metric in metrics for name in getattr(metric, "names", (metric.name,))}
-    found: dict[str, Any] = {name: value for name, value in summary.values.items() if name not in measured}
-    found |= {"intervals": {name: list(ends) for name, ends in summary.intervals.items()}, "baseline": summary.baseline}
-    if not summary.is_clearly_better:
-        _log.warning("%s", _baseline_words(schema, is_better=summary.is_better))
-    if unseen:
-        from luthier.data.targets import unseen_words
-
-        _log.warning("%s", unseen_words(unseen, schema))
-    confusion = next((metric for metric in metrics if isinstance(metric, Confusion)), None)
-    if confusion is None:
-        return found | _target_figures(metrics, schema)
-    if any(isinstance(metric, AUC) and isnan(metric.value()) for metric in metrics):
-        _log.warning("auc is not a number: the rows are all of one class")
-    matrices = confusion.matrices.double()  # (L, C, C)
-    hits = matrices.diagonal(dim1=1, dim2=2)
-    recall = hits / matrices.sum(dim=2).clamp(min=1)
-    precision = hits / confusion.decided.clamp(min=1)
-    f1 = 2 * hits / (confusion.decided + matrices.sum(dim=2)).clamp(min=1)
-    names = [
-        (target, place, name)
-        for target in range(len(matrices))
-        for place, name in enumerate(schema.targets[target].classes)
-    ]
-    several = len(matrices) > 1
-    rows = [
-        {
-            **({"target": schema.targets[target].name} if several else {}),
-            "class": name,
-            "rows": int(matrices[target, place].sum()),
-            "precision": precision[target, place].item(),
-            "recall": recall[target, place].item(),
-            "f1": f1[target, place].item(),
-        }
-        for target, place, name in names
-    ]
-    counts = confusion.matrices.tolist()
-    figures = found | ({"positive": schema.targets[0].classes[1]} if schema.task == "binary" else {})
-    figures |= {"confusion": counts if several else counts[0], "classes": rows}
-    return figures | ({"unseen": [{"class": name, "rows": n} for name, n in unseen.items()]} if unseen else {})
-
-
-def _baseline_words(schema: Schema, *, is_better: bool) -> str:
-    constant = "the mean" if schema.task == "regression" else "the shares of the classes"
-    how = "better by no more than chance would have it" if is_better else "no better"
-    return f"the network is {how} on these rows than to answer {constant} of the training rows for each"
-
-
-def _target_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, float]:
-    """Return the figures of each of several numbers."""
-    own = [metric for metric in metrics if isinstance(metric, Errors)]
-    each = {
-        f"{metric.name}_{target.name}": value
-        for metric in own
-        for target, value in zip(schema.targets, metric.each().tolist(), strict=True)
-    }
-    if nothing := [name for name, value in each.items() if isnan(value)]:
-        _log.warning("%s: not a number, as all rows have the same target", ", ".join(nothing))
-    return each if len(schema.targets) > 1 else {}
 
 
 def load(

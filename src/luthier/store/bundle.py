@@ -15,7 +15,7 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.names import near_file
 from luthier.core.plain import from_plain, to_plain
 from luthier.core.schema import Schema, Task
-from luthier.core.sound import check_schema
+from luthier.core.sound import check_answering, check_schema
 from luthier.core.tree import flatten, unflatten
 from luthier.core.version import VERSION
 from luthier.errors import BundleError, SettingError
@@ -195,6 +195,7 @@ def load_bundle(path: Path) -> Bundle:
             check_schema(read.schema)
             if read.task != read.schema.task:
                 raise ValueError(f"its task is {read.task} and {read.schema.task}")
+        check_answering(read.answering, read.schema)
         return Bundle(
             weights={"state": state, "buffers": buffers},
             module_name=read.module,

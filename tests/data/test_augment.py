@@ -5,9 +5,10 @@ from torch import Tensor
 
 from luthier.core.order import draws, order
 from luthier.core.schema import ImageInput
-from luthier.data.augment import NUM_DRAWS, ImageSource, augment, normalise
+from luthier.data.augment import ImageSource, normalise
 from luthier.data.sources import Source
 from luthier.errors import DataError, SettingError
+from luthier.plain.images import NUM_DRAWS, augment
 
 KINDS = ("flip", "shift", "erase")
 
@@ -79,8 +80,10 @@ def test_tiny_images_come_through(height: int, width: int) -> None:
 
 
 def test_an_unknown_kind_is_named() -> None:
+    pixels = pixels_of(1, 1, 4, 4)
+    source = ImageSource(pixels, torch.zeros(1), image_of(pixels), augment=("flop",))
     with pytest.raises(SettingError, match="flop") as error:
-        augment(pixels_of(1, 1, 4, 4), torch.rand(1, 1), ("flop",))
+        next(source.batches([torch.zeros(1, dtype=torch.int64)], 0, 0))
     assert "'flip'" in error.value.hint
 
 

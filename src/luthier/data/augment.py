@@ -11,89 +11,19 @@ from luthier.core.order import draws as epoch_draws
 from luthier.core.schema import ImageInput
 from luthier.data.sources import cat_padded
 from luthier.errors import DataError, SettingError
-
-NUM_DRAWS = {"flip": 1, "shift": 2, "erase": 4}
+from luthier.plain import images as plain
+from luthier.plain.images import NUM_DRAWS, augment, filling
 
 
 def normalise(pixels: Tensor, image: ImageInput) -> Tensor:
-    """Return pixels as the network takes them: `(pixel / value_scale - mean) / std`, float32 `(N, C, H, W)`.
-
-    Args:
-        pixels: uint8 or float, `(N, C, H, W)`; left as they are.
-        image: Its means and stds are folded into one multiplication and one addition a pixel. (`torch.addcmul`, which
-            does both at once, takes three times as long with one factor a channel.)
-    """
-    scale = [1 / (image.value_scale * std) for std in image.stds]
-    shift = [-mean / std for mean, std in zip(image.means, image.stds, strict=True)]
-    return torch.mul(pixels.float(), _per_channel(scale, pixels)).add_(_per_channel(shift, pixels))
-
-
-def augment(pixels: Tensor, draws: Tensor, kinds: Sequence[str], *, fill: Tensor | float = 0.0) -> Tensor:
-    """Return changed images. A row of draws says all: the same one changes an image alike in any batch.
-
-    `flip` swaps left and right of half of the images. `shift` moves each by up to a 14th of its sides (at least one
-    pixel) each way; what comes in is the image mirrored at its edge. `erase` fills, in half of them, a rectangle of
-    10 to 25 % of the area, with the proportions of the image.
-
-    Args:
-        pixels: uint8 or float, `(N, C, H, W)`; left as they are.
-        draws: Uniform in [0, 1), `(N, k)`, k the sum of `NUM_DRAWS` over `kinds`, in their order.
-        kinds: Done in this order.
-        fill: What an erased rectangle holds: one value, or one a channel `(C,)`.
-
-    Raises:
-        SettingError: an unknown kind.
-    """
-    taken = draws.split([_num_draws(kind) for kind in kinds], dim=1) if kinds else ()
-    for kind, columns in zip(kinds, taken, strict=True):
-        if kind == "flip":
-            pixels = torch.where(columns[:, :, None, None] < 0.5, pixels.flip(3), pixels)
-        elif kind == "shift":
-            pixels = _shift(pixels, columns)
-        else:
-            pixels = _erase(pixels, columns, fill)
-    return pixels
+    """Return pixels `(N, C, H, W)`, which stay as they are, as the network takes them: float32."""
+    return plain.normalise(pixels, image.means, image.stds, image.value_scale)
 
 
 def _num_draws(kind: str) -> int:
     if kind not in NUM_DRAWS:
         raise SettingError(f"augment is {kind!r}", hint=did_you_mean(kind, NUM_DRAWS), code="setting-out-of-range")
     return NUM_DRAWS[kind]
-
-
-def _shift(pixels: Tensor, draws: Tensor) -> Tensor:
-    n, channels, height, width = pixels.shape
-    rows, columns = _moved(draws[:, :1], height), _moved(draws[:, 1:], width)  # (N, H), (N, W)
-    places = (rows[:, :, None] * width + columns[:, None, :]).reshape(n, 1, -1)  # (N, 1, H W)
-    return pixels.reshape(n, channels, -1).gather(2, places.expand(-1, channels, -1)).view_as(pixels)
-
-
-def _moved(draws: Tensor, size: int) -> Tensor:
-    """Return where each of `size` pixels comes from, `(N, size)`, int64, mirrored at the edge, for draws `(N, 1)`."""
-    reach = max(1, round(size / 14))
-    places = torch.arange(size, device=draws.device) + (draws * (2 * reach + 1)).long() - reach
-    return (size - 1 - (size - 1 - places.abs()).abs()).clamp(min=0)  # the clamp is for images of one pixel
-
-
-def _erase(pixels: Tensor, draws: Tensor, fill: Tensor | float) -> Tensor:
-    height, width = pixels.shape[2:]
-    side = (0.1 + 0.15 * draws[:, 1:2]).sqrt()  # (N, 1), of each side of the image
-    rows = _span(draws[:, 2:3], side, height)
-    columns = _span(draws[:, 3:4], side, width)
-    inside = rows[:, None, :, None] & columns[:, None, None, :] & (draws[:, :1, None, None] < 0.5)  # (N, 1, H, W)
-    return torch.where(inside, torch.as_tensor(fill, device=pixels.device).to(pixels.dtype).view(-1, 1, 1), pixels)
-
-
-def _span(draws: Tensor, side: Tensor, size: int) -> Tensor:
-    """Return which of `size` rows or columns a rectangle covers, bool `(N, size)`."""
-    length = (side * size).round().clamp(min=1)
-    first = (draws * (size - length + 1)).floor()
-    places = torch.arange(size, device=draws.device)
-    return (places >= first) & (places < first + length)
-
-
-def _per_channel(values: Sequence[float], pixels: Tensor) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32, device=pixels.device).view(-1, 1, 1)
 
 
 class ImageSource:
@@ -140,8 +70,7 @@ class ImageSource:
         """Yield one batch for each tensor of sample numbers, in order; draws depend on (seed, epoch, number) alone."""
         kinds = self.augment
         table = epoch_draws(len(self), sum(map(_num_draws, kinds)), seed, epoch) if kinds else None
-        fill = torch.tensor(self.image.means) * self.image.value_scale  # about 0 for the network
-        fill = fill if self.pixels.is_floating_point() else fill.round()
+        fill = filling(self.image.means, self.image.value_scale, self.pixels)
         for indices in chunks:
             pixels = self.taken(indices)
             if table is not None:

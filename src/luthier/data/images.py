@@ -2,7 +2,6 @@
 
 import glob
 import hashlib
-import io
 import os
 import stat
 import warnings
@@ -16,16 +15,15 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import polars as pl
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch.nn.functional import interpolate
+from PIL import Image, UnidentifiedImageError
 
 from luthier.core.names import check_name, near_file
 from luthier.core.schema import Decoder, ImageInput
 from luthier.data.cells import to_texts
 from luthier.data.room import room_for
 from luthier.errors import DataError, MissingPackageError
+from luthier.plain.images import ORIENTATION, decoded
 
 IMAGE_SUFFIXES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif", ".jfif", ".jp2", ".ppm", ".pgm", ".pbm",
@@ -34,8 +32,6 @@ IMAGE_SUFFIXES = (
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 _MOST_BYTES = 1 << 30  # of a file
 _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
-_FOUR_COLOURS = ("CMYK", "YCCK")
-_ORIENTATION = 0x0112  # the EXIF tag; 5 to 8 lay the image on its side
 _NUM_HEADERS = 500
 _SPAN = 32  # images a task: small ones decode in less time than a task costs
 _SUBSETS = {
@@ -259,7 +255,7 @@ def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, 
                 with _opened(path) as file, Image.open(file, formats=_formats()) as image:
                     is_grey &= image.mode in _GREY or image.mode.startswith("I;16")
                     # getexif() of a PNG without the chunk would read the whole file; Pillow turns a TIFF's size itself.
-                    is_turned = "exif" in image.info and image.getexif().get(_ORIENTATION, 1) >= 5
+                    is_turned = "exif" in image.info and image.getexif().get(ORIENTATION, 1) >= 5
                     sizes.append(image.size if is_turned else image.size[::-1])
             except Exception as error:  # any file can be broken in any way; see `_decode`
                 errors.append(_unreadable(path, error))
@@ -273,9 +269,7 @@ def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, 
 def decode(path: Path, *, channels: int, height: int, width: int, decoder: Decoder = "pillow") -> NDArray[np.uint8]:
     """Read one image as uint8 of shape `(channels, height, width)`; of several frames the first.
 
-    It is turned as its EXIF orientation says, laid on white where it is transparent, 16-bit grey is divided by 257,
-    and resized, whatever its proportions, with Pillow's bilinear filter, which averages over what it shrinks. A JPEG
-    comes out of its codec at the least of its scales (1/1, 1/2, 1/4, 1/8) that is no smaller than wanted.
+    How, `luthier.plain.images.decoded` says.
 
     Args:
         path: The file.
@@ -397,45 +391,10 @@ def _decode(path: Path, channels: int, height: int, width: int, codec: Any) -> N
     try:
         with _opened(path) as file:
             content = file.read()
-        if codec is not None and (found := _plain_jpeg(content, channels, height, width, codec)) is not None:
-            return found
-        with Image.open(io.BytesIO(content), formats=_formats()) as opened:
-            opened.draft(None, (max(height, width),) * 2)  # a large JPEG comes out of its codec smaller, and sooner
-            image = ImageOps.exif_transpose(opened)
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                image = _eight_bits(image)
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.BILINEAR)
-            pixels = np.asarray(image)
+        pixels: NDArray[np.uint8] = decoded(content, channels, height, width, _formats(), codec)
     except Exception as error:  # broken files raise anything: struct.error, zlib.error, IndexError, …
         raise _unreadable(path, error) from error
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def _plain_jpeg(content: bytes, channels: int, height: int, width: int, codec: Any) -> NDArray[np.uint8] | None:
-    """Return a JPEG as `_decode` does; None for what is no JPEG, lies on its side, has four colours, or is damaged."""
-    if not content.startswith(b"\xff\xd8\xff"):
-        return None
-    exif = b"Exif\0" in content[:65536]
-    if exif and Image.open(io.BytesIO(content), formats=_formats()).getexif().get(_ORIENTATION, 1) != 1:
-        return None
-    colours = "GRAY" if channels == 1 else "RGB"
-    try:
-        if codec.decode_jpeg_header(content)[2] in _FOUR_COLOURS:
-            return None
-        pixels = codec.decode_jpeg(content, colours, min_height=height, min_width=width)
-    except ValueError:
-        return None
-    if pixels.shape[:2] == (height, width):
-        plain: NDArray[np.uint8] = pixels.transpose(2, 0, 1)
-        return plain
-    # Pillow's filter, but for 1 of 255 in one number of a thousand, in a third of its time
-    image = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    return interpolate(image, (height, width), mode="bilinear", antialias=True)[0].numpy()
+    return pixels
 
 
 def _simplejpeg() -> Any:
@@ -448,15 +407,6 @@ def _simplejpeg() -> Any:
             code="missing-package",
         ) from error
     return simplejpeg
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Return grey of 16 bits, value / 257 rounded. Never by the image's own range: dark images stay dark."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    if image.mode == "F" or low < 0 or high > 65535:
-        raise ValueError(f"it holds numbers from {low:g} to {high:g}; save it with 8 or 16 bits a pixel")
-    return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:

@@ -84,8 +84,10 @@ def indented(text: str, by: int) -> str:
     return "\n".join(" " * by + line if line else line for line in text.splitlines())
 
 
-def script(docstring: str, imports: Iterable[str], constants: Iterable[str], functions: Iterable[str | None]) -> str:
+def script(
+    docstring: str | None, imports: Iterable[str], constants: Iterable[str], functions: Iterable[str | None]
+) -> str:
     """Return the text of a module; groups of imports are parted by an empty name."""
-    head = [f'"""{docstring}"""', "\n".join(imports), "\n".join(constants)]
-    parts = ["\n\n".join(head), *(function.strip("\n") for function in functions if function)]
-    return "\n\n\n".join(parts) + "\n"
+    head = [f'"""{docstring}"""' if docstring else "", "\n".join(imports), "\n".join(constants)]
+    parts = ["\n\n".join(filter(None, head)), *(function.strip("\n") for function in functions if function)]
+    return "\n\n\n".join(filter(None, parts)) + "\n"

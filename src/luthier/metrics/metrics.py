@@ -14,6 +14,7 @@ from luthier.core.batch import joined, map_tensors, move
 from luthier.core.schema import UNSEEN, Schema, Target, Task
 from luthier.core.units import answers_in_units, targets_in_units
 from luthier.errors import SettingError
+from luthier.plain.figures import auc
 
 
 class Metric(Protocol):
@@ -196,14 +197,7 @@ class AUC:
 
     def value(self) -> float:
         """Return the area, in [0, 1]."""
-        scores, positive = torch.cat(self.scores), torch.cat(self.targets)
-        _, place, sizes = torch.unique(scores, return_inverse=True, return_counts=True)
-        ranks = (sizes.cumsum(0).double() - (sizes - 1).double() / 2)[place]  # mean rank of equal scores, from 1
-        n, p = len(scores), int(positive.sum())
-        if p in (0, n):
-            return float("nan")
-        rank_sum = float(ranks[positive].sum())
-        return (rank_sum - p * (p + 1) / 2) / (p * (n - p))
+        return auc(torch.cat(self.scores), torch.cat(self.targets))
 
 
 class Errors:

@@ -5,6 +5,7 @@ import inspect
 import io
 import json
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -30,11 +31,11 @@ from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
 from luthier.data.tables import Table, read_table
 from luthier.data.textfile import TextLayout, text_layout
-from luthier.ejection.images import ImageData, image_facts, write_images
+from luthier.ejection.images import ImageData, image_facts, image_values
 from luthier.ejection.loop import Loop, Story, long_arguments, write_loop
 from luthier.ejection.reading import csv_reading, file_commas, npz_reading, parquet_reading
-from luthier.ejection.shake import lines_run, shaken
-from luthier.ejection.tables import TableData, TableFile, table_facts, write_tables
+from luthier.ejection.shake import assembled, folded, lines_run, shaken
+from luthier.ejection.tables import TableData, TableFile, table_docstring, table_facts, table_values
 from luthier.ejection.text import literal
 from luthier.errors import RunError
 from luthier.networks.build import FAMILIES
@@ -89,8 +90,7 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
     try:
         beside.mkdir(parents=True)
         _write(plan, story, beside)
-        if plan.schema.columns:
-            _shake(beside / "data.py")
+        _shake(beside, plan)
         _prove(plan, beside)
         if target.exists():
             target.rmdir()
@@ -261,14 +261,23 @@ def _groups(plan: Plan) -> list[dict[str, Any]] | None:
     return [{**group, "params": [names[parameter] for parameter in group["params"]]} for group in groups]
 
 
-def _shake(file: Path) -> None:
+def _shake(folder: Path, plan: Plan) -> None:
     """Leave out of a project's reader what this data never reaches; where it fails, `_prove` says so."""
-    read = runpy.run_path(str(file))["read"]
+    file = folder / "data.py"
+    made = runpy.run_path(str(file))
+
+    def use() -> None:
+        parts = made["read"]()
+        if "augment" in made:
+            draws = torch.zeros(1, sum(made["NUM_DRAWS"].values()))
+            made["augment"](parts[0]["pixels"][:1], draws, plan.recipe.augment)
+
     try:
-        lines = lines_run(read, str(file))
+        lines = lines_run(use, str(file))
     except Exception:
         return
-    file.write_text(shaken(file.read_text(encoding="utf-8"), lines, plain), encoding="utf-8")
+    wanted = re.findall(r"\bdata\.(\w+)", (folder / "train.py").read_text(encoding="utf-8"))
+    file.write_text(shaken(file.read_text(encoding="utf-8"), lines, roots=wanted), encoding="utf-8")
 
 
 def _prove(plan: Plan, folder: Path) -> None:
@@ -364,7 +373,7 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     if plan.schema.series is not None:
         for part, found in numbers.items():
             rows |= _step_rows(part, files[part].frame, found, plan)
-    data = TableData(plan.schema, settings, plan.recipe, files, {part: rows[part] for part in sources})
+    data = TableData(plan.schema, settings, files, {part: rows[part] for part in sources})
     facts = table_facts(data)
     if data.image is not None:
         facts["roots"] = {part: _named(path.parent, folder) for part, path in sources.items()}
@@ -380,19 +389,27 @@ def _table_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
                 if file != path.parent / cell
             }
     train = files["train"]
+    reading: tuple[dict[str, Any], dict[str, Any]]
     if is_npz:
         arrays = np.load(io.BytesIO(train.content))
         reading = npz_reading(data, arrays, *_keys(arrays))
     elif train.content[:4] == b"PAR1":
-        reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content)))
+        reading = parquet_reading(data, pl.read_parquet(io.BytesIO(train.content))), {}
     else:
         layout = text_layout(sources["train"], options)
-        facts["names"] = train.frame.columns
         commas = file_commas(files.values())
         regular = all(_is_regular(file, layout, commas) for file in files.values())
         reading = csv_reading(data, layout, is_regular=regular)
     more = [*(["tokenizers"] if text_columns(plan.schema) else []), *(["pillow"] if data.image else [])]
-    return write_tables(data, reading), facts, ["polars", *more], rows
+    text = _reader({**table_values(data), **reading[0]}, plan, table_docstring(data))
+    return text, {**facts, **reading[1]}, ["polars", *more], rows
+
+
+def _reader(values: dict[str, Any], plan: Plan, docstring: str) -> str:
+    """Return the text of `data.py`."""
+    of_pixels = ["normalise", "MEANS"] if plan.schema.image is not None else []
+    of_pixels += ["augment", "filling"] if of_pixels and plan.recipe.augment else []
+    return folded(assembled("data.py"), values, roots=["read", *of_pixels], docstring=docstring)
 
 
 def _step_rows(part: str, frame: pl.DataFrame, numbers: Rows, plan: Plan) -> dict[str, Any]:
@@ -443,9 +460,10 @@ def _image_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
     if names:
         digests = {part: _digest_of([Path(path) for path in found]) for part, found in names.items()}
         paths = {part: [_named(Path(path), folder) for path in found] for part, found in names.items()}
-        data = ImageData(plan.schema, plan.recipe, list(sources), {}, paths, digests, {})
+        data = ImageData(plan.schema, list(sources), {}, paths, digests, {})
         roots = {part: _named(path, folder) for part, path in sources.items()}
-        return write_images(data), {**image_facts(data), "roots": roots}, ["pillow"], {}
+        text = _reader(image_values(data), plan, "Read the image files as the run did, by statistics that lie beside.")
+        return text, {**image_facts(data), "roots": roots}, ["pillow"], {}
     files = {
         part: (_named(path, folder), hashlib.sha256(path.read_bytes()).hexdigest()) for part, path in sources.items()
     }
@@ -457,10 +475,9 @@ def _image_data(plan: Plan, folder: Path) -> tuple[str, dict[str, Any], list[str
         if plan.schema.task in ("binary", "multiclass"):
             targets = parts[part].source.targets.reshape(-1).tolist()
             codes |= {str(value): int(code) for value, code in zip(values, targets, strict=True)}
-    data = ImageData(
-        plan.schema, plan.recipe, list(sources), files, {}, {}, codes, np.asarray(arrays["train"][keys[0]]), keys
-    )
-    return write_images(data), image_facts(data), [], {part: parts[part].rows for part in sources}
+    data = ImageData(plan.schema, list(sources), files, {}, {}, codes, np.asarray(arrays["train"][keys[0]]), keys)
+    text = _reader(image_values(data), plan, "Read the arrays as the run did, by statistics that lie beside.")
+    return text, image_facts(data), [], {part: parts[part].rows for part in sources}
 
 
 def _digest_of(paths: Sequence[Path | None]) -> str:

@@ -73,21 +73,50 @@ def _trust_options(command: Any) -> Any:
     return _network_option(click.option("--trust-code", is_flag=True, help=words)(command))
 
 
+def _process_options(command: Any) -> Any:
+    words = "Processes on this machine that train together: any number up to --shards gives the same bits."
+    again = "Start them again from the newest checkpoint, so often at most, where one is killed."
+    command = click.option("--restarts", type=click.IntRange(0), default=0, help=again)(command)
+    return click.option("--processes", type=click.IntRange(1), default=1, help=words)(command)
+
+
 @cli.command(cls=GroupedCommand, short_help="Design a network for data, train it, test it and save it.")
 @click.argument("source")
 @settings_options()
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
+@click.option("--continue", "go_on", is_flag=True, help="Go on with --run where it is there already.")
+@_process_options
 @_output_options
-def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+def train(
+    source: str,
+    run: str | None,
+    go_on: bool,
+    processes: int,
+    restarts: int,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Design a network for SOURCE, train it, test it and save it.
 
     SOURCE is a table: a CSV, Parquet, Excel, JSON or Arrow file, a folder or a pattern of them ('data/part-*.csv'), `-`
     for a CSV from standard input, or the URL of a database with --query. Or it is a folder of images (one folder a
     class), an .npz with x and y, or a run file (.toml) that `luthier design` wrote.
     """
+    from luthier.cli.launch import launch, run_folder_file
+
+    if processes > 1:
+        _refuse_stdin(source)
+        return launch(click.get_current_context().find_root().obj, processes, restarts)
     from luthier.cli import show
     from luthier.cli.stopping import Stopping
     from luthier.pipeline.train import train as train_source
+
+    def report(plan: Any, folder: Any) -> None:
+        if (told := run_folder_file()) is not None:
+            told.write_text(str(folder), encoding="utf-8")
+        if not silent:
+            show.plan(plan, folder)
 
     silent = quiet or as_json
     stopping = Stopping()
@@ -97,12 +126,18 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
             run=run or True,
             verbose=False,
             callbacks=[stopping, show.progress(quiet=silent)],
-            report=None if silent else show.plan,
+            report=report,
+            go_on=go_on,
             asked=_asked(),
             **given_settings(values),
         )
     show.result(result, as_json=as_json, quiet=quiet)
     return stopping.status if not result.is_done else 0
+
+
+def _refuse_stdin(source: str) -> None:
+    if source == "-":
+        raise click.UsageError("standard input can be read by one process: write it to a file for --processes")
 
 
 def _asked() -> str | None:
@@ -119,9 +154,16 @@ def _asked() -> str | None:
 @click.option("--device", help="Where to train now.")
 @click.option("--max-time-s", type=float, help="Stop after so many seconds, at the end of an epoch.")
 @_trust_options
+@_process_options
 @_output_options
-def resume(run: str, epochs: int | None, quiet: bool, as_json: bool, **values: Any) -> int:
+def resume(
+    run: str, epochs: int | None, processes: int, restarts: int, quiet: bool, as_json: bool, **values: Any
+) -> int:
     """Continue RUN, a run's folder, from its newest checkpoint: the same bits as if it had never stopped."""
+    if processes > 1:
+        from luthier.cli.launch import launch
+
+        return launch(click.get_current_context().find_root().obj, processes, restarts)
     from luthier.cli import show
     from luthier.cli.stopping import Stopping
     from luthier.pipeline.train import resume as resume_run
@@ -391,7 +433,10 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    logging.getLogger("luthier").addHandler(_Warnings(logging.WARNING))
+    if os.environ.get("RANK", "0") != "0" and {"LUTHIER_GROUP", "TORCHELASTIC_RUN_ID"} & os.environ.keys():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  # process 0 speaks for all, until the end
+    else:
+        logging.getLogger("luthier").addHandler(_Warnings(logging.WARNING))
     for number in (signal.SIGINT, *stop_signals()):
         signal.signal(number, interrupt)  # so that what is half-written is taken away, as after Ctrl-C
     status = _run(sys.argv[1:])

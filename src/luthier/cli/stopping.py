@@ -13,6 +13,8 @@ from luthier.training.callbacks import Callback, Stop, View
 class Stopping(Callback):
     """Turn the first signal into a stop after the update under way; a second Ctrl-C leaves at once."""
 
+    in_all_processes = True  # whichever a signal comes to
+
     def __init__(self) -> None:
         self.signal: int | None = None
         self.is_training = False

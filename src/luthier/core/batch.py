@@ -24,6 +24,7 @@ class Batch:
         raw: The batch as an own `step(module, batch)` takes it, where there is one.
         target_key: What the target is called where the inputs are a dict.
         lowest_target: A bound below the targets, where the source knows one: no target is an ignored one below it.
+        whole: How many samples the batch has that these are a part of, where several processes share it.
     """
 
     inputs: tuple[Any, ...] | dict[str, Any]
@@ -33,6 +34,7 @@ class Batch:
     raw: Any = None
     target_key: str = "targets"
     lowest_target: int | None = None
+    whole: int | None = None
 
     def __len__(self) -> int:
         return self.rows or 1
@@ -69,19 +71,21 @@ class Batch:
     def micro(self, size: int) -> "list[Batch]":
         """Slice into micro-batches of at most `size` samples."""
         n = len(self)
-        if size >= n:
-            return [self]
-        spans = [(start, min(start + size, n)) for start in range(0, n, size)]
-        names = ("targets", "weights", "indices")
-        return [
-            replace(
-                self,
-                inputs=_slice_each(self.inputs, a, b, n),
-                raw=_slice_each(self.raw, a, b, n),
-                **{name: _slice(getattr(self, name), a, b, n) for name in names},
-            )
-            for a, b in spans
-        ]
+        return [self.part(start, min(start + size, n)) for start in range(0, n, size)] if size < n else [self]
+
+    def part(self, start: int, stop: int) -> "Batch":
+        """Return some samples that follow each other."""
+        n = len(self)
+        if start == 0 and stop >= n:
+            return self
+        return replace(
+            self,
+            inputs=_slice_each(self.inputs, start, stop, n),
+            raw=_slice_each(self.raw, start, stop, n),
+            targets=_slice(self.targets, start, stop, n),
+            weights=_slice(self.weights, start, stop, n),
+            indices=_slice(self.indices, start, stop, n),
+        )
 
 
 def split_batch(raw: Any, target_key: str | None = None) -> Batch:

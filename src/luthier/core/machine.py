@@ -18,22 +18,6 @@ from luthier.errors import SettingError
 _SMALL = 1 << 26  # bytes: there is always room for a few times as much
 
 
-def refuse_processes() -> None:
-    """Refuse to train in one of several processes: each would train apart, with weights of its own.
-
-    Raises:
-        SettingError: torchrun started this process with others, or a process group of several was made in it.
-    """
-    groups = torch.distributed.is_available() and torch.distributed.is_initialized()
-    count = torch.distributed.get_world_size() if groups else int(os.environ.get("WORLD_SIZE") or "1")
-    if count > 1:
-        raise SettingError(
-            f"this is one of {count} processes, and Luthier trains in one",
-            hint="start it without torchrun; to use all cores of a machine in one process, set threads=",
-            code="setting-processes",
-        )
-
-
 def give_back_memory() -> None:
     """Hand what was freed back to the system, where the C library can; else nothing happens.
 

@@ -93,6 +93,9 @@ class Recipe:
         None, "Write the loss, the learning rate and what a step logs to the record after so many updates", "loop"
     )
     batch_size: int | None = _setting(None, "Samples that one update sees (32 if nothing is said)", "loop")
+    shards: int | None = _setting(
+        None, "Parts that a batch is computed in: up to so many processes give the same bits", "loop"
+    )
     micro_batch_size: int | None = _setting(
         None, "Samples computed at a time; the update still sees batch_size", "loop"
     )
@@ -197,7 +200,7 @@ _AT_LEAST = {
     "lr": 0, "momentum": 0, "weight_decay": 0, "warmup_steps": 0, "epochs": 1, "batch_size": 1,
     "micro_batch_size": 1, "accumulate": 1, "eval_batch_size": 1, "num_workers": 0, "limit": 1, "patience": 1,
     "min_delta": 0, "seed": 0, "threads": 1, "checkpoint_every_steps": 1, "max_steps": 1, "valid_every_steps": 1,
-    "log_every_steps": 1,
+    "log_every_steps": 1, "shards": 1,
 }  # fmt: skip
 
 
@@ -230,6 +233,7 @@ class RecipeFields(TypedDict, total=False):
     valid_every_steps: int | None
     log_every_steps: int | None
     batch_size: int | None
+    shards: int | None
     micro_batch_size: int | None
     accumulate: int
     eval_batch_size: int | None

@@ -1,7 +1,8 @@
 """The batches of an epoch, from any place in it: over a source by address, over an own DataLoader by replay."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
@@ -22,6 +23,24 @@ from luthier.data.sources import Source
 _log = logging.getLogger("luthier")
 
 
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes reads: each `every`-th batch from `first` on, or some rows of each batch.
+
+    Attributes:
+        first: Counted from where the reading starts.
+        every: 1 for all.
+        rows: Gives the first row of a batch and the row after the last, by the batch's size; None for all.
+    """
+
+    first: int = 0
+    every: int = 1
+    rows: Callable[[int], tuple[int, int]] | None = None
+
+
+WHOLE = Share()
+
+
 class Feed(Protocol):
     """One split of the data as the loop sees it."""
 
@@ -29,8 +48,8 @@ class Feed(Protocol):
         """Return the number of batches of an epoch; TypeError where the loader cannot say."""
         ...
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from batch `start` on."""
+    def batches(self, epoch: int, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from batch `start` on, or a process's share of them."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,12 +72,27 @@ class AddressedFeed:
         n = len(self.source)
         return n // self.batch_size if self.drop_last else -(-n // self.batch_size)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch `start` on. Unshuffled data is read alike in every epoch."""
         n = len(self.source)
         indices = order(n, self.seed, epoch) if self.shuffle else torch.arange(n)
-        chunks = indices.split(self.batch_size)[start : len(self)]
-        return self.source.batches(chunks, self.seed, epoch if self.shuffle else 0)
+        chunks = indices.split(self.batch_size)[start : len(self)][share.first :: share.every]
+        epoch = epoch if self.shuffle else 0
+        if share.rows is None:
+            return self.source.batches(chunks, self.seed, epoch)
+        return self._parts(chunks, share.rows, epoch)
+
+    def _parts(
+        self, chunks: Sequence[torch.Tensor], rows: Callable[[int], tuple[int, int]], epoch: int
+    ) -> Iterator[Batch]:
+        """Yield a process's rows of each batch, without samples where it has none of them."""
+        spans = [rows(len(chunk)) for chunk in chunks]
+        own = [chunk[start:stop] for chunk, (start, stop) in zip(chunks, spans, strict=True)]
+        batches = self.source.batches([chunk for chunk in own if len(chunk)], self.seed, epoch)
+        for chunk, mine in zip(chunks, own, strict=True):
+            batch = next(batches) if len(mine) else Batch((), None)
+            batch.whole = len(chunk)
+            yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Return nothing: the address says all."""
@@ -96,8 +130,11 @@ class LoaderFeed:
             return "persistent workers keep draws that cannot be read back (set persistent_workers=False)"
         return None
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yield the batches of `epoch` from batch `start` on; what has a `set_epoch` hears which epoch it is."""
+    def batches(self, epoch: int, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
+        """Yield the batches of `epoch` from batch `start` on; what has a `set_epoch` hears which epoch it is.
+
+        Each process reads them all, so that whatever the loader draws is drawn alike.
+        """
         for part in self._parts():
             if callable(tell := getattr(part, "set_epoch", None)):
                 tell(epoch)
@@ -116,8 +153,16 @@ class LoaderFeed:
         else:
             self.at_iter = {"global": get_rng_state(), "own": generator_states(self._generators())}
             iterator = iter(self.loader)
-        for raw in iterator:
-            yield split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
+        for number, raw in enumerate(iterator):
+            if number % share.every != share.first:
+                continue
+            batch = split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
+            if share.rows is not None:
+                whole = len(batch)
+                first, stop = share.rows(whole)
+                batch = batch.part(first, stop) if stop > first else Batch((), None)
+                batch.whole = whole
+            yield batch
 
     def indices_of(self, batch: int) -> list[int] | None:
         """Return which samples of its dataset a batch of the epoch under way holds, where that can be replayed."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from threading import RLock
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.batch import Batch
+from luthier.core.processes import Group
 from luthier.errors import SettingError
 from luthier.metrics.criteria import Measured
 from luthier.metrics.metrics import Confusion, Metric, figures_of, known_rows
-from luthier.metrics.objective import Objective, Passed
+from luthier.metrics.objective import Objective
 from luthier.metrics.outputs import OutputKey, answer_of
 
 _LOCKS: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
@@ -114,12 +116,12 @@ class LogMeans:
     def __init__(self) -> None:
         self.by_name: dict[str, LossMean] = {}
 
-    def add(self, passed: Passed) -> None:
-        """Take in what a batch gave."""
-        for name, value in passed.log.items():
+    def add(self, log: Mapping[str, Any], count: Tensor | float) -> None:
+        """Take in what a step logged for a batch of so many."""
+        for name, value in log.items():
             mean = self.by_name.setdefault(str(name), LossMean())
             exact = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-            mean.add(Measured(exact, passed.measured.count))
+            mean.add(Measured(exact, count))
             if len(mean.pending) > _SLOTS:
                 mean.fold()
 
@@ -162,41 +164,88 @@ def evaluate_batches(
     metrics: Sequence[Metric],
     device: torch.device,
     context: AbstractContextManager[Any] | None = None,
+    group: Group | None = None,
 ) -> dict[str, float]:
     """Return the loss, each metric and what a step logs of `module` over `batches`, whatever their sizes.
 
     The module is in eval mode under `no_grad` meanwhile, and every submodule's mode is put back. Rows of a class that
     training does not have are wrong for the metrics that count classes, and left out of the loss and all others.
+    Of several processes each gives its own batches, dealt out in turn, and all return the figures of all.
     """
     mean, logged = LossMean(), LogMeans()
     by_class = any(isinstance(metric, Confusion) for metric in metrics)
     for metric in metrics:
         metric.reset()
     with evaluating(module):
-        for found in batches:
-            batch, known = found.to(device), None
-            with context or nullcontext():
-                if objective.step is not None:
-                    passed = objective(module, batch)
-                    mean.add(passed.measured)
-                    logged.add(passed)
-                    outputs, targets = passed.outputs, passed.targets
-                    need_compared(metrics, outputs, targets)
-                else:
-                    outputs, targets = batch.forward(module), batch.targets
-                    known = known_rows(targets) if by_class else None
-                    if objective.criterion is not None and known is None:
-                        mean.add(objective.measure(outputs, batch))
-                    elif objective.criterion is not None and known is not None and bool(known.any()):
-                        weights = None if batch.weights is None else batch.weights[known]
-                        some = Batch((), targets[known], weights, lowest_target=batch.lowest_target)
-                        mean.add(objective.measure(outputs[known], some))
-            update_metrics(metrics, outputs, targets, known, objective.output_key)
+        own = (_measured(module, found.to(device), objective, metrics, by_class, context) for found in batches)
+        for part in own if group is None else _from_all(own, group, has_outputs=bool(metrics)):
+            if part.measured is not None:
+                mean.add(part.measured)
+                logged.add(part.log, part.measured.count)
+            update_metrics(metrics, part.outputs, part.targets, part.known, objective.output_key)
     figures = {} if objective.criterion is None and objective.step is None else {"loss": mean.mean}
     figures |= logged.means()
     for metric in metrics:
         figures |= figures_of(metric)
     return figures
+
+
+@dataclass
+class _Part:
+    """What a batch gave.
+
+    Attributes:
+        measured: The loss; None where it has none.
+        log: Further figures of an own step.
+        outputs: Of the module.
+        targets: What they are compared with.
+        known: Which rows have classes of training alone; None for all.
+    """
+
+    measured: Measured | None
+    log: Mapping[str, Any]
+    outputs: Any
+    targets: Any
+    known: Tensor | None = None
+
+
+def _measured(
+    module: nn.Module,
+    batch: Batch,
+    objective: Objective,
+    metrics: Sequence[Metric],
+    by_class: bool,
+    context: AbstractContextManager[Any] | None,
+) -> _Part:
+    with context or nullcontext():
+        if objective.step is not None:
+            passed = objective(module, batch)
+            need_compared(metrics, passed.outputs, passed.targets)
+            return _Part(passed.measured, passed.log, passed.outputs, passed.targets)
+        part = _Part(None, {}, batch.forward(module), batch.targets)
+        part.known = known = known_rows(batch.targets) if by_class else None
+        if objective.criterion is not None and known is None:
+            part.measured = objective.measure(part.outputs, batch)
+        elif objective.criterion is not None and known is not None and bool(known.any()):
+            weights = None if batch.weights is None else batch.weights[known]
+            some = Batch((), batch.targets[known], weights, lowest_target=batch.lowest_target)
+            part.measured = objective.measure(part.outputs[known], some)
+        return part
+
+
+def _from_all(own: Iterator[_Part], group: Group, *, has_outputs: bool) -> Iterator[_Part]:
+    """Yield what the batches of all processes gave, in the order of the batches, each of which one process did."""
+    while True:
+        tree = None
+        if (part := next(own, None)) is not None:
+            loss = part.measured and [part.measured.loss, part.measured.count, part.measured.is_sum]
+            tree = [loss, dict(part.log), *([part.outputs, part.targets, part.known] if has_outputs else [None] * 3)]
+        found = group.exchange(tree)
+        for given in found:
+            if given is not None:
+                yield _Part(given[0] and Measured(*given[0]), *given[1:])
+        if None in found:
+            return
 
 
 def need_compared(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None:

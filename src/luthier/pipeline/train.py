@@ -16,8 +16,9 @@ import torch
 from torch import nn
 
 from luthier.core.answering import Answering
-from luthier.core.machine import find_device, refuse_processes
+from luthier.core.machine import find_device
 from luthier.core.names import check_name
+from luthier.core.processes import Group, together
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
@@ -48,6 +49,7 @@ from luthier.training.folder import hash_source, open_folder
 from luthier.training.progress import announce, is_watched
 from luthier.training.record import read_record
 from luthier.training.result import Result
+from luthier.training.shards import with_shards
 
 _log = logging.getLogger("luthier")
 
@@ -61,6 +63,7 @@ def train(
     report: Callable[[Plan, Path], None] | None = None,
     verbose: bool | None = None,
     asked: str | None = None,
+    go_on: bool = False,
     **given: Any,
 ) -> Result:
     """Read the data, design a network for it, train and test it; with `run`, save all in a fresh folder.
@@ -74,6 +77,7 @@ def train(
         report: Called with the plan and the folder before training.
         verbose: Print the plan in short, a line an epoch and the outcome; None does on a terminal and in a notebook.
         asked: The command that this is, for the run's file and its report; the call itself without one.
+        go_on: Where `run` is the folder of a run already, continue that one.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
     Returns:
@@ -82,14 +86,40 @@ def train(
     Raises:
         LuthierError: as `design` and `fit` do.
     """
-    refuse_processes()
-    if isinstance(run, str | Path):
-        check_name(str(run), "the run's folder")
-    plan = design(source, target=target, **given)
-    plan.asked = asked or _call_words(plan, target, given)
-    find_device(plan.recipe.device)
-    is_shown = report is None and (is_watched(sys.stdout) if verbose is None else verbose)
-    folder = None if run is None or run is False else _fresh_folder(plan, None if run is True else Path(run))
+    with together() as group:
+        if isinstance(run, str | Path):
+            check_name(str(run), "the run's folder")
+            is_there = go_on and (Path(run) / "run.toml").is_file()
+            if is_there if group is None else group.from_first(is_there):
+                return resume(run, callbacks=callbacks, report=report, verbose=verbose)
+        plan = _shared(design(source, target=target, **given), group)
+        plan.asked = asked or _call_words(plan, target, given)
+        find_device(plan.recipe.device)
+        is_first = group is None or group.rank == 0
+        is_shown = is_first and report is None and (is_watched(sys.stdout) if verbose is None else verbose)
+        is_kept = is_first and run is not None and run is not False
+        folder = _fresh_folder(plan, None if run is True else Path(str(run))) if is_kept else None
+        data = None if as_source(source) is not None else source
+        return _train(plan, folder, callbacks, report, data, is_shown=is_shown)
+
+
+def _shared(plan: Plan, group: Group | None) -> Plan:
+    """Return the plan with the seed of process 0, and as many shards as there are processes where it says nothing."""
+    if group is None:
+        return plan
+    recipe = with_shards(plan.recipe, group)
+    return replace(plan, recipe=recipe.updated(seed=int(group.from_first(recipe.seed))))
+
+
+def _train(
+    plan: Plan,
+    folder: Path | None,
+    callbacks: Iterable[Any],
+    report: Callable[[Plan, Path], None] | None,
+    data: Any,
+    *,
+    is_shown: bool,
+) -> Result:
     try:
         if folder is not None:
             write_whole(folder / "run.toml", plan.toml(folder).encode())
@@ -100,7 +130,7 @@ def train(
         result = _run(plan, folder, callbacks, verbose=is_shown)
         if is_shown:
             announce(result.words())
-        return _with_details(plan, result, None if as_source(source) is not None else source)
+        return _with_details(plan, result, data)
     except BaseException as error:
         if folder is not None:
             _clean_up(folder, error)
@@ -147,30 +177,32 @@ def resume(
     Raises:
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
-    refuse_processes()
-    rows = _rows(Path(run))
-    is_asked = epochs is not None
-    if not is_asked:  # those that a life before was given, which did not come to its end
-        epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
-    more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-    folder, plan = open_run(run, **more, **given)
-    if more and (plan.finish.refit or plan.prepared.folds is not None):
-        raise SettingError(
-            f"{folder} trained several networks, and more epochs are for one",
-            hint="train a new run with --epochs",
-            code="setting-ignored",
-        )
-    if report is not None:
-        report(plan, folder)
-    ends = [row["event"] for row in rows if row["event"] in ("extended", "end")]
-    if not (folder / "record.jsonl").exists() and not _has_checkpoints(folder):
-        _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
-    elif not is_asked and ends[-1:] == ["end"]:
-        _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
-    result = _run(plan, open_folder(folder), callbacks, verbose=is_watched(sys.stdout) if verbose is None else verbose)
-    if more:
-        write_whole(folder / "run.toml", plan.toml(folder).encode())
-    return _with_details(plan, result)
+    with together() as group:
+        rows = _rows(Path(run))
+        is_asked = epochs is not None
+        if not is_asked:  # those that a life before was given, which did not come to its end
+            epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
+        more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
+        folder, plan = open_run(run, **more, **given)
+        plan, is_first = _shared(plan, group), group is None or group.rank == 0
+        if more and (plan.finish.refit or plan.prepared.folds is not None):
+            raise SettingError(
+                f"{folder} trained several networks, and more epochs are for one",
+                hint="train a new run with --epochs",
+                code="setting-ignored",
+            )
+        if report is not None and is_first:
+            report(plan, folder)
+        ends = [row["event"] for row in rows if row["event"] in ("extended", "end")]
+        if not (folder / "record.jsonl").exists() and not _has_checkpoints(folder):
+            _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
+        elif not is_asked and ends[-1:] == ["end"]:
+            _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
+        is_shown = is_first and (is_watched(sys.stdout) if verbose is None else verbose)
+        result = _run(plan, open_folder(folder) if is_first else None, callbacks, verbose=is_shown)
+        if more and is_first:
+            write_whole(folder / "run.toml", plan.toml(folder).encode())
+        return _with_details(plan, result)
 
 
 def _with_details(plan: Plan, result: Result, data: Any = None) -> Result:

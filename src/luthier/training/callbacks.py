@@ -112,6 +112,7 @@ class Callback:
     them in `figures`, so that `monitor` can watch them; `higher_is_better = {"name": True}` says so of one that is.
     """
 
+    in_all_processes = False  # whether it is called in each of several processes, and not in the first alone
     figures: tuple[str, ...] = ()
     higher_is_better: Mapping[str, bool] = MappingProxyType({})
 

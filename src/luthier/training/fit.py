@@ -12,7 +12,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from luthier.checks.look import chosen_rules, described, look
 from luthier.checks.subject import Subject
-from luthier.core.machine import compile_in_place, give_back_memory, refuse_processes
+from luthier.core.machine import compile_in_place, give_back_memory
+from luthier.core.processes import Group, together
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
@@ -32,7 +33,7 @@ from luthier.training.freezing import freeze
 from luthier.training.loop import ALL_DONE, keep_weights
 from luthier.training.loop import train as train_run
 from luthier.training.monitoring import Monitoring
-from luthier.training.optimizers import make_optimizer
+from luthier.training.optimizers import closure_of, make_optimizer
 from luthier.training.progress import Progress, is_watched
 from luthier.training.record import Record
 from luthier.training.replay import Memory, ValidationWatch, find_not_finite, states_of
@@ -48,6 +49,7 @@ from luthier.training.settings import (
     settle,
     steps_per_epoch,
 )
+from luthier.training.shards import make_alike, spread, with_shards
 from luthier.training.state import Run, RunState
 from luthier.training.unkept import unkept_state, warn_of_unkept
 
@@ -75,6 +77,7 @@ def fit(
     target_key: str | None = None,
     output_key: OutputKey | None = None,
     verbose: bool | None = None,
+    processes: bool = True,
     **recipe_fields: Unpack[RecipeFields],
 ) -> Result:
     """Train `module` in place, with validation each epoch, and return it with what happened.
@@ -115,6 +118,8 @@ def fit(
             answer, by name or place: metrics, `predict`, checks and losses of torch.nn work on it. None finds it (the
             only tensor, the one called `logits`, the first of a tuple), and own metrics get all outputs.
         verbose: Print a line an epoch; None does on a terminal and in a notebook.
+        processes: Train together with the other processes of torchrun, `--processes`, Ray or an own process group,
+            where this is one of them: any number up to `shards` gives the same bits. False: for itself.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
 
     Raises:
@@ -129,7 +134,6 @@ def fit(
     >>> len(result.record.epochs)
     10
     """
-    refuse_processes()
     if not isinstance(module, nn.Module):
         raise SettingError(
             f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-wrong-type"
@@ -152,16 +156,18 @@ def fit(
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     compiled = module._compiled_call_impl
     try:
-        live = make_run(
-            module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
-            step=step, metrics=metrics, callbacks=callbacks, folder=None if run is None else Path(run),
-            device=device, check=check, restore_best=restore_best, target_key=target_key, output_key=output_key,
-        )  # fmt: skip
-        live.record.open()
-        if continue_run(live):
-            train_run(live)
-        else:
-            keep_weights(live)
+        with together(joins=processes) as group:
+            live = make_run(
+                module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
+                step=step, metrics=metrics, callbacks=callbacks, folder=None if run is None else Path(run),
+                device=device, check=check, restore_best=restore_best, target_key=target_key, output_key=output_key,
+                group=group,
+            )  # fmt: skip
+            live.record.open()
+            if continue_run(live):
+                train_run(live)
+            else:
+                keep_weights(live)
     except TrainingError as error:
         if live is None or error.code != "training-loss-not-finite":
             raise
@@ -190,6 +196,8 @@ def fit(
     )
     if live.folder is not None and live.state.is_done and not (live.folder / "run.toml").exists():
         _save(live, model)  # the command writes its own, with a Schema
+    if live.group is not None:
+        live.group.exchange(None)  # whoever returns finds the files
     return Result(
         module=module,
         record=live.record,
@@ -237,7 +245,7 @@ def _best_figures(run: Run) -> dict[str, float]:
 def _with_cause(run: Run, error: TrainingError) -> TrainingError:
     """Do the steps again to say what made a loss not finite; return the error with the cause, where it was found."""
     found = None
-    if run.check:
+    if run.check and (run.group is None or run.group.rank == 0):
         try:
             found = find_not_finite(run, states_of(run))
         except Exception as problem:  # what goes wrong in the looking is said, and hides no error
@@ -267,6 +275,7 @@ def make_run(
     restore_best: bool = True,
     target_key: str | None = None,
     output_key: OutputKey | None = None,
+    group: Group | None = None,
 ) -> Run:
     """Return the live parts of a run before its first step, from the arguments of `fit`; seed the generators.
 
@@ -283,7 +292,10 @@ def make_run(
     check_monitor(recipe, metric_list, own, has_valid=valid is not None, has_step=step is not None)
     if recipe.seed is not None:
         seed_all(recipe.seed)
+    recipe = with_shards(recipe, group)
     seed = _seed(recipe, train)
+    if group is not None:
+        seed = int(group.from_first(seed))
     feeds = [
         None if data is None else make_feed(data, recipe, seed, target_key, step is None, is_train=is_train)
         for data, is_train in ((train, True), (valid, False))
@@ -294,6 +306,14 @@ def make_run(
     if recipe.max_steps is not None:
         recipe = recipe.updated(epochs=-(-recipe.max_steps // num_steps) if num_steps else recipe.max_steps)
     optimizer = make_optimizer(optimizer, module, recipe)
+    if recipe.shards is not None and recipe.shards > 1 and closure_of(optimizer) is not None:
+        raise SettingError(
+            f"{type(optimizer).__name__} evaluates the loss several times an update, which shards do not",
+            hint="leave shards and processes out, or choose another optimizer",
+            code="setting-processes",
+        )
+    if group is not None and group.rank:
+        folder = None  # process 0 alone writes
     if folder is not None:
         folder = open_folder(folder)
     run = Run(
@@ -320,9 +340,14 @@ def make_run(
         average=_average(module, recipe),
         scaler=torch.amp.GradScaler(place.type) if recipe.precision == "fp16" else None,
         restore_best=restore_best,
-        check=checks.check,
+        check=checks.check and (group is None or group.rank == 0),
+        shards=recipe.shards or 1,
+        group=group,
     )
-    if checks.check:
+    if group is not None:
+        run.arguments = arguments_of(run)
+        make_alike(run, group)
+    if run.check:
         subject = Subject(
             module, train, valid, criterion=loss, optimizer=optimizer, step=step, target_key=target_key,
             output_key=output_key,
@@ -331,6 +356,11 @@ def make_run(
         run.find(look(subject, chosen_rules(checks.select, checks.ignore)))
         del subject
         give_back_memory()
+    if group is not None:
+        group.exchange(None)  # until the checks of process 0 have passed
+    if run.shards > 1 and (group is None or group.rank == 0):
+        for line in spread(run):
+            _log.warning("%s", line)
     if recipe.compile:
         compile_in_place(module)
     if folder is not None:

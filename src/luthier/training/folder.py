@@ -80,6 +80,8 @@ def continue_run(run: Run) -> bool:
         remove_parts(run.folder)
         remove_parts(run.folder / "checkpoints")
         tree = load_checkpoint(run.folder / "checkpoints")
+    if run.group is not None:
+        tree = run.group.from_first(tree)
     if tree is None:
         rows = 0 if run.record.path is None else len(read_record(run.record.path))
         if rows > 1:

@@ -1,9 +1,11 @@
 """The loop: epoch, batch, step, then validation. Read it from the top."""
 
+import hashlib
 import logging
 import math
 import time
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,11 +14,14 @@ import torch
 from luthier.core.batch import Batch
 from luthier.core.failure import explain
 from luthier.core.machine import autocast
+from luthier.core.processes import Group
 from luthier.core.rng import get_rng_state, set_rng_state
+from luthier.data.feeds import WHOLE, Feed, Share
 from luthier.errors import TrainingError
 from luthier.metrics.evaluation import LogMeans, LossMean, evaluate_batches
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.freezing import start_training
+from luthier.training.shards import own_rows
 from luthier.training.state import Run, RunState
 from luthier.training.step import train_step
 from luthier.training.unkept import warn_of_changed
@@ -66,7 +71,8 @@ def train_epoch(run: Run) -> None:
     start_training(run.module, run.recipe.freeze)
     _set_mode(run.optimizer, "train")
     run.tell("on_epoch_start")
-    batches = _limited(run, run.train.batches(state.epoch, state.batch), state.batch)
+    share = WHOLE if run.group is None else Share(rows=partial(own_rows, run))
+    batches = _limited(run, run.train.batches(state.epoch, state.batch, share), state.batch)
     while state.stop is None and not _is_last_step(run):
         run.is_whole = False  # from here on generators are drawn from and weights move
         done = train_step(run, islice(batches, run.recipe.accumulate))
@@ -108,11 +114,12 @@ def validate(run: Run) -> None:
         try:
             found = evaluate_batches(
                 run.evaluated,
-                _limited(run, run.valid.batches(state.epoch), 0),
+                _valid_batches(run, run.valid),
                 objective=run.objective,
                 metrics=run.metrics,
                 device=run.device,
                 context=autocast(run.device, run.recipe.precision),
+                group=run.group,
             )
         except BaseException:  # put back, so that a run interrupted here can go on from before its validation
             set_rng_state(generators)
@@ -124,6 +131,15 @@ def validate(run: Run) -> None:
     state.epoch_seconds += time.perf_counter() - start
     state.figures = {**figures, "seconds": round(state.epoch_seconds, 3)}
     run.tell("on_validation_end")
+
+
+def _valid_batches(run: Run, valid: Feed) -> Iterator[Batch]:
+    """Return the validation batches that this process measures: all, or each so-manieth of them."""
+    if run.group is None:
+        return _limited(run, valid.batches(run.epoch), 0)
+    first, every = run.group.rank, run.group.size
+    batches, limit = valid.batches(run.epoch, 0, Share(first, every)), run.recipe.limit
+    return batches if limit is None else islice(batches, len(range(first, limit, every)))
 
 
 def validate_between(run: Run) -> None:
@@ -168,6 +184,8 @@ def finish_epoch(run: Run) -> None:
     run.tell("on_epoch_end")
     if run.still:
         warn_of_changed(run)
+    if run.group is not None:
+        _compare_replicas(run, run.group)
     if not state.highest_lr and all(group["lr"] == 0 for group in run.optimizer.param_groups[1:]):
         _log.warning(
             "the learning rate was 0 for all of epoch %d, so it learnt nothing: see scheduler_interval", state.epoch + 1
@@ -176,6 +194,25 @@ def finish_epoch(run: Run) -> None:
     state.epoch, state.batch, state.epoch_seconds = state.epoch + 1, 0, 0.0
     state.loss, state.logged = LossMean(), LogMeans()
     run.is_whole = True
+
+
+def _compare_replicas(run: Run, group: Group) -> None:
+    """Refuse to go on where processes have come to other weights.
+
+    Raises:
+        TrainingError: they have.
+    """
+    digest = hashlib.sha256()
+    for value in (*run.module.parameters(), *run.module.buffers()):
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    found = group.exchange(digest.hexdigest())
+    others = [rank for rank, value in enumerate(found) if value != found[0]]
+    if others:
+        raise TrainingError(
+            f"process {others[0]} has other weights than process 0 after epoch {run.epoch + 1}",
+            hint="the module keeps state outside of its parameters and buffers, or a machine computes wrongly",
+            code="training-replicas-differ",
+        )
 
 
 def keep_weights(run: Run) -> None:

@@ -16,6 +16,7 @@ from luthier.core.batch import Batch
 from luthier.core.machine import autocast
 from luthier.core.rng import kept_rng
 from luthier.core.tree import flatten, unflatten
+from luthier.data.feeds import WHOLE, Share
 from luthier.errors import LuthierError
 from luthier.metrics.evaluation import evaluating
 from luthier.store.bundle import module_weights
@@ -113,8 +114,9 @@ def rehearsal(run: Run, callbacks: list[Any]) -> Iterator[Run]:
     now = unflatten(*flatten(replace_losses(run).snapshot(), copy=True))
     try:
         yield replace(
-            run, callbacks=callbacks, record=Record(), state=RunState(seed=run.state.seed), folder=None, findings=[]
-        )
+            run, callbacks=callbacks, record=Record(), state=RunState(seed=run.state.seed), folder=None, findings=[],
+            group=None,
+        )  # fmt: skip
     finally:
         run.rewind(now)
         run.state = kept
@@ -274,7 +276,7 @@ class _Tapped:
     def __len__(self) -> int:
         return len(self.feed)
 
-    def batches(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
         batches = self.feed.batches(epoch, start)
         while True:
             if self.tracer is not None:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsFloat
 
@@ -17,6 +18,7 @@ from torch.optim.swa_utils import AveragedModel
 from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.plain import check_types
+from luthier.core.processes import Group
 from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
 from luthier.core.stepping import backward, clearer, updater
@@ -134,6 +136,10 @@ class Run:
     is_tried: bool = False  # whether the metrics were tried on the first batch
     shows_classes: bool = False  # whether a step's outputs are logits of classes
     passed: Passed | None = None
+    shards: int = 1  # parts that a batch is computed in
+    group: Group | None = None  # the processes that share the work
+    wish: Stop | None = None  # of a callback of this process, until the others know
+    log_names: list[str] | None = None  # of what a step logs, once the processes agree
     still: dict[str, tuple[nn.Module, int]] = field(default_factory=dict)  # that no checkpoint keeps, and may stay
 
     def __post_init__(self) -> None:
@@ -143,11 +149,13 @@ class Run:
         self.parameters = [*moved, *others]
         self.closure, self.backward = closure_of(self.optimizer), backward
         self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer, others)
+        is_first = self.group is None or self.group.rank == 0
+        heard = [item for item in self.callbacks if is_first or getattr(item, "in_all_processes", False)]
         # Only what a callback defines itself is called.
         self._listeners = {
             moment: [
                 getattr(callback, moment)
-                for callback in self.callbacks
+                for callback in heard
                 if getattr(type(callback), moment, None) not in (None, getattr(Callback, moment))
             ]
             for moment in MOMENTS
@@ -175,13 +183,28 @@ class Run:
                 self.note({"event": "finding", **asdict(finding)})
 
     def tell(self, moment: str) -> None:
-        """Call the callbacks of a moment in list order; the first `Stop` stands, and figures join the epoch's."""
+        """Call the callbacks of a moment in list order; the first `Stop` stands, and figures join the epoch's.
+
+        Of several processes the first one calls them, and the others hear what they answered: after an update only
+        with the next one.
+        """
+        known = set(self.state.figures)
         for listener in self._listeners[moment]:
             answer = listener(self)
             if moment == "on_validation_end" and isinstance(answer, Mapping):
                 self._add_figures(answer, of=type(getattr(listener, "__self__", listener)).__name__)
+            elif isinstance(answer, Stop) and self.group is not None:
+                self.wish = self.wish or answer
             elif isinstance(answer, Stop) and self.state.stop is None:
                 self.state.stop = answer
+        if self.group is not None and moment not in ("on_step_end", "on_forward_end", "on_end"):
+            figures = {name: value for name, value in self.state.figures.items() if name not in known}
+            wish = None if self.wish is None else [self.wish.reason, self.wish.finished]
+            answers = self.group.exchange([wish, figures])
+            self.state.figures |= answers[0][1]
+            stop = next((found for found, _ in answers if found is not None), None)
+            if stop is not None and self.state.stop is None:
+                self.state.stop = Stop(*stop)
 
     def _add_figures(self, given: Mapping[Any, Any], *, of: str) -> None:
         """Add a callback's figures to the epoch's.
@@ -231,8 +254,9 @@ class Run:
                 raise
             _log.error("THE RECORD cannot be written at step %s: %s", self.global_step, error)
 
-    def _own_generators(self) -> dict[str, Any]:
-        """Return the generators that the module's parts hold as attributes."""
+    @cached_property
+    def own_generators(self) -> dict[str, Any]:
+        """The generators that the module's parts hold as attributes."""
         return {
             f"{name}.{attribute}": value
             for name, part in self.module.named_modules()
@@ -329,7 +353,7 @@ class Run:
             "gradient_norm": self.gradient_norm(),
             "module": module_weights(self.module, copy=False),
             "criterion": module_weights(self.criterion, copy=False) if isinstance(self.criterion, nn.Module) else {},
-            "own_generators": generator_states(self._own_generators()),
+            "own_generators": generator_states(self.own_generators),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": None if self.average is None else module_weights(self.average, copy=False),
@@ -380,5 +404,5 @@ class Run:
             if self.valid is not None:
                 self.valid.load_state_dict(tree["valid"])
             self._give_back(tree, [owner for name, owner in self.named_owners() if name == _STEP])
-            put_generators_back(self._own_generators(), tree["own_generators"])
+            put_generators_back(self.own_generators, tree["own_generators"])
             set_rng_state(tree["rng"])

@@ -12,6 +12,7 @@ from luthier.core.machine import autocast
 from luthier.metrics.criteria import Measured
 from luthier.metrics.evaluation import LogMeans
 from luthier.metrics.objective import Passed
+from luthier.training.shards import backward_shards
 from luthier.training.state import Run
 from luthier.training.trying import try_metrics
 
@@ -28,9 +29,11 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
         if done == 0:
             run.clear_gradients()
         batch = batch.to(run.device)
-        if size is None or len(batch) <= size:
+        if run.shards > 1:
+            measured = backward_shards(run, batch)
+        elif size is None or len(batch) <= size:
             measured = forward(run, batch)
-            run.backward(_scaled(run, measured.loss / over if over > 1 else measured.loss))
+            run.backward(scaled(run, measured.loss / over if over > 1 else measured.loss))
         else:
             measured = backward_in_parts(run, batch, size)
         run.state.loss.add(measured)
@@ -91,7 +94,7 @@ def backward_in_parts(run: Run, batch: Batch, size: int) -> Measured:
         if isinstance(measured.count, Tensor) and not is_sum and not measured.count > 0:
             continue  # every target is ignored, or weighs nothing: no mean, no gradient (a GPU is waited for here)
         weighted = measured.loss if is_sum else measured.loss * measured.count
-        run.backward(_scaled(run, weighted))
+        run.backward(scaled(run, weighted))
         losses.append(weighted.detach())
     loss = torch.stack(losses).sum() if losses else torch.zeros((), device=run.device)
     over: Tensor | float = 1.0 if is_sum or (batch.weights is not None and not losses) else total
@@ -124,7 +127,7 @@ def _measured(run: Run, batch: Batch) -> Measured:
         run.is_tried = True
         try_metrics(run, passed, batch)
     if passed.log:
-        run.state.logged.add(passed)
+        run.state.logged.add(passed.log, passed.count)
     if run.hears_forward:
         run.passed = passed
         run.tell("on_forward_end")
@@ -172,5 +175,6 @@ def _step(run: Run) -> None:
         run.scaler.update()
 
 
-def _scaled(run: Run, loss: Tensor) -> Tensor:
+def scaled(run: Run, loss: Tensor) -> Tensor:
+    """Return what backward is called on: the loss, scaled where the precision asks for it."""
     return loss if run.scaler is None else run.scaler.scale(loss)

@@ -1,0 +1,123 @@
+"""Several processes of one command on this machine: started, watched, and started again where one was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from luthier.cli.output import say
+from luthier.cli.signals import stop_signals
+
+GROUP = "LUTHIER_GROUP"
+_GRACE_S = 20.0  # for the others to end by themselves where one has failed
+_OWN = ("--processes", "--restarts")
+
+
+def run_folder_file() -> Path | None:
+    """Return where the first process says which folder its run has; None where no launcher asks."""
+    return Path(f"{os.environ[GROUP]}.run") if GROUP in os.environ else None
+
+
+def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
+    """Run the command in so many processes that train together; return its exit status.
+
+    Args:
+        arguments: Of the command line; those that are for this function are left out.
+        processes: At least 2.
+        restarts: How often they are started again, from the newest checkpoint, where one was ended by a signal.
+    """
+    rest = _without_own(arguments)
+    with tempfile.TemporaryDirectory(prefix="luthier-") as place:
+        for life in range(restarts + 1):
+            meeting = Path(place) / f"life-{life}"
+            status, killed = _Life(rest, processes, meeting).wait()
+            told = Path(f"{meeting}.run")
+            folder = told.read_text(encoding="utf-8") if told.is_file() else None
+            if killed is None or life == restarts:
+                return status
+            if rest[0] == "train":
+                if folder is None or not any(Path(folder).glob("**/checkpoints/*")):
+                    return status
+                rest = ["resume", folder, *(flag for flag in ("--quiet", "-q", "--json") if flag in rest)]
+            say(f"{killed}; all start again from the newest checkpoint ({life + 1} of {restarts})", is_error=True)
+    return status
+
+
+def _without_own(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without those of the launcher, and without `--continue`, which is for the first start."""
+    rest: list[str] = []
+    skipped = False
+    for argument in arguments:
+        if skipped:
+            skipped = False
+        elif argument in _OWN:
+            skipped = True
+        elif not argument.startswith(tuple(f"{name}=" for name in _OWN)):
+            rest.append(argument)
+    return rest
+
+
+class _Life:
+    """The processes from one start to their end."""
+
+    def __init__(self, arguments: Sequence[str], count: int, meeting: Path) -> None:
+        self.asked = 0  # signals that came to this process
+        env = {**os.environ, GROUP: str(meeting), "WORLD_SIZE": str(count)}
+        env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+        # each in a session of its own: a Ctrl-C at the terminal comes to the launcher alone, which hands it on once
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "luthier", *arguments],
+                env={**env, "RANK": str(rank)},
+                stdin=subprocess.DEVNULL,
+                stdout=None if rank == 0 else subprocess.DEVNULL,
+                stderr=None if rank == 0 else subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            for rank in range(count)
+        ]
+
+    def wait(self) -> tuple[int, str | None]:
+        """Wait for all; return the exit status, and which process was ended by a signal that nobody here sent."""
+        before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, *stop_signals())}
+        killed: str | None = None
+        since: float | None = None
+        try:
+            while any(process.poll() is None for process in self.processes):
+                time.sleep(0.05)
+                ended = [(rank, process.returncode) for rank, process in enumerate(self.processes)]
+                failed = [(rank, code) for rank, code in ended if code]
+                if failed and since is None:
+                    since = time.monotonic()
+                    rank, code = failed[0]
+                    if code < 0 and not self.asked:
+                        killed = f"process {rank} was ended by {signal.Signals(-code).name}"
+                if since is not None and time.monotonic() - since > _GRACE_S:
+                    for process in self.processes:
+                        if process.poll() is None:
+                            process.kill()
+        finally:
+            for process in self.processes:
+                if process.poll() is None:
+                    process.kill()
+                    process.wait()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        codes = [process.returncode for process in self.processes]
+        if killed is None and not self.asked:
+            died = next(((rank, code) for rank, code in enumerate(codes) if code < 0), None)
+            killed = None if died is None else f"process {died[0]} was ended by {signal.Signals(-died[1]).name}"
+        status = codes[0] if codes[0] >= 0 else 128 - codes[0]
+        return status or max(map(abs, codes)), killed
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        """Hand a signal on: the first to process 0, which has all stop after the same update; another to all."""
+        self.asked += 1
+        for process in self.processes[: 1 if self.asked == 1 else None]:
+            if process.poll() is None:
+                process.send_signal(number)

@@ -1,0 +1,267 @@
+"""Several processes that train one network: found, asked to agree, and added up so that their number moves no bit.
+
+What a batch yields is added up over one binary tree whose leaves are the batch's shards. Who computes which shard, and
+how many processes there are, changes nothing in that tree. The idea of shards that outlive the number of processes is
+that of virtual nodes (Or et al., VirtualFlow, MLSys 2022).
+"""
+
+import atexit
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from luthier.core.tree import flatten, unflatten
+from luthier.errors import LuthierError, SettingError, TrainingError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_FILE = "LUTHIER_GROUP"  # where processes that `luthier train --processes` starts find each other
+_WAIT_S = 3600.0  # for a process that reads its data, or runs the checks
+_LOOK_EVERY_S = 0.5  # at whether another process has failed
+_FAILED = "luthier/failed"
+
+Node = tuple[int, int]  # level above the leaves, and place in it
+
+
+class Group:
+    """The processes of a run, of which this is one.
+
+    Attributes:
+        rank: This process, from 0.
+        size: How many there are.
+    """
+
+    def __init__(self, rank: int, size: int, store: Any, group: Any = None) -> None:
+        self.rank, self.size = rank, size
+        self._store, self._group = store, group
+
+    def exchange(self, tree: Any) -> list[Any]:
+        """Give plain values and tensors to all; return what each process gave, in the order of ranks."""
+        content = _packed(tree)
+        sizes = self._gathered(torch.tensor([len(content)])).tolist()
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(content)] = content
+        found = self._gathered(padded).view(self.size, -1)
+        return [_unpacked(row[:size]) for row, size in zip(found, sizes, strict=True)]
+
+    def from_first(self, tree: Any) -> Any:
+        """Return what process 0 gives; what others give is not looked at."""
+        return self.exchange(tree if self.rank == 0 else None)[0]
+
+    def added(self, nodes: Mapping[Node, Tensor], used: int, shards: int, like: Tensor) -> Tensor:
+        """Return the sum of all processes' vectors over the tree of shards.
+
+        Args:
+            nodes: What this process has added up of its own shards, by `Tree`: vectors of one length.
+            used: How many shards of the batch hold samples; the others are left out.
+            shards: How many there are.
+            like: A vector of that length and type, for a process without samples.
+        """
+        import torch.distributed as dist
+
+        names = [sorted(_covering(*own_shards(rank, self.size, shards), used)) for rank in range(self.size)]
+        length, mine = len(like), names[self.rank]
+        chunk = -(-length // self.size)
+        sent = like.new_zeros(len(mine), self.size * chunk)
+        for row, name in zip(sent, mine, strict=True):
+            row[:length] = nodes[name]
+        sent = sent.view(len(mine), self.size, chunk).transpose(0, 1).reshape(-1)
+        rows = [len(found) for found in names]
+        taken = like.new_empty(sum(rows) * chunk)
+        into, out_of = [count * chunk for count in rows], [len(mine) * chunk] * self.size
+        self._wait(dist.all_to_all_single(taken, sent, into, out_of, group=self._group, async_op=True))
+        slices = dict(zip((name for found in names for name in found), taken.view(-1, chunk), strict=True))
+        return self._gathered(combined(slices, used))[:length]
+
+    def _gathered(self, value: Tensor) -> Tensor:
+        """Return tensors of one length from all processes, one after the other."""
+        import torch.distributed as dist
+
+        gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its former name
+        out = value.new_empty(self.size * len(value))
+        self._wait(gather(out, value, group=self._group, async_op=True))
+        return out
+
+    def _wait(self, work: Any) -> None:
+        """Wait for the others, but not for one that has failed.
+
+        Raises:
+            TrainingError: a process has failed, or is gone; which, and why as far as it said so.
+        """
+        start = last = time.monotonic()
+        try:
+            while not work.is_completed():
+                now = time.monotonic()
+                time.sleep(0 if now - start < 0.002 else 0.0005)
+                if now - last > _LOOK_EVERY_S:
+                    last = now
+                    if self._store.check([_FAILED]):
+                        raise self._lost()
+            work.wait()
+        except RuntimeError as error:
+            raise self._lost() from error
+
+    def _lost(self) -> TrainingError:
+        words = "another process is gone"
+        end = time.monotonic() + 2  # its last words may come a moment after its connection is closed
+        with suppress(Exception):
+            while not self._store.check([_FAILED]) and time.monotonic() < end:
+                time.sleep(0.05)
+            if self._store.check([_FAILED]):
+                words = self._store.get(_FAILED).decode(errors="replace")
+        return TrainingError(
+            words, hint="mend what it says, and resume the run: no step is done twice", code="training-process-lost"
+        )
+
+    @contextmanager
+    def failing_together(self) -> Iterator[None]:
+        """Tell the other processes where this one fails inside."""
+        try:
+            yield
+        except BaseException as error:
+            if getattr(error, "code", None) != "training-process-lost":
+                what = error.message if isinstance(error, LuthierError) else f"{type(error).__name__}: {error}"
+                words = f"process {self.rank} on {socket.gethostname()}: {what}"
+                with suppress(Exception):
+                    self._store.set(_FAILED, words)
+            raise
+
+
+def own_shards(rank: int, size: int, shards: int) -> tuple[int, int]:
+    """Return the first shard of a process, and that of the next one."""
+    return rank * shards // size, (rank + 1) * shards // size
+
+
+class Tree:
+    """The vectors of shards that follow each other, added up as far as whole nodes of the binary tree go."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[Node, Any] = {}
+
+    def add(self, shard: int, vector: Any) -> None:
+        """Take in the vector of the next shard; it is changed later on."""
+        level, place = 0, shard
+        while place % 2 and (level, place - 1) in self.nodes:
+            vector = self.nodes.pop((level, place - 1)) + vector
+            level, place = level + 1, place // 2
+        self.nodes[level, place] = vector
+
+
+def _covering(first: int, stop: int, used: int) -> list[Node]:
+    tree = Tree()
+    for shard in range(first, min(stop, used)):
+        tree.add(shard, 0)
+    return list(tree.nodes)
+
+
+def combined(nodes: Mapping[Node, Tensor], used: int) -> Tensor:
+    """Return the sum of nodes that cover the shards 0 to `used`; one without a neighbour goes up as it is."""
+    nodes, level = dict(nodes), 0
+    while 1 << level < used:
+        for place in sorted(place for at, place in nodes if at == level):
+            if place % 2:
+                continue
+            left = nodes.pop((level, place))
+            right = nodes.pop((level, place + 1), None)
+            nodes[level + 1, place // 2] = left if right is None else left + right
+        level += 1
+    (root,) = nodes.values()
+    return root
+
+
+def _packed(tree: Any) -> Tensor:
+    """Return plain values and tensors as bytes, without pickle."""
+    document, tensors = flatten(tree, where="what is sent between processes", copy=True)
+    values = list(tensors.values())
+    facts = [[name, str(value.dtype).removeprefix("torch."), list(value.shape)] for name, value in tensors.items()]
+    head = json.dumps([document, facts]).encode()
+    parts = [torch.frombuffer(bytearray(len(head).to_bytes(8, "little") + head), dtype=torch.uint8)]
+    return torch.cat([*parts, *(value.reshape(-1).view(torch.uint8) for value in values if value.numel())])
+
+
+def _unpacked(content: Tensor) -> Any:
+    start = 8 + int.from_bytes(bytes(content[:8].tolist()), "little")
+    document, facts = json.loads(bytes(content[8:start].numpy()))
+    tensors = {}
+    for name, kind, shape in facts:
+        made = torch.empty(shape, dtype=getattr(torch, kind))
+        size = made.numel() * made.element_size()
+        if size:
+            made.view(-1).view(torch.uint8).copy_(content[start : start + size])
+        tensors[name], start = made, start + size
+    return unflatten(document, tensors)
+
+
+_found: list[Group] = []
+_log = logging.getLogger("luthier")
+
+
+def find_group() -> Group | None:
+    """Return the processes that train with this one; None where it is alone.
+
+    They are those of a process group that was initialised; or those of torchrun, of a launcher that sets its variables,
+    or of `luthier train --processes`. Then a group of gloo is made.
+
+    Raises:
+        SettingError: the group cannot be made.
+    """
+    if not torch.distributed.is_available():
+        return None
+    import torch.distributed as dist
+    from torch.distributed import distributed_c10d
+
+    if not dist.is_initialized():
+        _found.clear()
+        by_file = os.environ.get(_FILE)
+        if by_file is None and not all(os.environ.get(name) for name in _VARIABLES):
+            return None
+        if int(os.environ["WORLD_SIZE"]) < 2:
+            return None
+        limit = timedelta(seconds=_WAIT_S)
+        try:
+            where: dict[str, Any] = {"init_method": "env://"}
+            if by_file is not None:
+                rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+                meeting = dist.FileStore(by_file, size)  # type: ignore[attr-defined]
+                where = {"store": meeting, "rank": rank, "world_size": size}
+            dist.init_process_group("gloo", timeout=limit, **where)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise SettingError(
+                f"the processes cannot be joined: {error}",
+                hint="start them by torchrun or by --processes, which say where they meet",
+                code="setting-processes",
+            ) from error
+        atexit.register(_leave)
+    if dist.get_world_size() < 2:
+        return None
+    if not _found:
+        store = distributed_c10d.PrefixStore("luthier", distributed_c10d._get_default_store())
+        made = dist.new_group(backend="gloo", timeout=timedelta(seconds=_WAIT_S))
+        _found.append(Group(dist.get_rank(), dist.get_world_size(), store, made))
+    return _found[0]
+
+
+@contextmanager
+def together(*, joins: bool = True) -> Iterator[Group | None]:
+    """Give the processes that this one trains with, or None; where it fails inside, the others are told."""
+    group = find_group() if joins else None
+    if group is None:
+        yield None
+        return
+    with group.failing_together():
+        yield group
+
+
+def _leave() -> None:
+    import torch.distributed as dist
+
+    with suppress(Exception):
+        dist.destroy_process_group()

@@ -1,0 +1,234 @@
+"""An update over the shards of a batch: each computed as a batch of its own, added up alike by any number of processes.
+
+A batch is cut into `shards` runs of rows. Each starts from generators seeded by (seed, update, shard) and from the
+buffers as they were; its gradient is weighted by its count, and the sum divided by that of the counts.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from luthier.core.batch import Batch
+from luthier.core.machine import machine
+from luthier.core.processes import Group, Tree, combined, own_shards
+from luthier.core.recipe import Recipe
+from luthier.core.rng import seed_generators, seed_sample
+from luthier.core.version import VERSION
+from luthier.errors import SettingError
+from luthier.metrics.criteria import Measured
+from luthier.metrics.evaluation import LogMeans
+from luthier.store.bundle import load_weights, module_weights
+from luthier.training.callbacks import Stop
+from luthier.training.state import Run
+
+_OWN_DRAWS = 0x5DA9D5  # keeps what shards draw apart from what samples draw
+_HEAD = 6  # numbers at the start of a tail
+
+
+def with_shards(recipe: Recipe, group: Group | None) -> Recipe:
+    """Return the recipe with its shards: as many as there are processes, where it says nothing.
+
+    Raises:
+        SettingError: there are more processes than shards, or a setting that shards do not have.
+    """
+    shards = recipe.shards or (1 if group is None else group.size)
+    if group is not None and group.size > shards:
+        raise SettingError(
+            f"there are {group.size} processes and {shards} shards, and a process computes at least one",
+            hint=f"start {shards} processes at most, or a new run with shards={group.size}",
+            code="setting-processes",
+        )
+    if shards > 1 and recipe.accumulate > 1:
+        raise SettingError(
+            "accumulate goes with no shards: a batch is computed in parts already",
+            hint="leave accumulate out, and give the whole batch_size",
+            code="setting-ignored",
+        )
+    return recipe if recipe.shards is not None or group is None else recipe.updated(shards=shards)
+
+
+def make_alike(run: Run, group: Group) -> None:
+    """Refuse processes that were called otherwise than process 0, and give all of them its weights.
+
+    Raises:
+        SettingError: settings, data or machines differ; which, and where.
+    """
+    mine = {**run.arguments, **machine(), "luthier": VERSION}
+    first, *others = group.exchange(mine)
+    for rank, other in enumerate(others, 1):
+        for name in first:
+            if first[name] != other.get(name):
+                inner = first[name] if isinstance(first[name], dict) else {}
+                part = next((key for key in inner if inner[key] != other[name].get(key)), None)
+                was, now = (first[name], other[name]) if part is None else (inner[part], other[name].get(part))
+                raise SettingError(
+                    f"{name if part is None else f'{name}.{part}'} is {now} in process {rank}, and {was} in process 0",
+                    hint="start every process with the same program, data, torch and number of threads",
+                    code="setting-processes",
+                )
+    parts = [part for part in (run.module, run.criterion, run.average) if isinstance(part, nn.Module)]
+    given = group.from_first([module_weights(part, copy=False) for part in parts])
+    for part, weights in zip(parts, given, strict=True):
+        load_weights(part, weights, where="process 0")
+
+
+def own_rows(run: Run, count: int) -> tuple[int, int]:
+    """Return the first row of a batch that this process computes, and the row after its last."""
+    first, stop = _own(run)
+    size = -(-count // run.shards)
+    return min(first * size, count), min(stop * size, count)
+
+
+def _own(run: Run) -> tuple[int, int]:
+    return (0, run.shards) if run.group is None else own_shards(run.group.rank, run.group.size, run.shards)
+
+
+def backward_shards(run: Run, batch: Batch) -> Measured:
+    """Set the gradient of a batch, of which this process holds its own rows; return the loss of the whole.
+
+    Raises:
+        SettingError: a gradient is sparse, or shards log other figures than the first one did.
+    """
+    whole = len(batch) if batch.whole is None else batch.whole
+    size = -(-whole // run.shards)
+    used, (first, stop) = -(-whole // size), _own(run)
+    state, parameters = run.state, [p for p in run.parameters if p.requires_grad]
+    kinds = {p.dtype: [q for q in parameters if q.dtype == p.dtype] for p in parameters}
+    buffers = [b for b in run.module.buffers() if b.dtype != torch.bool and not b.is_complex()]
+    before = [buffer.clone() for buffer in buffers]
+    trees, tails, logged = {kind: Tree() for kind in kinds}, Tree(), state.logged
+    for shard in range(first, min(stop, used)):
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        run.clear_gradients()
+        seed_shard(run, shard)
+        state.logged = LogMeans()
+        part = batch.part((shard - first) * size, min((shard - first + 1) * size, len(batch)))
+        head = _backward(run, part)
+        logs = {name: mean.mean for name, mean in state.logged.by_name.items()}
+        if run.log_names is None:
+            run.log_names = _agreed(run, logs)
+        tail = torch.tensor(
+            [
+                *head,
+                float(run.wish is not None),
+                *(_logged(logs, name) * head[1] for name in run.log_names),
+                *(float(p.grad is not None) for p in parameters),
+                *(float(not torch.equal(b, v)) for b, v in zip(buffers, before, strict=True)),
+            ],
+            dtype=torch.float64,
+        )
+        tails.add(shard, torch.cat([tail, *(buffer.detach().double().reshape(-1).cpu() for buffer in buffers)]))
+        for kind, some in kinds.items():
+            trees[kind].add(shard, torch.cat([_flat_gradient(p) for p in some]))
+    state.logged = logged
+    seed_shard(run, -1)
+    if run.log_names is None:
+        run.log_names = _agreed(run, {})
+    length = _HEAD + len(run.log_names) + len(parameters) + len(buffers) + sum(b.numel() for b in buffers)
+    tail = _added(run, tails, used, torch.zeros(length, dtype=torch.float64))
+    total, count, is_sum, is_weighted, _, wishes = tail[:_HEAD].tolist()
+    over = 1.0 if is_sum or (is_weighted and not count) else count
+    logs, given, changed, values = tail[_HEAD:].split(
+        [
+            len(run.log_names),
+            len(parameters),
+            len(buffers),
+            length - _HEAD - len(run.log_names) - len(parameters) - len(buffers),
+        ]
+    )
+    for kind, some in kinds.items():
+        like = torch.zeros(sum(p.numel() for p in some), dtype=kind)
+        vector = _added(run, trees[kind], used, like).div_(over)
+        for parameter, piece in zip(some, vector.split([p.numel() for p in some]), strict=True):
+            parameter.grad = piece.view_as(parameter).to(parameter.device)
+    for parameter, number in zip(parameters, given.tolist(), strict=True):
+        if not number:
+            parameter.grad = None
+    means = (values / used).split([b.numel() for b in buffers])
+    for buffer, value, mean, number in zip(buffers, before, means, changed.tolist(), strict=True):
+        new = mean if buffer.is_floating_point() else mean.round()
+        buffer.copy_(new.view_as(buffer).to(buffer.dtype) if number else value)
+    loss = torch.tensor(total / over if over else float("nan"), dtype=torch.float64)
+    measured = Measured(loss, count, bool(is_sum))
+    if run.log_names:
+        log = {name: value / count for name, value in zip(run.log_names, logs.tolist(), strict=True)}
+        state.logged.add(log, count)
+    if wishes and run.group is not None:
+        said = run.group.exchange(None if run.wish is None else [run.wish.reason, run.wish.finished])
+        run.state.stop = Stop(*next(found for found in said if found is not None))
+    return measured
+
+
+def _backward(run: Run, part: Batch) -> list[float]:
+    """Add a shard's gradient, weighted by its count; return the loss so weighted, the count, and what they are."""
+    from luthier.training.step import forward, scaled  # which calls this
+
+    total = count = 0.0
+    is_sum = False
+    size = run.recipe.micro_batch_size
+    for some in [part] if size is None else part.micro(size):
+        measured = forward(run, some)
+        number, is_sum = float(measured.count), measured.is_sum
+        count += number
+        if not number and not is_sum:
+            continue  # every target is ignored, or weighs nothing: no mean, no gradient
+        weighted = measured.loss if is_sum else measured.loss * measured.count
+        run.backward(scaled(run, weighted))
+        total += float(weighted.detach())
+    return [total, count, float(is_sum), float(part.weights is not None), 0.0]
+
+
+def _flat_gradient(parameter: Tensor) -> Tensor:
+    gradient = parameter.grad
+    if gradient is None:
+        return torch.zeros(parameter.numel(), dtype=parameter.dtype)
+    if gradient.layout != torch.strided:
+        raise SettingError(
+            "a gradient is sparse, and shards are added up as whole vectors",
+            hint="make the embedding with sparse=False, or leave shards and processes out",
+            code="setting-processes",
+        )
+    return gradient.detach().reshape(-1).cpu()
+
+
+def _added(run: Run, tree: Tree, used: int, like: Tensor) -> Tensor:
+    if run.group is None:
+        return combined(tree.nodes, used)
+    return run.group.added(tree.nodes, used, run.shards, like)
+
+
+def _agreed(run: Run, logs: dict[str, float]) -> list[str]:
+    """Return the names of what a step logs, which all processes have to know before they add up."""
+    if run.group is None or run.objective.step is None:
+        return sorted(logs)
+    return sorted({name for found in run.group.exchange(sorted(logs)) for name in found})
+
+
+def _logged(logs: dict[str, float], name: str) -> float:
+    if name not in logs:
+        raise SettingError(
+            f"the step logged {name!r} for one shard and not for another",
+            hint="log the same figures for every batch, or leave shards and processes out",
+            code="setting-step",
+        )
+    return logs[name]
+
+
+def seed_shard(run: Run, shard: int) -> None:
+    """Seed the global generators, and those of the module's parts, for one shard of one update; -1 is after all."""
+    seed, step = run.state.seed ^ _OWN_DRAWS, run.state.global_step
+    seed_sample(seed, step, shard)
+    if run.device.type == "cuda":
+        torch.cuda.manual_seed_all(torch.initial_seed())
+    seed_generators(run.own_generators, seed, step, shard)
+
+
+def spread(run: Run) -> Iterator[str]:
+    """Yield what a user of shards should know of this module: what is of a shard where it was of a batch."""
+    names = {type(part).__name__ for part in run.module.modules()}
+    if any("BatchNorm" in name for name in names):
+        yield f"BatchNorm's statistics are those of a shard's rows; running ones the mean over {run.shards} shards"
+    if any("Dropout" in name for name in names):
+        yield f"dropout draws anew for each of {run.shards} shards: another number of shards is another run"

@@ -1,0 +1,144 @@
+"""What the worker processes train: networks of each kind that shards have to get right."""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+import luthier
+from luthier.errors import LuthierError
+
+
+class Drawing(Dataset[Any]):
+    """Samples with noise that is drawn as they are read."""
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.x[i] + 0.1 * torch.randn(self.x.shape[1:]), self.y[i]
+
+
+class Tagger(nn.Module):
+    """One class a step of a series."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.head = nn.LSTM(3, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.read(x)[0])
+        return outputs.transpose(1, 2)
+
+
+class Noisy(nn.Module):
+    """A layer with a generator of its own, and one that only some batches reach."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.rare = nn.Linear(6, 8), nn.Linear(8, 1), nn.Linear(8, 1)
+        self.generator = torch.Generator().manual_seed(5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(x))
+        if self.training:
+            hidden = hidden + 0.1 * torch.randn(hidden.shape, generator=self.generator)
+        outputs: Tensor = self.second(hidden)
+        return outputs + self.rare(hidden) if float(x[0, 0]) > 0.8 else outputs
+
+
+def logged_step(module: nn.Module, batch: Any) -> Any:
+    x, y = batch
+    outputs = module(x)
+    loss = ((outputs - y) ** 2).mean()
+    return {"loss": loss, "outputs": outputs, "targets": y, "log": {"size": outputs.abs().mean()}}
+
+
+def problem(name: str) -> dict[str, Any]:
+    """Return the arguments of `fit` for a problem."""
+    g = torch.Generator().manual_seed(1)
+    x = torch.randn(83, 6, generator=g)
+    y = x.sum(1, keepdim=True) + 0.1 * torch.randn(83, 1, generator=g)
+    torch.manual_seed(3)
+    mlp = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 1))
+    plain: dict[str, Any] = {"batch_size": 20, "epochs": 3, "seed": 0, "optimizer": "Adam", "lr": 0.01}
+    plain |= {"check": False, "verbose": False}
+    data = {"train": (x[:63], y[:63]), "valid": (x[63:], y[63:])}
+    if name == "mlp":
+        return {"module": mlp, **data, "criterion": "mse", "metrics": ["rmse"], "ema": 0.9, "clip_norm": 1.0, **plain}
+    if name == "convnet":
+        images, classes = torch.randn(83, 3, 8, 8, generator=g), torch.randint(0, 3, (83,), generator=g)
+        net = nn.Sequential(
+            nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.2), nn.Flatten(), nn.Linear(144, 3)
+        )
+        parts = {"train": (images[:63], classes[:63]), "valid": (images[63:], classes[63:])}
+        return {"module": net, **parts, "criterion": "cross-entropy", "metrics": ["accuracy", "f1"], **plain}
+    if name == "lstm":
+        series, tags = torch.randn(83, 7, 3, generator=g), torch.randint(0, 4, (83, 7), generator=g)
+        tags[torch.rand(83, 7, generator=g) < 0.6] = -100
+        tags[:9] = -100
+        parts = {"train": (series[:63], tags[:63]), "valid": (series[63:], tags[63:])}
+        weights = {"class_weights": (1.0, 2.0, 3.0, 0.5), "shuffle": False}
+        return {"module": Tagger(), **parts, "criterion": "cross-entropy", **weights, **plain}
+    if name == "drawing":
+        return {"module": mlp, "train": Drawing(x[:63], y[:63]), "valid": data["valid"], "criterion": "mse", **plain}
+    if name == "loader":
+        loader = DataLoader(Drawing(x[:63], y[:63]), batch_size=20, shuffle=True)
+        del plain["batch_size"]
+        return {"module": mlp, "train": loader, "valid": data["valid"], "criterion": "mse", **plain}
+    if name == "noisy":
+        return {"module": Noisy(), **data, "criterion": "mse", "metrics": ["r2"], "micro_batch_size": 3, **plain}
+    assert name == "step"
+    return {"module": mlp, **data, "step": logged_step, "metrics": ["mae"], **plain}
+
+
+def digest(module: nn.Module) -> str:
+    sha256 = hashlib.sha256()
+    for key, value in module.state_dict().items():
+        sha256.update(key.encode() + value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return sha256.hexdigest()
+
+
+def figures(result: Any) -> list[Any]:
+    """Return what a run left behind: its weights, and its record without times."""
+    rows = [{k: repr(v) for k, v in row.items() if k != "seconds"} for row in result.record.epochs]
+    return [digest(result.module), rows]
+
+
+def train(name: str, shards: int | None, folder: str | None = None, more: dict[str, Any] | None = None) -> Any:
+    """Train a problem; return its figures, or the error."""
+    torch.set_num_threads(1)
+    try:
+        result = luthier.fit(**{**problem(name), "shards": shards, "run": folder, **(more or {})})
+    except LuthierError as error:
+        return f"{error.code}: {error.message}"
+    return [*figures(result), result.is_done]
+
+
+class StopAt(luthier.Callback):
+    """Stop after so many updates."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, run: Any) -> Any:
+        return luthier.Stop("enough", finished=False) if run.global_step >= self.step else None
+
+
+def train_until(name: str, shards: int, folder: str, step: int) -> Any:
+    return train(name, shards, folder, {"callbacks": [StopAt(step)]})
+
+
+def differing(name: str, field: str, rank: int) -> Any:
+    """Train where one process is called otherwise."""
+    import torch.distributed as dist
+
+    from luthier.core.processes import find_group
+
+    find_group()
+    return train(name, 4, None, {field: {"lr": 0.5, "batch_size": 7}[field]} if dist.get_rank() == rank else None)

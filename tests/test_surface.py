@@ -31,7 +31,7 @@ PUBLIC = [
 SETTINGS = {
     "recipe": "criterion criterion_args class_weights label_smoothing optimizer lr momentum nesterov betas weight_decay "
     "decay_norm_and_bias optimizer_args lr_scale freeze optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs max_steps "
-    "valid_every_steps log_every_steps batch_size micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
+    "valid_every_steps log_every_steps batch_size shards micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
     "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader trust_code",
@@ -41,13 +41,13 @@ SETTINGS = {
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
-    "train": {"source", "run", "quiet", "as_json"} | {
+    "train": {"source", "run", "go_on", "processes", "restarts", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
     "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
     "explain": {"code"},
-    "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "quiet", "as_json"},
+    "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "network", "trust_code", "quiet", "as_json"},
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
     "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
@@ -89,7 +89,7 @@ def test_the_signature_of_fit_is_pinned() -> None:
     names = list(inspect.signature(luthier.fit).parameters)
     assert names == [
         "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "run", "device",
-        "check", "restore_best", "fast", "seed", "target_key", "output_key", "verbose", "recipe_fields",
+        "check", "restore_best", "fast", "seed", "target_key", "output_key", "verbose", "processes", "recipe_fields",
     ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What the worker processes train: networks of each kind that shards have to get right."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -142,3 +143,120 @@ def differing(name: str, field: str, rank: int) -> Any:
 
     find_group()
     return train(name, 4, None, {field: {"lr": 0.5, "batch_size": 7}[field]} if dist.get_rank() == rank else None)
+
+
+def contrastive(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Return a loss of each row beside all others of the batch."""
+    near = outputs @ outputs.T / 0.1
+    return nn.functional.cross_entropy(near, torch.arange(len(outputs)))
+
+
+def summed(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs - targets) ** 2).sum()
+
+
+def noisy_loss(outputs: Tensor, targets: Tensor) -> Tensor:
+    return ((outputs + 0.1 * torch.randn_like(outputs) - targets) ** 2).mean()
+
+
+def checked(loss: str, more: dict[str, Any] | None = None) -> Any:
+    """Train with a loss of this file, and with checks."""
+    arguments = {**problem("mlp"), "criterion": globals()[loss], "epochs": 1, "metrics": ()}
+    arguments["check"] = luthier.CheckSettings(select=("check-shards",))
+    try:
+        return figures(luthier.fit(**{**arguments, "shards": 4, **(more or {})}))
+    except LuthierError as error:
+        return f"{error.code}: {error.message}"
+
+
+class Failing(nn.Module):
+    """A network that fails in one process, at one update."""
+
+    def __init__(self, rank: int) -> None:
+        super().__init__()
+        self.inner, self.rank, self.calls = nn.Linear(6, 1), rank, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        import torch.distributed as dist
+
+        self.calls += self.training
+        if self.calls > 3 and dist.get_rank() == self.rank:
+            raise ValueError("the cat sat on the cable")
+        outputs: Tensor = self.inner(x)
+        return outputs
+
+
+def failing(rank: int) -> Any:
+    """Train where one process fails; return what each says, and after how many seconds."""
+    import time
+
+    start = time.monotonic()
+    try:
+        luthier.fit(**{**problem("mlp"), "module": Failing(rank), "ema": None, "shards": 4})
+    except Exception as error:
+        return [type(error).__name__, str(error), time.monotonic() - start]
+    return None
+
+
+class Keeping(nn.Module):
+    """A network with a number that is no buffer, which moves in one process otherwise than in another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        import torch.distributed as dist
+
+        outputs: Tensor = self.inner(x)
+        if self.training and dist.get_rank() == 1:
+            self.inner.bias.data.add_(0.1)
+        return outputs
+
+
+def drifting() -> Any:
+    try:
+        luthier.fit(**{**problem("mlp"), "module": Keeping(), "ema": None, "shards": 4})
+    except LuthierError as error:
+        return f"{error.code}: {error.message}"
+    return None
+
+
+def for_itself(seed: int) -> Any:
+    return figures(luthier.fit(**{**problem("mlp"), "processes": False, "seed": seed}))
+
+
+def file_digest(run: Path | str) -> str:
+    return hashlib.sha256((Path(run) / "model.safetensors").read_bytes()).hexdigest()
+
+
+def train_table(source: str, run: str) -> Any:
+    """Train on a file; return the digest of the model that this process wrote, if it did."""
+    import torch.distributed as dist
+
+    from luthier.core.processes import find_group
+
+    find_group()
+    place = f"{run}-{dist.get_world_size()}"
+    try:
+        result = luthier.train(source, target="y", run=place, shards=3, epochs=2, threads=1, seed=0)
+    except LuthierError as error:
+        return error.message
+    return None if result.folder is None else file_digest(result.folder)
+
+
+class Counted(Drawing):
+    """A dataset that counts what is read of it."""
+
+    reads = 0
+
+    def __getitem__(self, i: int) -> Any:
+        self.reads += 1
+        return super().__getitem__(i)
+
+
+def counted_reads() -> int:
+    arguments = problem("drawing")
+    data = Counted(arguments["train"].x, arguments["train"].y)
+    luthier.fit(**{**arguments, "train": data, "shards": 4})
+    return data.reads

@@ -9,9 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import luthier
 from luthier.core.processes import Tree, _covering, combined, own_shards
 from tests.processes import programs
-from tests.processes.kit import Workers
+from tests.processes.kit import Workers, workers
 
 PROBLEMS = ["mlp", "convnet", "lstm", "drawing", "loader", "noisy", "step"]
 PROGRAM = "tests.processes.programs"
@@ -73,8 +74,6 @@ def test_shards_give_the_losses_of_none_to_rounding() -> None:
             for part in arguments["module"].modules():
                 if isinstance(part, torch.nn.Dropout):
                     part.p = 0.0
-            import luthier
-
             found.append([row["train_loss"] for row in luthier.fit(**arguments).record.epochs])
         assert found[0] == pytest.approx(found[1], abs=1e-6)
 
@@ -93,3 +92,91 @@ def test_more_processes_than_shards_are_refused(group: Workers) -> None:
             answer
             == f"setting-processes: there are {group.size} processes and 1 shards, and a process computes at least one"
         )
+
+
+def test_a_loss_across_rows_is_found_before_the_first_update() -> None:
+    for loss in ("contrastive", "summed"):
+        answer = programs.checked(loss)
+        assert answer.startswith("check-shards: the gradient of a batch is not the mean"), answer
+    code = ("check-shards",)
+    assert isinstance(programs.checked("contrastive", {"check": luthier.CheckSettings(select=code, ignore=code)}), list)
+    for loss, more in (("noisy_loss", {}), ("summed", {"criterion": torch.nn.MSELoss(reduction="sum")})):
+        assert isinstance(programs.checked(loss, more), list)
+
+
+def test_looking_at_shards_moves_no_bit() -> None:
+    on, off = ({"criterion": torch.nn.MSELoss(), "check": check} for check in (True, False))
+    assert programs.checked("summed", on) == programs.checked("summed", off)
+
+
+def test_a_process_that_fails_ends_all_and_is_named() -> None:
+    with workers(3) as group:
+        answers = group.run(f"{PROGRAM}:failing", 1)
+    assert answers[1][:2] == ["ValueError", "the cat sat on the cable"]
+    for kind, words, seconds in (answers[0], answers[2]):
+        assert kind == "TrainingError"
+        assert "process 1 on " in words
+        assert "ValueError: the cat sat on the cable" in words
+        assert seconds < 60
+
+
+def test_processes_that_come_to_other_weights_are_told() -> None:
+    with workers(2) as group:
+        for answer in group.run(f"{PROGRAM}:drifting"):
+            assert answer.startswith(
+                "training-replicas-differ: process 1 has other weights than process 0 after epoch 1"
+            )
+
+
+def test_a_process_can_train_for_itself(group: Workers) -> None:
+    assert group.run(f"{PROGRAM}:for_itself", 7) == [programs.for_itself(7)] * group.size
+
+
+def test_processes_that_do_not_know_where_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for answer in (programs.train("mlp", None), programs.checked("summed")):
+        assert answer.startswith("setting-processes: WORLD_SIZE says that this is one of 2 processes")
+
+
+def test_a_group_of_one_process_trains_as_alone(tmp_path: Path) -> None:
+    alone = programs.train("mlp", None)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meet'}", rank=0, world_size=1)
+    try:
+        assert programs.train("mlp", None) == alone
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"accumulate": 2}, "accumulate"),
+        ({"optimizer": "LBFGS", "clip_norm": None}, "LBFGS evaluates the loss several"),
+    ],
+)
+def test_what_shards_do_not_do_is_refused(more: dict[str, Any], words: str) -> None:
+    answer = programs.train("mlp", 4, None, more)
+    assert words in answer, answer
+
+
+def test_a_sharded_run_is_replayed_and_its_data_is_read_by_parts(tmp_path: Path, group: Workers) -> None:
+    table = {"x": [i % 7 for i in range(200)], "z": [i % 5 for i in range(200)], "y": ["a", "b"] * 100}
+    run = luthier.train(table, target="y", run=tmp_path / "memory", shards=3, epochs=2, threads=1, seed=0)
+    assert run.is_done
+    source = tmp_path / "d.csv"
+    source.write_text("x,z,y\n" + "".join(f"{i % 7},{i % 5},{'ab'[i % 2]}\n" for i in range(200)))
+    luthier.train(source, target="y", run=tmp_path / "run", shards=3, epochs=2, threads=1, seed=0)
+    assert luthier.replay(tmp_path / "run").is_equal
+    with pytest.raises(luthier.LuthierError, match="shards"):
+        luthier.eject(tmp_path / "run", tmp_path / "out")
+    answers = group.run(f"{PROGRAM}:train_table", str(source), str(tmp_path / "group"))
+    if group.size <= 3:
+        assert answers == [programs.file_digest(tmp_path / "run"), *[None] * (group.size - 1)]
+    else:
+        assert all("4 processes and 3 shards" in answer for answer in answers)
+
+
+def test_each_process_reads_its_own_samples(group: Workers) -> None:
+    counts = group.run(f"{PROGRAM}:counted_reads")
+    assert sum(counts) == 3 * 63
+    assert max(counts) <= 3 * 63 / group.size + 3 * 4 * 3

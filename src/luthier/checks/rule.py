@@ -32,7 +32,8 @@ class Rule:
 
 
 GROUPS = ("data", "module", "criterion", "optimizer", "dynamics", "evaluation")
-WATCHED = (  # said by `watch` and by the monitors, and no rules over a subject
+WATCHED = (  # said by `watch`, by the monitors and before shards are trained, and no rules over a subject
+    "check-shards",
     "check-zero-grad", "check-clip-order", "check-accumulation", "check-eval-mode", "check-train-mode",
     "check-snapshot", "check-scheduler-units", "check-loss-spike", "check-stall", "check-overfitting", "check-collapse",
     "check-updates", "check-valid-batch-size", "check-partly",

@@ -220,16 +220,20 @@ def find_group() -> Group | None:
 
     if not dist.is_initialized():
         _found.clear()
-        by_file = os.environ.get(_FILE)
+        by_file, size = os.environ.get(_FILE), int(os.environ.get("WORLD_SIZE") or "1")
+        if size < 2:
+            return None
         if by_file is None and not all(os.environ.get(name) for name in _VARIABLES):
-            return None
-        if int(os.environ["WORLD_SIZE"]) < 2:
-            return None
+            raise SettingError(
+                f"WORLD_SIZE says that this is one of {size} processes, and nothing says where they meet",
+                hint="start them by torchrun or by --processes; or unset WORLD_SIZE to train in this process alone",
+                code="setting-processes",
+            )
         limit = timedelta(seconds=_WAIT_S)
         try:
             where: dict[str, Any] = {"init_method": "env://"}
             if by_file is not None:
-                rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+                rank = int(os.environ["RANK"])
                 meeting = dist.FileStore(by_file, size)  # type: ignore[attr-defined]
                 where = {"store": meeting, "rank": rank, "world_size": size}
             dist.init_process_group("gloo", timeout=limit, **where)

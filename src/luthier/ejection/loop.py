@@ -117,6 +117,12 @@ def write_loop(loop: Loop, story: Story) -> str:
             hint="train it on the CPU: --device cpu",
             code="run-cannot-eject",
         )
+    if (recipe.shards or 1) > 1:
+        raise RunError(
+            f"the run computed each batch in {recipe.shards} shards, and an ejected project computes it whole",
+            hint="train it without shards, in one process",
+            code="run-cannot-eject",
+        )
     if recipe.compile:
         raise RunError(
             "the run was trained by a compiled network, and an ejected project compiles none",

@@ -49,7 +49,7 @@ from luthier.training.settings import (
     settle,
     steps_per_epoch,
 )
-from luthier.training.shards import make_alike, spread, with_shards
+from luthier.training.shards import loss_over_shards, make_alike, spread, with_shards
 from luthier.training.state import Run, RunState
 from luthier.training.unkept import unkept_state, warn_of_unkept
 
@@ -356,6 +356,8 @@ def make_run(
         run.find(look(subject, chosen_rules(checks.select, checks.ignore)))
         del subject
         give_back_memory()
+    if run.check and run.shards > 1 and _is_chosen("check-shards", checks):
+        run.find(list(loss_over_shards(run)))
     if group is not None:
         group.exchange(None)  # until the checks of process 0 have passed
     if run.shards > 1 and (group is None or group.rank == 0):
@@ -368,6 +370,10 @@ def make_run(
         unkept, run.still = unkept_state(run)
         warn_of_unkept(unkept)
     return run
+
+
+def _is_chosen(code: str, checks: CheckSettings) -> bool:
+    return code not in checks.ignore and (not checks.select or code in checks.select)
 
 
 def _seed(recipe: Recipe, train: Any) -> int:

@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from luthier.core.batch import Batch
+from luthier.core.finding import Finding
 from luthier.core.machine import machine
 from luthier.core.processes import Group, Tree, combined, own_shards
 from luthier.core.recipe import Recipe
-from luthier.core.rng import seed_generators, seed_sample
+from luthier.core.rng import kept_rng, seed_generators, seed_sample
 from luthier.core.version import VERSION
+from luthier.data.feeds import AddressedFeed
 from luthier.errors import SettingError
 from luthier.metrics.criteria import Measured
-from luthier.metrics.evaluation import LogMeans
+from luthier.metrics.evaluation import LogMeans, evaluating
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.callbacks import Stop
 from luthier.training.state import Run
@@ -223,6 +225,61 @@ def seed_shard(run: Run, shard: int) -> None:
     if run.device.type == "cuda":
         torch.cuda.manual_seed_all(torch.initial_seed())
     seed_generators(run.own_generators, seed, step, shard)
+
+
+def loss_over_shards(run: Run) -> Iterator[Finding]:
+    """Compare the gradient of the first batch with that of its shards: what every sum over parts takes for granted.
+
+    In eval mode, where nothing is drawn. A loss that looks across rows (as of pairs, or negatives in the batch), or
+    that is no mean over its rows, has another gradient.
+    """
+    if not isinstance(run.train, AddressedFeed):
+        return  # reading from an own loader would move its generators
+    now = [(p, p.grad) for p in run.parameters]
+    with kept_rng(), evaluating(run.module), torch.enable_grad():
+        batch = next(run.train.batches(0)).to(run.device)
+        size = -(-len(batch) // run.shards)
+        whole = _gradient(run, [batch], seed=0)
+        again, parts = _gradient(run, [batch], seed=1), _gradient(run, batch.micro(size), seed=0)
+    for parameter, gradient in now:
+        parameter.grad = gradient
+    if whole is None or again is None or parts is None:
+        return
+    length, noise = float(whole.norm()), float((whole - again).norm())
+    off = float((whole - parts).norm())
+    if off > max(_MOST_OFF * length, 1e-7, 10 * noise):
+        yield Finding(
+            code="check-shards",
+            severity="error",
+            what=f"the gradient of a batch is not the mean of those of its {run.shards} shards: it differs by "
+            f"{off / max(length, 1e-30):.0%}",
+            fix="the loss looks across the rows of a batch, or is no mean over them: train with shards=1, or return "
+            "(loss, count) from step=",
+        )
+
+
+_MOST_OFF = 1e-3  # of the gradient's length; rounding is a thousandth of that
+
+
+def _gradient(run: Run, parts: list[Batch], *, seed: int) -> Tensor | None:
+    """Return the gradient over some parts of a batch, each weighted by its count; None where it is not finite."""
+    total = 0.0
+    for parameter in run.parameters:
+        parameter.grad = None
+    for i, part in enumerate(parts):
+        seed_sample(seed, 0, i)
+        measured = run.objective(run.module, part).measured
+        count = float(measured.count)
+        if not count or not measured.loss.requires_grad:
+            continue
+        total += count
+        (measured.loss if measured.is_sum else measured.loss * count).backward()
+        over = 1.0 if measured.is_sum else total
+    flat = [_flat_gradient(p).double() for p in run.parameters if p.requires_grad]
+    if not total or not flat:
+        return None
+    found = torch.cat(flat) / over
+    return found if bool(found.isfinite().all()) else None
 
 
 def spread(run: Run) -> Iterator[str]:

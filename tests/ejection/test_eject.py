@@ -329,6 +329,18 @@ def with_a_threshold(place: Path) -> tuple[Path, dict[str, Any]]:
     return write_csv(place / "d.csv", f"{FEATURES} y"), settings
 
 
+def in_shards(place: Path) -> tuple[Path, dict[str, Any]]:
+    path, settings = weighted_rows(place)
+    del settings["micro_batch_size"]
+    return path, {**settings, "shards": 3, "warmup_steps": 4}
+
+
+def images_in_shards(place: Path) -> tuple[Path, dict[str, Any]]:
+    path, settings = grey_images(place)
+    del settings["micro_batch_size"]
+    return path, {**settings, "shards": 4, "batch_size": 32}
+
+
 def in_folds(place: Path) -> tuple[Path, dict[str, Any]]:
     return write_csv(place / "d.csv", "size colour day y"), {"target": "y", "folds": 3, "ema": 0.9}
 
@@ -366,7 +378,7 @@ CASES: list[Callable[[Path], tuple[Path, dict[str, Any]]]] = [
     *map(series_in, SHAPES), series_of_uneven_scale, series_of_uneven_scale_alone, other_validation_classes,
     another_word_in_validation,
     series_beside_others, lists_beside_others, pictures_in_a_table, pictures_beside_others, pictures_by_ids,
-    folders_of_parts, with_a_threshold, in_folds, texts_in_folds,
+    folders_of_parts, with_a_threshold, in_shards, images_in_shards, in_folds, texts_in_folds,
     images_in_folds, refitted, refitted_texts, refitted_series, refitted_pictures,
 ]  # fmt: skip
 MONITORS = ["valid_mae", "valid_r2"]

@@ -260,3 +260,23 @@ def counted_reads() -> int:
     data = Counted(arguments["train"].x, arguments["train"].y)
     luthier.fit(**{**arguments, "train": data, "shards": 4})
     return data.reads
+
+
+def spread_already(what: str) -> Any:
+    """Train what spreads over processes by itself."""
+    from torch.utils.data import DistributedSampler
+
+    from luthier.core.processes import find_group
+
+    find_group()
+    arguments = problem("loader")
+    if what == "module":
+        arguments["module"] = nn.parallel.DistributedDataParallel(arguments["module"])
+    else:
+        data = arguments["train"].dataset
+        arguments["train"] = DataLoader(data, batch_size=20, sampler=DistributedSampler(data))
+    try:
+        luthier.fit(**{**arguments, "shards": 4})
+    except LuthierError as error:
+        return f"{error.code}: {error.message}"
+    return None

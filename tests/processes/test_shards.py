@@ -167,8 +167,6 @@ def test_a_sharded_run_is_replayed_and_its_data_is_read_by_parts(tmp_path: Path,
     source.write_text("x,z,y\n" + "".join(f"{i % 7},{i % 5},{'ab'[i % 2]}\n" for i in range(200)))
     luthier.train(source, target="y", run=tmp_path / "run", shards=3, epochs=2, threads=1, seed=0)
     assert luthier.replay(tmp_path / "run").is_equal
-    with pytest.raises(luthier.LuthierError, match="shards"):
-        luthier.eject(tmp_path / "run", tmp_path / "out")
     answers = group.run(f"{PROGRAM}:train_table", str(source), str(tmp_path / "group"))
     if group.size <= 3:
         assert answers == [programs.file_digest(tmp_path / "run"), *[None] * (group.size - 1)]
@@ -180,3 +178,12 @@ def test_each_process_reads_its_own_samples(group: Workers) -> None:
     counts = group.run(f"{PROGRAM}:counted_reads")
     assert sum(counts) == 3 * 63
     assert max(counts) <= 3 * 63 / group.size + 3 * 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("what", "words"), [("module", "wrapped by DistributedDataParallel"), ("loader", "(DistributedSampler)")]
+)
+def test_what_spreads_over_processes_itself_is_refused(group: Workers, what: str, words: str) -> None:
+    for answer in group.run(f"{PROGRAM}:spread_already", what):
+        assert answer.startswith("setting-processes: ")
+        assert words in answer

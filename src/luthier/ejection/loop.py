@@ -117,10 +117,10 @@ def write_loop(loop: Loop, story: Story) -> str:
             hint="train it on the CPU: --device cpu",
             code="run-cannot-eject",
         )
-    if (recipe.shards or 1) > 1:
+    if (recipe.shards or 1) > 1 and recipe.micro_batch_size is not None:
         raise RunError(
-            f"the run computed each batch in {recipe.shards} shards, and an ejected project computes it whole",
-            hint="train it without shards, in one process",
+            "the run computed each shard of a batch in micro-batches, which an ejected project does not",
+            hint="train it without micro_batch_size: shards are parts of a batch already",
             code="run-cannot-eject",
         )
     if recipe.compile:
@@ -186,6 +186,7 @@ def _values(loop: Loop, story: Story) -> dict[str, Any]:
         "DROP_LAST": recipe.drop_last,
         "LIMIT": recipe.limit or 0,
         "EVAL_BATCH_SIZE": recipe.eval_batch_size or loop.batch_size,
+        "SHARDS": recipe.shards or 1,
         "MICRO_BATCH_SIZE": micro if micro < loop.batch_size else 0,
         "PRECISION": recipe.precision,
         "IS_IMAGE": "pixels" in blocks,

@@ -49,7 +49,7 @@ from luthier.training.settings import (
     settle,
     steps_per_epoch,
 )
-from luthier.training.shards import loss_over_shards, make_alike, spread, with_shards
+from luthier.training.shards import loss_over_shards, make_alike, refuse_spread, spread, with_shards
 from luthier.training.state import Run, RunState
 from luthier.training.unkept import unkept_state, warn_of_unkept
 
@@ -293,6 +293,8 @@ def make_run(
     if recipe.seed is not None:
         seed_all(recipe.seed)
     recipe = with_shards(recipe, group)
+    if group is not None:
+        refuse_spread(module, train, valid)
     seed = _seed(recipe, train)
     if group is not None:
         seed = int(group.from_first(seed))

@@ -5,9 +5,11 @@ buffers as they were; its gradient is weighted by its count, and the sum divided
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
 
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
@@ -48,6 +50,29 @@ def with_shards(recipe: Recipe, group: Group | None) -> Recipe:
             code="setting-ignored",
         )
     return recipe if recipe.shards is not None or group is None else recipe.updated(shards=shards)
+
+
+def refuse_spread(module: nn.Module, *data: Any) -> None:
+    """Refuse a module and loaders that spread the work over processes themselves: it would be done twice.
+
+    Raises:
+        SettingError: a module wrapped by DistributedDataParallel, or a loader that reads a share of the samples.
+    """
+    if isinstance(module, nn.parallel.DistributedDataParallel):
+        raise SettingError(
+            "the module is wrapped by DistributedDataParallel, and fit adds up gradients itself",
+            hint="pass the module that is inside: module.module",
+            code="setting-processes",
+        )
+    for loader in data:
+        samplers = [getattr(loader, "sampler", None), getattr(loader, "batch_sampler", None)]
+        samplers.append(getattr(samplers[1], "sampler", None))
+        if any(isinstance(sampler, DistributedSampler) for sampler in samplers):
+            raise SettingError(
+                "the DataLoader reads a share of the samples (DistributedSampler), and fit deals out each batch itself",
+                hint="leave the sampler out, and let batch_size be the update's",
+                code="setting-processes",
+            )
 
 
 def make_alike(run: Run, group: Group) -> None:

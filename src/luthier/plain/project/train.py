@@ -47,6 +47,7 @@ SHUFFLE = True
 DROP_LAST = False
 LIMIT = 0  # batches an epoch
 EVAL_BATCH_SIZE = 32
+SHARDS = 1  # parts that a batch is computed in
 MICRO_BATCH_SIZE = 0  # samples computed at a time
 PRECISION = "float32"
 IS_IMAGE = False
@@ -134,6 +135,62 @@ def backward_in_parts(module: nn.Module, criterion: Any, train: Rows, indices: T
     return loss, counted
 
 
+def backward_in_shards(
+    module: nn.Module, criterion: Any, train: Rows, indices: Tensor, seed: int, step: int
+) -> tuple[Any, Any]:
+    """Compute a gradient over the shards of a batch, each a batch of its own; return the loss and its count."""
+    parameters, buffers = [p for p in module.parameters() if p.requires_grad], list(module.buffers())
+    before = [buffer.clone() for buffer in buffers]
+    vectors, sums, changes, is_reached = [], [], [], [False] * len(parameters)
+    for shard, part in enumerate(indices.split(-(-len(indices) // SHARDS))):
+        module.zero_grad()
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+        seed_shard(seed, step, shard)
+        if PRECISION == "bf16":
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                outputs = outputs_of(module, train, part)
+                loss, count = measure(criterion, outputs, train, part)
+        else:
+            outputs = outputs_of(module, train, part)
+            loss, count = measure(criterion, outputs, train, part)
+        if not IS_SUM:
+            loss = loss * count
+        if count > 0:
+            loss.backward()
+        found = [p.grad for p in parameters]
+        is_reached = [old or grad is not None for old, grad in zip(is_reached, found, strict=True)]
+        flat = [torch.zeros_like(p) if grad is None else grad for p, grad in zip(parameters, found, strict=True)]
+        vectors.append(torch.cat([gradient.reshape(-1) for gradient in flat]))
+        sums.append(torch.tensor([loss.item() if count > 0 else 0.0, float(count)], dtype=torch.float64))
+        changes.append([buffer.double() for buffer in buffers])
+    seed_shard(seed, step, -1)
+    total, count = added(sums).tolist()
+    over = 1.0 if IS_SUM else count
+    pieces = (added(vectors) / over).split([p.numel() for p in parameters])
+    for parameter, piece, reached in zip(parameters, pieces, is_reached, strict=True):
+        parameter.grad = piece.view_as(parameter) if reached else None
+    for buffer, value, of_shards in zip(buffers, before, zip(*changes, strict=True), strict=True):
+        mean = added(list(of_shards)) / len(of_shards)
+        moved = any(not torch.equal(one, value.double()) for one in of_shards)
+        buffer.copy_((mean if buffer.is_floating_point() else mean.round()) if moved else value)
+    return torch.tensor(total / over, dtype=torch.float64), count
+
+
+def added(vectors: list[Tensor]) -> Tensor:
+    """Return the sum of vectors over a binary tree, neighbours first: the order that any number of processes keeps."""
+    while len(vectors) > 1:
+        pairs = [vectors[i : i + 2] for i in range(0, len(vectors), 2)]
+        vectors = [pair[0] + pair[1] if len(pair) == 2 else pair[0] for pair in pairs]
+    return vectors[0]
+
+
+def seed_shard(seed: int, step: int, shard: int) -> None:
+    """Seed what a network draws in one shard of one update; -1 is after all of them."""
+    value = (seed ^ 0x5DA9D5) * 0x9E3779B1 + step * 0x85EBCA77 + (shard + 1) * 0xC2B2AE3D
+    torch.manual_seed(value & 0xFFFFFFFF)
+
+
 def set_modes(module: nn.Module) -> None:
     """Put the module in training mode, but for parts that are frozen: their batch norm stays as it is."""
     module.train()
@@ -211,7 +268,7 @@ def fitted(train: Rows, valid: Any = None, seed: int = SEED) -> Rows:
     evaluated = averaged.module if EMA else module
     if SHUFFLE or AUGMENT:
         generator = torch.Generator()
-    if WARMUP_STEPS:
+    if WARMUP_STEPS or SHARDS > 1:
         step = 0
     if HAS_VALID:
         best, weights, waited = None, None, 0
@@ -238,7 +295,9 @@ def fitted(train: Rows, valid: Any = None, seed: int = SEED) -> Rows:
         total, seen = 0.0, 0.0
         for indices in order.split(BATCH_SIZE):
             optimizer.zero_grad(set_to_none=True)
-            if MICRO_BATCH_SIZE:
+            if SHARDS > 1:
+                loss, count = backward_in_shards(module, criterion, train, indices, seed, step)
+            elif MICRO_BATCH_SIZE:
                 loss, count = backward_in_parts(module, criterion, train, indices)
             elif PRECISION == "bf16":
                 with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -261,9 +320,10 @@ def fitted(train: Rows, valid: Any = None, seed: int = SEED) -> Rows:
                 optimizer.step()
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate
-                step += 1
             else:
                 optimizer.step()
+            if WARMUP_STEPS or SHARDS > 1:
+                step += 1
             if SCHEDULE == "step":
                 scheduler.step()
             if EMA:

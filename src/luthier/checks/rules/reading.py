@@ -4,8 +4,9 @@ import copy
 import inspect
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -328,47 +329,90 @@ def _plain(state: Any) -> Any:
 
 
 def _seeds_alike(rows: Rows) -> bool:
-    """Whether reading two samples makes a generator with the same seed for each."""
+    """Whether reading two samples makes a generator with the same seed for each.
+
+    A shallow copy of the dataset is read, whose functions see makers of generators that tell what they are asked for;
+    nothing that others see is changed.
+    """
     seeds: list[list[Any]] = []
-
-    def hears(make: Any) -> Any:
-        if isinstance(make, type):  # stays a type: NumPy itself asks what is one
-
-            class Heard(make):  # type: ignore[misc]
-                def __init__(self, *args: Any, **kwargs: Any) -> None:
-                    seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
-                    super().__init__(*args, **kwargs)
-
-            return Heard
-
-        def made(*args: Any, **kwargs: Any) -> Any:
-            seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
-            return make(*args, **kwargs)
-
-        return made
-
-    class Generator(torch.Generator):
-        def manual_seed(self, seed: int) -> Any:
-            seeds[-1].append(("manual_seed", seed))
-            return super().manual_seed(seed)
-
-    kind: Any = torch.Generator
-    places = [(np.random, "default_rng"), (np.random, "RandomState"), (random, "Random")]
-    kept = [getattr(place, name) for place, name in places]
+    makers = {
+        id(make): _hearing(make, seeds)
+        for make in (np.random.default_rng, np.random.RandomState, random.Random, torch.Generator)
+    }
+    for part in (np.random, random, torch):
+        makers[id(part)] = _Seen(part, makers)
+    makers[id(np)] = _Seen(np, makers)
     numbers = rows.spread(3)
     try:
-        for (place, name), make in zip(places, kept, strict=True):
-            setattr(place, name, hears(make))
-        setattr(torch, "Generator", Generator)  # noqa: B010  (a type, to mypy)
+        heard = _with_makers(rows.read_from, makers, {})
         with kept_rng():
             for number in numbers:
                 seeds.append([])
-                rows.read_from[number]
+                heard[number]
     except Exception:
         return False
-    finally:
-        for (place, name), make in zip(places, kept, strict=True):
-            setattr(place, name, make)
-        setattr(torch, "Generator", kind)  # noqa: B010
     given = [[seed for seed in found if "()" not in seed] for found in seeds]
     return len(numbers) > 1 and bool(given[0]) and all(found == given[0] for found in given)
+
+
+def _hearing(make: Any, seeds: list[list[Any]]) -> Any:
+    """Return a maker of generators that notes what it is called with."""
+    if make is torch.Generator:
+
+        class Generator(torch.Generator):
+            def manual_seed(self, seed: int) -> Any:
+                seeds[-1].append(("manual_seed", seed))
+                return super().manual_seed(seed)
+
+        return Generator
+
+    def made(*args: Any, **kwargs: Any) -> Any:
+        seeds[-1].append((make.__name__, repr(args), repr(kwargs)))
+        return make(*args, **kwargs)
+
+    return made
+
+
+class _Seen:
+    """A module as it is, but for the makers in it."""
+
+    def __init__(self, inner: Any, makers: Mapping[int, Any]) -> None:
+        self._inner, self._makers = inner, makers
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        return self._makers.get(id(value), value)
+
+
+_DEEP = 4  # subset > dataset > transform > function
+
+
+def _with_makers(value: Any, makers: Mapping[int, Any], spaces: dict[int, dict[str, Any]], deep: int = _DEEP) -> Any:
+    """Return a function, or a shallow copy of an object, whose code finds other makers of generators by their names."""
+    if isinstance(value, FunctionType):
+        space = spaces.get(id(value.__globals__))
+        if space is None:
+            space = spaces[id(value.__globals__)] = dict(value.__globals__)
+            for name, item in value.__globals__.items():
+                is_near = isinstance(item, FunctionType) and item.__globals__ is value.__globals__
+                space[name] = _with_makers(item, makers, spaces) if is_near else makers.get(id(item), item)
+        made = FunctionType(value.__code__, space, value.__name__, value.__defaults__, value.__closure__)
+        made.__kwdefaults__ = value.__kwdefaults__
+        return made
+    cls = type(value)
+    is_own = hasattr(value, "__dict__") and not isinstance(
+        value, type | ModuleType | Tensor | np.ndarray | torch.nn.Module
+    )
+    if not deep or not is_own or cls.__module__ == "builtins":
+        return value
+    own = {
+        name: _with_makers(item, makers, spaces)
+        for base in reversed(cls.__mro__)
+        for name, item in vars(base).items()
+        if isinstance(item, FunctionType) and base.__module__.partition(".")[0] not in ("torch", "numpy", "typing")
+    }
+    copied = copy.copy(value)
+    copied.__class__ = type(cls.__name__, (cls,), own)
+    for name, item in vars(value).items():
+        copied.__dict__[name] = _with_makers(item, makers, spaces, deep - 1)
+    return copied

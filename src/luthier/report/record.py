@@ -47,10 +47,10 @@ def training_document(rows: Iterable[Mapping[str, Any]], *, name: str = "") -> d
     }  # fmt: skip
 
 
-def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool) -> str:
-    """Say in a word how a run stands: finished, failed (no finite loss, an error that a check found) or stopped."""
-    if is_finished:
-        return "finished"
+def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool, is_training: bool = False) -> str:
+    """Say in a word how a run stands: finished, running, failed (no finite loss, an error of a check) or stopped."""
+    if is_finished or is_training:
+        return "finished" if is_finished else "running"
     has_failed = any(training["not_finite"] and not training["done"] for training in trainings)
     has_failed |= any(finding.get("severity") == "error" for training in trainings for finding in training["findings"])
     return "failed" if has_failed else "stopped"

@@ -24,7 +24,7 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "CheckSettings", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Summary", "Tracking", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
+    "Schema", "Stop", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
     "replay", "resume", "summary", "train", "watch",
 ]  # fmt: skip
 
@@ -41,7 +41,7 @@ SETTINGS = {
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
-    "train": {"source", "run", "quiet", "as_json"} | {
+    "train": {"source", "run", "track", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
@@ -88,7 +88,7 @@ def test_fits_keywords_are_the_recipes_fields() -> None:
 def test_the_signature_of_fit_is_pinned() -> None:
     names = list(inspect.signature(luthier.fit).parameters)
     assert names == [
-        "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "run", "device",
+        "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "trackers", "run", "device",
         "check", "restore_best", "fast", "seed", "target_key", "output_key", "verbose", "recipe_fields",
     ]  # fmt: skip
 

@@ -77,8 +77,14 @@ def _trust_options(command: Any) -> Any:
 @click.argument("source")
 @settings_options()
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "mlflow", "wandb", "trackio", "csv"]),
+    multiple=True,
+    help="Send settings, losses and figures to a tracker as well; several times for several.",
+)
 @_output_options
-def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: Any) -> int:
+def train(source: str, run: str | None, track: tuple[str, ...], quiet: bool, as_json: bool, **values: Any) -> int:
     """Design a network for SOURCE, train it, test it and save it.
 
     SOURCE is a table: a CSV, Parquet, Excel, JSON or Arrow file, a folder or a pattern of them ('data/part-*.csv'), `-`
@@ -97,6 +103,7 @@ def train(source: str, run: str | None, quiet: bool, as_json: bool, **values: An
             run=run or True,
             verbose=False,
             callbacks=[stopping, show.progress(quiet=silent)],
+            trackers=track,
             report=None if silent else show.plan,
             asked=_asked(),
             **given_settings(values),

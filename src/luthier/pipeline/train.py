@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -23,7 +24,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
-from luthier.data.files import as_source, source_name
+from luthier.data.files import as_source, source_name, without_password
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating
@@ -48,6 +49,7 @@ from luthier.training.folder import hash_source, open_folder
 from luthier.training.progress import announce, is_watched
 from luthier.training.record import read_record
 from luthier.training.result import Result
+from luthier.training.trackers import TRACKERS, Tracker, Tracking, read_tracking
 
 _log = logging.getLogger("luthier")
 
@@ -58,6 +60,7 @@ def train(
     target: str | int | Sequence[str | int] = (),
     run: str | Path | bool | None = None,
     callbacks: Iterable[Any] = (),
+    trackers: Iterable[Tracker | str] = (),
     report: Callable[[Plan, Path], None] | None = None,
     verbose: bool | None = None,
     asked: str | None = None,
@@ -71,6 +74,7 @@ def train(
         run: The run's folder, which is never overwritten; True makes a new one under `runs/`. None writes no file:
             `result.save` keeps the model.
         callbacks: As in `fit`.
+        trackers: As in `fit`.
         report: Called with the plan and the folder before training.
         verbose: Print the plan in short, a line an epoch and the outcome; None does on a terminal and in a notebook.
         asked: The command that this is, for the run's file and its report; the call itself without one.
@@ -85,6 +89,7 @@ def train(
     refuse_processes()
     if isinstance(run, str | Path):
         check_name(str(run), "the run's folder")
+    tracking = Tracking(trackers)
     plan = design(source, target=target, **given)
     plan.asked = asked or _call_words(plan, target, given)
     find_device(plan.recipe.device)
@@ -97,11 +102,14 @@ def train(
                 report(plan, folder)
         if is_shown:
             announce(plan.words())
-        result = _run(plan, folder, callbacks, verbose=is_shown)
+        result = _run(plan, folder, _tracked(callbacks, tracking, plan, folder), verbose=is_shown)
         if is_shown:
             announce(result.words())
-        return _with_details(plan, result, None if as_source(source) is not None else source)
+        result = _with_details(plan, result, None if as_source(source) is not None else source)
+        tracking.close(result)
+        return result
     except BaseException as error:
+        tracking.close(None)
         if folder is not None:
             _clean_up(folder, error)
         raise
@@ -114,11 +122,22 @@ def _call_words(plan: Plan, target: Any, given: Mapping[str, Any]) -> str:
     return f"luthier.train({words})"
 
 
+def _tracked(callbacks: Iterable[Any], tracking: Tracking, plan: Plan, folder: Path | None) -> list[Any]:
+    """Return callbacks and, where there are trackers, the one that tells them of the run that begins."""
+    if not tracking.trackers:
+        return list(callbacks)
+    settings = {"asked": plan.asked, **tomllib.loads(plan.toml(folder))}
+    data = settings["data"]
+    data |= {name: without_password(data[name]) for name in ("source", "valid", "test") if name in data}
+    tracking.folder, tracking.settings = folder, settings
+    return [*callbacks, tracking]
+
+
 def _take_away(folder: Path) -> None:
     """Remove what a run wrote into its folder, and the folder; what others put there stays."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
-    for place in (folder / "checkpoints", *stage_folders(folder)):
+    for place in (folder / "checkpoints", folder / "tensorboard", *stage_folders(folder)):
         shutil.rmtree(place, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()
@@ -135,6 +154,8 @@ def resume(
 ) -> Result:
     """Continue a run of `train` from its newest checkpoint: the same bits as if it had never stopped.
 
+    Trackers that the run has by name go on in the same tracked run.
+
     Args:
         run: The run's folder.
         epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
@@ -148,6 +169,7 @@ def resume(
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
     refuse_processes()
+    tracking = Tracking([name for name in read_tracking(Path(run)).get("ids", {}) if name in TRACKERS])
     rows = _rows(Path(run))
     is_asked = epochs is not None
     if not is_asked:  # those that a life before was given, which did not come to its end
@@ -167,10 +189,16 @@ def resume(
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
     elif not is_asked and ends[-1:] == ["end"]:
         _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
-    result = _run(plan, open_folder(folder), callbacks, verbose=is_watched(sys.stdout) if verbose is None else verbose)
-    if more:
-        write_whole(folder / "run.toml", plan.toml(folder).encode())
-    return _with_details(plan, result)
+    is_shown = is_watched(sys.stdout) if verbose is None else verbose
+    result = None
+    try:
+        result = _run(plan, open_folder(folder), _tracked(callbacks, tracking, plan, folder), verbose=is_shown)
+        if more:
+            write_whole(folder / "run.toml", plan.toml(folder).encode())
+        result = _with_details(plan, result)
+    finally:
+        tracking.close(result)
+    return result
 
 
 def _with_details(plan: Plan, result: Result, data: Any = None) -> Result:

@@ -49,6 +49,7 @@ from luthier.training.settings import (
     steps_per_epoch,
 )
 from luthier.training.state import Run, RunState
+from luthier.training.trackers import Tracker, Tracking
 from luthier.training.unkept import unkept_state, warn_of_unkept
 
 _log = logging.getLogger("luthier")
@@ -66,6 +67,7 @@ def fit(
     step: Step | None = None,
     metrics: Iterable[Any] | Mapping[str, Any] = (),
     callbacks: Iterable[Any] = (),
+    trackers: Iterable[Tracker | str] = (),
     run: str | Path | None = None,
     device: str | torch.device | None = None,
     check: bool | CheckSettings = True,
@@ -98,6 +100,8 @@ def fit(
             the first batch, to see that they can be); torchmetrics objects and collections; names (`accuracy`, `f1`,
             `auc`, `rmse`, `mae`, `r2`). A dict names them.
         callbacks: Objects with the moments of `Callback`.
+        trackers: Where the record goes too, by name (`tensorboard`, `mlflow`, `wandb`, `trackio`, `csv`), or
+            objects with the methods of `Tracker`. One that fails stops no run.
         run: A folder for the run's record and checkpoints, and `model.safetensors` at its end. The same call again
             continues an unfinished run, and returns a finished one. Without it no file is written.
         device: Where to train; None is where the module is.
@@ -143,7 +147,9 @@ def fit(
         chosen = fast_settings(chosen, module, train, valid, optimizer=optimizer)
     if chosen.max_steps is not None and "epochs" in given:
         raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
-    callbacks = list(callbacks)
+    folder = None if run is None else Path(run)
+    tracking, callbacks = Tracking(trackers, folder), list(callbacks)
+    callbacks += [tracking] if tracking.trackers else []
     is_shown = is_watched(sys.stdout) if verbose is None else verbose
     if is_shown and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.insert(0, Progress(bar=is_watched(sys.stdout)))
@@ -154,7 +160,7 @@ def fit(
     try:
         live = make_run(
             module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
-            step=step, metrics=metrics, callbacks=callbacks, folder=None if run is None else Path(run),
+            step=step, metrics=metrics, callbacks=callbacks, folder=folder,
             device=device, check=check, restore_best=restore_best, target_key=target_key, output_key=output_key,
         )  # fmt: skip
         live.record.open()
@@ -169,6 +175,8 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+        if sys.exc_info()[1] is not None:
+            tracking.close(None)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         module._compiled_call_impl = compiled
@@ -190,7 +198,7 @@ def fit(
     )
     if live.folder is not None and live.state.is_done and not (live.folder / "run.toml").exists():
         _save(live, model)  # the command writes its own, with a Schema
-    return Result(
+    result = Result(
         module=module,
         record=live.record,
         best_epoch=live.state.best_epoch if restore_best else live.state.epoch - 1,
@@ -201,6 +209,8 @@ def fit(
         folder=live.folder,
         findings=live.findings,
     )
+    tracking.close(result)
+    return result
 
 
 def _stopped_before(run: Run) -> str | None:

@@ -16,6 +16,7 @@ from luthier.networks.foreign import is_own_file
 from luthier.pipeline.compare import Comparison
 from luthier.pipeline.parts import Warned
 from luthier.pipeline.plan import Plan
+from luthier.serving.explaining import Explanation
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
 from luthier.training.result import Result
@@ -184,6 +185,17 @@ def runs(found: Sequence[dict[str, Any]]) -> None:
     for row in found:
         seconds = f"{row['seconds']:,.1f}"
         _add(table, *("" if value is None else _number(value) for value in {**row, "seconds": seconds}.values()))
+    _console().print(table)
+
+
+def explanation(found: Explanation) -> None:
+    """Print the columns that moved an answer, with a bar each."""
+    say(found.words)
+    most = max(map(abs, found.values), default=0.0) or 1.0
+    table = _table("column", "cell", "value", "standard error", "")
+    for name, cell, value, error in zip(found.columns, found.cells, found.values, found.errors, strict=True):
+        bar = ("+" if value > 0 else "-") * round(abs(value) / most * 20)
+        _add(table, name, cell, f"{value:+.4g}", f"{error:.2g}", bar)
     _console().print(table)
 
 

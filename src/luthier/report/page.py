@@ -8,9 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from luthier.core.charts import STYLE, details
 from luthier.core.html import Html, concat, shown, table, tag, text
 from luthier.core.version import VERSION
-from luthier.report.charts import details
 from luthier.report.measured import measured_sections
 from luthier.report.training import training_section
 from luthier.store.files import write_whole
@@ -47,7 +47,7 @@ def page(documents: Sequence[dict[str, Any]], *, rows: bool = True) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="luthier-rows", content="yes" if has_rows else "no"),
         tag("title", title),
-        tag("style", Html(files("luthier").joinpath("report", "style.css").read_text(encoding="utf-8"))),
+        tag("style", STYLE + Html(files("luthier").joinpath("report", "style.css").read_text(encoding="utf-8"))),
     ]
     body = [
         tag("a", "Skip to the report", class_="skip", href="#main"),

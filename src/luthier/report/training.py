@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from luthier.core.charts import Chart, Line, details
 from luthier.core.html import Html, concat, table, tag
-from luthier.report.charts import Chart, Line, details
 
 _ALONE = ("lr", "grad_norm", "seconds")
 _TITLES = {"lr": "Learning rate", "grad_norm": "Gradient norm", "seconds": "Seconds an epoch"}

@@ -41,7 +41,7 @@ SETTINGS = {
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
-    "train": {"source", "run", "track", "quiet", "as_json"} | {
+    "train": {"source", "run", "track", "reasons", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},

@@ -119,6 +119,16 @@ def test_the_record_is_drawn_as_it_is(here: Path, tmp_path: Path) -> None:
     assert run["parts"] == {part: len(rows) for part, rows in read_split(Path("runs/two")).items()}
 
 
+def test_the_time_of_reading_and_of_the_checks_is_shown(here: Path, tmp_path: Path) -> None:
+    rows = {row["event"]: row for row in luthier.read_record(here / "runs" / "two" / "record.jsonl")}
+    page = read_page(report(["runs/two"], tmp_path / "page.html"))
+    before = page.run["trainings"][0]["before"]
+    assert before == {name: rows[name]["seconds"] for name in ("reading", "checks")}
+    assert all(shown(value) in page.cells for value in before.values())
+    folds = read_page(report(["runs/folds"], tmp_path / "folds.html")).run["trainings"]
+    assert [list(training["before"]) for training in folds] == [["reading", "checks"], []]
+
+
 def test_numbers_are_measured_in_their_units(here: Path, tmp_path: Path) -> None:
     rows = read_split(Path("runs/numbers"))["test"].numpy()
     test = people()[rows]

@@ -8,6 +8,7 @@ import shlex
 import signal
 import sys
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import click
@@ -83,8 +84,11 @@ def _trust_options(command: Any) -> Any:
     multiple=True,
     help="Send settings, losses and figures to a tracker as well; several times for several.",
 )
+@click.option("--reasons", is_flag=True, help="Show each column with the reason for its kind, also beyond twenty.")
 @_output_options
-def train(source: str, run: str | None, track: tuple[str, ...], quiet: bool, as_json: bool, **values: Any) -> int:
+def train(
+    source: str, run: str | None, track: tuple[str, ...], reasons: bool, quiet: bool, as_json: bool, **values: Any
+) -> int:
     """Design a network for SOURCE, train it, test it and save it.
 
     SOURCE is a table: a CSV, Parquet, Excel, JSON or Arrow file, a folder or a pattern of them ('data/part-*.csv'), `-`
@@ -104,7 +108,7 @@ def train(source: str, run: str | None, track: tuple[str, ...], quiet: bool, as_
             verbose=False,
             callbacks=[stopping, show.progress(quiet=silent)],
             trackers=track,
-            report=None if silent else show.plan,
+            report=None if silent else partial(show.plan, all_reasons=reasons),
             asked=_asked(),
             **given_settings(values),
         )

@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 import sys
+import time
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -44,9 +45,10 @@ from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
 from luthier.store.files import RUN_FILES, cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
+from luthier.training.callbacks import Callback
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
-from luthier.training.progress import announce, is_watched
+from luthier.training.progress import announce, is_kept
 from luthier.training.record import read_record
 from luthier.training.result import Result
 from luthier.training.trackers import TRACKERS, Tracker, Tracking, read_tracking
@@ -76,7 +78,7 @@ def train(
         callbacks: As in `fit`.
         trackers: As in `fit`.
         report: Called with the plan and the folder before training.
-        verbose: Print the plan in short, a line an epoch and the outcome; None does on a terminal and in a notebook.
+        verbose: Print the plan in short, a line an epoch and the outcome; None as in `fit`.
         asked: The command that this is, for the run's file and its report; the call itself without one.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
 
@@ -89,11 +91,12 @@ def train(
     refuse_processes()
     if isinstance(run, str | Path):
         check_name(str(run), "the run's folder")
-    tracking = Tracking(trackers)
+    tracking, start = Tracking(trackers), time.perf_counter()
     plan = design(source, target=target, **given)
+    callbacks = [*callbacks, _Reading(time.perf_counter() - start)]
     plan.asked = asked or _call_words(plan, target, given)
     find_device(plan.recipe.device)
-    is_shown = report is None and (is_watched(sys.stdout) if verbose is None else verbose)
+    is_shown = report is None and (is_kept(sys.stdout) if verbose is None else verbose)
     folder = None if run is None or run is False else _fresh_folder(plan, None if run is True else Path(run))
     try:
         if folder is not None:
@@ -161,7 +164,7 @@ def resume(
         epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
-        verbose: Print a line an epoch; None does on a terminal and in a notebook.
+        verbose: Print a line an epoch; None as in `fit`.
         **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
             `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
 
@@ -189,7 +192,7 @@ def resume(
         _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
     elif not is_asked and ends[-1:] == ["end"]:
         _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
-    is_shown = is_watched(sys.stdout) if verbose is None else verbose
+    is_shown = is_kept(sys.stdout) if verbose is None else verbose
     result = None
     try:
         result = _run(plan, open_folder(folder), _tracked(callbacks, tracking, plan, folder), verbose=is_shown)
@@ -323,6 +326,19 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     if result.is_done and folder is not None:
         model.save(folder / "model.safetensors")
     return replace(result, model=model, test=test, notes=notes, folder=folder)
+
+
+class _Reading(Callback):
+    """Add to the record how long reading and designing took; by the first epoch there is a checkpoint to go with it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: float | None = seconds
+
+    def on_epoch_start(self, run: Any) -> None:
+        """Add the row, once for all folds."""
+        if self.seconds is not None:
+            run.note({"event": "reading", "seconds": round(self.seconds, 3)})
+            self.seconds = None
 
 
 _HeldOut = tuple[torch.Tensor, torch.Tensor]  # outputs and targets of rows that a network was not trained on

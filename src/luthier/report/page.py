@@ -200,11 +200,15 @@ def _time(document: dict[str, Any]) -> Html:
     rows = []
     for training in document["trainings"]:
         counts = training["num_epochs"], training["steps"]
-        rows.append((training["name"] or "training", *counts, *training["seconds"].values()))
+        before = [training["before"].get(name) for name in ("reading", "checks")]
+        rows.append((training["name"] or "training", *counts, *before, *training["seconds"].values()))
     if not rows:
         return Html("")
-    headings = ["", "epochs", "updates", "seconds", "up to the kept epoch", "after it", "an epoch"]
-    words = "Seconds of the epochs, validation included; not those of reading, checking and saving."
+    headings = ["", "epochs", "updates", "reading", "checks", "epochs", "up to the kept epoch", "after it", "an epoch"]
+    words = (
+        "All but the counts are seconds: of reading the data and designing the network; of the checks before the "
+        "first epoch; of the epochs, validation included. Saving is in none of them."
+    )
     return concat([tag("div", table(headings, rows), class_="wide", tabindex=0), tag("p", words, class_="note")])
 
 

@@ -39,6 +39,7 @@ def training_document(rows: Iterable[Mapping[str, Any]], *, name: str = "") -> d
         "done": is_done,
         "end": ends[-1]["reason"] if is_done else None,
         "not_finite": next((row["what"] for row in reversed(rows) if row["event"] == "not-finite"), None),
+        "before": {row["event"]: row["seconds"] for row in rows if row["event"] in ("reading", "checks")},
         "seconds": {
             "all": round(sum(spent), 3), "to_the_kept": round(until, 3), "after_it": round(sum(spent) - until, 3),
             "an_epoch": round(sum(spent) / max(len(epochs), 1), 4),

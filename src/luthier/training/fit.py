@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -33,7 +34,7 @@ from luthier.training.loop import ALL_DONE, keep_weights
 from luthier.training.loop import train as train_run
 from luthier.training.monitoring import Monitoring
 from luthier.training.optimizers import make_optimizer
-from luthier.training.progress import Progress, is_watched
+from luthier.training.progress import Progress, is_kept, is_watched
 from luthier.training.record import Record
 from luthier.training.replay import Memory, ValidationWatch, find_not_finite, states_of
 from luthier.training.result import Result
@@ -118,7 +119,8 @@ def fit(
         output_key: Where the module gives more than one tensor (a dict, a tuple, a dataclass), the part that is its
             answer, by name or place: metrics, `predict`, checks and losses of torch.nn work on it. None finds it (the
             only tensor, the one called `logits`, the first of a tuple), and own metrics get all outputs.
-        verbose: Print a line an epoch; None does on a terminal and in a notebook.
+        verbose: Print a line an epoch, on a terminal with a bar; in a notebook show the curves. None does, unless
+            standard output is no file, such as a text in memory.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
 
     Raises:
@@ -150,7 +152,7 @@ def fit(
     folder = None if run is None else Path(run)
     tracking, callbacks = Tracking(trackers, folder), list(callbacks)
     callbacks += [tracking] if tracking.trackers else []
-    is_shown = is_watched(sys.stdout) if verbose is None else verbose
+    is_shown = is_kept(sys.stdout) if verbose is None else verbose
     if is_shown and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.insert(0, Progress(bar=is_watched(sys.stdout)))
     live, generators, threads = None, get_rng_state(), torch.get_num_threads()
@@ -338,7 +340,10 @@ def make_run(
             output_key=output_key,
             metrics=[metric.function for metric in metric_list if isinstance(metric, FunctionMetric)],
         )  # fmt: skip
-        run.find(look(subject, chosen_rules(checks.select, checks.ignore)))
+        start = time.perf_counter()
+        found = look(subject, chosen_rules(checks.select, checks.ignore))
+        run.check_seconds = time.perf_counter() - start
+        run.find(found)
         del subject
         give_back_memory()
     if recipe.compile:

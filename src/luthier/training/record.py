@@ -20,8 +20,8 @@ _SHOWN = 10  # epochs in a notebook
 
 
 class Record:
-    """Rows of a run, in order. Each has an `event`: `start`, `epoch`, `step`, `validation`, `not-finite`,
-    `extended` or `end`.
+    """Rows of a run, in order. Each has an `event`: `start`, `reading` and `checks` (their seconds), `finding`,
+    `epoch`, `step`, `validation`, `not-finite`, `extended` or `end`.
 
     The file is opened for the time of a run and locked: another process that would train in the same folder is told so.
 

@@ -49,6 +49,8 @@ def test_a_page_is_one_file_that_asks_for_nothing(here: Path, tmp_path: Path, na
     path = report([f"runs/{name}"], tmp_path / "page.html")
     assert path.stat().st_size < 500_000
     page = read_page(path)
+    assert "\nsvg.chart {" in page.text
+    assert "\nbody {" in page.text
     assert {tag for tag, _ in page.elements} <= OURS
     for tag, attributes in page.elements:
         assert not any(key.startswith("on") for key in attributes)

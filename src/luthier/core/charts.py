@@ -13,6 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 12.0, 10.0, 40.0
 _TIPS, _DENSE = 60, 12  # points of a line that have a tooltip; more than so many are not drawn as points
 _COLOURS = 6  # as many as the style sheet has
 _ROW = 22.0  # height of a bar
+_HALF = 3.5  # of the width of a letter
 _MOST_LABEL = 28  # characters of a label at an axis
 
 Numbers = Sequence[float | None]
@@ -111,7 +112,8 @@ class Chart:
         for value, name in self.ticks or across.ticks(6, is_whole=self.is_whole):
             x, y = across(value), _HEIGHT - _BOTTOM
             parts.append(tag("line", class_="axis", x1=x, x2=x, y1=y, y2=y + 4))
-            parts.append(tag("text", name, x=x, y=y + 16, text_anchor="middle"))
+            middle = min(x, round(_WIDTH - _HALF * len(name), 1))  # a long name at the edge stays inside
+            parts.append(tag("text", name, x=middle, y=y + 16, text_anchor="middle"))
         end = _HEIGHT - _BOTTOM
         parts.append(tag("line", class_="axis", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=end, y2=end))
         middle = (_LEFT + _WIDTH - _RIGHT) / 2

@@ -15,6 +15,7 @@ from luthier.report.measured import measured_sections
 from luthier.report.training import training_section
 from luthier.store.files import write_whole
 
+_STYLE = Html(files("luthier").joinpath("report", "style.css").read_text(encoding="utf-8"))
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -47,7 +48,7 @@ def page(documents: Sequence[dict[str, Any]], *, rows: bool = True) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="luthier-rows", content="yes" if has_rows else "no"),
         tag("title", title),
-        tag("style", STYLE + Html(files("luthier").joinpath("report", "style.css").read_text(encoding="utf-8"))),
+        tag("style", STYLE, _STYLE),
     ]
     body = [
         tag("a", "Skip to the report", class_="skip", href="#main"),

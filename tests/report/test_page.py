@@ -1,5 +1,6 @@
 """The page of a run: whole, alone in one file, text from outside as text, and every number in its JSON."""
 
+import base64
 import json
 import os
 import pickle
@@ -210,6 +211,45 @@ def test_without_rows_no_cell_is_in_the_file(here: Path, tmp_path: Path) -> None
         assert "Ayr" in with_rows.text
         assert "rows" not in without.run
         assert without.run["test"]["rows"] == with_rows.run["test"]["rows"]
+
+
+@pytest.mark.parametrize("target", ["left", "score"])
+def test_no_word_of_any_kind_of_column_is_in_a_file_without_rows(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cell has a mark in it, which the file is searched for; findings, reasons and the query quote cells."""
+    monkeypatch.chdir(tmp_path)
+    frame = people(300)
+    count = frame.height
+    marked = frame.with_columns(
+        city="zqcity" + pl.col("city"),
+        ref=pl.Series([f"zqref{i}" for i in range(count)]),
+        same=pl.lit("zqsame"),
+        note=pl.Series([f"zqnote{i % 7} the zqword {i % 5} of zqtext" for i in range(count)]),
+        gap=pl.Series(["zqgap" if i % 9 else "zqmissing" for i in range(count)]),
+        big=pl.Series([770077000 + i for i in range(count)]),
+        copy=pl.when(pl.col("left") == "yes").then(pl.lit("zqcopy1")).otherwise(pl.lit("zqcopy2")),
+        at=pl.Series([f"{i % 28 + 1:02}/11/1907" for i in range(count)]),
+    )
+    marked.write_csv("data.csv")
+    other = {"left": "score", "score": "left"}[target]
+    kinds: dict[str, Any] = {"note": "text", other: "ignored"}
+    words = ["luthier", "train", "data.csv", "--missing", "zqmissing"]
+    result = luthier.train(
+        "data.csv", target=target, run="run", epochs=1, kind=kinds, missing=["zqmissing"], verbose=False,
+        asked=" ".join(words),
+    )  # fmt: skip
+    whole, path = read_page(report(["run"], "whole.html")), report(["run"], "none.html", rows=False)
+    assert "zqcity" in whole.text
+    result.report("memory.html", rows=False)
+    for text in (path.read_text(), Path("memory.html").read_text()):
+        svgs = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
+        text += "".join(base64.b64decode(svg).decode() for svg in svgs)
+        found = set(re.findall(r"zq\w+|7700\d{5}|\d\d/11/1907|1907", text))
+        assert found == set()
+        assert 'name="luthier-rows" content="no"' in text
+    Path("data.csv").unlink()
+    assert "zq" not in report(["run"], "gone.html", rows=False).read_text()
 
 
 def test_data_that_is_gone_or_changed_is_said(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,6 +132,8 @@ def _tracked(callbacks: Iterable[Any], tracking: Tracking, plan: Plan, folder: P
     settings = {"asked": plan.asked, **tomllib.loads(plan.toml(folder))}
     data = settings["data"]
     data |= {name: without_password(data[name]) for name in ("source", "valid", "test") if name in data}
+    if quoting := data.keys() & {"query", "missing"}:  # which may quote cells, and so the command does
+        settings |= {"asked": "", "data": {name: value for name, value in data.items() if name not in quoting}}
     tracking.folder, tracking.settings = folder, settings
     return [*callbacks, tracking]
 

@@ -58,8 +58,14 @@ def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool, is_trai
 
 
 def without_cells(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without what may hold values of cells: names of columns and of classes stay."""
+    """Return a document without what may hold values of cells: names of columns and of classes stay.
+
+    A query and words for a missing value quote cells, and so does the command that gave them.
+    """
     kept = {name: value for name, value in found.items() if name not in ("notes", "unseen", "rows")}
+    settings = found.get("settings", {})
+    if quoting := settings.keys() & {"data.query", "data.missing"}:
+        kept |= {"asked": "", "settings": {name: value for name, value in settings.items() if name not in quoting}}
     kept["columns"] = [{**column, "why": "", "doubt": ""} for column in found.get("columns", [])]
     kept["trainings"] = [
         {**training, "findings": [{**finding, "what": "", "fix": ""} for finding in training["findings"]]}

@@ -17,7 +17,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
-from luthier.core.finding import Finding
 from luthier.core.names import did_you_mean
 from luthier.core.plain import to_plain
 from luthier.core.rng import kept_rng
@@ -63,7 +62,7 @@ class Tracker(Protocol):
         """After the run. One that has stopped and can be resumed has neither figures nor files.
 
         Args:
-            figures: The figures on the validation and test rows, and what the checks found, as text.
+            figures: The figures on the validation and test rows, and `findings`, the codes of what the checks found.
             files: The model and the report, without values of cells.
         """
         ...
@@ -204,11 +203,8 @@ def _figures(result: Result) -> dict[str, Any]:
         for name, value in found.items()
         if isinstance(value, float)
     }
-    return {**figures, "findings": "\n".join(_words(finding) for finding in result.findings) or "none"}
-
-
-def _words(finding: Finding) -> str:
-    return f"{finding.severity} {finding.code}: {finding.what}"
+    codes = (f"{found.severity} {found.code}" for found in result.findings)  # what they saw may quote cells
+    return {**figures, "findings": "\n".join(codes) or "none"}
 
 
 def _files(result: Result, place: Path) -> list[Path]:

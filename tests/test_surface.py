@@ -24,7 +24,7 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "CheckSettings", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Summary", "Tracking", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
+    "Schema", "Stop", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
     "replay", "resume", "summary", "train", "watch",
 ]  # fmt: skip
 
@@ -41,7 +41,7 @@ SETTINGS = {
     "check": "check select ignore",
 }
 COMMANDS: dict[str, set[str]] = {
-    "train": {"source", "run", "go_on", "processes", "restarts", "quiet", "as_json"} | {
+    "train": {"source", "run", "go_on", "processes", "restarts", "track", "reasons", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
@@ -51,6 +51,7 @@ COMMANDS: dict[str, set[str]] = {
     "replay": {"run", "start", "stop", "network", "trust_code", "quiet", "as_json"},
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
     "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
+    "explain-row": {"model", "row", "background", "of", "network", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
     "report": {"runs", "output", "rows", "network", "trust_code", "quiet", "as_json"},
     "runs": {"folder", "sort", "quiet", "as_json"},
@@ -88,7 +89,7 @@ def test_fits_keywords_are_the_recipes_fields() -> None:
 def test_the_signature_of_fit_is_pinned() -> None:
     names = list(inspect.signature(luthier.fit).parameters)
     assert names == [
-        "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "run", "device",
+        "module", "train", "valid", "criterion", "optimizer", "recipe", "step", "metrics", "callbacks", "trackers", "run", "device",
         "check", "restore_best", "fast", "seed", "target_key", "output_key", "verbose", "processes", "recipe_fields",
     ]  # fmt: skip
 

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from luthier.pipeline.train import resume, train
     from luthier.serving.model import Model, load
     from luthier.serving.summary import summary
-    from luthier.training.callbacks import Callback, EarlyStopping, Stop, Tracking, View
+    from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
     from luthier.training.fit import fit
     from luthier.training.record import Record, read_record
     from luthier.training.result import Result
+    from luthier.training.trackers import Tracker
 
 __version__ = VERSION
 
@@ -49,7 +50,7 @@ _HOMES = {
     "Schema": "luthier.core.schema",
     "Stop": "luthier.training.callbacks",
     "Summary": "luthier.networks.summary",
-    "Tracking": "luthier.training.callbacks",
+    "Tracker": "luthier.training.trackers",
     "View": "luthier.training.callbacks",
     "Watch": "luthier.checks.watch",
     "build": "luthier.networks.build",
@@ -83,7 +84,7 @@ __all__ = [
     "Schema",
     "Stop",
     "Summary",
-    "Tracking",
+    "Tracker",
     "View",
     "Watch",
     "__version__",

@@ -130,3 +130,13 @@ def test_names_that_are_not_utf_8(command: Command) -> None:
     status, out, _ = command("predict", "run", "new")
     assert (status, "caf\\udce9.png" in out) == (0, True)
     assert luthier.load("run").predict("new").shape == (1,)
+
+
+@pytest.mark.parametrize("flags", [[], ["--reasons"]])
+def test_a_plan_of_many_columns_is_folded_unless_reasons_are_asked_for(flags: list[str], command: Command) -> None:
+    lines = [",".join(f"{(i * 7 + j) % 53}.5" for j in range(30)) + f",{i % 2}" for i in range(60)]
+    Path("wide.csv").write_text("\n".join([",".join([*(f"c{j}" for j in range(30)), "y"]), *lines]))
+    status, out, err = command("train", "wide.csv", "--target", "y", "--epochs", 1, *flags)
+    assert status == 0, err
+    assert ("… and 10 more columns: 10 number; --reasons shows all" in out) == (not flags)
+    assert ("c29" in out) == bool(flags)

@@ -210,3 +210,10 @@ def test_statistics_do_not_overflow(scale: float) -> None:
     assert mean == pytest.approx(2 * scale)
     assert std == pytest.approx(np.sqrt(2 / 3) * scale)
     assert mean_and_std(np.array([0.1, 0.1, 0.1]))[1] == 1.0
+
+
+def test_one_word_and_no_value_is_a_boolean_also_where_that_is_said() -> None:
+    values = ["yes, of course" if i % 3 else None for i in range(N)]
+    found = infer(values)
+    assert (found.kind, found.categories) == ("boolean", ("", "yes, of course"))
+    assert infer(values, x="boolean") == found

@@ -52,6 +52,22 @@ def test_a_failed_run_is_said(tmp_path: Path) -> None:
     assert [row["state"] for row in list_runs(tmp_path / "runs")] == ["failed"]
 
 
+def test_a_run_that_trains_is_listed_as_running(tmp_path: Path) -> None:
+    states = []
+
+    class Look(luthier.Callback):
+        def on_epoch_end(self, run: luthier.View) -> None:
+            states.append([row["state"] for row in list_runs(tmp_path)])
+
+        def on_step_end(self, run: luthier.View) -> luthier.Stop | None:
+            return luthier.Stop("enough", finished=False) if run.epoch == 1 else None
+
+    people(60).write_csv(tmp_path / "people.csv")
+    luthier.train(tmp_path / "people.csv", target="left", run=tmp_path / "a", epochs=3, callbacks=[Look()])
+    assert states == [["running"]]
+    assert [row["state"] for row in list_runs(tmp_path)] == ["stopped"]
+
+
 def test_runs_over_the_same_rows_are_compared(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = compare(["runs/two", "runs/other", "runs/folds"])
     assert found.refused == ""

@@ -1,5 +1,6 @@
 """The page of a run: whole, alone in one file, text from outside as text, and every number in its JSON."""
 
+import base64
 import json
 import os
 import pickle
@@ -49,6 +50,8 @@ def test_a_page_is_one_file_that_asks_for_nothing(here: Path, tmp_path: Path, na
     path = report([f"runs/{name}"], tmp_path / "page.html")
     assert path.stat().st_size < 500_000
     page = read_page(path)
+    assert "\nsvg.chart {" in page.text
+    assert "\nbody {" in page.text
     assert {tag for tag, _ in page.elements} <= OURS
     for tag, attributes in page.elements:
         assert not any(key.startswith("on") for key in attributes)
@@ -117,6 +120,16 @@ def test_the_record_is_drawn_as_it_is(here: Path, tmp_path: Path) -> None:
     assert run["trainings"][0]["kept"] == next(row["best_epoch"] for row in record if row["event"] == "end")
     assert run["asked"].startswith("luthier.train('people.csv', target='left', epochs=3")
     assert run["parts"] == {part: len(rows) for part, rows in read_split(Path("runs/two")).items()}
+
+
+def test_the_time_of_reading_and_of_the_checks_is_shown(here: Path, tmp_path: Path) -> None:
+    rows = {row["event"]: row for row in luthier.read_record(here / "runs" / "two" / "record.jsonl")}
+    page = read_page(report(["runs/two"], tmp_path / "page.html"))
+    before = page.run["trainings"][0]["before"]
+    assert before == {name: rows[name]["seconds"] for name in ("reading", "checks")}
+    assert all(shown(value) in page.cells for value in before.values())
+    folds = read_page(report(["runs/folds"], tmp_path / "folds.html")).run["trainings"]
+    assert [list(training["before"]) for training in folds] == [["reading", "checks"], []]
 
 
 def test_numbers_are_measured_in_their_units(here: Path, tmp_path: Path) -> None:
@@ -198,6 +211,45 @@ def test_without_rows_no_cell_is_in_the_file(here: Path, tmp_path: Path) -> None
         assert "Ayr" in with_rows.text
         assert "rows" not in without.run
         assert without.run["test"]["rows"] == with_rows.run["test"]["rows"]
+
+
+@pytest.mark.parametrize("target", ["left", "score"])
+def test_no_word_of_any_kind_of_column_is_in_a_file_without_rows(
+    target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each cell has a mark in it, which the file is searched for; findings, reasons and the query quote cells."""
+    monkeypatch.chdir(tmp_path)
+    frame = people(300)
+    count = frame.height
+    marked = frame.with_columns(
+        city="zqcity" + pl.col("city"),
+        ref=pl.Series([f"zqref{i}" for i in range(count)]),
+        same=pl.lit("zqsame"),
+        note=pl.Series([f"zqnote{i % 7} the zqword {i % 5} of zqtext" for i in range(count)]),
+        gap=pl.Series(["zqgap" if i % 9 else "zqmissing" for i in range(count)]),
+        big=pl.Series([770077000 + i for i in range(count)]),
+        copy=pl.when(pl.col("left") == "yes").then(pl.lit("zqcopy1")).otherwise(pl.lit("zqcopy2")),
+        at=pl.Series([f"{i % 28 + 1:02}/11/1907" for i in range(count)]),
+    )
+    marked.write_csv("data.csv")
+    other = {"left": "score", "score": "left"}[target]
+    kinds: dict[str, Any] = {"note": "text", other: "ignored"}
+    words = ["luthier", "train", "data.csv", "--missing", "zqmissing"]
+    result = luthier.train(
+        "data.csv", target=target, run="run", epochs=1, kind=kinds, missing=["zqmissing"], verbose=False,
+        asked=" ".join(words),
+    )  # fmt: skip
+    whole, path = read_page(report(["run"], "whole.html")), report(["run"], "none.html", rows=False)
+    assert "zqcity" in whole.text
+    result.report("memory.html", rows=False)
+    for text in (path.read_text(), Path("memory.html").read_text()):
+        svgs = re.findall(r"data:image/svg\+xml;base64,([^\"]+)", text)
+        text += "".join(base64.b64decode(svg).decode() for svg in svgs)
+        found = set(re.findall(r"zq\w+|7700\d{5}|\d\d/11/1907|1907", text))
+        assert found == set()
+        assert 'name="luthier-rows" content="no"' in text
+    Path("data.csv").unlink()
+    assert "zq" not in report(["run"], "gone.html", rows=False).read_text()
 
 
 def test_data_that_is_gone_or_changed_is_said(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

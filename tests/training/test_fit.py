@@ -181,15 +181,6 @@ def test_early_stopping_stops_and_says_why() -> None:
     assert len(result.record.epochs) < 100
 
 
-def test_a_tracker_gets_each_epochs_figures() -> None:
-    seen: list[tuple[int, list[str]]] = []
-    luthier.fit(
-        mlp(), table(), table(), criterion="cross-entropy", optimizer="Adam", epochs=2, batch_size=40,
-        callbacks=[luthier.Tracking(lambda figures, step: seen.append((step, sorted(figures))))],
-    )  # fmt: skip
-    assert seen == [(step, ["grad_norm", "lr", "seconds", "train_loss", "valid_loss"]) for step in (3, 6)]
-
-
 def test_a_limit_is_a_dry_run_of_every_part() -> None:
     result = luthier.fit(
         mlp(), table(), table(), criterion="cross-entropy", optimizer="Adam", batch_size=8, limit=1, epochs=1

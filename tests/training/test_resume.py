@@ -220,4 +220,4 @@ def test_a_run_killed_before_its_first_checkpoint_starts(tmp_path: Path) -> None
     (tmp_path / "cut" / "record.jsonl").write_text(start + "\n")
     again, result = train("tensors", tmp_path / "cut")
     same_weights(again, module)
-    assert [row["event"] for row in result.record][:2] == ["start", "epoch"]
+    assert [row["event"] for row in result.record][:3] == ["start", "checks", "epoch"]

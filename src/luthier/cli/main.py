@@ -86,6 +86,13 @@ def _process_options(command: Any) -> Any:
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
 @click.option("--continue", "go_on", is_flag=True, help="Go on with --run where it is there already.")
 @_process_options
+@click.option(
+    "--track",
+    type=click.Choice(["tensorboard", "mlflow", "wandb", "trackio", "csv"]),
+    multiple=True,
+    help="Send settings, losses and figures to a tracker as well; several times for several.",
+)
+@click.option("--reasons", is_flag=True, help="Show each column with the reason for its kind, also beyond twenty.")
 @_output_options
 def train(
     source: str,
@@ -93,6 +100,8 @@ def train(
     go_on: bool,
     processes: int,
     restarts: int,
+    track: tuple[str, ...],
+    reasons: bool,
     quiet: bool,
     as_json: bool,
     **values: Any,
@@ -116,7 +125,7 @@ def train(
         if (told := run_folder_file()) is not None:
             told.write_text(str(folder), encoding="utf-8")
         if not silent:
-            show.plan(plan, folder)
+            show.plan(plan, folder, all_reasons=reasons)
 
     silent = quiet or as_json
     stopping = Stopping()
@@ -126,6 +135,7 @@ def train(
             run=run or True,
             verbose=False,
             callbacks=[stopping, show.progress(quiet=silent)],
+            trackers=track,
             report=report,
             go_on=go_on,
             asked=_asked(),
@@ -239,14 +249,17 @@ def _reading_options(command: Any) -> Any:
     command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
     command = click.option("--sheet", help="Sheet of a workbook, by name or counted from 1.")(command)
     command = click.option("--query", help="SELECT … to ask, where SOURCE is the URL of a database.")(command)
-    command = _network_option(command)
-    return click.option("--device", help="Where to compute; the CPU by default.")(command)
+    return _network_option(command)
+
+
+_device_option = click.option("--device", help="Where to compute; the CPU by default.")
 
 
 @cli.command(short_help="Measure a model on data with targets.")
 @click.argument("model")
 @click.argument("source")
 @_reading_options
+@_device_option
 @_output_options
 def evaluate(
     model: str, source: str, quiet: bool, as_json: bool, device: str | None, network: str | None, **reading: Any
@@ -269,6 +282,7 @@ def evaluate(
 @click.argument("source")
 @click.option("--output", "-o", help="Where to write: .csv, .parquet or .jsonl; standard output as CSV without it.")
 @_reading_options
+@_device_option
 @_output_options
 def predict(
     model: str,
@@ -299,6 +313,48 @@ def predict(
     )
     if output and not quiet:
         say(f"{rows:,} predictions in {output}", is_error=True)
+    return 0
+
+
+@cli.command("explain-row", short_help="Say which columns moved a model's answer for one row.")
+@click.argument("model")
+@click.argument("row", nargs=-1, required=True)
+@click.option("--background", help="A file of rows to hold the row against; a run's training rows by default.")
+@click.option("--of", help="Class, label or target to explain; the most probable class, or the first target, without.")
+@_reading_options
+@_output_options
+def explain_row(
+    model: str,
+    row: tuple[str, ...],
+    background: str | None,
+    of: str | None,
+    quiet: bool,
+    as_json: bool,
+    network: str | None,
+    **reading: Any,
+) -> int:
+    """Say which columns moved the answer of MODEL, a run's folder or a model.safetensors, for one ROW.
+
+    ROW is a file of one row, or values such as age=41 city=Bonn. The values of the columns sum to the answer less the
+    mean answer of the background rows.
+    """
+    from dataclasses import asdict
+
+    from luthier.cli import show
+    from luthier.data.textfile import ReadOptions
+    from luthier.pipeline.explain import explain_row as explain
+
+    source: Any = row[0]
+    if len(row) > 1 or ("=" in row[0] and not os.path.exists(row[0])):
+        pairs = [pair.partition("=") for pair in row]
+        if not all(equals for _, equals, _ in pairs):
+            raise click.UsageError("ROW is one file, or values such as age=41 city=Bonn")
+        source = {name: value for name, _, value in pairs}
+    found = explain(model, source, background=background, of=of, network=network, options=ReadOptions(**reading))
+    if as_json:
+        say_json(asdict(found))
+    elif not quiet:
+        show.explanation(found)
     return 0
 
 

@@ -1,6 +1,8 @@
 """What the command prints, for people: plain text, with a little colour on a terminal."""
 
+import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,11 +18,14 @@ from luthier.networks.foreign import is_own_file
 from luthier.pipeline.compare import Comparison
 from luthier.pipeline.parts import Warned
 from luthier.pipeline.plan import Plan
+from luthier.serving.explaining import Explanation
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
 from luthier.training.result import Result
 
 _MAX_ROWS = 40
+_SHORT = 20  # columns of a plan, unless all are asked for
+_BLOCKS = "▁▂▃▄▅▆▇█"
 _MOST = 200  # characters of a cell
 
 
@@ -41,20 +46,21 @@ def progress(*, quiet: bool) -> Progress:
     return Progress(bar=is_watched(sys.stdout), quiet=quiet)
 
 
-def plan(plan: Plan, folder: Path) -> None:
+def plan(plan: Plan, folder: Path, *, all_reasons: bool = False) -> None:
     """Print what was read, and what network and recipe were chosen and why."""
-    console = _console()
+    console, most = _console(), None if all_reasons else _SHORT
     for note in (note for note in plan.prepared.notes if not isinstance(note, Warned)):
         say(note)
     schema = plan.schema
     if schema.columns:
         table = _table("column", "kind", "why")
-        for column in schema.columns[:_MAX_ROWS]:
+        for column in schema.columns[:most]:
             _add(table, column.name, column.kind, column.why)
         console.print(table)
-        if len(schema.columns) > _MAX_ROWS:
-            say(f"… and {len(schema.columns) - _MAX_ROWS} more columns")
-    for target in schema.targets[:_MAX_ROWS]:
+        if folded := Counter(column.kind for column in schema.columns[_SHORT:] if most):
+            counts = ", ".join(f"{count:,} {kind}" for kind, count in folded.items())
+            say(f"… and {sum(folded.values()):,} more columns: {counts}; --reasons shows all")
+    for target in schema.targets[:most]:
         say(f"target {target.name!r}: {schema.task}, {target.words}")
     table = _table("chosen", "", "why")
     chosen = {"family": plan.blueprint.family, **plan.blueprint.arguments}
@@ -139,6 +145,9 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
         say(f"stopped: {result.stopped}")
     if result.best_epoch is not None:
         say(f"kept: the weights of epoch {result.best_epoch + 1}")
+    losses = [row.get("valid_loss", row["train_loss"]) for row in result.record.epochs]
+    if sys.stdout.isatty() and len(losses) > 2 and all(map(math.isfinite, losses)):
+        say(f"loss by epoch: {_curve(losses)}  {losses[0]:.4g} to {losses[-1]:.4g}")
     for note in result.notes:
         say(note)
     if result.test:
@@ -148,6 +157,17 @@ def result(result: Result, *, as_json: bool, quiet: bool) -> None:
         f"next:\n  luthier predict {folder} NEW_DATA -o predictions.csv{network}\n"
         f"  luthier evaluate {folder} DATA_WITH_TARGETS{network}",
     )
+
+
+def _curve(values: Sequence[float]) -> str:
+    """Return numbers as a small curve of at most 60 characters.
+
+    >>> _curve([3.0, 2.0, 1.0])
+    '█▅▁'
+    """
+    values = values[:: -(-len(values) // 60)]
+    low, span = min(values), max(values) - min(values) or 1.0
+    return "".join(_BLOCKS[round((value - low) / span * (len(_BLOCKS) - 1))] for value in values)
 
 
 def figures(found: dict[str, Any]) -> None:
@@ -184,6 +204,17 @@ def runs(found: Sequence[dict[str, Any]]) -> None:
     for row in found:
         seconds = f"{row['seconds']:,.1f}"
         _add(table, *("" if value is None else _number(value) for value in {**row, "seconds": seconds}.values()))
+    _console().print(table)
+
+
+def explanation(found: Explanation) -> None:
+    """Print the columns that moved an answer, with a bar each."""
+    say(found.words)
+    most = max(map(abs, found.values), default=0.0) or 1.0
+    table = _table("column", "cell", "value", "standard error", "")
+    for name, cell, value, error in zip(found.columns, found.cells, found.values, found.errors, strict=True):
+        bar = ("+" if value > 0 else "-") * round(abs(value) / most * 20)
+        _add(table, name, cell, f"{value:+.4g}", f"{error:.2g}", bar)
     _console().print(table)
 
 

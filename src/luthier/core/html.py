@@ -14,6 +14,10 @@ _EMPTY = ("br", "img", "meta")
 class Html(str):
     """Text that is HTML already; every other text is escaped where it is put into an element."""
 
+    def _repr_html_(self) -> str:
+        """Return it as a notebook shows it."""
+        return str(self)
+
 
 def tag(name: str, /, *inner: Any, **attributes: Any) -> Html:
     """Return an element; an attribute that is None is left out, and underscores in its name are hyphens.

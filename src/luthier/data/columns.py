@@ -174,6 +174,8 @@ class Cells:
             self._find_number_format()
             if not np.isnan(self.numbers).all():
                 return self._number("you said so")
+        if kind == "boolean" and self.num_distinct == 1 and self.num_missing:
+            return self._flag()
         if kind == "boolean" and (column := self._boolean()):
             return column
         if kind == "date":

@@ -26,7 +26,7 @@ from luthier.report.record import run_words, training_document, without_cells
 from luthier.serving.model import Model, load
 from luthier.serving.summary import summary
 from luthier.store.files import check_output, read_plain
-from luthier.training.record import read_record
+from luthier.training.record import is_training, read_record
 from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
@@ -108,10 +108,15 @@ def folder_document(run: Path) -> dict[str, Any]:
         found["parts"] = {part: len(numbers) for part, numbers in read_split(run).items() if part != "folds"}
     is_finished = (run / "model.safetensors").is_file()
     found["finished"] = is_finished and all(training["done"] for training in trainings)
-    found["state"] = run_words(trainings, is_finished=found["finished"])
+    found["state"] = run_state(run, trainings, is_finished=found["finished"])
     if is_finished:
         found |= model_document(load_facts(run))
     return found
+
+
+def run_state(run: Path, trainings: list[dict[str, Any]], *, is_finished: bool) -> str:
+    """Say in a word how a run's folder stands."""
+    return run_words(trainings, is_finished=is_finished, is_training=any(map(is_training, run.rglob("record.jsonl"))))
 
 
 def trainings_of(run: Path) -> list[dict[str, Any]]:

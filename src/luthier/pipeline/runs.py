@@ -10,8 +10,7 @@ from luthier.core.names import did_you_mean
 from luthier.data.files import source_name
 from luthier.errors import LuthierError, RunError, SettingError, printable
 from luthier.metrics.figures import HIGHER
-from luthier.pipeline.report import trainings_of
-from luthier.report.record import run_words
+from luthier.pipeline.report import run_state, trainings_of
 from luthier.store.bundle import read_facts
 from luthier.store.files import read_plain
 
@@ -57,7 +56,7 @@ def _row(run: Path) -> dict[str, Any]:
     try:
         trainings = trainings_of(run)
         finished = bool(facts) and all(training["done"] for training in trainings)
-        state = run_words(trainings, is_finished=finished)
+        state = run_state(run, trainings, is_finished=finished)
     except LuthierError:  # a damaged record says nothing
         trainings, state = [], "damaged"
     data, blueprint = _part(document, "data"), _part(document, "blueprint")

@@ -5,6 +5,8 @@ import logging
 import re
 import shutil
 import sys
+import time
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +26,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
 from luthier.data.augment import ImageSource
-from luthier.data.files import as_source, source_name
+from luthier.data.files import as_source, source_name, without_password
 from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating
@@ -44,12 +46,14 @@ from luthier.store.bundle import load_weights
 from luthier.store.checkpoint import checkpoints
 from luthier.store.files import RUN_FILES, cannot_write, is_part, remove_parts, unpack, write_tensors, write_whole
 from luthier.store.weights import put_weights, read_weights
+from luthier.training.callbacks import Callback
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
-from luthier.training.progress import announce, is_watched
+from luthier.training.progress import announce, is_kept
 from luthier.training.record import read_record
 from luthier.training.result import Result
 from luthier.training.shards import with_shards
+from luthier.training.trackers import TRACKERS, Tracker, Tracking, read_tracking
 
 _log = logging.getLogger("luthier")
 
@@ -60,6 +64,7 @@ def train(
     target: str | int | Sequence[str | int] = (),
     run: str | Path | bool | None = None,
     callbacks: Iterable[Any] = (),
+    trackers: Iterable[Tracker | str] = (),
     report: Callable[[Plan, Path], None] | None = None,
     verbose: bool | None = None,
     asked: str | None = None,
@@ -74,8 +79,9 @@ def train(
         run: The run's folder, which is never overwritten; True makes a new one under `runs/`. None writes no file:
             `result.save` keeps the model.
         callbacks: As in `fit`.
+        trackers: As in `fit`.
         report: Called with the plan and the folder before training.
-        verbose: Print the plan in short, a line an epoch and the outcome; None does on a terminal and in a notebook.
+        verbose: Print the plan in short, a line an epoch and the outcome; None as in `fit`.
         asked: The command that this is, for the run's file and its report; the call itself without one.
         go_on: Where `run` is the folder of a run already, continue that one.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
@@ -87,20 +93,22 @@ def train(
         LuthierError: as `design` and `fit` do.
     """
     with together() as group:
+        is_first = group is None or group.rank == 0
         if isinstance(run, str | Path):
             check_name(str(run), "the run's folder")
             is_there = go_on and (Path(run) / "run.toml").is_file()
             if is_there if group is None else group.from_first(is_there):
                 return resume(run, callbacks=callbacks, report=report, verbose=verbose)
+        tracking, start = Tracking(trackers if is_first else ()), time.perf_counter()
         plan = _shared(design(source, target=target, **given), group)
+        callbacks = [*callbacks, _Reading(time.perf_counter() - start)]
         plan.asked = asked or _call_words(plan, target, given)
         find_device(plan.recipe.device)
-        is_first = group is None or group.rank == 0
-        is_shown = is_first and report is None and (is_watched(sys.stdout) if verbose is None else verbose)
-        is_kept = is_first and run is not None and run is not False
-        folder = _fresh_folder(plan, None if run is True else Path(str(run))) if is_kept else None
+        is_shown = is_first and report is None and (is_kept(sys.stdout) if verbose is None else verbose)
+        has_folder = is_first and run is not None and run is not False
+        folder = _fresh_folder(plan, None if run is True else Path(str(run))) if has_folder else None
         data = None if as_source(source) is not None else source
-        return _train(plan, folder, callbacks, report, data, is_shown=is_shown)
+        return _train(plan, folder, callbacks, tracking, report, data, is_shown=is_shown)
 
 
 def _shared(plan: Plan, group: Group | None) -> Plan:
@@ -115,6 +123,7 @@ def _train(
     plan: Plan,
     folder: Path | None,
     callbacks: Iterable[Any],
+    tracking: Tracking,
     report: Callable[[Plan, Path], None] | None,
     data: Any,
     *,
@@ -127,11 +136,14 @@ def _train(
                 report(plan, folder)
         if is_shown:
             announce(plan.words())
-        result = _run(plan, folder, callbacks, verbose=is_shown)
+        result = _run(plan, folder, _tracked(callbacks, tracking, plan, folder), verbose=is_shown)
         if is_shown:
             announce(result.words())
-        return _with_details(plan, result, data)
+        result = _with_details(plan, result, data)
+        tracking.close(result)
+        return result
     except BaseException as error:
+        tracking.close(None)
         if folder is not None:
             _clean_up(folder, error)
         raise
@@ -144,11 +156,24 @@ def _call_words(plan: Plan, target: Any, given: Mapping[str, Any]) -> str:
     return f"luthier.train({words})"
 
 
+def _tracked(callbacks: Iterable[Any], tracking: Tracking, plan: Plan, folder: Path | None) -> list[Any]:
+    """Return callbacks and, where there are trackers, the one that tells them of the run that begins."""
+    if not tracking.trackers:
+        return list(callbacks)
+    settings = {"asked": plan.asked, **tomllib.loads(plan.toml(folder))}
+    data = settings["data"]
+    data |= {name: without_password(data[name]) for name in ("source", "valid", "test") if name in data}
+    if quoting := data.keys() & {"query", "missing"}:  # which may quote cells, and so the command does
+        settings |= {"asked": "", "data": {name: value for name, value in data.items() if name not in quoting}}
+    tracking.folder, tracking.settings = folder, settings
+    return [*callbacks, tracking]
+
+
 def _take_away(folder: Path) -> None:
     """Remove what a run wrote into its folder, and the folder; what others put there stays."""
     for name in RUN_FILES:
         (folder / name).unlink(missing_ok=True)
-    for place in (folder / "checkpoints", *stage_folders(folder)):
+    for place in (folder / "checkpoints", folder / "tensorboard", *stage_folders(folder)):
         shutil.rmtree(place, ignore_errors=True)
     with suppress(OSError):
         folder.rmdir()
@@ -165,12 +190,14 @@ def resume(
 ) -> Result:
     """Continue a run of `train` from its newest checkpoint: the same bits as if it had never stopped.
 
+    Trackers that the run has by name go on in the same tracked run.
+
     Args:
         run: The run's folder.
         epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
-        verbose: Print a line an epoch; None does on a terminal and in a notebook.
+        verbose: Print a line an epoch; None as in `fit`.
         **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
             `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
 
@@ -178,13 +205,16 @@ def resume(
         RunError: no run's folder, damaged checkpoints, or data that has changed.
     """
     with together() as group:
+        is_first = group is None or group.rank == 0
+        known = read_tracking(Path(run)).get("ids", {}) if is_first else {}
+        tracking = Tracking([name for name in known if name in TRACKERS])
         rows = _rows(Path(run))
         is_asked = epochs is not None
         if not is_asked:  # those that a life before was given, which did not come to its end
             epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
         more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         folder, plan = open_run(run, **more, **given)
-        plan, is_first = _shared(plan, group), group is None or group.rank == 0
+        plan = _shared(plan, group)
         if more and (plan.finish.refit or plan.prepared.folds is not None):
             raise SettingError(
                 f"{folder} trained several networks, and more epochs are for one",
@@ -198,11 +228,17 @@ def resume(
             _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
         elif not is_asked and ends[-1:] == ["end"]:
             _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
-        is_shown = is_first and (is_watched(sys.stdout) if verbose is None else verbose)
-        result = _run(plan, open_folder(folder) if is_first else None, callbacks, verbose=is_shown)
-        if more and is_first:
-            write_whole(folder / "run.toml", plan.toml(folder).encode())
-        return _with_details(plan, result)
+        is_shown = is_first and (is_kept(sys.stdout) if verbose is None else verbose)
+        result = None
+        try:
+            heard = _tracked(callbacks, tracking, plan, folder)
+            result = _run(plan, open_folder(folder) if is_first else None, heard, verbose=is_shown)
+            if more and is_first:
+                write_whole(folder / "run.toml", plan.toml(folder).encode())
+            result = _with_details(plan, result)
+        finally:
+            tracking.close(result)
+        return result
 
 
 def _with_details(plan: Plan, result: Result, data: Any = None) -> Result:
@@ -327,6 +363,19 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     if result.is_done and folder is not None:
         model.save(folder / "model.safetensors")
     return replace(result, model=model, test=test, notes=notes, folder=folder)
+
+
+class _Reading(Callback):
+    """Add to the record how long reading and designing took; by the first epoch there is a checkpoint to go with it."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds: float | None = seconds
+
+    def on_epoch_start(self, run: Any) -> None:
+        """Add the row, once for all folds."""
+        if self.seconds is not None:
+            run.note({"event": "reading", "seconds": round(self.seconds, 3)})
+            self.seconds = None
 
 
 _HeldOut = tuple[torch.Tensor, torch.Tensor]  # outputs and targets of rows that a network was not trained on

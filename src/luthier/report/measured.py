@@ -2,9 +2,9 @@
 
 from typing import Any
 
+from luthier.core.charts import Chart, Line, details, intervals
 from luthier.core.html import Html, cell, concat, shown, table, tag, text
 from luthier.metrics.figures import HIGHER
-from luthier.report.charts import Chart, Line, details, intervals
 
 _SHARES = [0.0, 1.0]
 _MOST_CLASSES = 15  # of a confusion matrix that is shown whole

@@ -8,13 +8,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from luthier.core.charts import STYLE, details
 from luthier.core.html import Html, concat, shown, table, tag, text
 from luthier.core.version import VERSION
-from luthier.report.charts import details
 from luthier.report.measured import measured_sections
 from luthier.report.training import training_section
 from luthier.store.files import write_whole
 
+_STYLE = Html(files("luthier").joinpath("report", "style.css").read_text(encoding="utf-8"))
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -47,7 +48,7 @@ def page(documents: Sequence[dict[str, Any]], *, rows: bool = True) -> str:
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="luthier-rows", content="yes" if has_rows else "no"),
         tag("title", title),
-        tag("style", Html(files("luthier").joinpath("report", "style.css").read_text(encoding="utf-8"))),
+        tag("style", STYLE, _STYLE),
     ]
     body = [
         tag("a", "Skip to the report", class_="skip", href="#main"),
@@ -200,11 +201,15 @@ def _time(document: dict[str, Any]) -> Html:
     rows = []
     for training in document["trainings"]:
         counts = training["num_epochs"], training["steps"]
-        rows.append((training["name"] or "training", *counts, *training["seconds"].values()))
+        before = [training["before"].get(name) for name in ("reading", "checks")]
+        rows.append((training["name"] or "training", *counts, *before, *training["seconds"].values()))
     if not rows:
         return Html("")
-    headings = ["", "epochs", "updates", "seconds", "up to the kept epoch", "after it", "an epoch"]
-    words = "Seconds of the epochs, validation included; not those of reading, checking and saving."
+    headings = ["", "epochs", "updates", "reading", "checks", "epochs", "up to the kept epoch", "after it", "an epoch"]
+    words = (
+        "All but the counts are seconds: of reading the data and designing the network; of the checks before the "
+        "first epoch; of the epochs, validation included. Saving is in none of them."
+    )
     return concat([tag("div", table(headings, rows), class_="wide", tabindex=0), tag("p", words, class_="note")])
 
 

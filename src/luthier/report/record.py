@@ -39,6 +39,7 @@ def training_document(rows: Iterable[Mapping[str, Any]], *, name: str = "") -> d
         "done": is_done,
         "end": ends[-1]["reason"] if is_done else None,
         "not_finite": next((row["what"] for row in reversed(rows) if row["event"] == "not-finite"), None),
+        "before": {row["event"]: row["seconds"] for row in rows if row["event"] in ("reading", "checks")},
         "seconds": {
             "all": round(sum(spent), 3), "to_the_kept": round(until, 3), "after_it": round(sum(spent) - until, 3),
             "an_epoch": round(sum(spent) / max(len(epochs), 1), 4),
@@ -47,18 +48,24 @@ def training_document(rows: Iterable[Mapping[str, Any]], *, name: str = "") -> d
     }  # fmt: skip
 
 
-def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool) -> str:
-    """Say in a word how a run stands: finished, failed (no finite loss, an error that a check found) or stopped."""
-    if is_finished:
-        return "finished"
+def run_words(trainings: Sequence[dict[str, Any]], *, is_finished: bool, is_training: bool = False) -> str:
+    """Say in a word how a run stands: finished, running, failed (no finite loss, an error of a check) or stopped."""
+    if is_finished or is_training:
+        return "finished" if is_finished else "running"
     has_failed = any(training["not_finite"] and not training["done"] for training in trainings)
     has_failed |= any(finding.get("severity") == "error" for training in trainings for finding in training["findings"])
     return "failed" if has_failed else "stopped"
 
 
 def without_cells(found: dict[str, Any]) -> dict[str, Any]:
-    """Return a document without what may hold values of cells: names of columns and of classes stay."""
+    """Return a document without what may hold values of cells: names of columns and of classes stay.
+
+    A query and words for a missing value quote cells, and so does the command that gave them.
+    """
     kept = {name: value for name, value in found.items() if name not in ("notes", "unseen", "rows")}
+    settings = found.get("settings", {})
+    if quoting := settings.keys() & {"data.query", "data.missing"}:
+        kept |= {"asked": "", "settings": {name: value for name, value in settings.items() if name not in quoting}}
     kept["columns"] = [{**column, "why": "", "doubt": ""} for column in found.get("columns", [])]
     kept["trainings"] = [
         {**training, "findings": [{**finding, "what": "", "fix": ""} for finding in training["findings"]]}

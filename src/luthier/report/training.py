@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from luthier.core.charts import Chart, Line, details
 from luthier.core.html import Html, concat, table, tag
-from luthier.report.charts import Chart, Line, details
 
 _ALONE = ("lr", "grad_norm", "seconds")
 _TITLES = {"lr": "Learning rate", "grad_norm": "Gradient norm", "seconds": "Seconds an epoch"}
@@ -12,17 +12,12 @@ _NO_CURVE = ("epoch", "step")
 
 def training_section(training: dict[str, Any]) -> Html:
     """Return the curves of one training, and its table."""
-    columns = training["epochs"]
-    if not columns:
+    if not training["epochs"]:
         words = training["not_finite"] or "There is no finished epoch."
         return tag("p", f"{training['name']}: {words}" if training["name"] else words)
+    columns, kept = training["epochs"], training["kept"]
     across = [epoch + 1 for epoch in columns["epoch"]]
-    kept = training["kept"]
-    mark = None if kept is None else (kept + 1, f"The weights of epoch {kept + 1} were kept")
-    charts = []
-    for title, axis, named in _charts(columns):
-        lines = [Line(name, across, columns[key]) for name, key in named]
-        charts.append(Chart(title, "epoch", axis, lines, mark, has_table=False, is_whole=True).html())
+    charts = [chart.html() for chart in curves(training)]
     parts = [tag("h4", training["name"].replace("-", " ").capitalize())] if training["name"] else []
     words = "" if kept is None else f"The weights of epoch {kept + 1} were kept: the dashed upright line. "
     words += f"Every {training['every']}th epoch is drawn. " if training["every"] > 1 else ""
@@ -33,6 +28,25 @@ def training_section(training: dict[str, Any]) -> Html:
     return concat(
         [*parts, tag("div", *charts, class_="charts"), details(numbers, summary="The record, an epoch a row")]
     )
+
+
+def curves(training: dict[str, Any], *, most: int | None = None) -> list[Chart]:
+    """Return the curves of one training: the losses, then each metric, then learning rate, gradient norm and seconds.
+
+    Args:
+        training: As `training_document` gives it.
+        most: How many charts.
+    """
+    columns, kept = training["epochs"], training["kept"]
+    across = [epoch + 1 for epoch in columns.get("epoch", [])]
+    mark = None if kept is None or not across else (kept + 1, f"The weights of epoch {kept + 1} were kept")
+    return [
+        Chart(
+            title, "epoch", axis, [Line(name, across, columns[key]) for name, key in named], mark, has_table=False,
+            is_whole=True,
+        )
+        for title, axis, named in _charts(columns)[:most]
+    ]  # fmt: skip
 
 
 def _charts(columns: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from luthier.data.one_row import RowEncoder
     from luthier.data.textfile import ReadOptions
+    from luthier.serving.explaining import Explanation
     from luthier.serving.inputs import Piece
 
 _log = logging.getLogger("luthier")
@@ -302,6 +303,33 @@ class Model:
         found = pieces(source, self.schema, with_targets=True, options=options, unseen=unseen)
         pairs = ((self._forward(piece.inputs), piece.targets) for piece in found)
         return measured_figures(pairs, self.schema, self.answering, unseen, metrics=as_metrics(metrics))
+
+    def explain(
+        self, row: Any, background: Any, *, of: str | None = None, options: ReadOptions | None = None
+    ) -> Explanation:
+        """Return which columns moved the answer for one row, beside the mean answer of background rows.
+
+        The values are Shapley values by sampled orders, with standard errors; they sum to the answer less the mean
+        answer. A column that the network does not use has 0. Columns that say the same share what they say. It is what
+        the network does, and no cause in the world.
+
+        Args:
+            row: One row: a dict of values, a frame, or a file.
+            background: What to hold it against, such as training rows: what `predict` takes. Up to 100 rows are used.
+            of: The class, label or target whose probability or value is explained; the most probable class, or the
+                first target, without it.
+            options: How to read a CSV.
+
+        Returns:
+            The explanation: `frame()`, and a table and a chart in a notebook.
+
+        Raises:
+            DataError: as `predict`; or more than one row, or a network of one input alone.
+            SettingError: there is no answer of that name.
+        """
+        from luthier.serving.explaining import explain
+
+        return explain(self, row, background, of=of, options=options)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.

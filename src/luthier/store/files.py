@@ -21,7 +21,8 @@ from luthier.core.names import did_you_mean
 from luthier.errors import LuthierError, RunError, SettingError
 
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors")
+TRACKING_FILE = "tracking.json"
+RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors", TRACKING_FILE, "tracking.csv")
 _PART = re.compile(r"\.((run|split|model|step-\d+)\.(toml|safetensors))\.\d+\.part")
 
 

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -15,6 +15,7 @@ from luthier.core.recipe import Recipe
 from luthier.errors import RunError, SettingError
 from luthier.metrics.objective import Passed
 from luthier.store.checkpoint import CheckpointWriter
+from luthier.training.record import Record
 
 _log = logging.getLogger("luthier")
 
@@ -78,6 +79,11 @@ class View(Protocol):
     @property
     def best_epoch(self) -> int | None:
         """The best epoch so far, from 0."""
+        ...
+
+    @property
+    def record(self) -> Record:
+        """The run's rows so far."""
         ...
 
     @property
@@ -181,17 +187,6 @@ class EarlyStopping(Callback):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self.best, self.waited = state["best"], state["waited"]
-
-
-class Tracking(Callback):
-    """Hand each epoch's figures to a tracker: `Tracking(lambda figures, step: tracker.log(figures, step=step))`."""
-
-    def __init__(self, log: Callable[[dict[str, Any], int], Any]) -> None:
-        self.log = log
-
-    def on_epoch_end(self, run: View) -> None:
-        """Hand the figures on."""
-        self.log(dict(run.figures), run.global_step)
 
 
 class TimeLimit(Callback):

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from luthier.checks.look import chosen_rules, described, look
 from luthier.checks.subject import Subject
 from luthier.core.machine import compile_in_place, give_back_memory
-from luthier.core.processes import Group, together
+from luthier.core.processes import Group, find_group, together
 from luthier.core.recipe import Recipe, RecipeFields
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
 from luthier.core.settings import CheckSettings
@@ -34,7 +35,7 @@ from luthier.training.loop import ALL_DONE, keep_weights
 from luthier.training.loop import train as train_run
 from luthier.training.monitoring import Monitoring
 from luthier.training.optimizers import closure_of, make_optimizer
-from luthier.training.progress import Progress, is_watched
+from luthier.training.progress import Progress, is_kept, is_watched
 from luthier.training.record import Record
 from luthier.training.replay import Memory, ValidationWatch, find_not_finite, states_of
 from luthier.training.result import Result
@@ -51,6 +52,7 @@ from luthier.training.settings import (
 )
 from luthier.training.shards import loss_over_shards, make_alike, refuse_spread, spread, with_shards
 from luthier.training.state import Run, RunState
+from luthier.training.trackers import Tracker, Tracking
 from luthier.training.unkept import unkept_state, warn_of_unkept
 
 _log = logging.getLogger("luthier")
@@ -68,6 +70,7 @@ def fit(
     step: Step | None = None,
     metrics: Iterable[Any] | Mapping[str, Any] = (),
     callbacks: Iterable[Any] = (),
+    trackers: Iterable[Tracker | str] = (),
     run: str | Path | None = None,
     device: str | torch.device | None = None,
     check: bool | CheckSettings = True,
@@ -101,6 +104,8 @@ def fit(
             the first batch, to see that they can be); torchmetrics objects and collections; names (`accuracy`, `f1`,
             `auc`, `rmse`, `mae`, `r2`). A dict names them.
         callbacks: Objects with the moments of `Callback`.
+        trackers: Where the record goes too, by name (`tensorboard`, `mlflow`, `wandb`, `trackio`, `csv`), or
+            objects with the methods of `Tracker`. One that fails stops no run.
         run: A folder for the run's record and checkpoints, and `model.safetensors` at its end. The same call again
             continues an unfinished run, and returns a finished one. Without it no file is written.
         device: Where to train; None is where the module is.
@@ -117,7 +122,8 @@ def fit(
         output_key: Where the module gives more than one tensor (a dict, a tuple, a dataclass), the part that is its
             answer, by name or place: metrics, `predict`, checks and losses of torch.nn work on it. None finds it (the
             only tensor, the one called `logits`, the first of a tuple), and own metrics get all outputs.
-        verbose: Print a line an epoch; None does on a terminal and in a notebook.
+        verbose: Print a line an epoch, on a terminal with a bar; in a notebook show the curves. None does, unless
+            standard output is no file, such as a text in memory.
         processes: Train together with the other processes of torchrun, `--processes`, Ray or an own process group,
             where this is one of them: any number up to `shards` gives the same bits. False: for itself.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
@@ -147,8 +153,11 @@ def fit(
         chosen = fast_settings(chosen, module, train, valid, optimizer=optimizer)
     if chosen.max_steps is not None and "epochs" in given:
         raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
-    callbacks = list(callbacks)
-    is_shown = is_watched(sys.stdout) if verbose is None else verbose
+    folder, group = None if run is None else Path(run), find_group() if processes else None
+    is_first = group is None or group.rank == 0
+    tracking, callbacks = Tracking(trackers if is_first else (), folder), list(callbacks)
+    callbacks += [tracking] if tracking.trackers else []
+    is_shown = is_first and (is_kept(sys.stdout) if verbose is None else verbose)
     if is_shown and not any(isinstance(callback, Progress) for callback in callbacks):
         callbacks.insert(0, Progress(bar=is_watched(sys.stdout)))
     live, generators, threads = None, get_rng_state(), torch.get_num_threads()
@@ -156,12 +165,11 @@ def fit(
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     compiled = module._compiled_call_impl
     try:
-        with together(joins=processes) as group:
+        with together(joins=processes):
             live = make_run(
                 module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
-                step=step, metrics=metrics, callbacks=callbacks, folder=None if run is None else Path(run),
-                device=device, check=check, restore_best=restore_best, target_key=target_key, output_key=output_key,
-                group=group,
+                step=step, metrics=metrics, callbacks=callbacks, folder=folder, device=device, check=check,
+                restore_best=restore_best, target_key=target_key, output_key=output_key, group=group,
             )  # fmt: skip
             live.record.open()
             if continue_run(live):
@@ -175,6 +183,8 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+        if sys.exc_info()[1] is not None:
+            tracking.close(None)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         module._compiled_call_impl = compiled
@@ -198,7 +208,7 @@ def fit(
         _save(live, model)  # the command writes its own, with a Schema
     if live.group is not None:
         live.group.exchange(None)  # whoever returns finds the files
-    return Result(
+    result = Result(
         module=module,
         record=live.record,
         best_epoch=live.state.best_epoch if restore_best else live.state.epoch - 1,
@@ -209,6 +219,8 @@ def fit(
         folder=live.folder,
         findings=live.findings,
     )
+    tracking.close(result)
+    return result
 
 
 def _stopped_before(run: Run) -> str | None:
@@ -355,7 +367,10 @@ def make_run(
             output_key=output_key,
             metrics=[metric.function for metric in metric_list if isinstance(metric, FunctionMetric)],
         )  # fmt: skip
-        run.find(look(subject, chosen_rules(checks.select, checks.ignore)))
+        start = time.perf_counter()
+        found = look(subject, chosen_rules(checks.select, checks.ignore))
+        run.check_seconds = time.perf_counter() - start
+        run.find(found)
         del subject
         give_back_memory()
     if run.check and run.shards > 1 and _is_chosen("check-shards", checks):

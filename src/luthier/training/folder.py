@@ -26,6 +26,7 @@ from luthier.training.state import Run, reading_checkpoint
 
 _log = logging.getLogger("luthier")
 _MOST_BYTES, _AT_ONCE = 1 << 30, 1 << 24  # of data in memory that are hashed, in pieces
+_BEFORE_TRAINING = {"start", "reading", "checks", "finding"}  # rows that may stand before the first checkpoint does
 # None of these moves a bit.
 _MAY_DIFFER = {
     f"recipe.{name}"
@@ -83,8 +84,8 @@ def continue_run(run: Run) -> bool:
     if run.group is not None:
         tree = run.group.from_first(tree)
     if tree is None:
-        rows = 0 if run.record.path is None else len(read_record(run.record.path))
-        if rows > 1:
+        rows = [] if run.record.path is None else [row["event"] for row in read_record(run.record.path)]
+        if set(rows) - _BEFORE_TRAINING:
             raise RunError(
                 f"{run.folder} has a record and no checkpoint",
                 hint="put its checkpoints folder back, or choose a new folder",

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
@@ -19,8 +20,8 @@ _SHOWN = 10  # epochs in a notebook
 
 
 class Record:
-    """Rows of a run, in order. Each has an `event`: `start`, `epoch`, `step`, `validation`, `not-finite`,
-    `extended` or `end`.
+    """Rows of a run, in order. Each has an `event`: `start`, `reading` and `checks` (their seconds), `finding`,
+    `epoch`, `step`, `validation`, `not-finite`, `extended` or `end`.
 
     The file is opened for the time of a run and locked: another process that would train in the same folder is told so.
 
@@ -158,18 +159,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_close_in_child)
 
 
-def _lock(handle: int) -> bool:
+def is_training(path: Path) -> bool:
+    """Whether a process trains and writes this record now: it holds the lock. Where there are no locks, False."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        return not _lock(handle, shared=True)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, *, shared: bool = False) -> bool:
     try:
         import fcntl
     except ImportError:  # Windows: no lock
         return True
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
-    return True
+    for wait_s in (0.02, 0.05, 0.1, None):  # `is_training` may hold it for an instant
+        try:
+            fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if shared or wait_s is None:
+                return False
+            time.sleep(wait_s)
+        except OSError:  # a file system without locks
+            return True
+        else:
+            return True
+    return False
 
 
 _KEYS: dict[str, dict[str, type | UnionType]] = {  # what each kind of row has at least

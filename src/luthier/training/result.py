@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from luthier.core.charts import notebook
 from luthier.core.finding import Finding
-from luthier.core.html import concat, table, tag
+from luthier.core.html import Html, concat, table, tag
 from luthier.serving.model import Model
 from luthier.store.files import check_output
 from luthier.training.record import Record
@@ -95,6 +96,13 @@ class Result:
             found |= {"finished": self.is_done, "state": run_words(trainings, is_finished=self.is_done)}
             found = found if rows else without_cells(found)
         write_page([found], output, rows=rows)
+
+    def plot(self) -> Html:
+        """Return the curves of the record as HTML, which a notebook shows: losses, metrics, learning rate."""
+        from luthier.report.record import training_document
+        from luthier.report.training import curves
+
+        return notebook(*(chart.html() for chart in curves(training_document(self.record))))
 
     def words(self) -> str:
         """Return the outcome in a few lines."""

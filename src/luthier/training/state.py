@@ -132,6 +132,7 @@ class Run:
     restore_best: bool = True
     check: bool = True
     findings: list[Finding] = field(default_factory=list)
+    check_seconds: float = 0.0
     is_whole: bool = True
     is_tried: bool = False  # whether the metrics were tried on the first batch
     shows_classes: bool = False  # whether a step's outputs are logits of classes
@@ -177,8 +178,9 @@ class Run:
             _log.log(logging.WARNING if finding.severity == "warning" else logging.DEBUG, "%s", finding)
 
     def note_findings(self) -> None:
-        """Add what the checks found before the first step to the record, once in a run's lives."""
-        if not any(row["event"] == "finding" for row in self.record):
+        """Add what the checks found before the first step to the record, once in a run's lives, and their time."""
+        if not any(row["event"] in ("finding", "checks") for row in self.record):
+            self.note({"event": "checks", "seconds": round(self.check_seconds, 3)})
             for finding in self.findings:
                 self.note({"event": "finding", **asdict(finding)})
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.resources import files
 from typing import Any, TypeGuard
 
 from luthier.core.html import Html, concat, shown, table, tag, text
@@ -12,9 +13,17 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 64.0, 12.0, 10.0, 40.0
 _TIPS, _DENSE = 60, 12  # points of a line that have a tooltip; more than so many are not drawn as points
 _COLOURS = 6  # as many as the style sheet has
 _ROW = 22.0  # height of a bar
+_HALF = 3.5  # of the width of a letter
 _MOST_LABEL = 28  # characters of a label at an axis
 
 Numbers = Sequence[float | None]
+STYLE = Html(files("luthier").joinpath("core", "charts.css").read_text(encoding="utf-8"))
+
+
+def notebook(*figures: Html) -> Html:
+    """Return charts as a notebook shows them: with their style, which reaches nothing else there."""
+    style = Html(f".luthier {{\nbackground: var(--ground); color: var(--ink);\n{STYLE.replace(':root', '&')}}}")
+    return tag("div", tag("style", style), tag("div", *figures, class_="charts"), class_="luthier")
 
 
 @dataclass
@@ -103,7 +112,8 @@ class Chart:
         for value, name in self.ticks or across.ticks(6, is_whole=self.is_whole):
             x, y = across(value), _HEIGHT - _BOTTOM
             parts.append(tag("line", class_="axis", x1=x, x2=x, y1=y, y2=y + 4))
-            parts.append(tag("text", name, x=x, y=y + 16, text_anchor="middle"))
+            middle = min(x, round(_WIDTH - _HALF * len(name), 1))  # a long name at the edge stays inside
+            parts.append(tag("text", name, x=middle, y=y + 16, text_anchor="middle"))
         end = _HEIGHT - _BOTTOM
         parts.append(tag("line", class_="axis", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=end, y2=end))
         middle = (_LEFT + _WIDTH - _RIGHT) / 2

@@ -353,10 +353,14 @@ if __name__ == "__main__":
         "pipeline.eject",
         "pipeline.train",
         "pipeline.replay",
+        "pipeline.report",
         "serving.inputs",
         "serving.answers",
+        "serving.summary",
+        "networks.drawing",
         "checks.look",
     ):
         __import__(f"luthier.{module}")
-    __import__("torch._dynamo")  # a second, which the checks would load in each fork
+    for other in ("torch._dynamo", "torch.profiler", "numpy.ma", "numpy.ctypeslib"):  # which each fork would load
+        __import__(other)
     print(json.dumps(serve(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))))

@@ -148,10 +148,14 @@ def test_a_signal_while_packages_are_imported_is_heeded(number: signal.Signals, 
         process = subprocess.Popen(
             [*command, "--epochs", "100000", "--patience", "none", "--run", f"early {number} {i}"], cwd=place,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # below nohup a SIGHUP would be ignored
         )  # fmt: skip
-        time.sleep(wait)
-        process.send_signal(number)
-        err = process.communicate(timeout=60)[1]
+        try:
+            time.sleep(wait)
+            process.send_signal(number)
+            err = process.communicate(timeout=300)[1]
+        finally:
+            process.kill()
         assert process.returncode in (128 + number, -number), err  # the latter before Python reads the command
         assert "fault in Luthier" not in err
 

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
 import numpy as np
@@ -193,7 +193,7 @@ def test_a_row_count_is_an_input_where_there_is_no_other() -> None:
     assert [column.kind for column in infer_columns(both, np.arange(100), exclude={"y"})] == ["identifier", "number"]
 
 
-def series_column(lists: list[list[float | None]], **more: str) -> Column:
+def series_column(lists: Sequence[Sequence[float | None]], **more: str) -> Column:
     frame = pl.DataFrame({"x": lists, "other": rng.random(len(lists))})
     return infer_columns(frame, np.arange(len(lists)), asked=Asked(more))[0]  # type: ignore[arg-type]
 
@@ -206,7 +206,8 @@ def test_series_are_scaled_together_unless_they_deviate_far_more_than_the_median
         return [[value + (far if i % 2 else -far) for value in steady] for i in range(40)]
 
     together = series_column(spread(2.8))
-    assert (len(together.means), together.stds) == (1, pytest.approx((8.84**0.5,)))
+    assert len(together.means) == 1
+    assert together.stds == pytest.approx((8.84**0.5,))
     alone = series_column(spread(2.9))
     assert len(alone.means) == len(alone.stds) == 2
     assert "each scaled by itself: all together deviate by 3.07, and the median one by 1" in alone.why

@@ -31,7 +31,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 SRC = "src/luthier/"
-_FIT = ["tests/training/test_policy.py", "tests/training/test_fit.py", "tests/training/test_moments.py"]
+_FIT = [f"tests/training/test_{name}.py" for name in ("policy", "settings", "schedules", "fit", "moments")]
 TESTS: dict[str, list[str]] = {
     "networks/choose.py": ["tests/networks/test_design.py", "tests/golden"],
     "data/kinds.py": ["tests/data/test_kinds.py", "tests/golden"],
@@ -92,6 +92,10 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # (file, the line's code, what 
     ("metrics/evaluation.py", "_SLOTS = 64", "128"): "how much is read from the device at once changes no figure",
     ("metrics/evaluation.py", "if len(mean.pending) > _SLOTS:", ">="): "when it is read changes no figure",
     ("metrics/figures.py", "_SEED = 20_240_229", "40480458"): "any seed does",
+    ("metrics/figures.py", "return np.asarray(found.reshape(len(found), -1))", "2"): "NumPy takes any number below 0",
+    ("metrics/figures.py",
+     "counts = np.array(schema.targets[0].counts or [1] * self.num_classes, dtype=np.float64)", "2"):
+        "only their shares are used",
     ("training/loop.py", "_LOOK_EVERY = 64", "128"): "when losses are read from the device changes no figure",
     ("training/loop.py", "if len(state.loss.pending) >= _LOOK_EVERY:", ">"): "when they are read changes no figure",
     ("training/loop.py", "sign = 1.0 if run.higher_is_better.get(monitor, False) else -1.0", "2.0"):

@@ -301,6 +301,16 @@ def test_a_class_that_training_lacks_costs_much_and_not_everything() -> None:
     assert answers.summary().baseline["log_loss"] == pytest.approx(-np.log(1e-15) / 2)
 
 
+def test_labels_that_training_does_not_have_are_wrong_and_have_no_loss() -> None:
+    schema = Schema(task="multilabel", targets=of_classes("binary", (1, 1)).targets * 2)
+    some, known = Answers(schema), Answers(schema)
+    some.update(torch.tensor([[2.0, 1.0], [-1.0, 3.0]]), torch.tensor([[1.0, UNSEEN], [0.0, UNSEEN - 1.0]]))
+    known.update(torch.tensor([[2.0, 1.0], [-1.0, 3.0]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    assert some.values()["accuracy"] == 0.5
+    assert some.values()["log_loss"] == pytest.approx(known.losses()[:, 0].mean())
+    assert np.isnan(some.losses()[:, 1]).all()
+
+
 def test_balanced_accuracy_and_f1_count_classes_that_training_does_not_have_as_nought() -> None:
     answers = Answers(of_classes("multiclass", (5, 5, 5)))
     outputs = torch.eye(3)[[0, 0, 1, 0, 1]]

@@ -35,7 +35,7 @@ from luthier.store.checkpoint import checkpoints
 from luthier.store.files import unpack, write_tensors
 
 ROOT = Path(__file__).parents[2]
-SECONDS, BYTES = 30, 2 << 30
+SECONDS, BYTES = 120, 2 << 30
 EVIL = [
     '"""+str(__import__("os").system("true"))+"""', "'); __import__('os').system('true'); ('", "x\nimport os", "{0.x}",
     "evil.py:Net", "../evil.py:Net", "timm:resnet18", "/dev/zero", "/etc/passwd", "a" * 5000, "\0", "\ud800", "[/x]",

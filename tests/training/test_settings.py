@@ -168,7 +168,7 @@ def test_a_run_goes_on_with_the_same_call_more_epochs_and_nothing_else(tmp_path:
             fitted(run=tmp_path / "run", **other)
     more = fitted(run=tmp_path / "run", epochs=4)
     assert (len(more.record.epochs), more.is_done) == (4, True)
-    many = {
+    many: dict[str, Any] = {
         "lr": 0.1,
         "batch_size": 8,
         "momentum": 0.5,

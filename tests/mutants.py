@@ -80,6 +80,9 @@ EQUIVALENT: dict[tuple[str, str, str], str] = {  # (file, the line's code, what 
         "one row and two have more epochs than the most",
     ("networks/choose.py", "epochs = max(least, min(60, round(steps * batch_size / max(n, 1) * share)))", "2"):
         "one row and two have more epochs than the most",
+    ("data/kinds.py", "if not len(present) or odd.sum() > (1 - MOSTLY) * (odd.sum() + len(present)):", ">="):
+        "1 - 0.95 times a whole number of cells is no whole number in floats",
+    ("data/kinds.py", "if measured[0][1] > _UNEVEN * usual:", ">="): "two deviations are never equal to the last bit",
     ("metrics/criteria.py", "return (criterion.weight[targets.masked_fill(~kept, 0)] * kept).sum()", "1"):
         "whichever class stands in for an ignored one, its weight is multiplied by 0",
     ("metrics/criteria.py", "own = own * criterion.weight[targets.masked_fill(~kept, 0)]", "1"):

@@ -214,6 +214,30 @@ def test_series_are_scaled_together_unless_they_deviate_far_more_than_the_median
     assert len(series_column([*spread(2.9), *[[]] * 60]).means) == 2  # empty ones say nothing of the median
 
 
+def test_empty_series_say_nothing_of_the_usual_spread_or_level() -> None:
+    steady = [[value + (1.5 if i % 2 else -1.5) for value in (-0.5, 0.5)] for i in range(40)]
+    alone = series_column(steady)
+    assert len(alone.means) == 2
+    with_empty = series_column([*steady, *[[]] * 60])
+    assert (with_empty.means, with_empty.stds) == (alone.means, alone.stds)
+    near = [[value + (0.2 if i % 2 else -0.2) for value in (-0.5, 0.5)] for i in range(40)]
+    assert len(series_column(near).means) == 1
+    assert len(series_column([*near, *[[0.0]] * 60]).means) == 2  # those of one step do: they deviate by nothing
+
+
+def test_what_is_said_to_be_a_series_has_two_steps_at_least() -> None:
+    assert infer(["[1, 2]", "[2, 3]"] * 10, x="series").max_steps == 2
+    with pytest.raises(DataError, match="said to be a series, which its training rows are not"):
+        infer(["[1]", "[2]"] * 10, x="series")
+
+
+def test_of_columns_that_are_no_inputs_five_are_named() -> None:
+    frame = pl.DataFrame({f"c{i}": ["same"] * 20 for i in range(7)})
+    with pytest.raises(DataError) as caught:
+        infer_columns(frame, np.arange(20))
+    assert str(caught.value).count(": constant,") == 5
+
+
 def test_series_say_how_long_they_are_and_what_is_missing() -> None:
     column = series_column([[1.0, None, 3.0], [2.0, 4.0], [5.0, 1.0, 2.0, 3.0]] * 5)
     assert (column.kind, column.max_steps, column.missing) == ("series", 4, 5)

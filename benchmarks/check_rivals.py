@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
-from tests.checks.program import Parts
+from tests.checks.kit.program import Parts
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.checks.look import check

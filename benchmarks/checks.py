@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
-from tests.checks.program import Parts
+from tests.checks.kit.program import Parts
 from tests.checks.test_checks import CODES
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset

@@ -24,10 +24,12 @@ from luthier.core.settings import CheckSettings
 from luthier.errors import CheckError, SettingError
 from luthier.pipeline.check import check_source
 from tests.checks.corpus import EVERY_PAIR, EVERY_SOUND
-from tests.checks.pairs import CE, Items, adam, blobs, cnn, drop_net, mlp, pictures
-from tests.checks.program import Pair, Parts, Sound
+from tests.checks.kit.data import Items, blobs, pictures
+from tests.checks.kit.networks import cnn, drop_net, mlp
+from tests.checks.kit.program import Pair, Parts, Sound
+from tests.checks.kit.training import CE, adam
 
-NOT_FOUND = {  # what the rules miss, of programs written by other hands
+MISSED = {  # by the rules, of programs that were not written with them; one that comes to be found leaves the set
     "cnn-brightness-in-bytes", "audio-mixed-in-int16", "signals-cropped-alike-in-every-epoch",
     "tagger-mean-of-micro-batch-means", "loop-hands-the-state-to-strangers",
     "names-sorted-as-words", "short-texts-dropped-from-one-list", "lambda-returns-a-rate-and-not-a-factor",
@@ -82,15 +84,24 @@ def quiet(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR, logger="luthier")
 
 
+def mistakes() -> list[Any]:
+    """Every pair, marked where its mistake is known to be missed."""
+    missed = pytest.mark.xfail(strict=True, raises=AssertionError, reason="the rules do not see it yet")
+    return [pytest.param(pair, marks=[missed] if pair.name in MISSED else [], id=str(pair)) for pair in EVERY_PAIR]
+
+
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("pair", EVERY_PAIR, ids=str)
-def test_a_planted_mistake_is_found_by_its_name_and_its_twin_is_left_alone(pair: Pair) -> None:
-    assert [str(finding) for finding in loud(pair.make(False, 0))] == []
+@pytest.mark.parametrize("pair", mistakes())
+def test_a_planted_mistake_is_found_by_its_name(pair: Pair) -> None:
     found = [finding.code.removeprefix("check-") for finding in loud(pair.make(True, 0))]
-    if pair.name in NOT_FOUND:
-        pytest.skip("known not to be found")
     assert found
     assert found[0] in CODES[pair.bug], found
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("pair", EVERY_PAIR, ids=str)
+def test_the_twin_of_a_mistake_is_left_alone(pair: Pair) -> None:
+    assert [str(finding) for finding in loud(pair.make(False, 0))] == []
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import polars as pl
@@ -161,42 +162,61 @@ def test_unreadable_images_are_left_out_on_request(command: Command, models: Pat
     assert "empty.png" in out
 
 
+LUTHIER = [sys.executable, "-c", "from luthier.cli.main import run; run()"]
+LONG = ["train", str(PENGUINS), "-t", "species", "--epochs", "200", "--patience", "400", "--batch-size", "16"]
+
+
+def started(arguments: list[str], number: int, folder: Path) -> subprocess.Popen[str]:
+    """Start the command with the usual answer to a signal, which below nohup would be none."""
+    return subprocess.Popen(
+        [*LUTHIER, *arguments], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )  # fmt: skip
+
+
+def signalled(process: subprocess.Popen[str], number: int, is_due: Callable[[], bool]) -> tuple[str, str]:
+    """Send the signal when it is due; return what was printed. Nothing is left running."""
+    deadline = time.monotonic() + 300
+    try:
+        while not is_due() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.send_signal(number)
+        return process.communicate(timeout=300)
+    finally:
+        process.kill()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
+    """The weights of a run that no signal reached."""
+    folder = tmp_path_factory.mktemp("whole")
+    subprocess.run([*LUTHIER, *LONG, "--run", "whole", "-q"], cwd=folder, check=True)
+    return load_file(folder / "whole" / "model.safetensors")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(number: int, tmp_path: Path) -> None:
-    luthier = [sys.executable, "-c", "from luthier.cli.main import run; run()"]
-    arguments = ["train", str(PENGUINS), "-t", "species", "--epochs", "400", "--patience", "400", "--batch-size", "16"]
-    process = subprocess.Popen(
-        [*luthier, *arguments, "--run", "cut"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def test_a_signal_saves_and_the_run_resumes_to_the_same_bits(
+    number: int, whole: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    process = started([*LONG, "--run", "cut"], number, tmp_path)
     record = tmp_path / "cut" / "record.jsonl"
-    deadline = time.monotonic() + 60
-    while not (record.exists() and record.read_text().count("\n") > 3) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = signalled(process, number, lambda: record.exists() and record.read_text().count("\n") > 3)
     assert process.returncode == 128 + number, err
     assert "luthier resume cut" in out
     assert err == ""
     assert not (tmp_path / "cut" / "model.safetensors").exists()
-    done = subprocess.run([*luthier, "resume", "cut", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run([*LUTHIER, "resume", "cut", "-q"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    subprocess.run([*luthier, *arguments, "--run", "whole", "-q"], cwd=tmp_path, check=True)
-    one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("cut", "whole"))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+    resumed = load_file(tmp_path / "cut" / "model.safetensors")
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_no_half_written_answers(number: int, models: Path, tmp_path: Path) -> None:
     header, *rows = PENGUINS.read_text().splitlines()
-    (tmp_path / "many.csv").write_text("\n".join([header, *rows * 3000]))
-    command = [sys.executable, "-c", "from luthier.cli.main import run; run()"]
-    arguments = ["predict", str(models / "table"), "many.csv", "-o", "a.csv"]
-    process = subprocess.Popen([*command, *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while not list(tmp_path.glob(".*.part")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    (tmp_path / "many.csv").write_text("\n".join([header, *rows * 1500]))
+    process = started(["predict", str(models / "table"), "many.csv", "-o", "a.csv"], number, tmp_path)
+    _, err = signalled(process, number, lambda: bool(list(tmp_path.glob(".*.part"))))
     assert process.returncode == 128 + number, err
     assert "stopped by" in err
     assert [path.name for path in tmp_path.iterdir()] == ["many.csv"]

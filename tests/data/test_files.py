@@ -358,12 +358,19 @@ def test_a_database_says_what_is_wrong_and_no_password_is_kept() -> None:
     ):
         with pytest.raises(DataError, match=said):
             read_any("sqlite:///t.db", ReadOptions(query=query))
-    url = "postgresql://me:secret@localhost:1/name?connect_timeout=1"
+    url = "postgresql://me:secret@localhost:1/name?sslmode=none"  # refused before it is called
     with pytest.raises(DataError) as failed:
         read_any(url, ReadOptions(query="SELECT 1"))
     assert "secret" not in str(failed.value)
-    assert without_password(url) == "postgresql://me@localhost:1/name?connect_timeout=1"
+    assert without_password(url) == "postgresql://me@localhost:1/name?sslmode=none"
     assert source_name("postgresql://me:secret@host/name") == "name"
+
+
+@pytest.mark.slow  # the pool of connections tries for 30 seconds
+def test_a_database_that_does_not_answer_is_named_without_its_password() -> None:
+    with pytest.raises(DataError) as failed:
+        read_any("postgresql://me:secret@localhost:1/name?connect_timeout=1", ReadOptions(query="SELECT 1"))
+    assert "secret" not in str(failed.value)
 
 
 def test_numbers_words_and_nothing_of_sqlite() -> None:

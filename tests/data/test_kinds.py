@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import date, timedelta
 
 import numpy as np
@@ -168,6 +168,90 @@ def test_categories_are_ordered_and_folded() -> None:
     assert infer(["b", "a", "b"]).categories == ("b", "a")
     many = infer([f"{i % 1500}-7" for i in range(9000)])
     assert len(many.categories) == 1000
+
+
+@pytest.mark.parametrize(("rows", "fewest"), [(49, 1), (50, 2), (999, 2), (1_000, 3), (99_999, 3), (100_000, 10)])
+def test_a_value_has_a_code_of_its_own_from_so_many_rows_on(rows: int, fewest: int) -> None:
+    def categories(count: int) -> tuple[str, ...]:
+        return infer(["rare"] * count + ["a", "b"] * ((rows - count) // 2) + ["a"] * ((rows - count) % 2)).categories
+
+    assert "rare" in categories(fewest)
+    assert fewest == 1 or "rare" not in categories(fewest - 1)
+    lone = infer([f"{i} of many" for i in range(rows // 10)] * 10, x="category") if rows < 1_000 else None
+    assert lone is None or len(lone.categories) == rows // 10
+
+
+def test_where_every_value_is_rare_the_commonest_have_codes() -> None:
+    column = infer([f"{i}-{i % 7}" for i in range(60)], x="category")
+    assert len(column.categories) == 60
+
+
+def test_a_row_count_is_an_input_where_there_is_no_other() -> None:
+    frame = pl.DataFrame({"row": range(100), "y": [0, 1] * 50})
+    assert infer_columns(frame, np.arange(100), exclude={"y"})[0].kind == "number"
+    both = frame.with_columns(x=pl.Series(rng.random(100)))
+    assert [column.kind for column in infer_columns(both, np.arange(100), exclude={"y"})] == ["identifier", "number"]
+
+
+def series_column(lists: Sequence[Sequence[float | None]], **more: str) -> Column:
+    frame = pl.DataFrame({"x": lists, "other": rng.random(len(lists))})
+    return infer_columns(frame, np.arange(len(lists)), asked=Asked(more))[0]  # type: ignore[arg-type]
+
+
+def test_series_are_scaled_together_unless_they_deviate_far_more_than_the_median_one() -> None:
+    steady = [-1.0, 1.0, -1.0, 1.0]  # deviates by 1
+
+    def spread(far: float) -> list[list[float | None]]:
+        """Return series of deviation 1 around levels that lie as far from 0; all deviate by sqrt(1 + far²)."""
+        return [[value + (far if i % 2 else -far) for value in steady] for i in range(40)]
+
+    together = series_column(spread(2.8))
+    assert len(together.means) == 1
+    assert together.stds == pytest.approx((8.84**0.5,))
+    alone = series_column(spread(2.9))
+    assert len(alone.means) == len(alone.stds) == 2
+    assert "each scaled by itself: all together deviate by 3.07, and the median one by 1" in alone.why
+    assert len(series_column([*spread(2.9), *[[]] * 60]).means) == 2  # empty ones say nothing of the median
+
+
+def test_empty_series_say_nothing_of_the_usual_spread_or_level() -> None:
+    steady = [[value + (1.5 if i % 2 else -1.5) for value in (-0.5, 0.5)] for i in range(40)]
+    alone = series_column(steady)
+    assert len(alone.means) == 2
+    with_empty = series_column([*steady, *[[]] * 60])
+    assert (with_empty.means, with_empty.stds) == (alone.means, alone.stds)
+    near = [[value + (0.2 if i % 2 else -0.2) for value in (-0.5, 0.5)] for i in range(40)]
+    assert len(series_column(near).means) == 1
+    assert len(series_column([*near, *[[0.0]] * 60]).means) == 2  # those of one step do: they deviate by nothing
+
+
+def test_what_is_said_to_be_a_series_has_two_steps_at_least() -> None:
+    assert infer(["[1, 2]", "[2, 3]"] * 10, x="series").max_steps == 2
+    with pytest.raises(DataError, match="said to be a series, which its training rows are not"):
+        infer(["[1]", "[2]"] * 10, x="series")
+
+
+def test_of_columns_that_are_no_inputs_five_are_named() -> None:
+    frame = pl.DataFrame({f"c{i}": ["same"] * 20 for i in range(7)})
+    with pytest.raises(DataError) as caught:
+        infer_columns(frame, np.arange(20))
+    assert str(caught.value).count(": constant,") == 5
+
+
+def test_series_say_how_long_they_are_and_what_is_missing() -> None:
+    column = series_column([[1.0, None, 3.0], [2.0, 4.0], [5.0, 1.0, 2.0, 3.0]] * 5)
+    assert (column.kind, column.max_steps, column.missing) == ("series", 4, 5)
+    assert column.why == "series of 2 to 4 steps, from 1 to 5; 5 steps missing"
+    assert series_column([[1.0, 2.0]] * 4 + [[3.0, 4.0]] * 4).why == "series of 2 steps, from 1 to 4"
+
+
+@pytest.mark.parametrize(("odd", "kind"), [(5, "series"), (6, "ignored")])
+def test_a_series_may_hold_a_word_in_twenty(odd: int, kind: str) -> None:
+    cells = [f"[{', '.join(str(i + k) if 10 * i + k >= odd else 'what' for k in range(10))}]" for i in range(10)]
+    lists = pl.DataFrame({"x": [cell.strip("[]").split(", ") for cell in cells], "other": rng.random(10)})
+    column = infer_columns(lists, np.arange(10))[0]
+    assert column.kind == kind
+    assert kind == "series" or column.why == "text that changes within a series"
 
 
 def test_overrides() -> None:

@@ -1,5 +1,6 @@
 """What the system refuses: one message, its status, no traceback, nothing left half-written."""
 
+import contextlib
 import os
 import resource
 import shlex
@@ -14,6 +15,7 @@ import polars as pl
 import pytest
 
 import luthier
+from luthier.cli.main import _run
 from luthier.errors import RunError
 from luthier.serving.files import write_answers
 from luthier.training.callbacks import View
@@ -47,22 +49,38 @@ LONG = "n" * 5000
 REFUSED = [
     f"train {LONG}.csv --target y", f"train small.csv --target y --run {LONG}", f"predict run {LONG}.csv",
     f"predict {LONG} small.csv", f"predict run small.csv -o {LONG}.csv", f"eject run {LONG}", f"resume {LONG}",
-    f"summary run --svg {LONG}.svg", f"check {LONG}", f"train {LONG}.toml", "predict run small.csv > /dev/full",
-    "evaluate run small.csv > /dev/full", "train small.csv --target y --epochs 1 --run full > /dev/full",
+    f"summary run --svg {LONG}.svg", f"check {LONG}", f"train {LONG}.toml",
+]  # fmt: skip
+FULL = [
+    "predict run small.csv > /dev/full", "evaluate run small.csv > /dev/full", "predict gone small.csv",
+    "train small.csv --target y --epochs 1 --run full > /dev/full",
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("line", REFUSED, ids=lambda line: line.replace(LONG, "LONG"))
-def test_one_message_and_status_2(line: str, place: Path) -> None:
-    before = {path.name for path in place.iterdir()}
-    statuses, _, err = shell(f"luthier {line}", place)
-    assert statuses == [2]
+def check_refused(status: int, err: str, before: set[str], place: Path) -> None:
+    assert status == 2
     assert "Traceback" not in err
     assert "Exception ignored" not in err
     assert any(line.startswith("luthier: ") for line in err.splitlines())
-    assert (">" in line) == ("standard output: No space left" in err)
-    left = {path.name for path in place.iterdir()} - before
-    assert not left
+    assert not {path.name for path in place.iterdir()} - before
+
+
+@pytest.mark.parametrize("line", REFUSED, ids=lambda line: line.replace(LONG, "LONG"))
+def test_one_message_and_status_2(line: str, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    before = {path.name for path in place.iterdir()}
+    with contextlib.chdir(place):
+        status = _run(line.split())
+    out, err = capfd.readouterr()
+    check_refused(status, err, before, place)
+    assert out == ""
+
+
+@pytest.mark.parametrize("line", FULL)
+def test_an_output_that_takes_nothing_is_one_message_and_status_2(line: str, place: Path) -> None:
+    before = {path.name for path in place.iterdir()}
+    statuses, _, err = shell(f"luthier {line}", place)
+    check_refused(statuses[0], err, before, place)
+    assert ("standard output: No space left" in err) == (">" in line)
 
 
 @pytest.mark.parametrize(
@@ -148,10 +166,14 @@ def test_a_signal_while_packages_are_imported_is_heeded(number: signal.Signals, 
         process = subprocess.Popen(
             [*command, "--epochs", "100000", "--patience", "none", "--run", f"early {number} {i}"], cwd=place,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # below nohup a SIGHUP would be ignored
         )  # fmt: skip
-        time.sleep(wait)
-        process.send_signal(number)
-        err = process.communicate(timeout=60)[1]
+        try:
+            time.sleep(wait)
+            process.send_signal(number)
+            err = process.communicate(timeout=300)[1]
+        finally:
+            process.kill()
         assert process.returncode in (128 + number, -number), err  # the latter before Python reads the command
         assert "fault in Luthier" not in err
 

@@ -30,7 +30,7 @@ def save_digits(place: Path, n: int = 600) -> None:
 @pytest.mark.parametrize("network", ["convnet", "resnet"])
 def test_digits_as_arrays(here: Path, network: str) -> None:
     save_digits(here)
-    result = luthier.train("digits.npz", network=network, epochs=12, run=True, callbacks=[QUIET])
+    result = luthier.train("digits.npz", network=network, epochs=6, run=True, callbacks=[QUIET])
     assert result.test["accuracy"] > 0.9
     loaded = luthier.load("runs/digits")
     pixels = np.load("digits.npz")["x"]
@@ -44,7 +44,7 @@ def test_a_folder_of_images(here: Path) -> None:
         folder = here / "digits" / f"is {y[i]}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray((x[i].reshape(8, 8) * 15.9).astype(np.uint8)).resize((20, 20)).save(folder / f"{i}.png")
-    result = luthier.train("digits", epochs=20, run=True, callbacks=[QUIET])
+    result = luthier.train("digits", epochs=10, run=True, callbacks=[QUIET])
     assert result.test["accuracy"] > 0.7
     schema = luthier.load("runs/digits").schema
     assert schema is not None

@@ -49,14 +49,14 @@ def test_linear_embedding_and_activations(activation: str, layer: type[nn.Module
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_recurrent_layers_read_images_row_by_row(cell: str, digits: Path, tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"arrays": "series", "network": "recurrent", "epochs": 25, "lr": 0.003}
+    settings: dict[str, Any] = {"arrays": "series", "network": "recurrent", "epochs": 10, "lr": 0.006}
     result: Any = luthier.train(digits, run=tmp_path / "run", network_args={"cell": cell}, **settings)
     assert has(result.module, {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell], nn.Dropout)
     assert result.test["accuracy"] > 0.93
 
 
 def test_convolution_batch_norm_and_softmax_at_inference(digits: Path, tmp_path: Path) -> None:
-    result: Any = luthier.train(digits, run=tmp_path / "run", epochs=15)
+    result: Any = luthier.train(digits, run=tmp_path / "run", epochs=6)
     assert has(result.module, nn.Conv2d, nn.BatchNorm2d, nn.ReLU, nn.Dropout, nn.Linear)
     assert not has(result.module, nn.Softmax)  # the loss takes logits; probabilities come at the end
     assert result.test["accuracy"] > 0.96

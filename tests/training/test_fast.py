@@ -77,3 +77,69 @@ def test_a_loss_is_a_mean_over_targets_that_are_not_ignored() -> None:
     )
     assert abs(result.record.epochs[0]["train_loss"] - wanted) < 1e-5
     assert TensorSource((x,), y).lowest_target == -100
+
+
+def fast(module: nn.Module, data: object, **recipe: object) -> Recipe:
+    return fast_settings(Recipe(**recipe), module, data)  # type: ignore[arg-type]
+
+
+def test_evaluation_batches_suit_the_cache() -> None:
+    def rows(width: int, n: int = 3_000, net: nn.Module | None = None) -> int | None:
+        return fast(net or nn.Linear(4, 2), (torch.zeros(n, width), torch.zeros(n))).eval_batch_size
+
+    assert [rows(width) for width in (1, 256, 257, 512, 1024, 2**13, 2**13 + 1, 2**16)] == [
+        1024, 1024, 512, 512, 256, 32, 32, 32,
+    ]  # fmt: skip
+    wide = fast(nn.Linear(4, 2), (torch.zeros(3, 2**19), torch.zeros(3)), batch_size=1)
+    assert wide.eval_batch_size == 1  # at least a row
+    images = torch.zeros(40, 1, 32, 32), torch.zeros(40)
+    assert fast(nn.Conv2d(1, 1, 3), images, batch_size=1).eval_batch_size == 64
+    many = torch.zeros(40, 4, 32, 32), torch.zeros(40)
+    assert fast(nn.Conv2d(4, 1, 3), many, batch_size=1).eval_batch_size == 16
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*images))
+    assert fast(nn.Conv2d(1, 1, 3), loader).eval_batch_size is None
+    assert fast_settings(Recipe(), nn.Linear(4, 2), table(), loader).eval_batch_size is None
+
+
+def test_only_updates_that_torch_fuses_are_fused() -> None:
+    x, y = table()
+    ids = torch.zeros(200, 1, dtype=torch.long), y
+    assert fast(nn.Embedding(9, 2, sparse=True), ids, optimizer="Adam").optimizer_flavour == "default"
+    assert fast(nn.Sequential(nn.Embedding(9, 2)), ids, optimizer="Adam").optimizer_flavour == "fused"
+    nested = nn.Sequential(nn.Sequential(nn.Embedding(9, 2, sparse=True)), nn.Linear(2, 2))
+    nested.register_module("sparse", nn.Embedding(9, 2))  # a module of that name says nothing of its gradients
+    assert fast(nested, ids, optimizer="Adam").optimizer_flavour == "default"
+    assert fast(nn.Linear(8, 2), (x, y), optimizer="RMSprop").optimizer_flavour == "default"
+    assert (
+        fast(nn.Linear(8, 2), (x, y), optimizer="Adam", optimizer_args={"foreach": True}).optimizer_flavour == "default"
+    )
+
+
+class Viewed(nn.Module):
+    """What fails in channels_last: a view of a convolution's outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 2  # two rows are enough to see it
+        found: torch.Tensor = self.conv(x)
+        return found.view(len(x), -1)
+
+
+class Broken(nn.Conv2d):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise ValueError("of its own")
+
+
+def test_channels_last_is_for_networks_that_run_so() -> None:
+    images = torch.randn(30, 2, 8, 8), torch.zeros(30)
+    assert fast(nn.Conv2d(2, 3, 3), images).memory_format == "channels_last"
+    assert fast(Viewed(), images).memory_format == "contiguous"
+    assert fast(Broken(2, 3, 3), images).memory_format == "channels_last"  # which the first step says
+    volumes = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv3d(2, 3, 3))
+    assert fast(volumes, images).memory_format == "contiguous"
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*images))
+    assert fast(nn.Conv2d(2, 3, 3), loader).memory_format == "channels_last"
+    assert fast(nn.Conv2d(2, 3, 3), (images[0][:1], images[1][:1])).memory_format == "channels_last"

@@ -51,11 +51,12 @@ def measure_answering(
 def _calibrated(outputs: Tensor, targets: Tensor, task: Task) -> tuple[Answering, str]:
     """Return the temperature of the least log loss, where it helps on rows that it was not found on, or 1."""
     halves = [slice(start, None, 2) for start in (0, 1)]
-    kept = sum(
-        _log_losses(outputs[other], targets[other], task, temperature_of(outputs[half], targets[half], task))
-        for half, other in (halves, halves[::-1])
-        if len(outputs) > 1
-    )
+    kept = math.inf  # one row has no other half
+    if len(outputs) > 1:
+        kept = sum(
+            _log_losses(outputs[other], targets[other], task, temperature_of(outputs[half], targets[half], task))
+            for half, other in (halves, halves[::-1])
+        )
     plain = sum(_log_losses(outputs[half], targets[half], task, 1.0) for half in halves)
     if not kept < plain:
         return Answering(), "probabilities are left as they are: no temperature betters them"

@@ -25,12 +25,12 @@ def test_the_sum_is_the_same_for_any_number_of_processes(shards: int, size: int,
     vectors = torch.randn(used, 3, generator=torch.Generator().manual_seed(0))
     whole = Tree()
     for shard in range(used):
-        whole.add(shard, vectors[shard])
+        whole.add(shard, vectors[shard].clone())
     nodes: dict[Any, Any] = {}
     for rank in range(size):
         tree, (first, stop) = Tree(), own_shards(rank, size, shards)
         for shard in range(first, min(stop, used)):
-            tree.add(shard, vectors[shard])
+            tree.add(shard, vectors[shard].clone())
         assert list(tree.nodes) == _covering(first, stop, used)
         nodes |= tree.nodes
     assert torch.equal(combined(nodes, used), combined(whole.nodes, used))

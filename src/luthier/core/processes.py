@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
@@ -27,6 +27,7 @@ _FILE = "LUTHIER_GROUP"  # where processes that `luthier train --processes` star
 _WAIT_S = 3600.0  # for a process that reads its data, or runs the checks
 _LOOK_EVERY_S = 0.5  # at whether another process has failed
 _FAILED = "luthier/failed"
+_SHORT = 1 << 16  # bytes of a vector: giving it to all costs less than a second message
 
 Node = tuple[int, int]  # level above the leaves, and place in it
 
@@ -42,6 +43,7 @@ class Group:
     def __init__(self, rank: int, size: int, store: Any, group: Any = None) -> None:
         self.rank, self.size = rank, size
         self._store, self._group = store, group
+        self._memory: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def exchange(self, tree: Any) -> list[Any]:
         """Give plain values and tensors to all; return what each process gave, in the order of ranks."""
@@ -56,37 +58,87 @@ class Group:
         """Return what process 0 gives; what others give is not looked at."""
         return self.exchange(tree if self.rank == 0 else None)[0]
 
-    def added(self, nodes: Mapping[Node, Tensor], used: int, shards: int, like: Tensor) -> Tensor:
-        """Return the sum of all processes' vectors over the tree of shards.
+    def added(
+        self, trees: Sequence[Mapping[Node, Tensor]], likes: Sequence[Tensor], used: int, shards: int
+    ) -> list[Tensor]:
+        """Return the sums of all processes' vectors over the tree of shards, one for each kind of vector.
+
+        Short ones are given to all at once and added up by each; of a long one each process adds up a slice.
 
         Args:
-            nodes: What this process has added up of its own shards, by `Tree`: vectors of one length.
+            trees: What this process has added up of its own shards, by `Tree`: of each kind vectors of one length.
+            likes: A vector of each kind's length and type. The length is a multiple of the number of processes.
             used: How many shards of the batch hold samples; the others are left out.
             shards: How many there are.
-            like: A vector of that length and type, for a process without samples.
+
+        Returns:
+            The sums, in memory that the next call takes again.
         """
+        names = [sorted(_covering(*own_shards(rank, self.size, shards), used)) for rank in range(self.size)]
+        is_short = [like.numel() * like.element_size() <= _SHORT for like in likes]
+        sums: list[Tensor] = [*likes]
+        if any(is_short):
+            found = self._added_whole([i for i, short in enumerate(is_short) if short], trees, likes, names)
+            for i, nodes in found.items():
+                sums[i] = combined(nodes, used)
+        for i, short in enumerate(is_short):
+            if not short:
+                sums[i] = self._added_by_slices(trees[i], likes[i], names, used)
+        return sums
+
+    def _added_whole(
+        self,
+        kinds: Sequence[int],
+        trees: Sequence[Mapping[Node, Tensor]],
+        likes: Sequence[Tensor],
+        names: list[list[Node]],
+    ) -> dict[int, dict[Node, Tensor]]:
+        """Return the nodes of all processes for some kinds of vectors, by one message."""
+        most, sizes = max(map(len, names)), [likes[i].numel() * likes[i].element_size() for i in kinds]
+        sent = torch.zeros(most, sum(sizes), dtype=torch.uint8)
+        for row, name in zip(sent, names[self.rank], strict=False):
+            for place, i in zip(row.split(sizes), kinds, strict=True):
+                place.copy_(trees[i][name].view(torch.uint8))
+        taken = self._gathered(sent.view(-1)).view(self.size, most, -1)
+        nodes: dict[int, dict[Node, Tensor]] = {i: {} for i in kinds}
+        for rows, found in zip(taken, names, strict=True):
+            for row, name in zip(rows, found, strict=False):
+                for place, i in zip(row.split(sizes), kinds, strict=True):
+                    nodes[i][name] = torch.empty_like(likes[i])
+                    nodes[i][name].view(torch.uint8).copy_(place)
+        return nodes
+
+    def _added_by_slices(
+        self, nodes: Mapping[Node, Tensor], like: Tensor, names: list[list[Node]], used: int
+    ) -> Tensor:
         import torch.distributed as dist
 
-        names = [sorted(_covering(*own_shards(rank, self.size, shards), used)) for rank in range(self.size)]
-        length, mine = len(like), names[self.rank]
-        chunk = -(-length // self.size)
-        sent = like.new_zeros(len(mine), self.size * chunk)
-        for row, name in zip(sent, mine, strict=True):
-            row[:length] = nodes[name]
-        sent = sent.view(len(mine), self.size, chunk).transpose(0, 1).reshape(-1)
-        rows = [len(found) for found in names]
-        taken = like.new_empty(sum(rows) * chunk)
-        into, out_of = [count * chunk for count in rows], [len(mine) * chunk] * self.size
+        mine, chunk = names[self.rank], len(like) // self.size
+        if len(mine) == 1:
+            sent = nodes[mine[0]]
+        else:
+            rows_of = [nodes[name].view(self.size, chunk) for name in mine]
+            sent = torch.stack(rows_of, dim=1).view(-1) if mine else like[:0]
+        counts = [len(found) for found in names]
+        taken = self._kept("taken", like, sum(counts) * chunk)
+        into, out_of = [count * chunk for count in counts], [len(mine) * chunk] * self.size
         self._wait(dist.all_to_all_single(taken, sent, into, out_of, group=self._group, async_op=True))
         slices = dict(zip((name for found in names for name in found), taken.view(-1, chunk), strict=True))
-        return self._gathered(combined(slices, used))[:length]
+        return self._gathered(combined(slices, used), self._kept("whole", like, len(like)))
 
-    def _gathered(self, value: Tensor) -> Tensor:
+    def _kept(self, use: str, like: Tensor, length: int) -> Tensor:
+        """Return memory of an earlier call: fresh pages cost as much as what is sent in them."""
+        found = self._memory.get((use, like.dtype))
+        if found is None or len(found) < length:
+            found = self._memory[use, like.dtype] = like.new_empty(length)
+        return found[:length]
+
+    def _gathered(self, value: Tensor, out: Tensor | None = None) -> Tensor:
         """Return tensors of one length from all processes, one after the other."""
         import torch.distributed as dist
 
         gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its former name
-        out = value.new_empty(self.size * len(value))
+        out = value.new_empty(self.size * len(value)) if out is None else out
         self._wait(gather(out, value, group=self._group, async_op=True))
         return out
 
@@ -100,7 +152,7 @@ class Group:
         try:
             while not work.is_completed():
                 now = time.monotonic()
-                time.sleep(0 if now - start < 0.002 else 0.0005)
+                time.sleep(0 if now - start < 0.005 else 0.0005)
                 if now - last > _LOOK_EVERY_S:
                     last = now
                     if self._store.check([_FAILED]):
@@ -145,13 +197,16 @@ class Tree:
 
     def __init__(self) -> None:
         self.nodes: dict[Node, Any] = {}
+        self.free: list[Any] = []  # vectors that are added to others, whose memory can be taken again
 
     def add(self, shard: int, vector: Any) -> None:
         """Take in the vector of the next shard; it is changed later on."""
         level, place = 0, shard
         while place % 2 and (level, place - 1) in self.nodes:
-            vector = self.nodes.pop((level, place - 1)) + vector
-            level, place = level + 1, place // 2
+            left = self.nodes.pop((level, place - 1))
+            left += vector
+            self.free.append(vector)
+            vector, level, place = left, level + 1, place // 2
         self.nodes[level, place] = vector
 
 
@@ -163,7 +218,10 @@ def _covering(first: int, stop: int, used: int) -> list[Node]:
 
 
 def combined(nodes: Mapping[Node, Tensor], used: int) -> Tensor:
-    """Return the sum of nodes that cover the shards 0 to `used`; one without a neighbour goes up as it is."""
+    """Return the sum of nodes that cover the shards 0 to `used`; one without a neighbour goes up as it is.
+
+    It is in the memory of one of them.
+    """
     nodes, level = dict(nodes), 0
     while 1 << level < used:
         for place in sorted(place for at, place in nodes if at == level):
@@ -171,7 +229,7 @@ def combined(nodes: Mapping[Node, Tensor], used: int) -> Tensor:
                 continue
             left = nodes.pop((level, place))
             right = nodes.pop((level, place + 1), None)
-            nodes[level + 1, place // 2] = left if right is None else left + right
+            nodes[level + 1, place // 2] = left if right is None else left.add_(right)
         level += 1
     (root,) = nodes.values()
     return root

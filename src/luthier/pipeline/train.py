@@ -214,6 +214,12 @@ def resume(
             epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
         more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
         folder, plan = open_run(run, **more, **given)
+        if group is not None and (plan.recipe.shards or 1) < 2:
+            raise SettingError(
+                f"{folder} was trained without shards, so it goes on in one process",
+                hint=f"luthier resume {folder}",
+                code="setting-processes",
+            )
         plan = _shared(plan, group)
         if more and (plan.finish.refit or plan.prepared.folds is not None):
             raise SettingError(

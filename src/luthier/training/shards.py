@@ -124,6 +124,10 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
     kinds = {p.dtype: [q for q in parameters if q.dtype == p.dtype] for p in parameters}
     buffers = [b for b in run.module.buffers() if b.dtype != torch.bool and not b.is_complex()]
     before = [buffer.clone() for buffer in buffers]
+    # gradients of one type lie in one vector, whose length the processes can share evenly
+    even = 1 if run.group is None else run.group.size
+    lengths = {kind: -(-sum(p.numel() for p in some) // even) * even for kind, some in kinds.items()}
+    spare = run.spare
     trees, tails, logged = {kind: Tree() for kind in kinds}, Tree(), state.logged
     for shard in range(first, min(stop, used)):
         for buffer, value in zip(buffers, before, strict=True):
@@ -146,41 +150,45 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
             ],
             dtype=torch.float64,
         )
-        tails.add(shard, torch.cat([tail, *(buffer.detach().double().reshape(-1).cpu() for buffer in buffers)]))
+        values = [buffer.detach().double().reshape(-1).cpu() for buffer in buffers]
+        filled = -(len(tail) + sum(map(len, values))) % even
+        tails.add(shard, torch.cat([tail, *values, tail.new_zeros(filled)]))
         for kind, some in kinds.items():
-            trees[kind].add(shard, torch.cat([_flat_gradient(p) for p in some]))
+            vector = spare[kind].pop() if spare.get(kind) else torch.zeros(lengths[kind], dtype=kind)
+            torch.cat([_flat_gradient(p) for p in some], out=vector[: sum(p.numel() for p in some)])
+            trees[kind].add(shard, vector)
+            spare.setdefault(kind, []).extend(trees[kind].free)
+            trees[kind].free.clear()
     state.logged = logged
     seed_shard(run, -1)
     if run.log_names is None:
         run.log_names = _agreed(run, {})
-    length = _HEAD + len(run.log_names) + len(parameters) + len(buffers) + sum(b.numel() for b in buffers)
-    tail = _added(run, tails, used, torch.zeros(length, dtype=torch.float64))
+    sizes = [len(run.log_names), len(parameters), len(buffers), sum(b.numel() for b in buffers)]
+    length = _HEAD + sum(sizes)
+    likes = [torch.empty(length + -length % even, dtype=torch.float64)]
+    likes += [torch.empty(lengths[kind], dtype=kind) for kind in kinds]
+    whole_tail, *vectors = _added(run, [tails, *trees.values()], likes, used)
+    tail = whole_tail[:length]
     total, count, is_sum, is_weighted, _, wishes = tail[:_HEAD].tolist()
     over = 1.0 if is_sum or (is_weighted and not count) else count
-    logs, given, changed, values = tail[_HEAD:].split(
-        [
-            len(run.log_names),
-            len(parameters),
-            len(buffers),
-            length - _HEAD - len(run.log_names) - len(parameters) - len(buffers),
-        ]
-    )
-    for kind, some in kinds.items():
-        like = torch.zeros(sum(p.numel() for p in some), dtype=kind)
-        vector = _added(run, trees[kind], used, like).div_(over)
-        for parameter, piece in zip(some, vector.split([p.numel() for p in some]), strict=True):
+    logged_sums, given, changed, buffer_sums = tail[_HEAD:].split(sizes)
+    for (kind, some), vector in zip(kinds.items(), vectors, strict=True):
+        count_of = [p.numel() for p in some]
+        vector.div_(over)
+        spare.setdefault(kind, []).extend(trees[kind].nodes.values())
+        for parameter, piece in zip(some, vector[: sum(count_of)].split(count_of), strict=True):
             parameter.grad = piece.view_as(parameter).to(parameter.device)
     for parameter, number in zip(parameters, given.tolist(), strict=True):
         if not number:
             parameter.grad = None
-    means = (values / used).split([b.numel() for b in buffers])
+    means = (buffer_sums / used).split([b.numel() for b in buffers])
     for buffer, value, mean, number in zip(buffers, before, means, changed.tolist(), strict=True):
         new = mean if buffer.is_floating_point() else mean.round()
         buffer.copy_(new.view_as(buffer).to(buffer.dtype) if number else value)
     loss = torch.tensor(total / over if over else float("nan"), dtype=torch.float64)
     measured = Measured(loss, count, bool(is_sum))
     if run.log_names:
-        log = {name: value / count for name, value in zip(run.log_names, logs.tolist(), strict=True)}
+        log = {name: value / count for name, value in zip(run.log_names, logged_sums.tolist(), strict=True)}
         state.logged.add(log, count)
     if wishes and run.group is not None:
         said = run.group.exchange(None if run.wish is None else [run.wish.reason, run.wish.finished])
@@ -220,10 +228,10 @@ def _flat_gradient(parameter: Tensor) -> Tensor:
     return gradient.detach().reshape(-1).cpu()
 
 
-def _added(run: Run, tree: Tree, used: int, like: Tensor) -> Tensor:
+def _added(run: Run, trees: list[Tree], likes: list[Tensor], used: int) -> list[Tensor]:
     if run.group is None:
-        return combined(tree.nodes, used)
-    return run.group.added(tree.nodes, used, run.shards, like)
+        return [combined(tree.nodes, used) for tree in trees]
+    return run.group.added([tree.nodes for tree in trees], likes, used, run.shards)
 
 
 def _agreed(run: Run, logs: dict[str, float]) -> list[str]:

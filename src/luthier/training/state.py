@@ -140,6 +140,7 @@ class Run:
     shards: int = 1  # parts that a batch is computed in
     group: Group | None = None  # the processes that share the work
     wish: Stop | None = None  # of a callback of this process, until the others know
+    spare: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)  # memory of gradients, taken again
     log_names: list[str] | None = None  # of what a step logs, once the processes agree
     still: dict[str, tuple[nn.Module, int]] = field(default_factory=dict)  # that no checkpoint keeps, and may stay
 

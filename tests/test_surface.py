@@ -54,7 +54,7 @@ COMMANDS: dict[str, set[str]] = {
     "explain-row": {"model", "row", "background", "of", "network", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
     "report": {"runs", "output", "rows", "network", "trust_code", "quiet", "as_json"},
-    "runs": {"folder", "sort", "quiet", "as_json"},
+    "runs": {"folder", "sort", "match", "quiet", "as_json"},
     "compare": {"runs", "network", "trust_code", "quiet", "as_json"},
     "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
 }  # fmt: skip

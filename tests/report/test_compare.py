@@ -36,6 +36,8 @@ def test_runs_are_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> None
     states = {row["run"]: row["state"] for row in list_runs()}
     assert states["runs/two"] == "stopped"
     assert states["runs/other"] == "damaged"
+    assert [row["run"] for row in list_runs(match="DAMAGED")] == ["runs/other"]
+    assert list_runs(match="no such text") == []
     values = [row["value"] for row in list_runs(sort="value") if row["figure"] == "test accuracy"]
     assert values == sorted(values, reverse=True)
     assert _run(["runs", "--json"]) == 0

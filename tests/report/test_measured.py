@@ -170,6 +170,7 @@ def test_a_paired_difference_is_that_of_two_sums_on_the_same_draws(task: Any) ->
 def test_the_frame_of_a_record(tmp_path: Path) -> None:
     result = luthier.train(people(), target="left", kind={"score": "ignored"}, epochs=2)
     frame = result.record.frame()
+    assert result.record.frame(as_pandas=True)["valid_loss"].tolist() == frame["valid_loss"].to_list()
     assert frame["train_loss"].to_list() == [row["train_loss"] for row in result.record.epochs]
     assert "valid_auc" in result.record._repr_html_()
     for made in (result, result.model, luthier.summary(result.model)):

@@ -414,13 +414,14 @@ def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json:
 @cli.command(short_help="List the runs in a folder.")
 @click.argument("folder", default="runs")
 @click.option("--sort", default="when", show_default=True, help="Column to sort by; value puts the best first.")
+@click.option("--match", default="", help="Only runs with this text in some column: data, network, state.")
 @_output_options
-def runs(folder: str, sort: str, quiet: bool, as_json: bool) -> int:
+def runs(folder: str, sort: str, match: str, quiet: bool, as_json: bool) -> int:
     """List the runs in FOLDER (runs/): data, target, network, main test figure, seconds, state, when it last wrote."""
     from luthier.cli import show
     from luthier.pipeline.runs import list_runs
 
-    found = list_runs(folder, sort=sort)
+    found = list_runs(folder, sort=sort, match=match)
     if as_json:
         say_json(found)
     elif not quiet:

@@ -17,7 +17,7 @@ from luthier.store.files import read_plain
 COLUMNS = ("run", "data", "target", "network", "figure", "value", "seconds", "state", "when")
 
 
-def list_runs(folder: str | Path = "runs", *, sort: str = "when") -> list[dict[str, Any]]:
+def list_runs(folder: str | Path = "runs", *, sort: str = "when", match: str = "") -> list[dict[str, Any]]:
     """Return the runs that lie in a folder, a dict each with the keys `COLUMNS`.
 
     `figure` and `value` are the main figure on the test rows, or on the validation rows where there are none; `when` is
@@ -26,6 +26,7 @@ def list_runs(folder: str | Path = "runs", *, sort: str = "when") -> list[dict[s
     Args:
         folder: Where the runs lie.
         sort: A column; `value` puts the best first, figure by figure, and `when` the newest.
+        match: Text that some column of a run holds, in any case: its data, its network, its state.
 
     Raises:
         RunError: there is no such folder.
@@ -37,6 +38,7 @@ def list_runs(folder: str | Path = "runs", *, sort: str = "when") -> list[dict[s
     if not place.is_dir():
         raise RunError(f"there is no folder {place}", hint="name the folder that the runs lie in", code="run-not-found")
     rows = [_row(path) for path in sorted(place.iterdir()) if path.is_dir() and _is_run(path)]
+    rows = [row for row in rows if any(match.casefold() in str(cell).casefold() for cell in row.values())]
     if sort == "value":
         return sorted(rows, key=_by_value)
     return sorted(rows, key=lambda row: (row[sort] is None, row[sort] or 0), reverse=sort == "when")

@@ -14,8 +14,9 @@ _BARS = 20
 
 def measured_sections(document: dict[str, Any]) -> list[tuple[str, str, Html]]:
     """Return name, title and content of each part; empty ones too."""
+    has_test = document.get("test") or document.get("figures", {}).get("test")
     return [
-        ("test", "On the test rows", _figures(document)),
+        ("test", "On the test rows" if has_test else "Figures", _figures(document)),
         ("curves", "Curves", _curves(document)),
         ("slices", "Where it fails: slices", _slices(document)),
         ("columns", "Which columns matter", _columns(document)),

@@ -7,14 +7,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from luthier.core.html import concat, table, tag
 from luthier.errors import RunError
 from luthier.store.files import cannot_write, read_plain
-
-if TYPE_CHECKING:
-    import polars as pl
 
 _SHOWN = 10  # epochs in a notebook
 
@@ -48,8 +45,12 @@ class Record:
         """The rows of epochs."""
         return [row for row in self.rows if row["event"] == "epoch"]
 
-    def frame(self) -> "pl.DataFrame":
-        """Return the rows of epochs as a frame of polars."""
+    def frame(self, *, as_pandas: bool = False) -> Any:
+        """Return the rows of epochs as a frame of polars, or of pandas where it is asked for."""
+        if as_pandas:
+            import pandas as pd
+
+            return pd.DataFrame(self.epochs)
         import polars as pl
 
         return pl.DataFrame(self.epochs, infer_schema_length=None)

@@ -91,7 +91,8 @@ def make_alike(run: Run, group: Group) -> None:
                 was, now = (first[name], other[name]) if part is None else (inner[part], other[name].get(part))
                 raise SettingError(
                     f"{name if part is None else f'{name}.{part}'} is {now} in process {rank}, and {was} in process 0",
-                    hint="start every process with the same program, data, torch and number of threads",
+                    hint="start every process with the same program, data, torch and number of threads; or pass "
+                    "processes=False to train in each for itself",
                     code="setting-processes",
                 )
     parts = [part for part in (run.module, run.criterion, run.average) if isinstance(part, nn.Module)]

@@ -280,3 +280,16 @@ def spread_already(what: str) -> Any:
     except LuthierError as error:
         return f"{error.code}: {error.message}"
     return None
+
+
+def twice(name: str) -> Any:
+    """Fail in all processes, then train for longer than a look at the others takes."""
+    import time
+
+    answers = [train(name, 1)]
+
+    class Slow(luthier.Callback):
+        def on_epoch_end(self, run: Any) -> None:
+            time.sleep(0.8)
+
+    return [*answers, train(name, 8, None, {"callbacks": [Slow()]})]

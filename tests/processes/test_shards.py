@@ -112,6 +112,7 @@ def test_looking_at_shards_moves_no_bit() -> None:
 def test_a_process_that_fails_ends_all_and_is_named() -> None:
     with workers(3) as group:
         answers = group.run(f"{PROGRAM}:failing", 1)
+        assert group.run(f"{PROGRAM}:train", "step", 4) == [programs.train("step", 4)] * 3
     assert answers[1][:2] == ["ValueError", "the cat sat on the cable"]
     for kind, words, seconds in (answers[0], answers[2]):
         assert kind == "TrainingError"
@@ -187,3 +188,10 @@ def test_what_spreads_over_processes_itself_is_refused(group: Workers, what: str
     for answer in group.run(f"{PROGRAM}:spread_already", what):
         assert answer.startswith("setting-processes: ")
         assert words in answer
+
+
+def test_a_failure_is_of_one_call(group: Workers) -> None:
+    alone = programs.train("mlp", 8)
+    for refused, trained in group.run(f"{PROGRAM}:twice", "mlp"):
+        assert refused.startswith("setting-processes")
+        assert trained == alone

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from itertools import count
 from typing import Any
 
 import torch
@@ -26,7 +27,6 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FILE = "LUTHIER_GROUP"  # where processes that `luthier train --processes` starts find each other
 _WAIT_S = 3600.0  # for a process that reads its data, or runs the checks
 _LOOK_EVERY_S = 0.5  # at whether another process has failed
-_FAILED = "luthier/failed"
 _SHORT = 1 << 16  # bytes of a vector: giving it to all costs less than a second message
 
 Node = tuple[int, int]  # level above the leaves, and place in it
@@ -43,6 +43,7 @@ class Group:
     def __init__(self, rank: int, size: int, store: Any, group: Any = None) -> None:
         self.rank, self.size = rank, size
         self._store, self._group = store, group
+        self._call, self._depth = 0, 0  # of what they do together: a failure is one call's
         self._memory: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def exchange(self, tree: Any) -> list[Any]:
@@ -155,7 +156,7 @@ class Group:
                 time.sleep(0 if now - start < 0.005 else 0.0005)
                 if now - last > _LOOK_EVERY_S:
                     last = now
-                    if self._store.check([_FAILED]):
+                    if self._store.check([self._failed]):
                         raise self._lost()
             work.wait()
         except RuntimeError as error:
@@ -165,10 +166,10 @@ class Group:
         words = "another process is gone"
         end = time.monotonic() + 2  # its last words may come a moment after its connection is closed
         with suppress(Exception):
-            while not self._store.check([_FAILED]) and time.monotonic() < end:
+            while not self._store.check([self._failed]) and time.monotonic() < end:
                 time.sleep(0.05)
-            if self._store.check([_FAILED]):
-                words = self._store.get(_FAILED).decode(errors="replace")
+            if self._store.check([self._failed]):
+                words = self._store.get(self._failed).decode(errors="replace")
         return TrainingError(
             words, hint="mend what it says, and resume the run: no step is done twice", code="training-process-lost"
         )
@@ -176,6 +177,9 @@ class Group:
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Tell the other processes where this one fails inside."""
+        if self._depth == 0:
+            self._call = next(_calls)
+        self._depth += 1
         try:
             yield
         except BaseException as error:
@@ -183,8 +187,16 @@ class Group:
                 what = error.message if isinstance(error, LuthierError) else f"{type(error).__name__}: {error}"
                 words = f"process {self.rank} on {socket.gethostname()}: {what}"
                 with suppress(Exception):
-                    self._store.set(_FAILED, words)
+                    self._store.set(self._failed, words)
+            _found.clear()  # messages may be under way in it: all make a new one for their next call
             raise
+        finally:
+            self._depth -= 1
+
+    @property
+    def _failed(self) -> str:
+        """Where it stands in the store that a process has failed in this call."""
+        return f"failed-{self._call}"
 
 
 def own_shards(rank: int, size: int, shards: int) -> tuple[int, int]:
@@ -259,6 +271,7 @@ def _unpacked(content: Tensor) -> Any:
 
 
 _found: list[Group] = []
+_calls = count(1)
 _log = logging.getLogger("luthier")
 
 

@@ -331,7 +331,7 @@ def check_cases(place: Path, first: int, count: int) -> None:
     command = [sys.executable, "-m", "tests.faults.test_fuzz", str(place), str(first), str(count)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    failed = json.loads(done.stdout)
+    failed = json.loads(done.stdout.splitlines()[-1])  # after what runs print
     assert not failed, f"{len(failed)} of {count} cases failed\n" + "\n".join(failed[:5])
 
 

@@ -230,12 +230,15 @@ def test_a_bar_is_redrawn_ten_times_a_second_and_starts_where_the_run_is(monkeyp
     assert progress.bar
     assert not Progress(io.StringIO(), quiet=True).bar
     run = view(epoch=1, batch=3, num_batches=7, recipe=Recipe(criterion="mse", epochs=4))
+    progress.on_start(run)
     progress.on_epoch_start(run)
     task = progress._live.tasks[0]
-    assert (task.description, task.total, task.completed) == ("epoch 2/4", 7, 3)
-    monkeypatch.setattr(progress._live, "update", lambda *_, completed, refresh: drawn.append((completed, refresh)))
+    assert (task.description, task.total, task.completed) == ("epoch 2/4", 28, 10)
+    monkeypatch.setattr(
+        progress._live, "update", lambda *_, completed, refresh, **__: drawn.append((completed, refresh))
+    )
     for gone, batch in [(0.125, 4), (0.0625, 5), (0.0625, 6), (0.125, 7)]:
         clock.now += gone
-        progress.on_step_end(view(batch=batch))
-    assert drawn == [(4, True), (6, True), (7, True)]
+        progress.on_step_end(view(epoch=1, batch=batch, num_batches=7, recipe=run.recipe))
+    assert drawn == [(11, True), (13, True), (14, True)]
     progress.on_end(view())

@@ -161,7 +161,7 @@ def _truth(node: ast.expr, values: Mapping[str, Any]) -> bool | None:
     is_plain = all(isinstance(part, _PLAIN) for part in ast.walk(node))
     if not names or not is_plain or any(isinstance(values.get(name, Code()), Code | Arguments) for name in names):
         return None
-    return bool(eval(compile(ast.Expression(node), "", "eval"), {"__builtins__": {}}, dict(values)))
+    return bool(eval(compile(ast.Expression(node), "<constants>", "eval"), {"__builtins__": {}}, dict(values)))
 
 
 _PLAIN = (ast.Name, ast.Load, ast.Constant, ast.Compare, ast.cmpop, ast.UnaryOp, ast.unaryop, ast.Tuple)

@@ -482,6 +482,25 @@ def explain(code: str | None) -> int:
     return 0
 
 
+@cli.command(short_help="Say what is installed, train for two seconds, and say what to do where something is missing.")
+@_output_options
+def doctor(quiet: bool, as_json: bool) -> int:
+    """Show versions, extras, devices and threads, and train a small table to prove that they work.
+
+    Exit status 2: a package is missing or too old, or the training failed.
+    """
+    from luthier.cli.doctor import examine, in_words
+
+    found = examine()
+    if as_json:
+        say_json(found)
+    elif not quiet:
+        say(in_words(found))
+    for problem in found["problems"]:
+        _complain(f"{problem} [{_SYSTEM}]")
+    return 2 if found["problems"] else 0
+
+
 def run() -> None:
     """Run the command and leave with its status."""
     # Idle threads that spin at a barrier make two slower than one on a busy machine; this acts only before torch loads.

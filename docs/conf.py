@@ -4,6 +4,7 @@ import shutil
 from dataclasses import MISSING, fields
 from pathlib import Path
 
+from luthier.core.pages import codes
 from luthier.core.recipe import Recipe
 from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 from luthier.core.version import VERSION
@@ -14,9 +15,16 @@ release = VERSION
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build", "_made"]
 html_theme = "furo"
+html_title = f"Luthier {VERSION}"
+html_static_path = ["_static"]
+html_css_files = ["luthier.css"]
+html_show_sphinx = False
 myst_heading_anchors = 3
-autodoc_typehints = "none"
+default_role = "literal"  # what stands between single backticks in a docstring
+autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 80
 nitpicky = False
 
 
@@ -33,9 +41,23 @@ def _table(cls: type) -> str:
     return "\n".join(lines) + "\n"
 
 
-shutil.copytree(  # the pages that `luthier explain` prints
-    Path(__file__).parents[1] / "src" / "luthier" / "pages", Path(__file__).parent / "errors", dirs_exist_ok=True
-)
+def _pages() -> str:
+    """Copy the pages that `luthier explain` prints, which stand in no sidebar; return the list of them by group."""
+    places = Path(__file__).parents[1] / "src" / "luthier" / "pages", Path(__file__).parent / "errors"
+    shutil.rmtree(places[1], ignore_errors=True)
+    places[1].mkdir()
+    lines: list[str] = []
+    group = ""
+    for code, sentence in codes().items():
+        page = (places[0] / f"{code}.md").read_text()
+        (places[1] / f"{code}.md").write_text(f"---\norphan: true\n---\n\n{page}")
+        if code.partition("-")[0] != group:
+            group = code.partition("-")[0]
+            lines += ["", f"## {group}", "", "| code | |", "| --- | --- |"]
+        lines.append(f"| [{code}](errors/{code}.md) | {sentence.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines) + "\n"
+
+
 _made = Path(__file__).parent / "_made"
 _made.mkdir(exist_ok=True)
 _SETTINGS = {
@@ -60,3 +82,4 @@ def _rules() -> str:
 
 
 (_made / "rules.md").write_text(_rules())
+(_made / "codes.md").write_text(_pages())

@@ -29,7 +29,7 @@ def codes() -> dict[str, str]:
     'The file has 0 bytes.'
     """
     names = sorted(item.name.removesuffix(".md") for item in files("luthier").joinpath("pages").iterdir())
-    return {name: _first_sentence(_page(name)) for name in names if name != "index"}
+    return {name: _first_sentence(_page(name)) for name in names}
 
 
 def _page(code: str) -> str:

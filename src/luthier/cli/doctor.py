@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from luthier.core.version import VERSION
+from luthier.core.version import OLDEST_TORCH, VERSION
 
 _EXTRAS = {
     "text": "columns of text",
@@ -50,10 +50,9 @@ def examine() -> dict[str, Any]:
         found["threads"] = torch.get_num_threads()
         found["training"] = _try_training()
     except Exception as error:  # whatever a broken installation raises is what is to be shown
-        name = type(error).__name__
         found["training"] = None
         problems.append(
-            f"a short training failed: {name}: {error}\n"
+            f"a short training failed: {type(error).__name__}: {error}\n"
             f"  make a new environment, pip install torch in it, then luthier; this Python is {sys.executable}"
         )
     found["problems"] = problems
@@ -65,10 +64,11 @@ def _requirements() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
     needed: dict[str, str] = {}
     extras: dict[str, dict[str, str]] = {}
     for line in metadata.requires("luthier") or ():
-        package = re.match(r"([\w.-]+)(?:\[.*?\])?\s*>=\s*([\d.]+)", line)
-        if package is not None:
-            extra = re.search(r"extra\s*==\s*['\"](\w+)", line)
-            (needed if extra is None else extras.setdefault(extra[1], {}))[package[1]] = package[2]
+        package = re.match(r"([\w.-]+)(?:.*?>=\s*([\d.]+))?", line)
+        assert package is not None
+        extra = re.search(r"extra\s*==\s*['\"](\w+)", line)
+        oldest = package[2] or (OLDEST_TORCH if package[1] == "torch" else "0")
+        (needed if extra is None else extras.setdefault(extra[1], {}))[package[1]] = oldest
     return needed, extras
 
 

@@ -1,6 +1,8 @@
 """The documentation site. Its option tables are made here from the settings, so that they cannot go stale."""
 
+import ast
 import shutil
+import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -83,3 +85,23 @@ def _rules() -> str:
 
 (_made / "rules.md").write_text(_rules())
 (_made / "codes.md").write_text(_pages())
+
+
+def _architecture() -> str:
+    """Draw the rooms in the layers that import-linter holds, each with its lines of code and its first sentence."""
+    root = Path(__file__).parents[1]
+    contracts = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+    lines = ['<div class="rooms">']
+    for layer in layers[:-1]:  # errors.py, the last, is a file
+        lines.append("<div>")
+        for room in (name.strip().removeprefix("luthier.") for name in layer.split("|")):
+            place = root / "src" / "luthier" / room
+            count = sum(len(path.read_text().splitlines()) for path in place.rglob("*.py"))
+            words = ast.get_docstring(ast.parse((place / "__init__.py").read_text()))
+            lines.append(f"<p><b>{room}</b> {count:,} lines<br>{words}</p>")
+        lines.append("</div>")
+    return "\n".join([*lines, "</div>"])
+
+
+(_made / "architecture.html").write_text(_architecture())

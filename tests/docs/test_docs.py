@@ -12,7 +12,11 @@ import luthier
 from luthier.cli.main import _run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "howto").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "howto").glob("*.md")),
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -53,6 +57,12 @@ def test_every_public_name_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
     named = set(re.findall(r"^\.\. auto\w+:: luthier\.(\w+)", page, re.M))
     assert named == set(luthier.__all__) - {"__version__"}
+
+
+def test_files_that_contributors_are_told_to_touch_are_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`([\w/.]+(?:\.py|\.md|/))`", page) + re.findall(r"`((?:tests|src)/[\w/]+)`", page):
+        assert (ROOT / name).exists() or (ROOT / "src" / "luthier" / name).exists(), name
 
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:

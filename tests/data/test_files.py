@@ -216,7 +216,7 @@ def test_columns_that_differ_are_named() -> None:
     (folder / "more.parquet").write_bytes(Path("a.parquet").read_bytes())
     with pytest.raises(DataError, match="parts holds files of several formats: csv, parquet"):
         read_any("parts")
-    with pytest.raises(DataError, match=r"no file is called like nothing-\*\.csv"):
+    with pytest.raises(DataError, match=r"no file matches nothing-\*\.csv"):
         read_any("nothing-*.csv")
 
 

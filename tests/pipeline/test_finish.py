@@ -140,7 +140,7 @@ def test_a_run_of_folds_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path
     assert done.is_done
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
-    with pytest.raises(SettingError, match="more epochs are for one"):
+    with pytest.raises(SettingError, match="only a single one can get more epochs"):
         luthier.resume(tmp_path / "cut", epochs=9)
 
 

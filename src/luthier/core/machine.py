@@ -138,7 +138,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
         return nullcontext()
     if precision == "fp16" and device.type == "cpu":
         raise SettingError(
-            "precision 'fp16' is not to be had on the cpu",
+            "precision 'fp16' is not available on the CPU",
             hint="use bf16 or float32",
             code="setting-precision",
         )

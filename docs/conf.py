@@ -6,7 +6,7 @@ import tomllib
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from luthier.core.pages import codes
+from luthier.core.pages import codes, explain
 from luthier.core.recipe import Recipe
 from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 from luthier.core.version import VERSION
@@ -44,15 +44,14 @@ def _table(cls: type) -> str:
 
 
 def _pages() -> str:
-    """Copy the pages that `luthier explain` prints, which stand in no sidebar; return the list of them by group."""
-    places = Path(__file__).parents[1] / "src" / "luthier" / "pages", Path(__file__).parent / "errors"
-    shutil.rmtree(places[1], ignore_errors=True)
-    places[1].mkdir()
+    """Write the pages that `luthier explain` prints, which are in no sidebar; return the list of them by group."""
+    place = Path(__file__).parent / "errors"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
     lines: list[str] = []
     group = ""
     for code, sentence in codes().items():
-        page = (places[0] / f"{code}.md").read_text()
-        (places[1] / f"{code}.md").write_text(f"---\norphan: true\n---\n\n{page}")
+        (place / f"{code}.md").write_text(f"---\norphan: true\n---\n\n{explain(code)}")
         if code.partition("-")[0] != group:
             group = code.partition("-")[0]
             lines += ["", f"## {group}", "", "| code | |", "| --- | --- |"]

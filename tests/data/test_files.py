@@ -337,7 +337,7 @@ def test_lines_of_json_may_lack_keys_and_hold_lists() -> None:
 
 
 def test_a_database_says_what_is_wrong_and_no_password_is_kept() -> None:
-    with pytest.raises(SettingError, match=r"sqlite:///t\.db is a database, and what to read of it is not said"):
+    with pytest.raises(SettingError, match=r"sqlite:///t\.db is a database, and no query is given"):
         luthier.design("sqlite:///t.db", target="y")
     with pytest.raises(SettingError, match="query would be ignored"):
         luthier.design("t.csv", target="y", query="SELECT 1")

@@ -109,7 +109,7 @@ def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:
         console.print(table)
     say(f"done again from step {done.start}")
     for what, same in done.checked.items():
-        say(f"{what}: {'equal by the bit' if same else 'DIFFERS'}")
+        say(f"{what}: {'equal bit for bit' if same else 'DIFFERS'}")
     if done.not_finite is not None:
         say(f"{done.not_finite}\n  {done.not_finite.hint}")
     elif not done.rows:

@@ -414,7 +414,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         why = f"it has more pixels than are safe to decode: {error}"
     elif isinstance(error, UnidentifiedImageError):
-        why = "its format is not supported" if path.stat().st_size else "it is empty (0 bytes)"
+        why = "it is no image in a supported format" if path.stat().st_size else "it is empty (0 bytes)"
     elif isinstance(error, OSError) and error.strerror:
         why = error.strerror
     near = f"{_near_image(path)}; " if isinstance(error, FileNotFoundError) else ""

@@ -47,6 +47,7 @@ COMMANDS: dict[str, set[str]] = {
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
     "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
     "explain": {"code"},
+    "doctor": {"quiet", "as_json"},
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "network", "trust_code", "quiet", "as_json"},
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},

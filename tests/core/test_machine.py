@@ -8,7 +8,14 @@ import torch
 from torch import nn
 
 from luthier.core import machine
-from luthier.core.machine import give_back_memory, short_of_memory
+from luthier.core.machine import check_torch, give_back_memory, short_of_memory
+from luthier.errors import MissingPackageError
+
+
+@pytest.mark.parametrize("version", ["2.6.0", "2.9.1+cu130", "1.13.1"])
+def test_a_torch_that_is_too_old_is_refused_with_what_to_type(version: str) -> None:
+    with pytest.raises(MissingPackageError, match=r"pip install --upgrade 'torch>="):
+        check_torch(version)
 
 
 def test_memory_is_given_back_where_the_c_library_can_and_nothing_happens_elsewhere(

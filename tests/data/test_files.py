@@ -216,7 +216,7 @@ def test_columns_that_differ_are_named() -> None:
     (folder / "more.parquet").write_bytes(Path("a.parquet").read_bytes())
     with pytest.raises(DataError, match="parts holds files of several formats: csv, parquet"):
         read_any("parts")
-    with pytest.raises(DataError, match=r"no file is called like nothing-\*\.csv"):
+    with pytest.raises(DataError, match=r"no file matches nothing-\*\.csv"):
         read_any("nothing-*.csv")
 
 
@@ -337,7 +337,7 @@ def test_lines_of_json_may_lack_keys_and_hold_lists() -> None:
 
 
 def test_a_database_says_what_is_wrong_and_no_password_is_kept() -> None:
-    with pytest.raises(SettingError, match=r"sqlite:///t\.db is a database, and what to read of it is not said"):
+    with pytest.raises(SettingError, match=r"sqlite:///t\.db is a database, and no query is given"):
         luthier.design("sqlite:///t.db", target="y")
     with pytest.raises(SettingError, match="query would be ignored"):
         luthier.design("t.csv", target="y", query="SELECT 1")

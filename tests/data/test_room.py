@@ -40,7 +40,7 @@ def test_what_does_not_fit_is_kept_in_a_file_without_a_name(
     found[3] = 7
     assert found[3].sum() == 7000
     assert not list(short_of_memory.iterdir())
-    assert "kept in a file" in caplog.text
+    assert "kept in a temporary file" in caplog.text
 
 
 def test_no_room_anywhere(short_of_memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -175,7 +175,7 @@ def test_a_wrong_encoding_is_refused(tmp_path: Path, encoding: str) -> None:
 
 
 def test_a_file_that_ends_within_a_character(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="ends within a character"):
+    with pytest.raises(DataError, match="ends in the middle of a character"):
         read_table(write(tmp_path, "a,b\né,2\n1,é".encode()[:-1]))
     found = read_table(write(tmp_path, b"a,b\n" + b"1,2\n" * 9 + b"1,caf\xe9"))
     assert "a guess" in found.doubts[0]

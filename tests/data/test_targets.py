@@ -119,7 +119,7 @@ def test_only_training_rows_count() -> None:
         ({"y": ["a", "b"], "z": ["a", "b"]}, {"task": "binary"}, "data-target-mixed", "one target"),
         ({"y": ["", ""]}, {"label_delimiter": ";"}, "data-target-one-class", "no training row"),
         ({"y": ["a", "b"], "z": ["a", "b"]}, {"label_delimiter": ";"}, "data-target-task", "2 targets"),
-        ({"y": ["a", "b"]}, {"label_delimiter": ""}, "data-target-task", "label_delimiter"),
+        ({"y": ["a", "b"]}, {"label_delimiter": ""}, "data-target-task", "labels is"),
     ],
 )
 def test_bad_targets(data: dict[str, Any], settings: dict[str, Any], code: str, words: str) -> None:

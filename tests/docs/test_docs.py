@@ -3,18 +3,25 @@
 import re
 import shlex
 import shutil
+import textwrap
 from pathlib import Path
 
 import pytest
 
+import luthier
 from luthier.cli.main import _run
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "howto").glob("*.md")),
+]
 
 
 def blocks(page: Path, language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.M | re.S)
+    found = re.findall(rf"^( *)```{language}\n(.*?)^ *```", page.read_text(), re.M | re.S)
+    return [textwrap.dedent(block) for _, block in found]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.name)
@@ -30,10 +37,38 @@ def test_the_code_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert _run(shlex.split(line)[2:]) == 0, line
 
 
+def test_the_first_page_shows_what_the_command_prints(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Figures depend on the processor; words and columns do not."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    assert _run(["train", "examples/penguins.csv", "--target", "species"]) == 0
+
+    def words(line: str) -> str:
+        return " ".join(re.sub(r"[\d.]+|  \*$", "", line).split())
+
+    printed = {words(line) for line in capsys.readouterr().out.splitlines()}
+    shown = blocks(ROOT / "docs" / "index.md", "text")[1].splitlines()
+    assert {words(line) for line in shown if line != "…"} - printed == set()
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    named = set(re.findall(r"^\.\. auto\w+:: luthier\.(\w+)", page, re.M))
+    assert named == set(luthier.__all__) - {"__version__"}
+
+
+def test_files_that_contributors_are_told_to_touch_are_there() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    for name in re.findall(r"`([\w/.]+(?:\.py|\.md|/))`", page) + re.findall(r"`((?:tests|src)/[\w/]+)`", page):
+        assert (ROOT / name).exists() or (ROOT / "src" / "luthier" / name).exists(), name
+
+
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     codes = set(re.findall(r'"((?:bundle|check|data|missing|network|run|setting|system|training)-[a-z-]+)"', source))
-    pages = {path.stem for path in (ROOT / "src" / "luthier" / "pages").glob("*.md")} - {"index"}
+    pages = {path.stem for path in (ROOT / "src" / "luthier" / "pages").glob("*.md")}
     assert {code for code in pages if code not in codes} == set()
     literal = set(re.findall(r'code="([a-z-]+)"', source)) | {"network-wrong-family", "network-unknown-family"}
     assert literal - pages == set()

@@ -121,7 +121,7 @@ def test_a_foreign_tokenizer_is_not_run(tmp_path: Path) -> None:
             text = own.replace('"good":', '"good":9').replace('"bad":', '"bad":9')
         document["schema"]["columns"][0]["tokenizer"] = text
         write_tensors(tmp_path / "bad.safetensors", tensors, document, "luthier")
-        with pytest.raises(LuthierError, match="tokenizer that Luthier does not make"):
+        with pytest.raises(LuthierError, match="tokenizer that Luthier does not write"):
             luthier.load(tmp_path / "bad.safetensors").predict({"text": ["a" * 40]})
 
 

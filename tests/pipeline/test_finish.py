@@ -140,7 +140,7 @@ def test_a_run_of_folds_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path
     assert done.is_done
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
-    with pytest.raises(SettingError, match="more epochs are for one"):
+    with pytest.raises(SettingError, match="only a single one can get more epochs"):
         luthier.resume(tmp_path / "cut", epochs=9)
 
 
@@ -259,7 +259,7 @@ def test_a_quantile_is_above_so_many_of_the_rows() -> None:
         ({"target": "price", "folds": 3, "time": "x"}, "two ways"),
         ({"target": "price", "interval": 1.5}, "interval is 1.5"),
         ({"target": "price", "interval": 0.999}, "takes 999 validation rows"),
-        ({"target": "price", "refit": True, "valid_fraction": 0}, "no validation rows"),
+        ({"target": "price", "refit": True, "valid_fraction": 0}, "need validation rows"),
         ({"target": "price", "criterion": "poisson"}, "below 0"),
         ({"target": "price", "target_transform": "count"}, "the criterion is not poisson"),
         ({"target": "kind", "target_transform": "log"}, "the target is no number"),

@@ -62,7 +62,7 @@ def test_what_a_bundle_brings_along_is_not_given_beside_it(files: Path) -> None:
 def test_a_file_that_is_written_otherwise_is_not_ejected_and_that_is_said(files: Path) -> None:
     pl.read_csv(files / "v.csv", infer_schema=False).select("y", "size", "x").write_csv(files / "w.csv", separator=";")
     luthier.train(files / "t.csv", target="y", valid=str(files / "w.csv"), epochs=1, run=files / "run", seed=0)
-    with pytest.raises(RunError, match=r"w\.csv cannot be read as .*t\.csv is"):
+    with pytest.raises(RunError, match=r"w\.csv cannot be read in the same way as .*t\.csv"):
         eject(files / "run", files / "project")
     assert not (files / "project").exists()
 
@@ -83,7 +83,7 @@ def test_rows_that_turn_out_to_be_read_wrongly_are_no_answers(tmp_path: Path, mo
     monkeypatch.setattr(textfile, "_BLOCK_BYTES", 200)
     late = [*(str(1000 + i) for i in range(200)), "12.125", "3.5"]
     (tmp_path / "new.csv").write_text("\n".join(["x;z", *(f"{x};1" for x in late)]))
-    with pytest.raises(DataError, match=r"new\.csv: later rows show in x that points and commas mean otherwise"):
+    with pytest.raises(DataError, match=r"new\.csv: later rows show in x that points and commas have another meaning"):
         model.predict(tmp_path / "new.csv")
 
 

@@ -81,7 +81,7 @@ def test_an_own_class_is_trained_and_asked_for_again(tmp_path: Path, monkeypatch
     assert result.module.body[0].out_features == 16
     assert result.test["accuracy"] > 0.8
     same_weights(luthier.resume(tmp_path / "cut", trust_code=True).module, result.module)
-    with pytest.raises(BundleError, match="no code is run by its name") as caught:
+    with pytest.raises(BundleError, match="runs no code that only a file names") as caught:
         luthier.load(tmp_path / "run")
     assert caught.value.code == "bundle-module-needed"
     expected = result.model.predict_proba(source)
@@ -118,7 +118,7 @@ def test_a_runs_folder_runs_no_code(call: str, tmp_path: Path, monkeypatch: pyte
         assert caught.value.code in ("network-not-trusted", "setting-ignored")
         assert not (tmp_path / "was-run").exists()
     assert "nets.py:Net" in caught.value.hint
-    assert "--trust-code" in caught.value.hint
+    assert "trust_code=True" in caught.value.hint
     CALLS[call](trust_code=True)
     assert (tmp_path / "was-run").exists()
 

@@ -136,7 +136,7 @@ def test_a_process_can_train_for_itself(group: Workers) -> None:
 def test_processes_that_do_not_know_where_to_meet_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     for answer in (programs.train("mlp", None), programs.checked("summed")):
-        assert answer.startswith("setting-processes: WORLD_SIZE says that this is one of 2 processes")
+        assert answer.startswith("setting-processes: WORLD_SIZE is 2, and no address is set")
 
 
 def test_a_group_of_one_process_trains_as_alone(tmp_path: Path) -> None:

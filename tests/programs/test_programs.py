@@ -76,7 +76,7 @@ def test_a_step_may_say_what_it_computed_in_validation_alone() -> None:
 
     result = luthier.fit(net(), (X, Y), (X, Y), step=step, metrics=["accuracy"], epochs=1, **QUIET)
     assert result.record.epochs[0]["valid_accuracy"] == (result.module(X).argmax(1) == Y).double().mean().item()
-    with pytest.raises(SettingError, match="does not return what they compare"):
+    with pytest.raises(SettingError, match="does not return outputs and targets"):
         luthier.fit(net(), (X, Y), (X, Y), step=lambda m, b: m(b[0]).mean(), metrics=["accuracy"], epochs=1, **QUIET)
 
 

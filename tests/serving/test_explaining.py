@@ -67,7 +67,7 @@ def test_what_cannot_be_explained_is_said() -> None:
         model().explain(rows(), rows())
     with pytest.raises(SettingError, match="no answer 'z'"):
         model().explain({"a": 2.0, "b": -1.0, "c": 5.0}, rows(), of="z")
-    with pytest.raises(DataError, match="own module"):
+    with pytest.raises(DataError, match="custom module"):
         Model(nn.Linear(2, 1)).explain(torch.zeros(1, 2), torch.zeros(5, 2))
 
 

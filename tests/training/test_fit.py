@@ -244,13 +244,13 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "nothing": ({"train": None}, DataError, "no training data"),
     "a path": ({"train": "a.csv"}, DataError, "luthier.train"),
     "a tensor alone": ({"train": table()[0]}, DataError, r"no \(inputs, targets\)"),
-    "a frame alone": ({"train": pd.DataFrame({"a": [1.0]})}, DataError, "which of its columns is the target"),
+    "a frame alone": ({"train": pd.DataFrame({"a": [1.0]})}, DataError, "none of its columns is named as the target"),
     "unequal lengths": ({"train": (table()[0], table(50)[1])}, DataError, "as many inputs as targets"),
     "text": ({"train": (np.array([["a"]]), np.array([1]))}, DataError, "let luthier.train read the table"),
     "two targets in a dict": (
         {"train": {"x": table()[0], "label": table()[1], "labels": table()[1]}}, DataError, "target_key="
     ),
-    "an iterator": ({"train": iter([table()])}, DataError, "gone through once"),
+    "an iterator": ({"train": iter([table()])}, DataError, "iterated only once"),
     "an iterable dataset": ({"train": Endless()}, DataError, "DataLoader"),
     "an optimizer of another module": (
         {"optimizer": torch.optim.SGD(mlp().parameters())}, CheckError, "moves none of the 6 parameters"

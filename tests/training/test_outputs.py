@@ -103,7 +103,7 @@ def test_the_key_is_kept_with_the_model(tmp_path: Path) -> None:
 
 def test_parts_that_cannot_be_told_are_refused_before_an_epoch() -> None:
     form: Callable[[Tensor, Tensor], Any] = lambda out, x: {"a": out, "b": x}  # noqa: E731
-    with pytest.raises(SettingError, match=r"'a' \(a tensor of shape .* which part is the answer is not known"):
+    with pytest.raises(SettingError, match=r"'a' \(a tensor of shape .* it is not clear which part is the answer"):
         fitted(Net(form))
     with pytest.raises(SettingError, match="output_key is 'c', and the module gives a dict of 'a'"):
         fitted(Net(form), output_key="c")
@@ -255,7 +255,7 @@ def test_answers_of_a_step_that_cannot_be_read_are_refused() -> None:
         fitted(nn.Linear(4, 2), step=lambda m, b: {"outputs": m(b[0])})
     with pytest.raises(TrainingError, match=r"a tensor of shape \(32, 2\) as its loss"):
         fitted(nn.Linear(4, 2), step=lambda m, b: m(b[0]))
-    with pytest.raises(SettingError, match="does not return what they compare"):
+    with pytest.raises(SettingError, match="does not return outputs and targets"):
         fitted(nn.Linear(4, 2), step=lambda m, b: m(b[0]).mean(), metrics=["accuracy"])
 
 
@@ -275,7 +275,7 @@ def test_a_bare_loss_over_batches_of_unknown_size_is_said(caplog: pytest.LogCapt
             epochs=2,
             check=False,
         )
-    assert sum("each batch counts alike" in record.message for record in caplog.records) == 1
+    assert sum("each batch counts equally" in record.message for record in caplog.records) == 1
 
 
 def test_one_class_for_all_is_said_of_a_step_too() -> None:

@@ -379,7 +379,7 @@ def test_what_differs_is_said(done: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", [("--from", "9", "--to", "3"), ("--from", "-1"), ("--from", "100000")])
 def test_steps_that_are_not_there_are_refused(done: Path, arguments: tuple[str, ...]) -> None:
-    with pytest.raises(LuthierError, match="cannot be done again"):
+    with pytest.raises(LuthierError, match="cannot be repeated"):
         replayed(done / "run", *arguments)
 
 

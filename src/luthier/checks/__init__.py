@@ -1,1 +1,1 @@
-"""Checks for mistakes that raise no error."""
+"""Mistakes that raise no error: rules, monitors, watch."""

@@ -1,0 +1,1 @@
+"""The command: options, what it prints, exit status."""

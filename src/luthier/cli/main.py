@@ -65,17 +65,17 @@ def _output_options(command: Any) -> Any:
 
 
 def _network_option(command: Any) -> Any:
-    return click.option("--network", help="For a network of an own file: that file and class, FILE.py:CLASS.")(command)
+    return click.option("--network", help="File and class of a network of your own: FILE.py:CLASS.")(command)
 
 
 def _trust_options(command: Any) -> Any:
-    words = "Run the network's file that RUN names, without --network."
+    words = "Trust RUN: run the code of the network that it names."
     return _network_option(click.option("--trust-code", is_flag=True, help=words)(command))
 
 
 def _process_options(command: Any) -> Any:
     words = "Processes on this machine that train together: any number up to --shards gives the same bits."
-    again = "Start them again from the newest checkpoint, so often at most, where one is killed."
+    again = "Restart them from the newest checkpoint, at most this often, if one is killed."
     command = click.option("--restarts", type=click.IntRange(0), default=0, help=again)(command)
     return click.option("--processes", type=click.IntRange(1), default=1, help=words)(command)
 
@@ -84,7 +84,7 @@ def _process_options(command: Any) -> Any:
 @click.argument("source")
 @settings_options()
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
-@click.option("--continue", "go_on", is_flag=True, help="Go on with --run where it is there already.")
+@click.option("--continue", "go_on", is_flag=True, help="Continue the run in --run if there is one.")
 @_process_options
 @click.option(
     "--track",
@@ -160,9 +160,9 @@ def _asked() -> str | None:
 
 @cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")
 @click.argument("run")
-@click.option("--epochs", type=int, help="Epochs in all, more than it was planned with.")
-@click.option("--device", help="Where to train now.")
-@click.option("--max-time-s", type=float, help="Stop after so many seconds, at the end of an epoch.")
+@click.option("--epochs", type=int, help="Epochs in all, more than were planned.")
+@click.option("--device", help="Device to train on.")
+@click.option("--max-time-s", type=float, help="Stop after this many seconds, at the end of an epoch.")
 @_trust_options
 @_process_options
 @_output_options
@@ -191,14 +191,14 @@ def resume(
     return stopping.status if not result.is_done else 0
 
 
-@cli.command(short_help="Do steps of a run again, from the nearest checkpoint: the same bits.")
+@cli.command(short_help="Repeat steps of a run from a checkpoint, and show that the bits are equal.")
 @click.argument("run")
 @click.option("--from", "start", type=int, help="First step to show, counted from 0.")
 @click.option("--to", "stop", type=int, help="Step to stop before.")
 @_trust_options
 @_output_options
 def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool, **trusted: Any) -> int:
-    """Do steps of RUN again and hold them against its checkpoints and its record; nothing is written.
+    """Repeat steps of RUN and compare them with its checkpoints and its record; nothing is written.
 
     Where the run ended in a loss that is not finite, say which operation, layer and samples made it so.
     Exit status 1: something differs.
@@ -243,16 +243,16 @@ def design(source: str, **values: Any) -> int:
 
 
 def _reading_options(command: Any) -> Any:
-    decimals = "What stands before a CSV's decimals; a comma where cells are separated by semicolons, else a point."
+    decimals = "Decimal mark of a CSV; by default a comma if semicolons separate the cells, else a point."
     command = click.option("--decimal", type=click.Choice([",", "."]), help=decimals)(command)
-    command = click.option("--encoding", help="A CSV's encoding, where it is not found by itself.")(command)
-    command = click.option("--delimiter", help="What separates a CSV's columns.")(command)
+    command = click.option("--encoding", help="Encoding of a CSV; detected by default.")(command)
+    command = click.option("--delimiter", help="Delimiter of a CSV; detected by default.")(command)
     command = click.option("--sheet", help="Sheet of a workbook, by name or counted from 1.")(command)
-    command = click.option("--query", help="SELECT … to ask, where SOURCE is the URL of a database.")(command)
+    command = click.option("--query", help="SQL query (SELECT …), if SOURCE is the URL of a database.")(command)
     return _network_option(command)
 
 
-_device_option = click.option("--device", help="Where to compute; the CPU by default.")
+_device_option = click.option("--device", help="Device to compute on; the CPU by default.")
 
 
 @cli.command(short_help="Measure a model on data with targets.")
@@ -319,8 +319,8 @@ def predict(
 @cli.command("explain-row", short_help="Say which columns moved a model's answer for one row.")
 @click.argument("model")
 @click.argument("row", nargs=-1, required=True)
-@click.option("--background", help="A file of rows to hold the row against; a run's training rows by default.")
-@click.option("--of", help="Class, label or target to explain; the most probable class, or the first target, without.")
+@click.option("--background", help="File of rows to compare with; by default a run's training rows.")
+@click.option("--of", help="Class, label or target to explain; by default the most probable class or the first target.")
 @_reading_options
 @_output_options
 def explain_row(
@@ -454,7 +454,7 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
     return 2 if found.refused else 0
 
 
-@cli.command(cls=GroupedCommand, short_help="Look for mistakes that raise no error: in a program, a run or data.")
+@cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error in a program, a run or data.")
 @click.argument("source")
 @settings_options()
 @_output_options
@@ -481,6 +481,25 @@ def explain(code: str | None) -> int:
 
     say(page(code) if code is not None else "\n".join(f"{name}  {said}" for name, said in codes().items()))
     return 0
+
+
+@cli.command(short_help="Say what is installed, train for two seconds, and say what to do where something is missing.")
+@_output_options
+def doctor(quiet: bool, as_json: bool) -> int:
+    """Show versions, extras, devices and threads, and train a small table to prove that they work.
+
+    Exit status 2: a package is missing or too old, or the training failed.
+    """
+    from luthier.cli.doctor import examine, in_words
+
+    found = examine()
+    if as_json:
+        say_json(found)
+    elif not quiet:
+        say(in_words(found))
+    for problem in found["problems"]:
+        _complain(f"{problem} [{_SYSTEM}]")
+    return 2 if found["problems"] else 0
 
 
 def run() -> None:

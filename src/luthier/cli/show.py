@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from luthier.cli.output import say, say_json
+from luthier.cli.output import say, say_json, with_flags
 from luthier.core.finding import Finding
 from luthier.errors import printable
 from luthier.networks.foreign import is_own_file
@@ -50,7 +50,7 @@ def plan(plan: Plan, folder: Path, *, all_reasons: bool = False) -> None:
     """Print what was read, and what network and recipe were chosen and why."""
     console, most = _console(), None if all_reasons else _SHORT
     for note in (note for note in plan.prepared.notes if not isinstance(note, Warned)):
-        say(note)
+        say(with_flags(note))
     schema = plan.schema
     if schema.columns:
         table = _table("column", "kind", "why")
@@ -109,11 +109,11 @@ def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:
         console.print(table)
     say(f"done again from step {done.start}")
     for what, same in done.checked.items():
-        say(f"{what}: {'equal by the bit' if same else 'DIFFERS'}")
+        say(f"{what}: {'equal bit for bit' if same else 'DIFFERS'}")
     if done.not_finite is not None:
         say(f"{done.not_finite}\n  {done.not_finite.hint}")
     elif not done.rows:
-        say("no number that is not finite came up again: not all that the run did can be done again")
+        say("no NaN or infinity occurred again: something in the run cannot be repeated")
 
 
 def result(result: Result, *, as_json: bool, quiet: bool) -> None:

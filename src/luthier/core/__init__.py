@@ -1,0 +1,1 @@
+"""Plain data: Schema, Blueprint, Recipe; seeds and orders."""

@@ -11,10 +11,30 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
+from torch.torch_version import TorchVersion
 
 from luthier.core.names import did_you_mean
-from luthier.errors import SettingError
+from luthier.core.version import OLDEST_TORCH
+from luthier.errors import MissingPackageError, SettingError
 
+
+def check_torch(version: str) -> None:
+    """Refuse a torch that is too old: pip does not, so that it never replaces the one that is there.
+
+    Raises:
+        MissingPackageError: it is older than the oldest that is tested.
+
+    >>> check_torch("2.13.0+cpu")
+    """
+    if TorchVersion(version) < OLDEST_TORCH:
+        raise MissingPackageError(
+            f"torch {version} is older than {OLDEST_TORCH}, the oldest that Luthier is tested with",
+            hint=f"pip install --upgrade 'torch>={OLDEST_TORCH}'",
+            code="missing-package",
+        )
+
+
+check_torch(torch.__version__)
 _SMALL = 1 << 26  # bytes: there is always room for a few times as much
 
 
@@ -118,7 +138,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
         return nullcontext()
     if precision == "fp16" and device.type == "cpu":
         raise SettingError(
-            "precision 'fp16' is not to be had on the cpu",
+            "precision 'fp16' is not available on the CPU",
             hint="use bf16 or float32",
             code="setting-precision",
         )

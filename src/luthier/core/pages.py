@@ -6,6 +6,11 @@ from importlib.resources import files
 from luthier.core.names import did_you_mean
 from luthier.errors import SettingError
 
+_IGNORED = """
+**To ignore it:** `--ignore CODE`; `ignore = ["CODE"]` under `[check]` in a run file; in Python
+`luthier.check(…, ignore=["CODE"])` or `fit(…, check=luthier.CheckSettings(ignore=("CODE",)))`.
+"""
+
 
 def explain(code: str) -> str:
     """Return the page of a code of a finding or an error, in Markdown.
@@ -29,11 +34,12 @@ def codes() -> dict[str, str]:
     'The file has 0 bytes.'
     """
     names = sorted(item.name.removesuffix(".md") for item in files("luthier").joinpath("pages").iterdir())
-    return {name: _first_sentence(_page(name)) for name in names if name != "index"}
+    return {name: _first_sentence(_page(name)) for name in names}
 
 
 def _page(code: str) -> str:
-    return files("luthier").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
+    text = files("luthier").joinpath("pages", f"{code}.md").read_text(encoding="utf-8")
+    return f"{text}{_IGNORED.replace('CODE', code)}" if code.startswith("check-") else text
 
 
 def _first_sentence(page: str) -> str:

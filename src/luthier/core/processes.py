@@ -171,7 +171,7 @@ class Group:
             if self._store.check([self._failed]):
                 words = self._store.get(self._failed).decode(errors="replace")
         return TrainingError(
-            words, hint="mend what it says, and resume the run: no step is done twice", code="training-process-lost"
+            words, hint="correct what it reports, and resume the run: no step is repeated", code="training-process-lost"
         )
 
     @contextmanager
@@ -296,8 +296,8 @@ def find_group() -> Group | None:
             return None
         if by_file is None and not all(os.environ.get(name) for name in _VARIABLES):
             raise SettingError(
-                f"WORLD_SIZE says that this is one of {size} processes, and nothing says where they meet",
-                hint="start them by torchrun or by --processes; or unset WORLD_SIZE to train in this process alone",
+                f"WORLD_SIZE is {size}, and no address is set where the processes can connect",
+                hint="start them with torchrun or luthier train, or unset WORLD_SIZE to train in this process alone",
                 code="setting-processes",
             )
         limit = timedelta(seconds=_WAIT_S)
@@ -311,7 +311,7 @@ def find_group() -> Group | None:
         except (RuntimeError, ValueError, OSError) as error:
             raise SettingError(
                 f"the processes cannot be joined: {error}",
-                hint="start them by torchrun or by --processes, which say where they meet",
+                hint="start them with torchrun or luthier train, which set the address",
                 code="setting-processes",
             ) from error
         atexit.register(_leave)

@@ -54,7 +54,7 @@ class Recipe:
     betas: tuple[float, float] | None = _setting(None, "Decay of the running means, for Adam and its kin", "optimizer")
     weight_decay: float | None = _setting(None, "Weight decay, as the optimizer defines it", "optimizer")
     decay_norm_and_bias: bool = _setting(
-        True, "Decay one-dimensional parameters (biases, norms) too, as torch does by itself", "optimizer"
+        True, "Decay one-dimensional parameters (biases, norms) too, as torch does", "optimizer"
     )
     optimizer_args: dict[str, Any] = _setting({}, "Further arguments of the optimizer, as name=value", "optimizer")
     lr_scale: dict[str, float] = _setting(
@@ -64,7 +64,7 @@ class Recipe:
     )
     freeze: tuple[str, ...] = _setting(
         (),
-        "Parameters that stay as they are, by the start of their names; trunk: all but the last layer",
+        "Parameters not to train, by the start of their names; trunk: all but the last layer",
         "optimizer",
     )
     optimizer_flavour: Flavour = _setting(
@@ -79,33 +79,35 @@ class Recipe:
     )
     scheduler_interval: Interval | None = _setting(
         None,
-        "When the scheduler steps; by itself OneCycleLR and CyclicLR step each step, all others each epoch",
+        "When the scheduler steps; by default each step for OneCycleLR and CyclicLR, else each epoch",
         "schedule",
     )
     warmup_steps: int = _setting(0, "Steps over which the learning rate rises linearly to its schedule", "schedule")
 
     epochs: int = _setting(10, "Passes over the training data", "loop")
-    max_steps: int | None = _setting(None, "Updates in all, in place of epochs", "loop")
+    max_steps: int | None = _setting(None, "Updates in all, instead of epochs", "loop")
     valid_every_steps: int | None = _setting(
-        None, "Validate after so many updates too, and keep the weights if they are the best yet", "loop"
+        None, "Also validate after each this many updates, and keep the weights if they are the best so far", "loop"
     )
     log_every_steps: int | None = _setting(
-        None, "Write the loss, the learning rate and what a step logs to the record after so many updates", "loop"
+        None, "Record the loss, the learning rate and what a step logs after each this many updates", "loop"
     )
-    batch_size: int | None = _setting(None, "Samples that one update sees (32 if nothing is said)", "loop")
+    batch_size: int | None = _setting(None, "Samples per update; 32 by default", "loop")
     shards: int | None = _setting(
-        None, "Parts that a batch is computed in: up to so many processes give the same bits", "loop"
+        None, "Parts that a batch is computed in; any number of processes up to this gives the same bits", "loop"
     )
     micro_batch_size: int | None = _setting(
         None, "Samples computed at a time; the update still sees batch_size", "loop"
     )
-    accumulate: int = _setting(1, "Batches of an own DataLoader that make one update, each as loss / k", "loop")
+    accumulate: int = _setting(1, "Batches of your own DataLoader per update, each as loss / k", "loop")
     eval_batch_size: int | None = _setting(None, "Samples at a time in validation; changes no result", "loop")
     shuffle: bool = _setting(True, "Visit the training samples in a new order each epoch", "loop")
     drop_last: bool = _setting(False, "Leave out a last batch that is smaller than the others", "loop")
     num_workers: int = _setting(0, "Processes that read a Dataset; the bits are the same for any number", "loop")
-    limit: int | None = _setting(None, "Dry run: at most so many batches an epoch, in training and validation", "loop")
-    max_time_s: float | None = _setting(None, "Stop after so many seconds, at the end of an epoch", "loop")
+    limit: int | None = _setting(
+        None, "Dry run: at most this many batches per epoch, in training and validation", "loop"
+    )
+    max_time_s: float | None = _setting(None, "Stop after this many seconds, at the end of an epoch", "loop")
 
     clip_norm: float | None = _setting(None, "Clip the gradient's norm over all parameters to this", "regularisation")
     clip_value: float | None = _setting(None, "Clip each element of the gradient to ± this", "regularisation")
@@ -116,12 +118,12 @@ class Recipe:
     )
     augment: tuple[str, ...] = _setting((), "Changes of training images: flip, shift, erase", "regularisation")
 
-    patience: int | None = _setting(None, "Stop after so many epochs without a gain", "stopping")
-    monitor: str = _setting("valid_loss", "What a gain is measured by: valid_loss, train_loss or a metric", "stopping")
-    min_delta: float = _setting(0.0, "A gain is more than this", "stopping")
+    patience: int | None = _setting(None, "Stop after this many epochs without improvement", "stopping")
+    monitor: str = _setting("valid_loss", "Figure that has to improve: valid_loss, train_loss or a metric", "stopping")
+    min_delta: float = _setting(0.0, "Smallest change that counts as an improvement", "stopping")
 
-    seed: int | None = _setting(None, "Seed of the weights, the order and every draw", "machine")
-    device: str | None = _setting(None, "cpu, cuda, cuda:1, mps, …: what torch has", "machine")
+    seed: int | None = _setting(None, "Seed of the weights, the order and all other random numbers", "machine")
+    device: str | None = _setting(None, "Device to train on: cpu, cuda, cuda:1, mps, …", "machine")
     precision: Precision = _setting("float32", "Autocast to bf16 or fp16 where the device has it", "machine")
     memory_format: MemoryFormat = _setting("contiguous", "Layout of images and convolution weights", "machine")
     compile: bool = _setting(
@@ -129,12 +131,12 @@ class Recipe:
         "Compile the network (torch.compile): for GPUs and many small operations; its start takes a minute",
         "machine",
     )
-    threads: int | None = _setting(None, "CPU threads; the bits depend on it", "machine")
+    threads: int | None = _setting(None, "CPU threads; the exact bits of a run depend on it", "machine")
 
     checkpoint_every_s: float | None = _setting(60.0, "Seconds between checkpoints of a run", "checkpoints")
     checkpoint_every_steps: int | None = _setting(None, "Steps between checkpoints of a run", "checkpoints")
     on_write_error: Answer = _setting(
-        "continue", "Where a checkpoint or the record cannot be written in mid-run: continue, or stop", "checkpoints"
+        "continue", "If a checkpoint or the record cannot be written during a run: continue, or stop", "checkpoints"
     )
 
     def __post_init__(self) -> None:

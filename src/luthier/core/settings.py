@@ -40,49 +40,51 @@ class DataSettings:
     format: dict[str, str] = _setting(
         {}, "How a column's dates or numbers are written: NAME=FORMAT, as DD/MM/YYYY, 'Mon DD YYYY' or '1.234,5'"
     )
-    missing: tuple[str, ...] = _setting((), "Words that stand for no value, in place of the usual ones; several times")
-    task: Task | None = _setting(None, "binary, multiclass, multilabel or regression, where the target leaves it open")
-    labels: str | None = _setting(None, "Several labels stand in one cell of the target: what separates them")
+    missing: tuple[str, ...] = _setting((), "Words that mean a missing value, instead of the usual ones; repeatable")
+    task: Task | None = _setting(
+        None, "Task, if the target allows several: binary, multiclass, multilabel or regression"
+    )
+    labels: str | None = _setting(None, "Separator of several labels in one cell of the target")
     target_transform: Transform | None = _setting(
-        None, "What becomes of numbers to be predicted: none or log; found by their skew where it is left out"
+        None, "Transform of a numeric target: none or log; by default chosen by its skewness"
     )
-    positive: str | None = _setting(
-        None, "Of two classes, the positive one: f1 and AUC are about it; without it the second in order"
-    )
+    positive: str | None = _setting(None, "Positive class of two, for f1 and AUC; by default the second in order")
     weight: str | None = _setting(None, "Column with each row's weight in the loss")
-    valid: str | None = _setting(None, "File or folder to validate on, in place of a part of SOURCE")
-    test: str | None = _setting(None, "File or folder to test on, in place of a part of SOURCE")
-    valid_fraction: float = _setting(0.15, "Part of SOURCE to validate on")
-    test_fraction: float = _setting(0.15, "Part of SOURCE to test on; 0 for none")
+    valid: str | None = _setting(None, "File or folder to validate on, instead of a part of SOURCE")
+    test: str | None = _setting(None, "File or folder to test on, instead of a part of SOURCE")
+    valid_fraction: float = _setting(0.15, "Share of SOURCE to validate on")
+    test_fraction: float = _setting(0.15, "Share of SOURCE to test on; 0 for none")
     folds: int | None = _setting(
-        None, "Train so many networks, each validated on another part of the rows; the model answers with their mean"
+        None, "Train this many networks, each validated on another part of the rows, and predict their mean"
     )
-    group: str | None = _setting(None, "Column whose equal values stay in one part of the split")
-    time: str | None = _setting(None, "Column by which the newest rows are test, the next newest validation")
-    series: str | None = _setting(None, "Column that says which series a row is a step of, where a row is a step")
-    order: str | None = _setting(None, "Column that orders the steps of a series; without it they stand in order")
-    channel: tuple[str, ...] = _setting((), "Columns that are the steps of one series, as 't_*'; several for channels")
-    arrays: Arrays | None = _setting(None, "What x of an .npz holds, where its shape leaves it open")
-    delimiter: str | None = _setting(None, "What separates a CSV's columns, where it is not found by itself")
-    encoding: str | None = _setting(None, "A CSV's encoding, where it is not found by itself")
+    group: str | None = _setting(None, "Column whose equal values must stay in one part of the split")
+    time: str | None = _setting(None, "Column to split by: the newest rows are the test, the next newest validation")
+    series: str | None = _setting(None, "Column that names the series, if each row is a step of a series")
+    order: str | None = _setting(None, "Column that orders the steps of a series; by default the order of the rows")
+    channel: tuple[str, ...] = _setting(
+        (), "Columns that are the steps of one series, such as 't_*'; repeat it for more channels"
+    )
+    arrays: Arrays | None = _setting(None, "What x of an .npz holds, if its shape allows several")
+    delimiter: str | None = _setting(None, "Delimiter of a CSV; detected by default")
+    encoding: str | None = _setting(None, "Encoding of a CSV; detected by default")
     decimal: Decimal | None = _setting(
-        None, "What stands before a CSV's decimals; a comma where cells are separated by semicolons, else a point"
+        None, "Decimal mark of a CSV; by default a comma if semicolons separate the cells, else a point"
     )
     sheet: str | None = _setting(None, "Sheet of a workbook, by name or counted from 1; the first by default")
-    query: str | None = _setting(None, "SELECT … to ask, where SOURCE is the URL of a database")
+    query: str | None = _setting(None, "SQL query (SELECT …), if SOURCE is the URL of a database")
     image_size: int | None = _setting(None, "Side in pixels that images are resized to")
     decoder: Decoder = _setting(
-        "pillow", "What reads image files; simplejpeg is faster for JPEG and gives slightly other pixels"
+        "pillow", "Decoder of image files; simplejpeg is faster for JPEG, with slightly different pixels"
     )
     skip_unreadable: bool = _setting(False, "Leave out images that cannot be read")
     image_means: tuple[float, ...] | None = _setting(
         None, "Means of the channels, of pixels in [0, 1], that a pretrained network was trained with"
     )
-    image_stds: tuple[float, ...] | None = _setting(None, "Likewise their standard deviations")
+    image_stds: tuple[float, ...] | None = _setting(None, "Standard deviations of the channels, likewise")
     weights: str | None = _setting(
         None, "Weights to start from: safetensors, or a state dict (.pt); the first and last layer may differ in size"
     )
-    start: str | None = _setting(None, "Bundle to start from: its Schema, network and weights are taken over")
+    start: str | None = _setting(None, "Bundle to start from, with its Schema, network and weights")
 
     def __post_init__(self) -> None:
         for name in ("target", "channel"):
@@ -131,13 +133,13 @@ class DataSettings:
         if self.order is not None and self.series is None:
             raise SettingError(
                 "order would be ignored: it orders the steps of series, and no column is given as series",
-                hint="give --series COLUMN too, or leave it out",
+                hint="give series= too, or leave order out",
                 code="setting-ignored",
             )
         if self.time is not None and self.series is not None:
             raise SettingError(
-                "a split by time is one of rows, and here rows are steps of series",
-                hint="split by group, or give files with --valid and --test",
+                "a split by time needs one sample per row, and here rows are steps of series",
+                hint="split by group=, or give files with valid= and test=",
                 code="setting-ignored",
             )
         if (self.image_means is None) != (self.image_stds is None):
@@ -170,9 +172,7 @@ class NetworkSettings:
     dropout: float | None = _setting(None, "Share of units dropped in training, in [0, 1)")
     batch_norm: bool | None = _setting(None, "Batch norm in an mlp")
     reader: Reader | None = _setting(None, "How text is read: mean, conv, lstm or gru")
-    trust_code: bool = _setting(
-        False, "Run the network's file that a run file or a run's folder names, without --network"
-    )
+    trust_code: bool = _setting(False, "Trust the run file or folder: run the code of the network that it names")
 
     def __post_init__(self) -> None:
         check_types(self, where="the network settings")
@@ -207,12 +207,12 @@ class FinishSettings:
     refit: bool = _setting(
         False, "Train once more on training and validation rows, for as many epochs as the best one had"
     )
-    calibrate: bool = _setting(False, "Divide logits by a temperature found on validation rows, where that helps")
+    calibrate: bool = _setting(False, "Divide logits by a temperature fitted on validation rows, if that helps")
     threshold: str | None = _setting(
-        None, "Of two classes, when the answer is yes: f1, youden, cost=C (a missed yes costs C false ones) or a number"
+        None, "Threshold of the positive class: f1, youden, cost=C (a miss costs C false alarms) or a probability"
     )
     interval: float | None = _setting(
-        None, "Give intervals, or sets of classes, that hold this share of true answers, such as 0.9"
+        None, "Give intervals, or sets of classes, that contain this share of true answers, such as 0.9"
     )
 
     def __post_init__(self) -> None:
@@ -230,7 +230,7 @@ class FinishSettings:
             )
         if self.refit and self.is_measured:
             raise SettingError(
-                "refit trains on the validation rows, by which calibrate, threshold and interval are measured",
+                "refit trains on the validation rows, and calibrate, threshold and interval need them for measuring",
                 hint="leave refit out, or train several networks in its place: folds=5",
                 code="setting-ignored",
             )

@@ -74,7 +74,7 @@ class _Encoder:
             return {_TAG: "complex", "v": [value.real, value.imag]}
         raise RunError(
             f"{path} of {self.where} is a {type(value).__name__}: no file keeps one without running code on load",
-            hint="keep tensors and plain values (numbers, strings, lists, dicts) in state, or leave it out of it",
+            hint="keep only tensors and plain values (numbers, strings, lists, dicts) in the state",
             code="run-state-not-data",
         )
 

@@ -1,1 +1,1 @@
-"""The data room: tables and other sources read, split, described, and encoded; `sources` and `feeds` give batches."""
+"""Files read, split, described and encoded; batches."""

@@ -513,8 +513,8 @@ class Cells:
         found = np.flatnonzero(bad)[:3]
         shown = ", ".join(f"{show(self.series, int(i))} in row {self.rows[i] + 1}" for i in found)
         return DataError(
-            f"column {self.name!r} was said to be a {kind}, which its training rows are not: "
+            f"column {self.name!r} was given the kind {kind!r}, and its training rows do not fit it: "
             f"{doubt or shown or 'all are missing'}",
-            hint="leave the kind out to have it found, or say 'category' or 'ignored'",
+            hint="leave the kind out to have it inferred, or give 'category' or 'ignored'",
             code="data-kind-unmet",
         )

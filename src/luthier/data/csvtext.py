@@ -71,7 +71,7 @@ def find_encoding(
     if decoder.getstate()[0]:
         if given is not None or good > bad:
             raise DataError(
-                f"{name} ends within a character: it is UTF-8, and cut short",
+                f"{name} ends in the middle of a character: it is UTF-8 and was cut short",
                 hint="copy or download the file again; for another encoding give encoding=, such as 'latin-1'",
                 code="data-file-damaged",
             )
@@ -104,7 +104,7 @@ def _likeliest(sample: bytes, name: str) -> tuple[str, tuple[str, ...]]:
     best = matches.best()
     if best is None:
         raise DataError(
-            f"the encoding of {name} cannot be found out: it is not UTF-8, and looks like no other",
+            f"the encoding of {name} was not recognised: it is not UTF-8",
             hint="name it with encoding=, for example 'latin-1', or save the file as UTF-8",
             code="data-encoding",
         )

@@ -107,7 +107,7 @@ def source_files(source: str) -> list[Path]:
         elif glob.has_magic(line) and not path.exists():
             found = sorted(Path(name) for name in glob.glob(line, recursive=True) if os.path.isfile(name))
             if not found:
-                raise DataError(f"no file is called like {line}", hint=near_file(path), code="data-no-file")
+                raise DataError(f"no file matches {line}", hint=near_file(path), code="data-no-file")
             files += found
         else:
             files.append(path)
@@ -124,7 +124,7 @@ def check_options(source: str, options: ReadOptions) -> None:
     _refuse_remote(source)
     if is_database(source) and options.query is None:
         raise SettingError(
-            f"{without_password(source)} is a database, and what to read of it is not said",
+            f"{without_password(source)} is a database, and no query is given",
             hint="give query=, such as 'SELECT * FROM customers'",
             code="setting-missing",
         )

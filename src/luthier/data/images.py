@@ -402,8 +402,8 @@ def _simplejpeg() -> Any:
         import simplejpeg
     except ImportError as error:
         raise MissingPackageError(
-            "images are to be read by the package simplejpeg, which is not installed",
-            hint="pip install 'luthier[jpeg]'; what was trained with it needs it: another decoder gives other pixels",
+            "this needs the package simplejpeg to read images, and it is not installed",
+            hint="pip install 'luthier[jpeg]'; a model trained with it needs it, as another decoder gives other pixels",
             code="missing-package",
         ) from error
     return simplejpeg
@@ -414,13 +414,13 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         why = f"it has more pixels than are safe to decode: {error}"
     elif isinstance(error, UnidentifiedImageError):
-        why = "it is no image of a kind that is read" if path.stat().st_size else "it is empty (0 bytes)"
+        why = "it is no image in a supported format" if path.stat().st_size else "it is empty (0 bytes)"
     elif isinstance(error, OSError) and error.strerror:
         why = error.strerror
     near = f"{_near_image(path)}; " if isinstance(error, FileNotFoundError) else ""
     return DataError(
         f"image {path} cannot be read: {why}",
-        hint=f"{near}replace or remove it; --skip-unreadable leaves such images out of training",
+        hint=f"{near}replace or remove it, or pass skip_unreadable=True to train without such images",
         code="data-image-unreadable",
     )
 

@@ -54,8 +54,8 @@ def infer_columns(
             column = _series(cells, rows, (channels or {}).get(name, ()))
             if kind == "series" and not (column.is_input and (is_lists(cells) or column.max_steps > 1)):
                 raise DataError(
-                    f"column {name!r} was said to be a series, which its training rows are not: {column.why}",
-                    hint="leave the kind out to have it found, or say 'ignored'",
+                    f"column {name!r} was given the kind 'series', and its training rows do not fit it: {column.why}",
+                    hint="leave the kind out to have it inferred, or give 'ignored'",
                     code="data-kind-unmet",
                 )
             return column
@@ -128,13 +128,13 @@ def _check_asked(frame: pl.DataFrame, asked: Asked, exclude: Collection[str]) ->
             )
         if name in exclude:
             raise DataError(
-                f"column {name!r} is no input, so {kind!r}, which was said of it, would be ignored",
+                f"column {name!r} is not an input, so {kind!r} would be ignored",
                 hint="leave it out; what a target is follows from task=",
                 code="data-kind-unused",
             )
         if name in asked.kinds and kind not in COLUMN_KINDS:
             raise DataError(
-                f"{kind!r}, given for column {name!r}, is no kind of column",
+                f"{kind!r} is not a kind of column (given for {name!r})",
                 hint=did_you_mean(str(kind), COLUMN_KINDS),
                 code="data-kind-unknown",
             )

@@ -50,10 +50,10 @@ def room_for(shape: tuple[int, ...]) -> NDArray[np.uint8]:
     except OSError as error:
         raise DataError(
             f"{what}, and they cannot be kept in {place} either: {error.strerror or error}",
-            hint="read them smaller (--image-size), or name a folder with room for temporary files: TMPDIR=…",
+            hint="read them smaller with image_size=, or name a folder with space for temporary files: TMPDIR=…",
             code="data-no-room",
         ) from error
-    _log.warning("%s: they are kept in a file without a name in %s", what, place)
+    _log.warning("%s: they are kept in a temporary file in %s", what, place)
     return found
 
 

@@ -74,7 +74,8 @@ def _holds_arrays(cells: pl.Series) -> bool:
     if cut.any():
         row = int(cut.arg_true()[0])
         raise DataError(
-            f"column {cells.name!r} holds arrays cut where they were written: {show(cells, row)} in row {row + 1}",
+            f"column {cells.name!r} holds arrays that were shortened when they were written: "
+            f"{show(cells, row)} in row {row + 1}",
             hint="write the table again with whole arrays, as lists: column.map(list); "
             f"or leave the column out: kind={{{cells.name!r}: 'ignored'}}",
             code="data-cut-array",

@@ -265,7 +265,7 @@ def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None,
     if hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, Tensor | np.ndarray):
         if hasattr(data, "columns") and hasattr(data, "dtypes"):
             raise DataError(
-                "the data is one frame, so which of its columns is the target is not said",
+                "the data is one frame, and none of its columns is named as the target",
                 hint="give a pair: (frame.drop(columns='y'), frame['y']), or use luthier.train(frame, target='y')",
                 code="data-batch-target",
             )

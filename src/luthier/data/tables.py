@@ -173,8 +173,8 @@ def iter_tables(
     if source is not None and (is_misread or source.late_points):  # rows were handed out that read otherwise
         where = f"in {', '.join(sorted(source.late_points))} " if source.late_points else ""
         raise DataError(
-            f"{path.name}: later rows show {where}that points and commas mean otherwise than its first rows let think",
-            hint="say which stands before decimals, as decimal=','; or write the numbers alike in all rows",
+            f"{path.name}: later rows show {where}that points and commas have another meaning than in its first rows",
+            hint="pass the decimal mark, such as decimal=','; or write the numbers in one way in all rows",
             code="data-decimal",
         )
     if not seen:

@@ -155,7 +155,7 @@ def read_targets(
 def _refuse_positive(positive: str | None, task: Task) -> None:
     if positive is not None:
         raise SettingError(
-            f"positive would be ignored: the task is {task}, and a binary one has a positive class",
+            f"positive would be ignored: the task is {task}, and only a binary one has a positive class",
             hint="leave it out, or give a target of two classes",
             code="setting-ignored",
         )
@@ -433,7 +433,7 @@ class _Cells:
             what = "dates" if find_date_format(self.series)[0] else "values"
             raise DataError(
                 f"target {self.name!r} has {len(names)} different {what} in {len(self.rows)} training rows, such as "
-                f"{show(self.series, 0)}: it names the rows rather than sorts them",
+                f"{show(self.series, 0)}: it identifies the rows and does not group them",
                 hint="name another target; for numbers say task='regression'",
                 code="data-target-identifier",
             )
@@ -447,7 +447,7 @@ class _Cells:
         if not self.is_yes_no():
             raise DataError(
                 f"target {self.name!r} is no yes/no column: it holds {show(self.series, 0)} in row {self.rows[0] + 1}",
-                hint="use yes and no, true and false or 1 and 0; for labels in one cell give label_delimiter=",
+                hint="use yes and no, true and false or 1 and 0; for several labels in one cell give labels=",
                 code="data-target-task",
             )
         if self.is_number():
@@ -577,12 +577,12 @@ def _find_task(cells: Sequence[_Cells]) -> Task:
 def _labels(cells: Sequence[_Cells], delimiter: str, task: Task | None) -> tuple[Target, ...]:
     if len(cells) != 1 or task not in (None, "multilabel"):
         raise DataError(
-            f"label_delimiter is {delimiter!r}, with {len(cells)} targets and task {task!r}",
-            hint="a label delimiter goes with one target and task multilabel",
+            f"labels is {delimiter!r}, with {len(cells)} targets and task {task!r}",
+            hint="a separator of labels needs one target and the task multilabel",
             code="data-target-task",
         )
     if not delimiter:
-        raise DataError("label_delimiter is ''", hint="give what separates labels: ' ', ',' …", code="data-target-task")
+        raise DataError("labels is ''", hint="give what separates labels: ' ', ',' …", code="data-target-task")
     counts = cells[0].label_lists(delimiter).group_by("label").len().sort("label")
     if not counts.height:
         raise DataError(

@@ -103,7 +103,7 @@ def _tokenizer(text: str, vocabulary_size: int) -> Any:
         is_ours = False
     if not is_ours:
         raise BundleError(
-            "the model has a tokenizer that Luthier does not make, so it is not run",
+            "the model has a tokenizer that Luthier does not write, so Luthier does not use it",
             hint="copy the model again, or train it anew",
             code="bundle-damaged",
         )

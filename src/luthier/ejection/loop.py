@@ -113,19 +113,19 @@ def write_loop(loop: Loop, story: Story) -> str:
     recipe = loop.recipe
     if recipe.precision == "fp16" or (recipe.device or "cpu") != "cpu":
         raise RunError(
-            f"the run was trained on {recipe.device} with {recipe.precision}, and eject knows runs on the CPU so far",
-            hint="train it on the CPU: --device cpu",
+            f"the run was trained on {recipe.device} with {recipe.precision}, and eject supports only runs on the CPU",
+            hint="train it with device='cpu'",
             code="run-cannot-eject",
         )
     if (recipe.shards or 1) > 1 and recipe.micro_batch_size is not None:
         raise RunError(
-            "the run computed each shard of a batch in micro-batches, which an ejected project does not",
+            "the run computed each shard of a batch in micro-batches, and eject does not support that",
             hint="train it without micro_batch_size: shards are parts of a batch already",
             code="run-cannot-eject",
         )
     if recipe.compile:
         raise RunError(
-            "the run was trained by a compiled network, and an ejected project compiles none",
+            "the run used a compiled network, and eject does not support that",
             hint="train it without compile",
             code="run-cannot-eject",
         )
@@ -134,8 +134,8 @@ def write_loop(loop: Loop, story: Story) -> str:
     is_known = figure in ("accuracy", "f1", "auc") or not any(of.transform == "count" for of in loop.schema.targets)
     if is_figure and not (is_known and hasattr(figures, figure)):
         raise RunError(
-            f"the run was decided by {recipe.monitor}, which eject does not know",
-            hint="train with --monitor valid_loss",
+            f"the run chose its epoch by {recipe.monitor}, which eject does not support",
+            hint="train with monitor='valid_loss'",
             code="run-cannot-eject",
         )
     text = assembled("train.py").replace("import Network", f"import {identifier(loop.class_name)}")

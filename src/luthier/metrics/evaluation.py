@@ -256,7 +256,7 @@ def need_compared(metrics: Sequence[Metric], outputs: Any, targets: Any) -> None
     """
     if metrics and (outputs is None or targets is None):
         raise SettingError(
-            "metrics are given with an own step, which does not return what they compare",
+            "metrics are given with a custom step that does not return outputs and targets",
             hint="return {'loss': loss, 'outputs': outputs, 'targets': targets} from the step, or leave metrics out",
             code="setting-ignored",
         )

@@ -1,0 +1,1 @@
+"""Families of networks, and the rules that choose one."""

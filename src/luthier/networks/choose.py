@@ -169,7 +169,7 @@ def _check_criterion(name: str, schema: Schema) -> None:
     if name.lower() not in (item.lower() for item in known):
         raise SettingError(
             f"criterion {name!r} does not go with the task {schema.task}",
-            hint=did_you_mean(name, known) + "; any other goes by luthier.fit with an own module",
+            hint=did_you_mean(name, known) + "; for any other use luthier.fit with your own module",
             code="setting-criterion",
         )
 

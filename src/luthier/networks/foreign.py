@@ -74,8 +74,8 @@ def asked_arguments(family: str, known: Mapping[str, Any], given: Mapping[str, A
     ]
     if missing:
         raise NetworkError(
-            f"{family} asks for {', '.join(missing)}, and what is known of the data is {', '.join(known)}",
-            hint=f"give it: --network-args {missing[0]}=…; or call its arguments as the sizes are called",
+            f"{family} needs {', '.join(missing)}, and the data provides {', '.join(known)}",
+            hint=f"give it with network_args={{{missing[0]!r}: …}}, or rename the argument to one of these sizes",
             code="network-unknown-argument",
         )
     return arguments
@@ -100,8 +100,8 @@ def _own_class(family: str) -> Callable[..., nn.Module]:
     if path.suffix != ".py" or not path.is_file() or not name:
         beside = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
         raise NetworkError(
-            f"{family} names no class in a file of Python" + ("" if path.is_file() else f": there is no {file}"),
-            hint=f"as --network my_nets.py:Net; {did_you_mean(path.name, beside)}",
+            f"{family} does not name a class in a Python file" + ("" if path.is_file() else f": there is no {file}"),
+            hint=f"write network='my_nets.py:Net'; {did_you_mean(path.name, beside)}",
             code="network-no-file",
         )
     module = _run_file(path.resolve(), path.stat().st_mtime_ns)

@@ -1,0 +1,1 @@
+"""From a source to a model: plan, train, resume, report, compare."""

@@ -59,7 +59,7 @@ def check_source(
         )  # fmt: skip
     if (path / "checkpoints").is_dir() and not (path / "run.toml").exists():
         raise RunError(
-            f"{path} is a run of luthier.fit, whose module and data are code and in no file",
+            f"{path} is a run of luthier.fit, whose module and data are in your program and not in a file",
             hint="call luthier.check(module, train, valid, …) in that program",
             code="run-not-found",
         )

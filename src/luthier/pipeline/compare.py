@@ -69,7 +69,7 @@ def compare(runs: Sequence[str | Path], **trusted: Any) -> Comparison:
         RunError: a folder that is no run's.
     """
     if len(runs) < 2:
-        raise SettingError("one run cannot be compared", hint="name two runs or more", code="setting-missing")
+        raise SettingError("comparing needs at least two runs", hint="name two runs or more", code="setting-missing")
     folders = [Path(run) for run in runs]
     documents = [folder_document(folder) for folder in folders]
     found = Comparison([document["run"] for document in documents], _differs(documents))

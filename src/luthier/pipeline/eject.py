@@ -168,7 +168,7 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         if plan.recipe.class_weights == "balanced" or (len(sizes) > 1 and plan.recipe.scheduler):
             raise RunError(
                 "the run's folds differ in their class weights, or in the batches that their schedule is made for",
-                hint="train it with --scheduler none, or with class weights as numbers",
+                hint="train it without a scheduler, or with class weights as numbers",
                 code="run-cannot-eject",
             )
     elif plan.finish.refit:
@@ -306,7 +306,8 @@ def _prove(plan: Plan, folder: Path) -> None:
     files = _sources(plan)
     others = [str(file) for part, file in files.items() if file != files["train"]]
     unlike = RunError(
-        f"{' and '.join(others)} cannot be read as {files['train']} is, which is what the project's reader does",
+        f"{' and '.join(others)} cannot be read in the same way as {files['train']}, and an ejected project "
+        "has one reader",
         hint="write both alike (kind of file, delimiter, encoding, columns in one order), and train anew",
         code="run-cannot-eject",
     )
@@ -335,7 +336,7 @@ def _prove(plan: Plan, folder: Path) -> None:
                 if others and part.file != str(files["train"]):
                     raise unlike
                 raise RunError(
-                    f"this data cannot be ejected: its {name} come out otherwise than the run read them",
+                    f"this data cannot be ejected: an ejected project would read its {name} differently",
                     hint="please report it, with the kinds and types of the columns",
                     code="run-cannot-eject",
                 )

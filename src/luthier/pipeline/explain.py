@@ -39,8 +39,8 @@ def explain_row(
     if background is None:
         if not (Path(model) / "run.toml").is_file():
             raise SettingError(
-                f"{model} holds no rows, and an answer is explained beside the mean answer of other rows",
-                hint="give them as background= (--background FILE), or give the folder of a run of luthier train",
+                f"{model} holds no rows, and explaining an answer needs other rows to compare with",
+                hint="pass them with background=, or give the folder of a run of luthier train",
                 code="setting-missing",
             )
         folder, plan = open_run(model, **({} if network is None else {"network": network}))

@@ -173,7 +173,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
         raise SettingError(
-            f"{settings.start} holds an own module, which no run of the command can start from",
+            f"{settings.start} holds a custom module, and luthier train cannot start from one",
             hint="use luthier.load(path, module=…) and luthier.fit",
             code="setting-start",
         )
@@ -182,8 +182,8 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     asked = blueprint.family if blueprint is not None else parts["network"].get("network") or ""
     if bundle is not None and bundle.blueprint is not None and is_foreign(bundle.blueprint.family):
         raise SettingError(
-            f"{settings.start} holds {bundle.blueprint.family}, which no bundle brings along",
-            hint="start from its weights alone: --network with the same class, and --weights with this file",
+            f"{settings.start} holds the weights of {bundle.blueprint.family} and not its code",
+            hint="start from its weights alone: network= with the same class, and weights= with this file",
             code="setting-start",
         )
     if settings.weights is not None and settings.image_means is None and is_foreign(asked):
@@ -199,8 +199,8 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         settings = replace(settings, valid_fraction=0.0)
         prepared = prepare(settings, data)
         prepared.notes.append(
-            f"no series are kept for validation: fewer than {ENOUGH_VALID} say too little to choose an epoch by; "
-            "to keep some, pass valid_fraction"
+            f"no series are kept for validation: fewer than {ENOUGH_VALID} are too few to choose an epoch by; "
+            "to keep some, pass valid_fraction="
         )
     if lines := doubts(prepared.schema.columns):
         _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
@@ -270,7 +270,7 @@ def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prep
     valid = valid or prepared.num_valid
     if not valid and (finish.refit or finish.is_measured):
         raise SettingError(
-            "there are no validation rows, by which refit, calibrate, threshold and interval go",
+            "refit, calibrate, threshold and interval need validation rows, and there are none",
             hint="give valid= or valid_fraction=, or folds=5",
             code="setting-ignored",
         )
@@ -344,8 +344,8 @@ def _trusted(blueprint: Blueprint | None, given: Mapping[str, Any], source: str)
         return blueprint
     if not (named or is_trusted):
         raise NetworkError(
-            f"{source} names the network {family}, and its code runs only where you name or trust it",
-            hint=f"read it; then give --network {family} (network=) or --trust-code (trust_code=True)",
+            f"{source} names the network {family}, and Luthier runs its code only if you name or trust it",
+            hint=f"read it; then pass network={str(family)!r} or trust_code=True",
             code="network-not-trusted",
         )
     return replace(blueprint, family=named or family)
@@ -366,7 +366,7 @@ def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start:
         what = f": it has {other[0]} {own[other[0]]!r}" if other[0] in own else ""
         raise SettingError(
             f"{', '.join(other)} would be ignored: kinds, targets and network are those of {start}{what}",
-            hint="leave them out; to change them, train anew, or take the weights alone: --weights",
+            hint="leave them out; to change them, train a new model, or take the weights alone with weights=",
             code="setting-ignored",
         )
 

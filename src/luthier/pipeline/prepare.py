@@ -74,7 +74,7 @@ def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], s
     kind = settings.arrays or layout(train.x)
     if kind != "images":
         refuse(settings, ("series", "order", "channel"), "arrays")
-        notes.append(f"x is taken as {kind}; --arrays says otherwise")
+        notes.append(f"x is taken as {kind}; to override this, pass arrays=")
         named = replace(settings, target=tuple(names), valid=None, test=None)
         make = as_frame if kind == "table" else series_frame
         return prepare_number_arrays(

@@ -57,8 +57,8 @@ def replay(
             most = max(last, *(row["step"] for row in record.epochs))
         if not 0 <= first < end <= most:
             raise SettingError(
-                f"steps {first} to {end} of {folder} cannot be done again: it has {most}",
-                hint="give --from below --to, both counted from 0",
+                f"steps {first} to {end} of {folder} cannot be repeated: it has {most}",
+                hint="give start= below stop=, both counted from 0",
                 code="setting-out-of-range",
             )
         with reading_checkpoint(folder):

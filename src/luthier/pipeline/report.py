@@ -63,7 +63,7 @@ def report(
         RunError: a folder that is no run's, or a file that cannot be written.
         SettingError: an output that is none of HTML.
     """
-    path = check_output(str(output), (".html", ".htm"), flag="-o", sources=list(map(str, runs)))
+    path = check_output(str(output), (".html", ".htm"), flag="output=", sources=list(map(str, runs)))
     write_page([run_document(Path(run), rows=rows, **trusted) for run in runs], path, rows=rows)
     return path
 

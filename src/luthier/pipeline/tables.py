@@ -97,7 +97,7 @@ def prepare_table(
     names = list(settings.target)
     if not names:
         raise DataError(
-            f"{table.name} is a table, and which column is to be predicted is not said",
+            f"{table.name} is a table, and no column to predict is given",
             hint=f"name it with target='COLUMN'; its columns are: {', '.join(table.frame.columns[:12])}",
             code="data-target-missing",
         )
@@ -235,14 +235,14 @@ def prepare_table(
         notes.append(split_words(parts, settings))
     if len(rows["train"]) < _FEW_ROWS and (settings.folds, settings.time, settings.valid) == (None, None, None):
         notes.append(
-            f"{len(rows['train']):,} training rows are few: one split says little of where to stop and how good it is; "
-            "--folds 5 (folds=5) has each row validated on once, and answers with the mean of five networks"
+            f"{len(rows['train']):,} training rows are few, so one split says little about when to stop and how good "
+            "the model is; to validate on each row once, and predict the mean of five networks, pass folds=5"
         )
     dates = [column.name for column in schema.inputs if column.kind == "date" and column.date_format != "TIME"]
     if dates and "test" in parts and (settings.test, settings.time, settings.group) == (None, None, None):
         notes.append(
-            f"{dates[0]!r} holds dates, and a split at random puts rows of the same days into train and test: answers "
-            f"about days to come may be worse than its figures. To see them: --time {dates[0]!r} (time=)"
+            f"{dates[0]!r} holds dates, and a random split puts rows of the same days into train and test, so answers "
+            f"for future days may be worse than the test figures; to test on the newest rows, pass time={dates[0]!r}"
         )
     folds = None if fold_of_row is None else fold_of_row[rows["train"]]
     return Prepared(schema, parts, notes, input_sizes(schema), folds)
@@ -366,8 +366,8 @@ def _with_known_class(frame: pl.DataFrame, rows: Rows, schema: Schema, notes: li
     if not known.any():
         raise DataError(
             f"no training row has a class of the model to start from: {', '.join(map(repr, list(unseen)[:5]))}",
-            hint=f"its classes are {', '.join(schema.targets[0].classes[:12])}; for others train anew, or take the "
-            "weights alone: --weights",
+            hint=f"its classes are {', '.join(schema.targets[0].classes[:12])}; for others train a new model, or "
+            "take the weights alone with weights=",
             code="data-target-unseen-class",
         )
     if not known.all():

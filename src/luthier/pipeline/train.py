@@ -223,8 +223,8 @@ def resume(
         plan = _shared(plan, group)
         if more and (plan.finish.refit or plan.prepared.folds is not None):
             raise SettingError(
-                f"{folder} trained several networks, and more epochs are for one",
-                hint="train a new run with --epochs",
+                f"{folder} trained several networks, and only a single one can get more epochs",
+                hint="train a new run with epochs=",
                 code="setting-ignored",
             )
         if report is not None and is_first:
@@ -233,7 +233,7 @@ def resume(
         if not (folder / "record.jsonl").exists() and not _has_checkpoints(folder):
             _log.warning("%s has neither a record nor a checkpoint: it starts from the beginning", folder)
         elif not is_asked and ends[-1:] == ["end"]:
-            _log.warning("%s had finished: nothing is trained, but for --epochs beyond those it has done", folder)
+            _log.warning("%s is already finished; to train it longer, pass epochs=", folder)
         is_shown = is_first and (is_kept(sys.stdout) if verbose is None else verbose)
         result = None
         try:
@@ -567,7 +567,7 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
     if wanted is not None:
         if wanted.exists() and (not wanted.is_dir() or not all(map(is_part, wanted.iterdir()))):
             raise RunError(
-                f"{wanted} is there already, and no run is overwritten",
+                f"{wanted} is there already, and Luthier overwrites no run",
                 hint=(f"continue it with: luthier resume {wanted}; or " if (wanted / "run.toml").is_file() else "")
                 + "choose another folder: run=",
                 code="run-folder-taken",

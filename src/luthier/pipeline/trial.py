@@ -73,7 +73,9 @@ def setting_failed(error: Exception, recipe: Recipe) -> SettingError | None:
     if lone := next((note for note in notes if note.startswith(ONE_SAMPLE)), None):
         size = recipe.micro_batch_size or recipe.batch_size
         return SettingError(
-            f"batch norm meets a batch of one row, in batches of {size}", hint=lone, code="setting-out-of-range"
+            f"batch norm cannot train on a batch of one row, which occurs with batches of {size}",
+            hint=lone,
+            code="setting-out-of-range",
         )
     loss = next((note.split("(")[0].removeprefix("in ") for note in notes if "Loss(" in note), None)
     if recipe.criterion_args and loss is not None:

@@ -1,0 +1,1 @@
+"""What eject copies out; it imports nothing of Luthier."""

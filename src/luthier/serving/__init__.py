@@ -1,0 +1,1 @@
+"""Model: predict, evaluate, explain, summary."""

@@ -31,7 +31,7 @@ def write_answers(
     """
     if output is None:
         return _write(frames, sys.stdout.buffer, ".jsonl" if as_json else ".csv")
-    path = check_output(output, _SUFFIXES, flag="-o", sources=sources)
+    path = check_output(output, _SUFFIXES, flag="output=", sources=sources)
     beside = part_of(path)
     try:
         with beside.open("wb") as file:

@@ -225,7 +225,7 @@ class Model:
         if self.schema is None or self.answering.level is None:
             raise DataError(
                 "this model has no intervals: none were measured after its training",
-                hint="train with interval=0.9 (--interval 0.9)",
+                hint="train with interval=0.9",
                 code="data-no-probabilities",
             )
         from luthier.serving.answers import probabilities
@@ -353,7 +353,7 @@ class Model:
     def _need_schema(self) -> Schema:
         if self.schema is None:
             raise DataError(
-                "this model is an own module without a Schema, so it knows no columns and classes",
+                "this model is a custom module without a Schema, so it has no columns or class names",
                 hint="use model.predict with tensors",
                 code="data-no-schema",
             )
@@ -464,7 +464,7 @@ class Model:
             inputs, targets = source if isinstance(source, dict | tuple) else (source,), None
         if isinstance(source, str | Path):
             raise DataError(
-                f"{str(source)!r} is a path, and an own module takes what its forward does",
+                f"{str(source)!r} is a path, and a custom module takes the inputs of its forward",
                 hint="give tensors or arrays, or a DataLoader",
                 code="data-not-understood",
             )
@@ -500,7 +500,7 @@ def load(
     own = blueprint is not None and is_own_file(blueprint.family)
     if network is not None and not own:
         raise BundleError(
-            f"{path} holds no network of an own file, so {network} would be ignored",
+            f"{path} holds no network from a Python file of yours, so {network} would be ignored",
             hint="leave network= out",
             code="bundle-module-given",
         )
@@ -508,20 +508,20 @@ def load(
         blueprint = replace(blueprint, family=network)
     if blueprint is not None and own and network is None and module is None:
         raise BundleError(
-            f"{path} holds the weights of {blueprint.family}, an own class, and no code is run by its name in a file",
-            hint=f"name it: --network {blueprint.family} (network=), or pass an instance as module=",
+            f"{path} holds the weights of {blueprint.family}, and Luthier runs no code that only a file names",
+            hint=f"name it with network={blueprint.family!r}, or pass an instance as module=",
             code="bundle-module-needed",
         )
     if blueprint is not None and module is not None and not own:
         raise BundleError(
-            f"{path} holds a network that Luthier designed, and builds it itself",
+            f"{path} holds a network that Luthier designed and builds itself",
             hint="leave module= out",
             code="bundle-module-given",
         )
     if module is None:
         if blueprint is None:
             raise BundleError(
-                f"{path} holds the weights of an own module, {bundle.module_name}, and not its code",
+                f"{path} holds the weights of your module {bundle.module_name}, and not its code",
                 hint=f"pass an instance: luthier.load({str(path)!r}, module={bundle.module_name}(…))",
                 code="bundle-module-needed",
             )

@@ -46,7 +46,7 @@ def summary(model: Model | nn.Module, inputs: Inputs | None = None) -> Summary:
         return summarise(module, inputs)
     if schema is None:
         raise SettingError(
-            f"nothing says what {type(module).__name__} takes, as it is an own module",
+            f"the inputs of {type(module).__name__} are not known, as it is a custom module",
             hint="pass inputs=, a tensor or a tuple of them, such as a batch of two rows",
             code="setting-missing",
         )

@@ -1,0 +1,1 @@
+"""Bundles, checkpoints and files that are whole or not there."""

@@ -160,7 +160,7 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return RunError(
         f"cannot write {path}: {error.strerror or error}",
-        hint="free some disk, or choose another place with --run or -o"
+        hint="free some disk, or choose another place"
         if is_full
         else "name a file in a folder that is there and that you may write to",
         code="run-cannot-write",

@@ -1,0 +1,1 @@
+"""fit: the loop, callbacks, checkpoints, record, replay."""

@@ -239,7 +239,8 @@ class Checkpointing(Callback):
         """Write the state that the run ends in, unless it was cut off inside an update or the end of an epoch."""
         if not run.is_whole and run.folder is not None:
             _log.warning(
-                "the run was cut off inside an update or an epoch's end: a resume goes on from the checkpoint before"
+                "the run was interrupted in mid-update or at an epoch's end; "
+                "resuming continues from the previous checkpoint"
             )
         self._try(run, save=run.is_whole, wait=True)
 

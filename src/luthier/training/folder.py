@@ -57,9 +57,7 @@ def open_folder(folder: Path) -> Path:
     except OSError as error:
         raise cannot_write(folder, error) from error
     if not os.access(folder, os.W_OK):
-        raise RunError(
-            f"the folder {folder} is read-only", hint="choose another with run= (--run)", code="run-cannot-write"
-        )
+        raise RunError(f"the folder {folder} is read-only", hint="choose another with run=", code="run-cannot-write")
     names = {path.name for path in folder.iterdir()}
     if names and not names & {"run.toml", "record.jsonl", "checkpoints"}:
         raise RunError(
@@ -92,7 +90,7 @@ def continue_run(run: Run) -> bool:
                 code="run-checkpoints-missing",
             )
         if rows:  # killed before its first checkpoint, which is written before the first step
-            _log.warning("%s was cut off before its first step: it starts", run.folder)
+            _log.warning("%s was interrupted before its first step; it starts from the beginning", run.folder)
         run.record.rewrite("")
         row = {"event": "start", "seed": run.state.seed, "module": type(run.module).__name__, **machine()}
         run.record.append(row)

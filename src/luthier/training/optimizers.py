@@ -67,8 +67,8 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
         )
     if isinstance(given, list | tuple):
         raise SettingError(
-            f"the optimizer is a {type(given).__name__}, and fit moves a module by one",
-            hint="give one optimizer with a group for each part; several need an own loop",
+            f"the optimizer is a {type(given).__name__}, and fit takes a single optimizer",
+            hint="give one optimizer with a group for each part; for several write your own loop",
             code="setting-optimizer",
         )
     if any(map(is_lazy, (*module.parameters(), *module.buffers()))):

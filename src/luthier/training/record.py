@@ -90,7 +90,7 @@ class Record:
             self.close()
             raise RunError(
                 f"another process is training in {self.path.parent}",
-                hint="wait for it, stop it, or choose another folder with --run",
+                hint="wait for it, stop it, or choose another folder with run=",
                 code="run-in-use",
             )
 

@@ -206,7 +206,7 @@ def class_counts(train: Any, ignored: int = -100) -> list[int]:
     targets = getattr(source, "targets", None)
     if targets is None or (targets.is_floating_point() and not torch.equal(targets, targets.round())):
         raise SettingError(
-            "class_weights='balanced' has to count the classes, which are not in memory as numbers",
+            "class_weights='balanced' must count the classes, and they are not in memory as numbers",
             hint="give the weights as numbers, one a class",
             code="setting-class-weights",
         )
@@ -249,15 +249,15 @@ def make_feed(data: Any, recipe: Recipe, seed: int, target_key: str | None, spli
     if is_loader(data):
         if hasattr(data, "__next__"):  # iter(data) would draw from the generators
             raise DataError(
-                f"the data is a {type(data).__name__}, which can be gone through once only",
-                hint="pass a DataLoader, or an object whose __iter__ starts anew",
+                f"the data is a {type(data).__name__}, which can be iterated only once",
+                hint="pass a DataLoader, or an object whose __iter__ starts from the beginning",
                 code="data-iterator",
             )
         return _loader_feed(data, recipe, target_key, split, is_train=is_train)
     source = as_data(data, recipe, target_key, split=split)
     if is_train and recipe.accumulate > 1:
         raise SettingError(
-            "accumulate is for an own DataLoader; here batch_size is what one update sees",
+            "accumulate is for your own DataLoader; here batch_size is what one update sees",
             hint=f"batch_size={recipe.accumulate * (recipe.batch_size or _DEFAULT_BATCH_SIZE)}, "
             f"micro_batch_size={recipe.batch_size or _DEFAULT_BATCH_SIZE}",
             code="setting-ignored",
@@ -282,7 +282,7 @@ def _loader_feed(loader: Any, recipe: Recipe, target_key: str | None, split: boo
         )
     feed = LoaderFeed(loader, target_key=target_key, split=split)
     if feed.inexact:
-        _log.warning("a resume inside an epoch will not be exact: %s", feed.inexact)
+        _log.warning("resuming inside an epoch will not be exact: %s", feed.inexact)
     return feed
 
 

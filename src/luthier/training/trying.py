@@ -29,8 +29,8 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
     """
     if passed.outputs is None and batch.rows is None and type(passed.measured.count) is int:
         _log.warning(
-            "the step returns a bare loss, and how many samples a batch has cannot be seen: each batch counts alike; "
-            "return (loss, count) to weigh them"
+            "the step returns a bare loss, and the number of samples in a batch is unknown, so each batch counts "
+            "equally; return (loss, count) to weight them"
         )
     monitor = run.recipe.monitor
     own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]

@@ -37,7 +37,7 @@ def row_numbers(rows: list[int], table: Table) -> str:
 
 @rule("check-label-leak", "data")
 def label_leak(s: Subject) -> Iterator[Finding]:
-    """One column of the inputs is the target in other clothes."""
+    """One input column reveals the target."""
     table = table_of(s) if s.step is None else None  # what a step does with the targets is its own
     if table is None or table.targets is None or len(table) < 40 or not 3 <= table.width <= 4096:
         return

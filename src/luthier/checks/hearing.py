@@ -11,16 +11,17 @@ from luthier.checks.rule import error
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.subject import LOSSES
 from luthier.checks.tracing import Call, Trace
+from luthier.core.tape import Tape
 
 
-class Listener(torch.overrides.TorchFunctionMode):
+class Listener(Tape):
     """Hear the calls of torch that tell what a loop does: losses, backward, clipping."""
 
     def __init__(self, owner: Any) -> None:
         super().__init__()
         self.owner = owner
         self.trace = Trace()
-        self.is_off = self.is_far = False
+        self.is_far = False
         self.inside = 0
         self.root: Any = None
         self.loss: Any = None
@@ -31,12 +32,11 @@ class Listener(torch.overrides.TorchFunctionMode):
         """Let go of what was kept."""
         self.trace, self.root, self.loss, self.last_loss = Trace(), None, None, None
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if self.is_off or self.is_far:
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Tell the owner what a call says of the loop."""
+        if self.is_far:
             return func(*args, **kwargs)
-        name, caller = getattr(func, "__name__", ""), sys._getframe(1)
-        is_wanted = self._try(self._before, name, args, caller)
+        is_wanted = self._try(self._before, name, args, sys._getframe(2))  # of who called
         answer = func(*args, **kwargs)
         if is_wanted:
             self._try(self._after, Call(name, args, kwargs, answer, "", False, "", func))

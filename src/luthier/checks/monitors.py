@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from luthier.checks.rows import class_called
 from luthier.checks.rule import note, warning
-from luthier.checks.sampled import batch_axis, differs, map_leaves
-from luthier.checks.tracing import leaves
+from luthier.checks.sampled import batch_axis, differs
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 from luthier.core.rng import kept_rng
 
 _RELU = (nn.ReLU, nn.ReLU6)
@@ -133,7 +133,7 @@ class Monitors:
         rows = next((len(x) for x in leaves(self.outputs) if x.ndim), 0)
         if rows < 4 or any(batch_axis(x, rows) != 0 for x in leaves(self.inputs) if x.ndim):
             return []
-        args, kwargs = (map_leaves(value, lambda x: x[: rows // 2].clone() if x.ndim else x) for value in self.inputs)
+        args, kwargs = (map_leaves(lambda x: x[: rows // 2].clone() if x.ndim else x, value) for value in self.inputs)
         try:
             with kept_rng(), torch.no_grad():
                 twin = copy.deepcopy(module).eval()

@@ -19,8 +19,9 @@ from torch.utils.data import DataLoader
 
 from luthier.checks.rows import Rows
 from luthier.checks.sampled import SIZES, copy_inputs, cut_given, take
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
+from luthier.core.leaves import leaves
 from luthier.core.machine import short_of_memory
 from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
@@ -494,7 +495,7 @@ class Subject:
         """Whether the first layer that is called normalises."""
         if not self.can_run:
             return False
-        leaf = [part for _, part, *_ in self.eval_pass.trace.entered if not list(part.children())]
+        leaf = [part for _, part, *_ in self.eval_pass.trace.layers if not list(part.children())]
         norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
         return bool(leaf) and isinstance(leaf[0], norms)
 

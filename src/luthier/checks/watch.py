@@ -14,11 +14,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from luthier.checks.hearing import Listener, norm_of
 from luthier.checks.look import check_parts, chosen_rules, look
 from luthier.checks.rule import error, warning
-from luthier.checks.sampled import map_leaves
 from luthier.checks.subject import LOSSES, Passed, Subject, schedulers_of
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 
 _log = logging.getLogger("luthier")
 _HELD = 16  # batches whose inputs are kept alive, to tell them apart
@@ -450,7 +450,7 @@ class Watch:
                     is_divided = 0 < float(loss.detach()) <= float(summed.detach()) / max(len(targets), 1) * (1 + 1e-5)
         self._mode.is_off = True
         try:
-            sample = Batch(map_leaves(batch.inputs, lambda _: next(inputs)), targets)
+            sample = Batch(map_leaves(lambda _: next(inputs), batch.inputs), targets)
             subject = Subject(self.module, criterion=criterion, optimizer=self.optimizers, batch=sample)
             if criterion is None:
                 passed = Passed(self.module, self._mode.trace, outputs, self._mode.loss, sample)

@@ -10,8 +10,9 @@ from torch import Tensor
 from luthier.checks.rows import class_called
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.subject import BINARY, ELEMENTWISE, Passed, Subject
-from luthier.checks.tracing import Call, leaves
+from luthier.checks.tracing import Call
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
 _SQUASHING = {"sigmoid": (0.0, 1.0), "sigmoid_": (0.0, 1.0), "hardsigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)}
 _BOUNDED = {

@@ -11,8 +11,8 @@ from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, column_
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import ELEMENTWISE, Subject
-from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 from luthier.data.sources import TensorSource
 
 

@@ -16,8 +16,9 @@ from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import answers_to
 from luthier.checks.sampled import copy_inputs, differs
 from luthier.checks.subject import Subject
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.tracing import Call, Trace
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 from luthier.core.rng import seed_probe
 
 _DRAWS = {"rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "multinomial", "randint", "randperm",

@@ -10,8 +10,8 @@ from luthier.checks.first_steps import runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
 from luthier.checks.subject import ELEMENTWISE, Subject
-from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
 
 @rule("check-class-weights", "criterion")

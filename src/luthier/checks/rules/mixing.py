@@ -10,11 +10,12 @@ from luthier.checks.rows import num_different
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import padding_of
-from luthier.checks.sampled import batch_axis, differs, map_leaves, mix_rows, rows_of, take
+from luthier.checks.sampled import batch_axis, differs, mix_rows, rows_of, take
 from luthier.checks.subject import Passed, Subject
-from luthier.checks.tracing import Call, leaves
+from luthier.checks.tracing import Call
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 
 _ORDERED = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
             nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer)  # fmt: skip
@@ -54,7 +55,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         return
     passed, n = s.eval_pass, s.n
     at_first = next((batch_axis(x, n) for x in leaves(s.module_batch.inputs) if x.ndim), None)
-    for name, part, args, kwargs in passed.trace.entered:
+    for name, part, args, kwargs in passed.trace.layers:
         if not isinstance(part, _ORDERED):
             continue
         x = args[0] if args else kwargs.get("query", kwargs.get("src", kwargs.get("input")))
@@ -226,7 +227,7 @@ def layout(s: Subject) -> Iterator[Finding]:
         passed = s.train_pass if s.has_loss else s.eval_pass
         names = [
             name
-            for name, part, *_ in passed.trace.entered
+            for name, part, *_ in passed.trace.layers
             if isinstance(
                 part, nn.modules.conv._ConvNd | nn.RNNBase | nn.MultiheadAttention | nn.TransformerEncoderLayer
             )
@@ -396,7 +397,7 @@ def _sees_later(s: Subject, x: Tensor, time: int, axis: int) -> bool:
     other = x.roll(1, 0).narrow(time, middle, length - middle).flip(time)
     late.narrow(time, middle, length - middle).copy_(other)
     assert s.module_batch is not None
-    changed = Batch(map_leaves(s.module_batch.inputs, lambda v: late if v is x else v), None)
+    changed = Batch(map_leaves(lambda v: late if v is x else v, s.module_batch.inputs), None)
     module = s.fresh(training=False, only_read=True)
     a, b = s.forward(module, s.module_batch), s.forward(module, changed)
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
@@ -435,7 +436,7 @@ def mask(s: Subject) -> Iterator[Finding]:
                     fix=found,
                 )
                 return
-        for name, part, _, kwargs in passed.trace.entered:
+        for name, part, _, kwargs in passed.trace.layers:
             given = kwargs.get("key_padding_mask", kwargs.get("src_key_padding_mask"))
             if (
                 isinstance(part, nn.MultiheadAttention | nn.TransformerEncoder | nn.TransformerEncoderLayer)
@@ -520,7 +521,7 @@ def _after(s: Subject, x: Tensor, where: Tensor) -> Any:
         fill = fill + x.std()
     spread = where.reshape(*where.shape, *([1] * (x.ndim - 2)))
     changed = torch.where(spread, fill, x)
-    batch = Batch(map_leaves(s.module_batch.inputs, lambda v: changed if v is x else v), None)
+    batch = Batch(map_leaves(lambda v: changed if v is x else v, s.module_batch.inputs), None)
     return s.forward(s.fresh(training=False, only_read=True), batch)
 
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.subject import WEIGHTED, Subject
-from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 
@@ -387,7 +387,7 @@ def _values_a_row(s: Subject, names: list[str]) -> float:
         return math.inf
     seen = [
         args[0].numel() / max(args[0].shape[0] * args[0].shape[1], 1)
-        for name, _, args, _ in s.eval_pass.trace.entered
+        for name, _, args, _ in s.eval_pass.trace.layers
         if name in names and args and isinstance(args[0], Tensor) and args[0].ndim > 1
     ]
     return min(seen, default=math.inf)

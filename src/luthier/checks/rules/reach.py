@@ -11,11 +11,12 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.module import few
-from luthier.checks.sampled import batch_axis, differs, map_leaves
+from luthier.checks.sampled import batch_axis, differs
 from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 
 _BENDS = {
     "relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "max_pool1d", "max_pool2d", "elu", "selu",
@@ -166,7 +167,7 @@ def unused(s: Subject) -> Iterator[Finding]:
     if not isinstance(loss, Tensor) or not loss.requires_grad or loss.numel() != 1:
         return
     passed = s.train_pass
-    called = {name for name, *_ in passed.trace.entered}
+    called = {name for name, *_ in passed.trace.layers}
     names = set(s.trained_names)
     silent_layers = []
     for name, part in passed.module.named_modules():
@@ -216,7 +217,7 @@ def _called_in_its_place(passed: Passed, name: str) -> str | None:
     """Return a layer beside `name`, of the same make, that runs several times where its owner runs once."""
     owner, _, key = name.rpartition(".")
     parent = passed.module.get_submodule(owner) if owner else passed.module
-    counts = Counter(entered for entered, *_ in passed.trace.entered)
+    counts = Counter(entered for entered, *_ in passed.trace.layers)
     if isinstance(parent, nn.Sequential | nn.ModuleList | nn.ModuleDict) or counts[owner] != 1:
         return None
     layer = parent._modules[key]
@@ -287,8 +288,8 @@ def input_unused(s: Subject) -> Iterator[Finding]:
         return
     module = s.fresh(training=False)
     for key, value in named:
-        shuffled = map_leaves(value, lambda x: x.roll(1, 0) if x.ndim and batch_axis(x, s.n) == 0 else x)
-        if not differs(_as_float(value), _as_float(shuffled)):
+        shuffled = map_leaves(lambda x: x.roll(1, 0) if x.ndim and batch_axis(x, s.n) == 0 else x, value)
+        if not differs(value, shuffled):
             continue
         changed: Any = (
             {**inputs, key: shuffled}
@@ -310,10 +311,6 @@ def input_unused(s: Subject) -> Iterator[Finding]:
             return
 
 
-def _as_float(value: Any) -> Any:
-    return map_leaves(value, lambda x: x.float())
-
-
 @rule("check-linear-network", "module")
 def linear_network(s: Subject) -> Iterator[Finding]:
     """Several layers with no activation between them: together they are one linear layer."""
@@ -321,7 +318,7 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         return
     passed = s.eval_pass
     weighted: list[tuple[str, Any, Tensor, Tensor]] = []
-    for name, part, args, _ in passed.trace.entered:
+    for name, part, args, _ in passed.trace.layers:
         if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and args:
             result = passed.trace.results.get(name)
             if isinstance(result, Tensor) and isinstance(args[0], Tensor):
@@ -418,13 +415,9 @@ def _is_additive(s: Subject) -> bool:
     b = a.roll(1, 0)
     found = []
     for x in (middle + a + b, middle + a, middle + b, middle.expand_as(a)):
-        out = s.forward(module, Batch(_replaced(batch.inputs, x), None))
+        out = s.forward(module, Batch(map_leaves(lambda _, x=x: x, batch.inputs), None))
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return False
         found.append(out)
     gap = float((found[0] - found[1] - found[2] + found[3]).abs().max())
     return gap < 1e-7 * float((found[1] - found[3]).abs().max())
-
-
-def _replaced(inputs: Any, x: Tensor) -> Any:
-    return map_leaves(inputs, lambda _: x)

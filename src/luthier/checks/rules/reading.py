@@ -19,6 +19,7 @@ from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.data import targets_in_order
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
+from luthier.core.leaves import map_leaves
 from luthier.core.rng import (
     GENERATORS,
     find_generators,
@@ -201,15 +202,7 @@ def _closed_over(dataset: Any) -> list[Any]:
 
 def kept(value: Any) -> Any:
     """Return a copy of a sample's tensors and arrays."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: kept(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [kept(item) for item in value] if not hasattr(value, "_fields") else value
-    return value
+    return map_leaves(lambda x: x.clone() if isinstance(x, Tensor) else x.copy(), value, kind=(Tensor, np.ndarray))
 
 
 @rule("check-repeated-samples", "data")

@@ -10,8 +10,8 @@ from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.module import NORMS, few
 from luthier.checks.sampled import batch_axis
 from luthier.checks.subject import WEIGHTED, Subject
-from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
 
 @rule("check-constant-init", "module", hides=["check-vanishing", "check-constant-output", "check-dead-units"])
@@ -93,7 +93,7 @@ def _is_lost(s: Subject) -> bool:
     """Whether the rows differ ten thousand times less where the last layer gets them than where the first does."""
     spreads = [
         float(args[0].detach().float().std(0).mean())
-        for _, part, args, _ in s.train_pass.trace.entered
+        for _, part, args, _ in s.train_pass.trace.layers
         if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)
         and args
         and isinstance(args[0], Tensor)
@@ -183,7 +183,7 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     ends = {id(x) for x in leaves(s.train_pass.outputs)}
     ends |= {id(call.tensors[0]) for call in s.train_pass.trace.calls if id(call.output) in ends and call.tensors}
     heads = {name for name in gains if id(s.train_pass.trace.results.get(name)) in ends}  # small ones are usual
-    results = [(name, gains[name]) for name, *_ in s.train_pass.trace.entered if name in gains and name not in heads]
+    results = [(name, gains[name]) for name, *_ in s.train_pass.trace.layers if name in gains and name not in heads]
     normed = any(isinstance(part, NORMS) for part in s.module.modules())
     tiny = [name for name, value in (results if heads else results[:-1]) if 0 < value < 0.02]
     inner = [value for _, value in results]
@@ -246,9 +246,7 @@ def vanishing(s: Subject) -> Iterator[Finding]:
             passed.loss.backward()
         order = list(
             dict.fromkeys(
-                name
-                for name, part, *_ in passed.trace.entered
-                if gain(part) is not None or isinstance(part, nn.RNNBase)
+                name for name, part, *_ in passed.trace.layers if gain(part) is not None or isinstance(part, nn.RNNBase)
             )
         )
         weights = [(name, _weight_of(module.get_submodule(name), name, names)) for name in order]

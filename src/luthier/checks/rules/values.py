@@ -9,8 +9,8 @@ from luthier.checks.rows import MOST_NUMBERS, Rows
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.data import row_numbers, table_of
 from luthier.checks.subject import WEIGHTED, Subject
-from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, -1e6, 1e6, -32768.0, 32767.0)
@@ -108,7 +108,7 @@ def input_scale(s: Subject) -> Iterator[Finding]:
     if not s.can_run or s.module_batch is None:
         return
     given = {id(x) for x in leaves(s.eval_pass.batch.inputs)}
-    for name, part, args, _kwargs in s.eval_pass.trace.entered:
+    for name, part, args, _kwargs in s.eval_pass.trace.layers:
         if isinstance(part, nn.Embedding | nn.EmbeddingBag):
             continue
         if isinstance(part, _NORMS) and part is not s.module:
@@ -184,7 +184,7 @@ def _is_only_reshaped(s: Subject, x: Tensor) -> bool:
 
 def _norm_follows(s: Subject, name: str) -> bool:
     """Whether a norm stands right behind a layer, which makes the scale of its input one of no matter."""
-    order = [(n, part) for n, part, *_ in s.eval_pass.trace.entered if not list(part.children())]
+    order = [(n, part) for n, part, *_ in s.eval_pass.trace.layers if not list(part.children())]
     at = next((i for i, (n, _) in enumerate(order) if n == name), None)
     return at is not None and at + 1 < len(order) and isinstance(order[at + 1][1], _NORMS)
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from luthier.checks.rule import error
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.subject import LOSSES
 from luthier.checks.tracing import Call, Trace
@@ -73,13 +72,11 @@ class Listener(Tape):
         elif call.name in PAIRWISE and not self.inside and owner.steps < 50:
             shapes = broadcast_pair(call)
             if shapes is not None:
-                owner.say(
-                    error(
-                        "check-metric",
-                        f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
-                        "target",
-                        fix="bring both to one shape first",
-                    )
+                owner.error(
+                    "check-metric",
+                    f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
+                    "target",
+                    fix="bring both to one shape first",
                 )
 
 

@@ -154,6 +154,7 @@ class Subject:
         self.valid_rows = self._rows(valid, "valid")
         self.given = batch
         self.has_own_pass = False
+        self._stepped: dict[Any, Stepped] = {}
         self._only_reads = False  # known once the module ran: its forward writes into no large parameter
         self.template: nn.Module | None = None
         try:
@@ -436,10 +437,6 @@ class Subject:
         if key not in self._stepped:
             self._stepped[key] = self._do_steps(number, own=own, lr=lr, scale=scale)
         return self._stepped[key]
-
-    @cached_property
-    def _stepped(self) -> dict[Any, "Stepped"]:
-        return {}
 
     def _do_steps(self, number: int, *, own: bool, lr: float, scale: float) -> "Stepped":
         module = self.fresh(training=True)

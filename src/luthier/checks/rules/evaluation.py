@@ -324,11 +324,7 @@ def metric(s: Subject) -> Iterator[Finding]:
         if is_share and is_logit and unsure is not None:
             best = min(best, _number(item, unsure, y) or 0.0)
         if is_share and s.is_classification and best < 0.99:
-            yield error(
-                f"the metric {name} is {best:.4g} for perfect answers",
-                where=name,
-                fix=_DECISIONS,
-            )
+            yield error(f"the metric {name} is {best:.4g} for perfect answers", where=name, fix=_DECISIONS)
 
 
 def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:

@@ -344,8 +344,7 @@ def not_finite(s: Subject) -> Iterator[Finding]:
         name = next((name for name, result in passed.trace.results.items() if not _are_finite(result)), None)
         if name is None:
             yield error(
-                "the loss of the first batch is NaN or infinite",
-                fix="look for log or division by 0 in the criterion",
+                "the loss of the first batch is NaN or infinite", fix="look for log or division by 0 in the criterion"
             )
         else:
             kind = type(passed.module.get_submodule(name)).__name__

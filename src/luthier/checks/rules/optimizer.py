@@ -120,11 +120,7 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
         )
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
-        yield warning(
-            "the learning rate is 0 and nothing raises it: no weight moves",
-            where="lr",
-            fix=USUAL_RATE,
-        )
+        yield warning("the learning rate is 0 and nothing raises it: no weight moves", where="lr", fix=USUAL_RATE)
     ratio = first_step(s)
     if ratio is None:
         return

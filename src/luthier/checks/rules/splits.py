@@ -154,11 +154,16 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
 
 def _is_off_in_the_middle(a: Tensor, b: Tensor) -> bool:
     """Whether most columns, `(M, C)`, differ in the middle 80 % too, and not only in a few wild values."""
-    p, q = (_middle_80(x[:: max(1, len(x) // 4000)]) for x in (a, b))
+    ratio, away, _ = _apart(*(_middle_80(x[:: max(1, len(x) // 4000)]) for x in (a, b)))
+    return float(((ratio > 1.4) | (away > 0.15)).double().mean()) > 0.5
+
+
+def _apart(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how many times wider and how far away each column is by its middle 80 %, and whether it has any width."""
     spread_p, spread_q = (p[2] - p[0]).clamp(min=1e-9), (q[2] - q[0]).clamp(min=1e-9)
     ratio = torch.maximum(spread_p / spread_q, spread_q / spread_p)
     away = (p[1] - q[1]).abs() / torch.maximum(spread_p, spread_q)
-    return float(((ratio > 1.4) | (away > 0.15)).double().mean()) > 0.5
+    return ratio, away, (spread_p > 1e-9) & (spread_q > 1e-9)
 
 
 def _middle_80(x: Tensor) -> Tensor:
@@ -173,10 +178,7 @@ def _lone_shift(x: Tensor, v: Tensor, table: Table) -> str:
     if x.ndim != 2 or not x.is_floating_point() or min(len(x), len(v)) < 50 or x.shape[1] > 512:
         return ""
     a, b = (_middle_80(part[:: max(1, len(part) // 1000)].float().nan_to_num()) for part in (x, v))
-    spread_a, spread_b = (a[2] - a[0]).clamp(min=1e-9), (b[2] - b[0]).clamp(min=1e-9)
-    ratio = torch.maximum(spread_a / spread_b, spread_b / spread_a)
-    away = (a[1] - b[1]).abs() / torch.maximum(spread_a, spread_b)
-    is_number = (spread_a > 1e-9) & (spread_b > 1e-9)
+    ratio, away, is_number = _apart(a, b)
     for i in (is_number & ((ratio > 4) | (away > 2))).nonzero()[:, 0].tolist():
         values, counts = x[:, i].unique(return_counts=True)
         named = table.column(i) if x is table.inputs[0] else f"input column {i}"

@@ -11,6 +11,7 @@ from luthier.checks.rows import some_columns
 _NUMBERS_AT_ONCE = 1 << 18
 _EPSILON = 2e-5  # of the projection's spread: some ten times the rounding of float32
 _MOST_CANDIDATES = 16
+_MOST_MOVED = 8
 _MOST_ROWS = 4_000
 
 
@@ -94,8 +95,8 @@ def stand_in(valid: Projected, train: Projected) -> tuple[Tensor, float]:
     return hit, float(doubled.double().mean())
 
 
-def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
-    """Return the share of windows `(N, T)` that are a window of the other split moved by one to `most` steps.
+def share_moved(valid: Tensor, train: Tensor) -> float:
+    """Return the share of windows `(N, T)` that are a window of the other split moved by one to eight steps.
 
     Three values in the middle of each training window are looked for in the validation windows at other places.
     """
@@ -108,7 +109,7 @@ def share_moved(valid: Tensor, train: Tensor, most: int = 8) -> float:
     order = torch.from_numpy(np.argsort(known.numpy()))
     known = known[order]
     hit = torch.zeros(len(valid), dtype=torch.bool)
-    reach = min(most, length // 3)
+    reach = min(_MOST_MOVED, length // 3)
     for k in (*range(-reach, 0), *range(1, reach + 1)):
         start = middle + k
         if start < 0 or start + 3 > length:

@@ -4,6 +4,7 @@ import math
 
 from luthier.checks.subject import Subject
 
+USUAL_RATE = "1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD"
 RELATIVE = ("Adafactor", "LBFGS", "Rprop", "Adadelta")  # whose steps have a size of their own
 
 

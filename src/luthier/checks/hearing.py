@@ -7,20 +7,20 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from luthier.checks.rule import error
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.subject import LOSSES
 from luthier.checks.tracing import Call, Trace
+from luthier.core.tape import Tape
 
 
-class Listener(torch.overrides.TorchFunctionMode):
+class Listener(Tape):
     """Hear the calls of torch that tell what a loop does: losses, backward, clipping."""
 
     def __init__(self, owner: Any) -> None:
         super().__init__()
         self.owner = owner
         self.trace = Trace()
-        self.is_off = self.is_far = False
+        self.is_far = False
         self.inside = 0
         self.root: Any = None
         self.loss: Any = None
@@ -31,12 +31,11 @@ class Listener(torch.overrides.TorchFunctionMode):
         """Let go of what was kept."""
         self.trace, self.root, self.loss, self.last_loss = Trace(), None, None, None
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if self.is_off or self.is_far:
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Tell the owner what a call says of the loop."""
+        if self.is_far:
             return func(*args, **kwargs)
-        name, caller = getattr(func, "__name__", ""), sys._getframe(1)
-        is_wanted = self._try(self._before, name, args, caller)
+        is_wanted = self._try(self._before, name, args, sys._getframe(2))  # of who called
         answer = func(*args, **kwargs)
         if is_wanted:
             self._try(self._after, Call(name, args, kwargs, answer, "", False, "", func))
@@ -73,13 +72,11 @@ class Listener(torch.overrides.TorchFunctionMode):
         elif call.name in PAIRWISE and not self.inside and owner.steps < 50:
             shapes = broadcast_pair(call)
             if shapes is not None:
-                owner.say(
-                    error(
-                        "check-metric",
-                        f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
-                        "target",
-                        fix="bring both to one shape first",
-                    )
+                owner.error(
+                    "check-metric",
+                    f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
+                    "target",
+                    fix="bring both to one shape first",
                 )
 
 

@@ -159,7 +159,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
             if item.code in hidden or any(item.code == finding.code for _, finding in found):
                 continue
             try:
-                findings = list(item.look(subject))
+                findings = item.findings(subject)
             except Exception as problem:
                 _log.debug("the rule %s could not look: %s: %s", item.code, type(problem).__name__, problem)
                 raised.append(problem)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
-from torch.overrides import TorchFunctionMode
+
+from luthier.core.leaves import leaves, walk
+from luthier.core.tape import Tape
 
 _SHOWN = 3
 _FILLS = {"masked_fill", "fill", "where", "full", "full_like", "new_full", "tensor", "triu", "tril", "setitem", "mask"}
@@ -53,7 +55,7 @@ class _Pass:
     named: dict[int, str] = field(default_factory=dict)
 
 
-class Tracer(TorchFunctionMode):
+class Tracer(Tape):
     """Watch forward and backward passes of a module, by torch's public function mode and the graph's hooks.
 
     Nothing that is computed changes. It costs a look at every tensor, so it is for one step done again.
@@ -76,41 +78,34 @@ class Tracer(TorchFunctionMode):
         self.passes: list[_Pass] = []
         self.nodes: dict[Any, tuple[str, str]] = {}
         self.losses: list[Tensor] = []
-        self.is_off = False
         self.backward_origin: Origin | None = None
         self.handles: list[Any] = []
 
     @contextmanager
     def watching(self) -> Iterator["Tracer"]:
         """Watch what happens inside."""
-        for part in self.names:
-            self.handles.append(part.register_forward_pre_hook(self._enter, with_kwargs=True))
-            self.handles.append(part.register_forward_hook(self._leave, always_call=True))
         is_compiled = any(
             type(part).__name__ == "OptimizedModule" or part._compiled_call_impl is not None for part in self.names
         )
         try:
-            with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(), self:
+            with torch.compiler.set_stance("force_eager") if is_compiled else nullcontext(), self.of(self.module):
                 yield self
         finally:
             for handle in self.handles:
                 handle.remove()
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
         """Call the function, and look at what goes in and comes out."""
-        if self.is_off:
-            return func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", str(func))
         if name == "backward":
             self.losses.append(args[0])
             self._watch_backward(args[0])
-            return func(*args, **(kwargs or {}))
-        given = [(tensor, _badness(tensor)) for tensor in _tensors((args, kwargs or {}))]
+            return func(*args, **kwargs)
+        given = [(tensor, _badness(tensor)) for tensor in walk((args, kwargs))]
         before = given  # for the words: what an operation in place writes over is copied
         if name.endswith("_") and not name.endswith("__"):
             before = [(tensor.detach().clone(), bad) for tensor, bad in given]
-        answer = func(*args, **(kwargs or {}))
-        outputs = [(tensor, _badness(tensor)) for tensor in _tensors(answer)]
+        answer = func(*args, **kwargs)
+        outputs = [(tensor, _badness(tensor)) for tensor in walk(answer)]
         if not outputs:
             return answer
         call = _Call(name.strip("_"), self._layer(), given, outputs)
@@ -188,10 +183,10 @@ class Tracer(TorchFunctionMode):
         return look
 
     def _born(self, node: Any, layer: str, grad_inputs: Any, grad_outputs: Any) -> Origin | None:
-        given = list(_tensors(grad_outputs))
+        given = leaves(grad_outputs)
         if any(map(_badness, given)):
             return None
-        tensor = next((tensor for tensor in _tensors(grad_inputs) if _badness(tensor)), None)
+        tensor = next((tensor for tensor in walk(grad_inputs) if _badness(tensor)), None)
         if tensor is None:
             return None
         rows = _rows(tensor, self.num_rows)
@@ -237,33 +232,24 @@ class Tracer(TorchFunctionMode):
     def _layer(self) -> str:
         return self.stack[-1] if self.stack else self.criterion
 
-    def _enter(self, part: nn.Module, args: Any, kwargs: Any) -> None:
+    def entered(self, name: str, part: nn.Module, args: Any, kwargs: Any) -> None:
+        """Keep which layer runs, and of the module itself which inputs it gets."""
         if part is self.module:
-            tensors = list(_tensors((args, kwargs)))
+            tensors = leaves((args, kwargs))
             named = {id(tensor): f"input {key}" for key, tensor in _named(args, kwargs)}
             self.passes.append(_Pass(tensors[0].shape[0] if tensors and tensors[0].ndim else 0, named))
-        name = self.names[part]
+        name = self.names[part]  # as the user wrote it
         self.stack.append(f"{name} ({type(part).__name__})" if name else type(part).__name__)
 
-    def _leave(self, part: nn.Module, args: Any, outputs: Any) -> None:
+    def left(self, name: str, part: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        """Forget it."""
         self.stack.pop()
 
 
 def _named(args: Any, kwargs: Any) -> Iterator[tuple[str, Tensor]]:
     for key, value in chain(enumerate(args), kwargs.items()):
-        for tensor in _tensors(value):
+        for tensor in walk(value):
             yield str(key), tensor
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for item in value.values():
-            yield from _tensors(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _tensors(item)
 
 
 def _badness(tensor: Tensor) -> str:

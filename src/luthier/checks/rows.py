@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, default_collate
 
 from luthier.core.batch import Batch, split_batch
+from luthier.core.leaves import leaves
 from luthier.core.rng import find_generators, generator_states, kept_rng, put_generators_back, seed_probe
 from luthier.data.sources import DatasetSource, Source, TensorSource, as_source
 from luthier.errors import LuthierError
@@ -84,7 +85,7 @@ class Rows:
     def width(self) -> int:
         """How many numbers a row holds."""
         sample = self.batch([0])
-        return max(1, sum(x.numel() for x in _tensors(sample.inputs if self.split else sample.raw)))
+        return max(1, sum(x.numel() for x in leaves(sample.inputs if self.split else sample.raw)))
 
     def spread(self, most: int | None = None) -> list[int]:
         """Return numbers of rows spread evenly over all, at most so many."""
@@ -128,7 +129,7 @@ class Rows:
             if self.batches is not None:
                 parts = [self._own(raw) for raw in self.batches[:64]]
                 inputs = [
-                    _flat([_tensors(part.inputs)[i] for part in parts]) for i in range(len(_tensors(parts[0].inputs)))
+                    _flat([leaves(part.inputs)[i] for part in parts]) for i in range(len(leaves(parts[0].inputs)))
                 ]
                 return Table(numbers, [x for x in inputs if x is not None], _flat([part.targets for part in parts]))
             if self.source is not None or self.collate is not default_collate:
@@ -137,7 +138,7 @@ class Rows:
                 batch = split_batch(default_collate(self.items(numbers)), self.target_key)
         except (LuthierError, RuntimeError, TypeError, ValueError, IndexError, KeyError):
             return None
-        given = _tensors(batch.inputs)
+        given = leaves(batch.inputs)
         if self.source is None and any(not x.ndim or len(x) != len(numbers) for x in given):
             return None  # a collation that lays rows end to end
         names = getattr(self.source, "feature_names", ())
@@ -277,16 +278,6 @@ class Table:
 
 def _flat(parts: list[Any]) -> Tensor | None:
     return torch.cat(parts) if all(isinstance(part, Tensor) for part in parts) else None
-
-
-def _tensors(value: Any) -> list[Tensor]:
-    if isinstance(value, Tensor):
-        return [value]
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for item in value for tensor in _tensors(item)]
-    return []
 
 
 def _is_plain(data: Any) -> bool:

@@ -1,7 +1,8 @@
 """What a rule is: a code, where it looks, and a function from the subject to findings."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Literal
 
 from luthier.core.finding import Finding
@@ -17,18 +18,25 @@ class Rule:
         code: A stable name.
         group: Where it looks.
         hides: Codes of what follows from this mistake, and is not said beside it.
-        look: From a subject to findings.
+        look: From a subject to findings, of which the first is said, and no more is looked at.
+        several: All of them are said.
     """
 
     code: str
     group: Group
     look: Callable[[Any], Iterable[Finding]]
     hides: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def summary(self) -> str:
         """What it looks for, in a sentence."""
         return (self.look.__doc__ or "").strip().split("\n")[0]
+
+    def findings(self, subject: Any) -> list[Finding]:
+        """Look until something is seen, and put this rule's code where a finding names none."""
+        found = islice(self.look(subject), None if self.several else 1)
+        return [finding if finding.code else replace(finding, code=self.code) for finding in found]
 
 
 GROUPS = ("data", "module", "criterion", "optimizer", "dynamics", "evaluation")
@@ -42,27 +50,37 @@ RULES: list[Rule] = []  # in the order in which findings of one severity are sai
 
 
 def rule(
-    code: str, group: Group, *, hides: Iterable[str] = ()
+    code: str, group: Group, *, hides: str = "", several: bool = False
 ) -> Callable[[Callable[[Any], Iterator[Finding]]], Callable[[Any], Iterator[Finding]]]:
-    """Register a function as a rule."""
+    """Register a function as a rule; `hides` are codes without their `check-`, with blanks between."""
 
     def keep(look: Callable[[Any], Iterator[Finding]]) -> Callable[[Any], Iterator[Finding]]:
-        RULES.append(Rule(code, group, look, tuple(hides)))
+        RULES.append(Rule(code, group, look, tuple(f"check-{name}" for name in hides.split()), several))
         return look
 
     return keep
 
 
-def error(code: str, what: str, *, where: str = "", fix: str = "") -> Finding:
-    """Return a finding that stops a run."""
+def error(what: str, *, where: str = "", fix: str = "", code: str = "") -> Finding:
+    """Return a finding that stops a run; of a rule it has the rule's code where it names none."""
     return Finding(code=code, severity="error", what=what, where=where, fix=fix)
 
 
-def warning(code: str, what: str, *, where: str = "", fix: str = "") -> Finding:
+def warning(what: str, *, where: str = "", fix: str = "", code: str = "") -> Finding:
     """Return a finding that is said."""
     return Finding(code=code, severity="warning", what=what, where=where, fix=fix)
 
 
-def note(code: str, what: str, *, where: str = "", fix: str = "") -> Finding:
+def note(what: str, *, where: str = "", fix: str = "", code: str = "") -> Finding:
     """Return a finding that is kept, and not said aloud."""
     return Finding(code=code, severity="note", what=what, where=where, fix=fix)
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Say the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def path_of(owner: str, name: str) -> str:
+    """Return the attribute path of what a module has by a name."""
+    return f"{owner}.{name}" if owner else name

@@ -1,38 +1,26 @@
 """Batches of sample rows, taken apart: copied, cut, mixed row by row, and what they give held beside each other."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from luthier.checks.tracing import leaves
 from luthier.core.batch import Batch
+from luthier.core.leaves import leaves, map_leaves, walk
 
 SIZES = (47, 43, 41, 37, 31, 29, 23, 19, 17, 13, 11, 7, 5, 3, 2)  # of sample rows: no dimension is likely to have one
 
 
 def copy_inputs(batch: Batch) -> Batch:
     """Return a batch whose tensors are its own: a module may write into its input."""
-    return Batch(map_leaves(batch.inputs, _own), map_leaves(batch.targets, _own), batch.weights, batch.indices,
-                 map_leaves(batch.raw, _own), batch.target_key)  # fmt: skip
+    return Batch(map_leaves(_own, batch.inputs), map_leaves(_own, batch.targets), batch.weights, batch.indices,
+                 map_leaves(_own, batch.raw), batch.target_key)  # fmt: skip
 
 
 def _own(x: Tensor) -> Tensor:
     return x.detach().clone().requires_grad_(x.requires_grad and x.is_leaf)
-
-
-def map_leaves(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a nested value with each tensor changed."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: map_leaves(item, change) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_leaves(item, change) for item in value)) if not hasattr(value, "data") else value
-    if isinstance(value, list | tuple):
-        return type(value)(map_leaves(item, change) for item in value)
-    return value
 
 
 def batch_axis(x: Tensor, n: int) -> int | None:
@@ -53,9 +41,8 @@ def take(batch: Batch, n: int, numbers: Sequence[int]) -> Batch | None:
             return x
         return x.index_select(axis, index.to(x.device))
 
-    parts = [map_leaves(value, pick) for value in (batch.inputs, batch.targets, batch.raw)]
-    packed = [x for x in _objects((batch.inputs, batch.raw)) if isinstance(x, torch.nn.utils.rnn.PackedSequence)]
-    if not is_whole or packed:
+    parts = [map_leaves(pick, value) for value in (batch.inputs, batch.targets, batch.raw)]
+    if not is_whole or next(walk((batch.inputs, batch.raw), PackedSequence), None) is not None:
         return None
     return Batch(parts[0], parts[1], raw=parts[2], target_key=batch.target_key)
 
@@ -75,7 +62,7 @@ def mix_rows(batch: Batch, others: Batch, n: int, kept: Sequence[int]) -> Batch:
         shape[axis] = n
         return torch.where(places.view(shape).to(x.device), x, other)
 
-    return Batch(map_leaves(batch.inputs, change), batch.targets, target_key=batch.target_key)
+    return Batch(map_leaves(change, batch.inputs), batch.targets, target_key=batch.target_key)
 
 
 def rows_of(output: Tensor, n: int) -> Tensor | None:
@@ -98,17 +85,6 @@ def cut_given(batch: Batch, sizes: set[int]) -> tuple[Batch, Batch | None]:
         if first is not None and second is not None:
             return first, second
     return batch, None
-
-
-def _objects(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _objects(item)
-    elif isinstance(value, list | tuple) and not isinstance(value, torch.nn.utils.rnn.PackedSequence):
-        for item in value:
-            yield from _objects(item)
-    else:
-        yield value
 
 
 def differs(a: Any, b: Any, *, tolerance: float = 1e-4) -> bool:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from luthier.checks.rule import error, warning
 from luthier.core.finding import Finding
 
 _ELEMENTWISE = (
@@ -33,12 +34,11 @@ def compare_parameters(
     shapes = [tuple(parameter.shape) for parameter in strangers]
     if own and len(missing) == len(own):
         return [
-            Finding(
-                code="check-optimizer-strangers",
-                severity="error",
-                what=f"the optimizer moves none of the {len(own)} parameters of {type(module).__name__}",
+            error(
+                f"the optimizer moves none of the {len(own)} parameters of {type(module).__name__}",
                 where=missing[0],
                 fix="make it over this module's own parameters: SGD(module.parameters(), …)",
+                code="check-optimizer-strangers",
             )
         ]
     if has_gradient:
@@ -46,24 +46,21 @@ def compare_parameters(
     stale = [name for name in missing if any(tuple(own[name].shape[1:]) == shape[1:] for shape in shapes)]
     if missing and strangers and stale:
         return [
-            Finding(
-                code="check-optimizer-strangers",
-                severity="error",
-                what=f"the optimizer leaves out {len(missing)} parameters and moves {len(strangers)} that are not "
-                "the module's: "
-                "it was made before a layer was replaced",
+            error(
+                f"the optimizer leaves out {len(missing)} parameters and moves {len(strangers)} that are not "
+                "the module's: it was made before a layer was replaced",
                 where=", ".join(missing[:5]),
                 fix="make the optimizer after the last change of the module",
+                code="check-optimizer-strangers",
             )
         ]
     if missing:
         return [
-            Finding(
-                code="check-optimizer-coverage",
-                severity="warning",
-                what=f"the optimizer leaves out {len(missing)} of {len(own)} parameters that require a gradient",
+            warning(
+                f"the optimizer leaves out {len(missing)} of {len(own)} parameters that require a gradient",
                 where=", ".join(missing[:5]),
                 fix="add them to the optimizer, or freeze them with requires_grad_(False)",
+                code="check-optimizer-coverage",
             )
         ]
     return []
@@ -79,11 +76,10 @@ def check_shapes(criterion: Any, outputs: Any, targets: Any) -> list[Finding]:
     if outputs.shape == targets.shape or outputs.numel() == targets.numel() == 1:
         return []
     return [
-        Finding(
-            code="check-shape-broadcast",
-            severity="error",
-            what=f"{type(criterion).__name__} gets outputs of shape {tuple(outputs.shape)} and targets of shape "
+        error(
+            f"{type(criterion).__name__} gets outputs of shape {tuple(outputs.shape)} and targets of shape "
             f"{tuple(targets.shape)}, and would compare each output with every target",
             fix="give both one shape: targets.unsqueeze(1), or outputs.squeeze(1)",
+            code="check-shape-broadcast",
         )
     ]

@@ -17,10 +17,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
-from luthier.checks.rows import Rows
+from luthier.checks.rows import Rows, Table
 from luthier.checks.sampled import SIZES, copy_inputs, cut_given, take
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
+from luthier.core.leaves import leaves
 from luthier.core.machine import short_of_memory
 from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
@@ -34,7 +35,9 @@ _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so tha
 _LARGE = 1 << 18  # numbers of a parameter that copies share where they only read it
 _TIMES = 9  # the size of a network that its copies, their gradients and Adam's state take at most
 _MOST_MADE, _ENOUGH_ROWS = 2_000_000, 17  # of all layers together, which a trace keeps; fewer rows than these say less
-WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
+BATCH_NORM, CONV = nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd
+WEIGHTED = (nn.Linear, CONV, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
+NORMS = (BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 LOSSES = {
     "cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits", "mse_loss", "l1_loss",
     "smooth_l1_loss", "huber_loss", "kl_div", "poisson_nll_loss", "gaussian_nll_loss", "hinge_embedding_loss",
@@ -66,12 +69,7 @@ class Passed:
     @property
     def loss_calls(self) -> list[Call]:
         """Calls of torch's losses."""
-        return [call for call in self.trace.calls if call.name in LOSSES and not _is_reused(call, self.trace)]
-
-
-def _is_reused(call: Call, trace: Trace) -> bool:
-    """Whether the parts of a loss stand for something else: attention has none, a module may."""
-    return not isinstance(call.output, Tensor)
+        return [call for call in self.trace.calls if call.name in LOSSES and isinstance(call.output, Tensor)]
 
 
 def schedulers_of(optimizer: Optimizer) -> list[Any]:
@@ -156,6 +154,7 @@ class Subject:
         self.valid_rows = self._rows(valid, "valid")
         self.given = batch
         self.has_own_pass = False
+        self._stepped: dict[Any, Stepped] = {}
         self._only_reads = False  # known once the module ran: its forward writes into no large parameter
         self.template: nn.Module | None = None
         try:
@@ -309,10 +308,10 @@ class Subject:
         is_known = self.output_key is not None or self.objective.takes_answer
         return answer_or_all(outputs, self.output_key) if is_known else outputs
 
-    def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
+    def pass_over(self, module: nn.Module, batch: Batch) -> Passed:
         """Run a copy over a batch, and the loss, and keep what was called."""
         trace = Trace()
-        seed_probe(seed)
+        seed_probe(0)
         own = copy_inputs(batch)
         loss = None
         with trace.of(module):
@@ -342,6 +341,21 @@ class Subject:
         if isinstance(passed.loss, Tensor) and passed.loss.requires_grad and passed.loss.numel() == 1:
             passed.loss.backward(retain_graph=True)  # rules ask what parts of the loss and the outputs hand back
         return passed
+
+    @property
+    def any_pass(self) -> Passed:
+        """A pass in training mode where there is a loss, else one in evaluation mode."""
+        return self.train_pass if self.has_loss else self.eval_pass
+
+    @property
+    def table(self) -> Table | None:
+        """The training rows looked at."""
+        return None if self.rows is None else self.rows.table
+
+    @property
+    def valid_table(self) -> Table | None:
+        """The validation rows looked at."""
+        return None if self.valid_rows is None else self.valid_rows.table
 
     @cached_property
     def module_batch(self) -> Batch | None:
@@ -424,10 +438,6 @@ class Subject:
             self._stepped[key] = self._do_steps(number, own=own, lr=lr, scale=scale)
         return self._stepped[key]
 
-    @cached_property
-    def _stepped(self) -> dict[Any, "Stepped"]:
-        return {}
-
     def _do_steps(self, number: int, *, own: bool, lr: float, scale: float) -> "Stepped":
         module = self.fresh(training=True)
         optimizer: Optimizer | None
@@ -494,14 +504,13 @@ class Subject:
         """Whether the first layer that is called normalises."""
         if not self.can_run:
             return False
-        leaf = [part for _, part, *_ in self.eval_pass.trace.entered if not list(part.children())]
-        norms = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm)
-        return bool(leaf) and isinstance(leaf[0], norms)
+        leaf = [part for _, part, *_ in self.eval_pass.trace.layers if not list(part.children())]
+        return bool(leaf) and isinstance(leaf[0], NORMS) and not isinstance(leaf[0], nn.GroupNorm)
 
     @cached_property
     def module_has_order(self) -> bool:
         """Whether there is a layer that reads along positions."""
-        ordered = (nn.RNNBase, nn.MultiheadAttention, nn.modules.conv._ConvNd, nn.TransformerEncoderLayer)
+        ordered = (nn.RNNBase, nn.MultiheadAttention, CONV, nn.TransformerEncoderLayer)
         return any(isinstance(part, ordered) for part in self.module.modules())
 
     @cached_property

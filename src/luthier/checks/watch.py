@@ -2,7 +2,7 @@
 
 import logging
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,11 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from luthier.checks.hearing import Listener, norm_of
 from luthier.checks.look import check_parts, chosen_rules, look
 from luthier.checks.rule import error, warning
-from luthier.checks.sampled import map_leaves
 from luthier.checks.subject import LOSSES, Passed, Subject, schedulers_of
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 
 _log = logging.getLogger("luthier")
 _HELD = 16  # batches whose inputs are kept alive, to tell them apart
@@ -27,6 +27,7 @@ _WITHOUT_CRITERION = (
     "check-shared-layer", "check-freeze-ineffective", "check-state-carried", "check-optimizer-coverage",
 )  # fmt: skip
 _BY_EPOCH = ("ExponentialLR", "StepLR", "MultiStepLR")
+_SEVERAL, _MOSTLY = 3, 0.6  # how often, and in which share of the steps, what is wrong is seen before it is said
 _CLOSE_STEPS = 200  # looked at call by call; after them, only what costs nothing
 _MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -200,6 +201,18 @@ class Watch:
             self.findings.append(finding)
             _log.warning("%s", finding)
 
+    def error(self, code: str, what: str, fix: str, where: str = "") -> None:
+        """Say a mistake that is certain."""
+        self.say(error(what, where=where, fix=fix, code=code))
+
+    def warning(self, code: str, what: str, fix: str) -> None:
+        """Say what is likely one."""
+        self.say(warning(what, fix=fix, code=code))
+
+    def aliased(self, what: str) -> None:
+        """Say that what is kept or loaded is the weights themselves."""
+        self.error("check-snapshot", what, fix="copy.deepcopy(module.state_dict()), or clone each tensor")
+
     # What happens in the loop
 
     def _before(self, part: nn.Module, args: Any, kwargs: Any) -> None:
@@ -207,9 +220,7 @@ class Watch:
             return
         if part is not self.module:  # a copy, which has copies of these hooks
             if part.training is not None and next(part.parameters(), None) is next(self.module.parameters(), 0):
-                self.say(
-                    _aliased("a copy of the module is called that shares its weights: copy.copy copies none of them")
-                )
+                self.aliased("a copy of the module is called that shares its weights: copy.copy copies none of them")
             return
         tensors = leaves((args, kwargs))
         moded = any(m.training for m in part.modules() if isinstance(m, _MODED))
@@ -306,21 +317,13 @@ class Watch:
     def heard_backward(self, loss: Tensor, call: Call | None) -> None:
         """Take note of a backward pass."""
         ratio = count = None
-        if (
-            call is not None
-            and loss.numel() == 1
-            and isinstance(call.output, Tensor)
-            and call.output.numel() == 1
-            and self.steps <= 50
-        ):
-            inner = float(call.output.detach())
+        output = None if call is None or self.steps > 50 else call.output
+        if call is not None and isinstance(output, Tensor) and loss.numel() == 1 == output.numel():
+            inner = float(output.detach())
             target = call.argument(1, "target")
             varied = isinstance(target, Tensor) and len(target.unique()) > 1
-            ratio = (
-                float(loss.detach()) / inner
-                if inner and varied and call.kwargs.get("reduction", "mean") == "mean"
-                else None
-            )
+            if inner and varied and call.kwargs.get("reduction", "mean") == "mean":
+                ratio = float(loss.detach()) / inner
             if isinstance(target, Tensor) and call.name in ("cross_entropy", "nll_loss"):
                 count = int((target != call.kwargs.get("ignore_index", -100)).sum())
         is_own = len(self._forwards) > self._answered  # or a copy's, which another optimizer steps
@@ -340,18 +343,22 @@ class Watch:
         if prefix or self._mode.is_off or part is not self.module:
             return
         named = dict(self.module.named_parameters())
-        held = {step for ref, pointer, step in self._kept if (x := ref()) is not None and x.data_ptr() == pointer}
+        held = {step for _, step in self._still_kept()}
         if len(held - {self.steps}) > 1:
-            self.say(
-                _aliased(
-                    f"what state_dict() gave after steps {', '.join(map(str, sorted(held)[:3]))} is still kept: all of "
-                    "it is the weights as they are now"
-                )
+            self.aliased(
+                f"what state_dict() gave after steps {', '.join(map(str, sorted(held)[:3]))} is still kept: all of "
+                "it is the weights as they are now"
             )
         tensors = [(name, x) for name, x in state.items() if isinstance(x, Tensor) and name in named]
         for name, x in tensors[:3]:
             if x is not named[name]:
                 self._kept.append((weakref.ref(x), x.data_ptr(), self.steps))
+
+    def _still_kept(self) -> Iterator[tuple[Tensor, int]]:
+        """Yield tensors of a state_dict that somebody holds, where they were, and after which step it was taken."""
+        for ref, pointer, step in self._kept:
+            if (x := ref()) is not None and x.data_ptr() == pointer:
+                yield x, step
 
     def _any_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Look at a step of an optimizer that `watch` was not given: one made anew after the weights were loaded?"""
@@ -363,14 +370,12 @@ class Watch:
         mine = [p for group in optimizer.param_groups for p in group["params"] if id(p) in own]
         had = any(before.state.get(p) for before in self.optimizers for p in mine)
         if had and not any(optimizer.state.get(p) for p in mine) and self._reloaded_at >= 5:
-            self.say(
-                error(
-                    "check-checkpoint-incomplete",
-                    f"after step {self._reloaded_at} the weights are loaded, and a new {type(optimizer).__name__} "
-                    "goes on with them from nothing: the state of the one before is lost",
-                    where=type(optimizer).__name__,
-                    fix="save optimizer.state_dict() (and the scheduler's) with the weights, and load it",
-                )
+            self.error(
+                "check-checkpoint-incomplete",
+                f"after step {self._reloaded_at} the weights are loaded, and a new {type(optimizer).__name__} "
+                "goes on with them from nothing: the state of the one before is lost",
+                where=type(optimizer).__name__,
+                fix="save optimizer.state_dict() (and the scheduler's) with the weights, and load it",
             )
 
     def _loading(self, part: nn.Module, state: Any, *rest: Any) -> None:
@@ -382,10 +387,8 @@ class Watch:
             name for name, x in state.items() if isinstance(x, Tensor) and x.numel() and x.data_ptr() == own.get(name)
         ]
         if shared and self.steps:
-            self.say(
-                _aliased(
-                    f"what is loaded shares its memory with the module itself ({shared[0]}): loading it changes nothing"
-                )
+            self.aliased(
+                f"what is loaded shares its memory with the module itself ({shared[0]}): loading it changes nothing"
             )
 
     def _loaded(self, part: nn.Module, keys: Any) -> None:
@@ -393,13 +396,11 @@ class Watch:
         if self._mode.is_off or part is not self.module or not names or not keys.unexpected_keys:
             return
         if names <= set(keys.missing_keys):
-            self.say(
-                error(
-                    "check-checkpoint-incomplete",
-                    f"none of what is loaded ({keys.unexpected_keys[0]} and so on) is named as the module's parameters "
-                    "are: with strict=False nothing is loaded, and nothing said",
-                    fix="take the prefix off the names, and leave strict at True",
-                )
+            self.error(
+                "check-checkpoint-incomplete",
+                f"none of what is loaded ({keys.unexpected_keys[0]} and so on) is named as the module's parameters "
+                "are: with strict=False nothing is loaded, and nothing said",
+                fix="take the prefix off the names, and leave strict at True",
             )
 
     def _end_run(self) -> None:
@@ -450,7 +451,7 @@ class Watch:
                     is_divided = 0 < float(loss.detach()) <= float(summed.detach()) / max(len(targets), 1) * (1 + 1e-5)
         self._mode.is_off = True
         try:
-            sample = Batch(map_leaves(batch.inputs, lambda _: next(inputs)), targets)
+            sample = Batch(map_leaves(lambda _: next(inputs), batch.inputs), targets)
             subject = Subject(self.module, criterion=criterion, optimizer=self.optimizers, batch=sample)
             if criterion is None:
                 passed = Passed(self.module, self._mode.trace, outputs, self._mode.loss, sample)
@@ -479,95 +480,72 @@ class Watch:
             if not rates or max(rates) <= 10 * rates[0]:
                 self.say(finding)
         for marks in self._gradients.values():
-            if marks.stale >= 3 and marks.stale > 4 * marks.fresh:
-                self.say(
-                    error(
-                        "check-zero-grad",
-                        f"in {marks.stale} of {marks.stale + marks.fresh} steps the gradient of the step before was "
-                        "still there when the next one came: they add up",
-                        fix="optimizer.zero_grad() before each backward, or after each step; of every optimizer",
-                    )
-                )
-        if self._emptied >= 3 and self._emptied > 0.5 * total:
-            self.say(
-                error(
+            if marks.stale >= _SEVERAL and marks.stale > 4 * marks.fresh:
+                self.error(
                     "check-zero-grad",
-                    f"in {self._emptied} of {total} steps the gradients were gone when the optimizer stepped: "
-                    "zero_grad came after backward",
-                    fix="zero_grad, then backward, then step",
+                    f"in {marks.stale} of {marks.stale + marks.fresh} steps the gradient of the step before was "
+                    "still there when the next one came: they add up",
+                    fix="optimizer.zero_grad() before each backward, or after each step; of every optimizer",
                 )
+        if self._emptied >= _SEVERAL and self._emptied > 0.5 * total:
+            self.error(
+                "check-zero-grad",
+                f"in {self._emptied} of {total} steps the gradients were gone when the optimizer stepped: "
+                "zero_grad came after backward",
+                fix="zero_grad, then backward, then step",
             )
         rare = len(self._runs) <= max(1, 0.34 * total)
         if self._runs and rare and total >= 2:
             run = max(self._runs, key=len)
-            self.say(
-                error(
-                    "check-eval-mode",
-                    f"after step {run[0].step} the module is called {len(run)} times for its answers alone, in "
-                    "training mode: dropout drops and batch norm looks at the batch",
-                    fix="module.eval() before evaluation, module.train() after it",
-                )
+            self.error(
+                "check-eval-mode",
+                f"after step {run[0].step} the module is called {len(run)} times for its answers alone, in "
+                "training mode: dropout drops and batch norm looks at the batch",
+                fix="module.eval() before evaluation, module.train() after it",
             )
         if self._train_lost >= 2:
-            self.say(
-                error(
-                    "check-train-mode",
-                    f"{self._train_lost} of {total} steps are done in eval mode, after others in training mode: "
-                    "dropout is off and batch norm stands still",
-                    fix="module.train() after evaluation, or at the start of each epoch",
-                )
+            self.error(
+                "check-train-mode",
+                f"{self._train_lost} of {total} steps are done in eval mode, after others in training mode: "
+                "dropout is off and batch norm stands still",
+                fix="module.train() after evaluation, or at the start of each epoch",
             )
         if self._clips >= 2 and self._clips_late == self._clips:
-            self.say(
-                error(
-                    "check-clip-order",
-                    f"gradients are clipped {self._clips} times, each time when there are none of this step yet or "
-                    "no more: before backward, or after step",
-                    fix="backward, then clip_grad_norm_, then step",
-                )
+            self.error(
+                "check-clip-order",
+                f"gradients are clipped {self._clips} times, each time when there are none of this step yet or "
+                "no more: before backward, or after step",
+                fix="backward, then clip_grad_norm_, then step",
             )
-        if self._clips >= 3 and self._shrunk > 0.6 * self._clips:
-            self.say(
-                error(
-                    "check-clip-order",
-                    f"in {self._shrunk} of {self._clips} steps the gradients are made smaller after they were clipped: "
-                    "what is clipped is still scaled",
-                    fix="scaler.unscale_(optimizer), or the division, before clip_grad_norm_",
-                )
+        if self._clips >= _SEVERAL and self._shrunk > _MOSTLY * self._clips:
+            self.error(
+                "check-clip-order",
+                f"in {self._shrunk} of {self._clips} steps the gradients are made smaller after they were clipped: "
+                "what is clipped is still scaled",
+                fix="scaler.unscale_(optimizer), or the division, before clip_grad_norm_",
             )
-        if len(self._micro) >= 3 and sum(self._micro) > 0.6 * len(self._micro):
-            self.say(
-                warning(
-                    "check-accumulation",
-                    "several backward passes make one step, each of a mean loss: the gradient is their sum, so "
-                    "many times too large",
-                    fix="(loss / number of micro-batches).backward()",
-                )
+        if len(self._micro) >= _SEVERAL and sum(self._micro) > _MOSTLY * len(self._micro):
+            self.warning(
+                "check-accumulation",
+                "several backward passes make one step, each of a mean loss: the gradient is their sum, so "
+                "many times too large",
+                fix="(loss / number of micro-batches).backward()",
             )
         uneven = sum(ratio > 1.5 for ratio in self._uneven)
-        if uneven >= 3 and uneven > 0.6 * len(self._uneven):
-            self.say(
-                warning(
-                    "check-accumulation",
-                    f"in {uneven} of {len(self._uneven)} steps the micro-batches' mean losses are averaged, and they "
-                    f"are means over up to {max(self._uneven):.1f} times as many targets: a target of a short one "
-                    "counts more",
-                    fix="sum the losses (reduction='sum'), and divide by the number of targets of all micro-batches",
-                )
+        if uneven >= _SEVERAL and uneven > _MOSTLY * len(self._uneven):
+            self.warning(
+                "check-accumulation",
+                f"in {uneven} of {len(self._uneven)} steps the micro-batches' mean losses are averaged, and they "
+                f"are means over up to {max(self._uneven):.1f} times as many targets: a target of a short one "
+                "counts more",
+                fix="sum the losses (reduction='sum'), and divide by the number of targets of all micro-batches",
             )
         self._judge_schedule()
-        gone = [
-            (x, step)
-            for ref, pointer, step in self._kept
-            if (x := ref()) is not None and step < total and x.data_ptr() == pointer
-        ]
         own = {p.data_ptr() for p in self.module.parameters()}
-        alive = [step for x, step in gone if x.data_ptr() in own]
+        alive = [step for x, step in self._still_kept() if step < total and x.data_ptr() in own]
         if alive:
-            self.say(
-                _aliased(
-                    f"what state_dict() gave after step {alive[0]} is still kept, and has changed with every step since"
-                )
+            self.aliased(
+                f"what state_dict() gave after step {alive[0]} is still kept, and has changed with every step since"
             )
 
     def _judge_schedule(self) -> None:
@@ -579,62 +557,42 @@ class Watch:
         low = next((i for i in range(at, total) if rates[i] < 1e-3 * peak), None)
         code = "check-scheduler-units"
         if peak > 0 and low is not None and low < 0.5 * total and max(rates[low:]) < 0.1 * peak:
-            self.say(
-                error(
-                    code,
-                    f"the learning rate is below a thousandth of its peak ({peak:g}) after {low} of {total} steps",
-                    fix="step the scheduler as often as it was made for: by epoch, or by batch",
-                )
+            self.error(
+                code,
+                f"the learning rate is below a thousandth of its peak ({peak:g}) after {low} of {total} steps",
+                fix="step the scheduler as often as it was made for: by epoch, or by batch",
             )
             return
         early = next((i for i in range(at, min(total, _CLOSE_STEPS)) if rates[i] < 1e-2 * peak), None)
         for scheduler in schedulers_of(self.optimizers[0]) or self._schedulers:
             done = int(getattr(scheduler, "last_epoch", 0))
             if type(scheduler).__name__ in _BY_EPOCH and early is not None and done > 0.8 * total:
-                self.say(
-                    error(
-                        code,
-                        f"{type(scheduler).__name__} is stepped with each batch: the learning rate is below a "
-                        f"hundredth of its peak ({peak:g}) after {early} steps",
-                        fix="call scheduler.step() after each epoch",
-                    )
+                self.error(
+                    code,
+                    f"{type(scheduler).__name__} is stepped with each batch: the learning rate is below a "
+                    f"hundredth of its peak ({peak:g}) after {early} steps",
+                    fix="call scheduler.step() after each epoch",
                 )
                 return
-            length = next(
-                (
-                    getattr(scheduler, name)
-                    for name in ("total_steps", "T_max", "total_iters")
-                    if getattr(scheduler, name, None)
-                ),
-                None,
-            )
+            lengths = (getattr(scheduler, name, None) for name in ("total_steps", "T_max", "total_iters"))
+            length = next(filter(None, lengths), None)
             name = type(scheduler).__name__
             if done == 0:
-                self.say(
-                    warning(
-                        code,
-                        f"{name} was made and never stepped in {total} steps",
-                        fix="scheduler.step() after each epoch, or each batch",
-                    )
+                self.warning(
+                    code,
+                    f"{name} was made and never stepped in {total} steps",
+                    fix="scheduler.step() after each epoch, or each batch",
                 )
             elif length and done < 0.3 * length and total > 0.6 * length and total > 2 * done:
-                self.say(
-                    error(
-                        code,
-                        f"{name} is made for {length} calls and got {done} in {total} steps: the learning rate "
-                        f"goes through {done / length:.0%} of its course",
-                        fix="call scheduler.step() after each batch",
-                    )
+                self.error(
+                    code,
+                    f"{name} is made for {length} calls and got {done} in {total} steps: the learning rate "
+                    f"goes through {done / length:.0%} of its course",
+                    fix="call scheduler.step() after each batch",
                 )
             elif length and name == "CosineAnnealingLR" and done > 2 * length and done > 0.8 * total:
-                self.say(
-                    error(
-                        code,
-                        f"{name} is made for {length} calls and got {done}: the learning rate goes down and up again",
-                        fix="call scheduler.step() after each epoch, or give it T_max in batches",
-                    )
+                self.error(
+                    code,
+                    f"{name} is made for {length} calls and got {done}: the learning rate goes down and up again",
+                    fix="call scheduler.step() after each epoch, or give it T_max in batches",
                 )
-
-
-def _aliased(what: str) -> Finding:
-    return error("check-snapshot", what, fix="copy.deepcopy(module.state_dict()), or clone each tensor")

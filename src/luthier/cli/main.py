@@ -82,7 +82,7 @@ def _process_options(command: Any) -> Any:
 
 @cli.command(cls=GroupedCommand, short_help="Design a network for data, train it, test it and save it.")
 @click.argument("source")
-@settings_options()
+@settings_options
 @click.option("--run", help="The run's folder; a new one under runs/ by default.")
 @click.option("--continue", "go_on", is_flag=True, help="Continue the run in --run if there is one.")
 @_process_options
@@ -233,7 +233,7 @@ def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> 
 
 @cli.command(cls=GroupedCommand, short_help="Print the design for data as a run file, with the reasons.")
 @click.argument("source")
-@settings_options()
+@settings_options
 def design(source: str, **values: Any) -> int:
     """Print what `train` would do with SOURCE, as TOML with the reasons; `luthier train run.toml` does it."""
     from luthier.pipeline.plan import design as design_source
@@ -456,7 +456,7 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
 
 @cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error in a program, a run or data.")
 @click.argument("source")
-@settings_options()
+@settings_options
 @_output_options
 def check(source: str, quiet: bool, as_json: bool, **values: Any) -> int:
     """Look for silent mistakes in SOURCE: a program FILE.py:FUNCTION, a run's folder, a run file, or data.

@@ -3,7 +3,7 @@
 import re
 import tomllib
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -121,19 +121,15 @@ class GroupedCommand(click.Command):
                     formatter.write_dl(records)
 
 
-def settings_options(*, exclude: Iterable[str] = ()) -> Callable[[Command], Command]:
-    """Return a decorator that adds an option for each field of the settings."""
-
-    def decorate(command: Command) -> Command:
-        # click shows the last decorator first
-        for cls in (CheckSettings, FinishSettings, Recipe, NetworkSettings, DataSettings):
-            hints = get_type_hints(cls)
-            for item in reversed(fields(cls)):
-                if item.name != "source" and item.name not in exclude:
-                    command = _option(item.name, hints[item.name], item.metadata["help"])(command)
-        return command
-
-    return decorate
+def settings_options(command: Command) -> Command:
+    """Add an option for each field of the settings."""
+    # click shows the last decorator first
+    for cls in (CheckSettings, FinishSettings, Recipe, NetworkSettings, DataSettings):
+        hints = get_type_hints(cls)
+        for item in reversed(fields(cls)):
+            if item.name != "source":
+                command = _option(item.name, hints[item.name], item.metadata["help"])(command)
+    return command
 
 
 def _option(name: str, hint: Any, words: str) -> Callable[[Command], Command]:

@@ -1,7 +1,6 @@
 """All that the command prints: text for people, with nothing in it that a terminal would act on, and JSON."""
 
 import json
-import math
 import re
 import shlex
 import sys
@@ -10,6 +9,7 @@ from typing import Any
 
 from click import Option
 
+from luthier.core.plain import finite_or_none
 from luthier.errors import printable
 
 _UNSAFE = re.compile(r"[^\n -~\xa1-\xac\xae-\U0010ffff]|[\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
@@ -62,13 +62,5 @@ def say(text: object, *, is_error: bool = False) -> None:
 
 def say_json(value: Any) -> None:
     """Print a value as one line of strict JSON: a number that is not finite is null."""
-    text = json.dumps(_strict(value), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(finite_or_none(value), ensure_ascii=False, allow_nan=False)
     print(_UNSAFE.sub(lambda found: json.dumps(found[0])[1:-1], text))
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,12 +1,13 @@
 """What one step sees, and how a user's own batch becomes it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from luthier.core.leaves import move, num_rows
 from luthier.errors import DataError
 
 TARGET_KEYS = ("targets", "target", "labels", "label")
@@ -126,17 +127,6 @@ def describe(value: Any) -> str:
     return f"a {type(value).__name__}"
 
 
-def num_rows(value: Any) -> int | None:
-    """Return the size of the first dimension of the first tensor found, or None."""
-    if isinstance(value, Tensor):
-        return value.shape[0] if value.ndim else None
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return next((rows for rows in map(num_rows, value) if rows is not None), None)
-    return None
-
-
 def _num_samples(raw: Any) -> int | None:
     """Return the number of samples of a batch as an own step takes it, on which its parts agree, also lists."""
     parts = list(raw.values()) if isinstance(raw, Mapping) else raw if isinstance(raw, list | tuple) else [raw]
@@ -150,50 +140,6 @@ def _num_samples(raw: Any) -> int | None:
 def _length(value: Any) -> int | None:
     """Return the length of what may be a list of samples."""
     return len(value) if isinstance(value, list | tuple) and not hasattr(value, "_fields") else None
-
-
-def move(value: Any, device: torch.device) -> Any:
-    """Move every tensor in a nested value to `device`; anything else with a `.to` goes by it."""
-    if not isinstance(value, Tensor) and hasattr(value, "to"):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {key: move(item, device) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(move(item, device) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(move(item, device) for item in value)
-    if isinstance(value, Tensor):
-        return value if value.device == device else value.to(device, non_blocking=True)
-    return value
-
-
-def map_tensors(function: Callable[..., Any], *values: Any) -> Any:
-    """Return nested values of one form as one: what `function` makes of the tensors in each place.
-
-    Dicts, tuples, lists and dataclasses keep their type; of what is no tensor the first value's is kept.
-
-    >>> map_tensors(torch.add, {"a": torch.ones(2), "n": 3}, {"a": torch.ones(2), "n": 3})
-    {'a': tensor([2., 2.]), 'n': 3}
-    """
-    first = values[0]
-    if isinstance(first, Tensor):
-        return function(*values)
-    if isinstance(first, Mapping):
-        made = {key: map_tensors(function, *(value[key] for value in values)) for key in first}
-        return made if type(first) is dict else type(first)(**made)
-    if isinstance(first, tuple | list):
-        items = [map_tensors(function, *parts) for parts in zip(*values, strict=True)]
-        return type(first)(*items) if hasattr(first, "_fields") else type(first)(items)
-    if is_dataclass(first) and not isinstance(first, type):
-        names = [item.name for item in fields(first) if item.init]
-        parts = {name: map_tensors(function, *(getattr(value, name) for value in values)) for name in names}
-        return replace(first, **parts)
-    return first
-
-
-def joined(parts: Sequence[Any]) -> Any:
-    """Return what a module gave for several batches as if it were one: rows one after the other."""
-    return map_tensors(lambda *some: torch.cat(some) if some[0].ndim else torch.stack(some), *parts)
 
 
 def _is_on(value: Any, device: torch.device) -> bool:

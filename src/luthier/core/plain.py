@@ -1,6 +1,7 @@
 """Frozen dataclasses to plain values (JSON, TOML) and back, with every key and type checked once."""
 
 import dataclasses
+import math
 import types
 from collections.abc import Mapping
 from functools import cache
@@ -27,6 +28,28 @@ def to_plain(value: Any, *, drop_none: bool = False) -> Any:
     if isinstance(value, list | tuple):
         return [to_plain(item, drop_none=drop_none) for item in value]
     return value
+
+
+def finite_or_none(value: Any) -> Any:
+    """Return nested plain values as strict JSON has them: a number that is not finite is None."""
+    if isinstance(value, dict):
+        return {str(key): finite_or_none(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite_or_none(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, whose keys are paths.
+
+    >>> dotted({"recipe": {"lr": 0.1}, "seed": 0})
+    {'recipe.lr': 0.1, 'seed': 0}
+    """
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{prefix}{key}"
+        flat |= dotted(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
+    return flat
 
 
 def from_plain(cls: type[T], document: Mapping[str, Any], *, where: str) -> T:

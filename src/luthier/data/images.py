@@ -32,6 +32,7 @@ IMAGE_SUFFIXES = (
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 _MOST_BYTES = 1 << 30  # of a file
 _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
+_LARGEST = 128  # height or width that images are read at
 _NUM_HEADERS = 500
 _SPAN = 32  # images a task: small ones decode in less time than a task costs
 _SUBSETS = {
@@ -236,11 +237,11 @@ def _no_folder(path: Path) -> DataError:
     return DataError(f"there is no file or folder {path}", hint=near_file(path), code="data-no-file")
 
 
-def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, int]:
+def choose_input(paths: Sequence[Path]) -> tuple[int, int, int]:
     """Return the channels, height and width to read images as, from the headers of up to 500, evenly spread.
 
     One channel where all are grey, else 3. The size that all have, or the median height and width; where that is above
-    `limit` pixels, scaled down to it with its proportions.
+    128 pixels, scaled down to it with its proportions.
 
     Raises:
         DataError: none of the headers can be read; the first is named.
@@ -262,7 +263,7 @@ def choose_input(paths: Sequence[Path], *, limit: int = 128) -> tuple[int, int, 
     if not sizes:
         raise errors[0]
     height, width = np.median(np.array(sizes), axis=0).tolist()
-    scale = min(1.0, limit / max(height, width))
+    scale = min(1.0, _LARGEST / max(height, width))
     return (1 if is_grey else 3), max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 
-from luthier.core.batch import Batch, describe, num_rows, split_batch
+from luthier.core.batch import Batch, describe, split_batch
+from luthier.core.leaves import num_rows
 from luthier.core.rng import (
     find_generators,
     generator_states,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from luthier.core.batch import joined, map_tensors, move
+from luthier.core.leaves import joined, map_leaves, move
 from luthier.core.schema import UNSEEN, Schema, Target, Task
 from luthier.core.units import answers_in_units, targets_in_units
 from luthier.errors import SettingError
@@ -311,8 +311,8 @@ class FunctionMetric:
 
     def update(self, outputs: Any, targets: Any) -> None:
         """Take in a batch; it is kept until `value`."""
-        self.outputs.append(map_tensors(Tensor.detach, outputs))
-        self.targets.append(map_tensors(Tensor.detach, targets))
+        self.outputs.append(map_leaves(Tensor.detach, outputs, inside=True))
+        self.targets.append(map_leaves(Tensor.detach, targets, inside=True))
 
     def value(self) -> float:
         """Return what the function says of all samples together."""

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from luthier.core.blueprint import Blueprint
 from luthier.core.machine import free_memory
 from luthier.core.names import did_you_mean
+from luthier.core.tape import Tape
 from luthier.errors import LuthierError, NetworkError
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.families.convnet import ConvNet
@@ -163,13 +163,10 @@ def without_memory() -> Iterator[None]:
         yield
 
 
-class _NoDraws(TorchFunctionMode):
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        given = kwargs or {}
-        is_draw = getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_")
-        return (args[0] if args else given["tensor"]) if is_draw else func(*args, **given)
+class _NoDraws(Tape):
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        is_draw = name in ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_")
+        return (args[0] if args else kwargs["tensor"]) if is_draw else func(*args, **kwargs)
 
 
 def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from luthier.core.html import concat, table, tag
+from luthier.core.leaves import leaves, walk
 from luthier.errors import SettingError
-from luthier.networks.tracing import Joint, Tally, Watch, as_found, shape_of, tensors
+from luthier.networks.tracing import Joint, Tally, Watch, as_found, shape_of
 
 Inputs = Tensor | tuple[Any, ...] | dict[str, Any]
 # Of a layer's arguments, what is so by default or seen elsewhere in the row, and is left out where people read.
@@ -200,8 +201,8 @@ def summarise(module: nn.Module, inputs: Inputs, *, names: Sequence[str] = ()) -
     n = next((shape[0] for shape in map(shape_of, named.values()) if shape), 1)
     for name, value in named.items():
         watch.seen(f"input {name}")
-        watch.flows.update((id(tensor), (tensor, f"input {name}")) for tensor in tensors(value))
-    with as_found(module), watch.hooks(), watch:
+        watch.flows.update((id(tensor), (tensor, f"input {name}")) for tensor in walk(value))
+    with as_found(module), watch.of(module):
         outputs = module(*args, **kwargs)
     return _summary(watch, named, outputs, max(n, 1))
 
@@ -245,7 +246,7 @@ def _summary(watch: Watch, inputs: dict[str, Any], outputs: Any, n: int) -> Summ
         )  # fmt: skip
     edges = watch.edges | {(source, name): None for name, (_, sources) in watch.joins.items() for source in sources}
     watch.seen(_OUTPUT)
-    edges |= dict.fromkeys((source, _OUTPUT) for source in watch.sources(list(tensors(outputs))))
+    edges |= dict.fromkeys((source, _OUTPUT) for source in watch.sources(leaves(outputs)))
     joints = [
         Joint(f"input {name}", "input", f"{name} {shape_words(shape(shape_of(value)))}")
         for name, value in inputs.items()

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.overrides import TorchFunctionMode
 
+from luthier.core.leaves import leaves, walk
 from luthier.core.rng import kept_rng
+from luthier.core.tape import Tape
 from luthier.networks.work import multiply_adds
 
 _SIGNS = {f"{side}{word}": sign for word, sign in (("add", "+"), ("sub", "−"), ("mul", "×")) for side in ("", "r", "i")}
@@ -25,17 +26,6 @@ class Joint:
     kind: Literal["input", "join", "output"]
     label: str
     parent: str = ""
-
-
-def tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        yield from tensors(list(value.values()))
-    elif isinstance(value, tuple | list):
-        for item in value:
-            yield from tensors(item)
 
 
 @contextmanager
@@ -81,7 +71,7 @@ class _Call:
     joins: Counter[str] = field(default_factory=Counter)
 
 
-class Watch(TorchFunctionMode):
+class Watch(Tape):
     """Sees each call of a module and of a torch function, and from which layer each tensor came."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -96,62 +86,46 @@ class Watch(TorchFunctionMode):
         self.parameters = {id(parameter) for parameter in module.parameters()}
         self.used: set[int] = set()
 
-    @contextmanager
-    def hooks(self) -> Iterator[None]:
-        """Watch every module."""
-        handles = []
-        try:
-            for name, part in self.module.named_modules():
-                handles.append(part.register_forward_pre_hook(self._entering(name), with_kwargs=True))
-                handles.append(part.register_forward_hook(self._leaving(name), with_kwargs=True))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
     def seen(self, name: str) -> None:
         """Keep the order in which things came up."""
         self.places.setdefault(name, len(self.places))
 
-    def _entering(self, name: str) -> Any:
-        def enter(_: nn.Module, args: Any, kwargs: Any) -> None:
-            for call in self.calls:
-                call.is_whole = False
-            self.tallies.setdefault(name, Tally()).calls += 1
-            self.seen(name)
-            given = list(tensors((args, kwargs)))
-            self.calls.append(_Call(name, self.sources(given), {id(tensor): _version(tensor) for tensor in given}))
+    def entered(self, name: str, part: nn.Module, args: Any, kwargs: Any) -> None:
+        """Begin a call of a module."""
+        for call in self.calls:
+            call.is_whole = False
+        self.tallies.setdefault(name, Tally()).calls += 1
+        self.seen(name)
+        given = leaves((args, kwargs))
+        self.calls.append(_Call(name, self.sources(given), {id(tensor): _version(tensor) for tensor in given}))
 
-        return enter
+    def left(self, name: str, part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        """End it; what a layer gives flows from it."""
+        call, tally = self.calls.pop(), self.tallies[name]
+        tally.is_whole = tally.is_whole and call.is_whole
+        if not tally.output:
+            tally.output = shape_of(output)
+        is_layer = not list(part.children()) or part._parameters or tally.work
+        if not (call.is_whole and is_layer):
+            return None
+        for key in [key for key, (joint, _) in self.joins.items() if joint.parent == name]:
+            del self.joins[key]
+        self.edges.update(dict.fromkeys((source, name) for source in call.sources))
+        # What is handed through as it came is both: what came, and the output of this layer.
+        same = isinstance(output, Tensor) and call.versions.get(id(output)) == _version(output)
+        handed = output.view_as(output) if same else output
+        for tensor in leaves(handed):
+            self.flows[id(tensor)] = (tensor, name)
+        return handed
 
-    def _leaving(self, name: str) -> Any:
-        def leave(part: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
-            call, tally = self.calls.pop(), self.tallies[name]
-            tally.is_whole = tally.is_whole and call.is_whole
-            if not tally.output:
-                tally.output = shape_of(output)
-            is_layer = not list(part.children()) or part._parameters or tally.work
-            if not (call.is_whole and is_layer):
-                return None
-            for key in [key for key, (joint, _) in self.joins.items() if joint.parent == name]:
-                del self.joins[key]
-            self.edges.update(dict.fromkeys((source, name) for source in call.sources))
-            # What is handed through as it came is both: what came, and the output of this layer.
-            same = isinstance(output, Tensor) and call.versions.get(id(output)) == _version(output)
-            handed = output.view_as(output) if same else output
-            for tensor in tensors(handed):
-                self.flows[id(tensor)] = (tensor, name)
-            return handed
-
-        return leave
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        word = getattr(func, "__name__", "").strip("_")
-        made = [args[0]] if word == "setitem" else list(tensors(out))
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Keep what a call works on, and where it comes from."""
+        out = func(*args, **kwargs)
+        word = name.strip("_")
+        made = [args[0]] if word == "setitem" else leaves(out)
         if not made or not self.calls:
             return out
-        given = list(tensors((args, kwargs)))
+        given = leaves((args, kwargs))
         self.used.update({id(tensor) for tensor in given} & self.parameters)
         self.tallies[self.calls[-1].name].work += multiply_adds(word, args, given, made[0])
         sources = self.sources(given)
@@ -196,4 +170,4 @@ def shape_of(output: Any) -> tuple[int, ...]:
         output = output[0]
     if isinstance(output, PackedSequence):  # (rows of data, the longest of them, …)
         return (int(output.batch_sizes[0]), len(output.batch_sizes), *output.data.shape[1:])
-    return next((tuple(tensor.shape) for tensor in tensors(output)), ())
+    return next((tuple(tensor.shape) for tensor in walk(output)), ())

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from luthier.core.charts import STYLE, details
 from luthier.core.html import Html, concat, shown, table, tag, text
+from luthier.core.plain import finite_or_none
 from luthier.core.version import VERSION
 from luthier.report.measured import measured_sections
 from luthier.report.training import training_section
@@ -67,16 +67,8 @@ def page(documents: Sequence[dict[str, Any]], *, rows: bool = True) -> str:
 
 def _json(value: Any) -> Html:
     """Return strict JSON that ends no element: NaN is null."""
-    written = json.dumps(_strict(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    written = json.dumps(finite_or_none(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return Html(written.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _overview(documents: Sequence[dict[str, Any]]) -> list[Html]:

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from luthier.core.answering import Answering
-from luthier.core.batch import Batch, joined, map_tensors, move, split_batch
+from luthier.core.batch import Batch, split_batch
 from luthier.core.blueprint import Blueprint
 from luthier.core.failure import explaining
 from luthier.core.html import concat, table, tag
+from luthier.core.leaves import joined, map_leaves, move
 from luthier.core.machine import find_device
 from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema, Task
@@ -441,7 +442,7 @@ class Model:
                 outputs = batch.to(self.device).forward(self.module)
                 if self.output_key is not None or self.task is not None:
                     outputs = answer_of(outputs, self.output_key)
-                found.append(map_tensors(Tensor.cpu, outputs))
+                found.append(map_leaves(Tensor.cpu, outputs, inside=True))
         outputs = joined(found)
         if self.task == "multiclass" and outputs.ndim < 2:
             raise DataError(

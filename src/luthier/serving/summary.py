@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from luthier.core.batch import move
+from luthier.core.leaves import move
 from luthier.core.schema import Schema
 from luthier.data.encode import input_sizes, text_columns
 from luthier.errors import SettingError

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
-from luthier.core.batch import num_rows
+from luthier.core.leaves import num_rows
 from luthier.core.recipe import Recipe
 from luthier.core.rng import kept_rng
 from luthier.data.sources import TensorSource, as_source

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from luthier.checks.look import chosen_rules, described, look
+from luthier.checks.look import check_parts, chosen_rules, look
 from luthier.checks.subject import Subject
 from luthier.core.machine import compile_in_place, give_back_memory
 from luthier.core.processes import Group, find_group, together
@@ -140,10 +140,7 @@ def fit(
     >>> len(result.record.epochs)
     10
     """
-    if not isinstance(module, nn.Module):
-        raise SettingError(
-            f"the module is {described(module)}", hint="pass an instance of nn.Module", code="setting-wrong-type"
-        )
+    check_parts(module, None)
     given: dict[str, Any] = {**recipe_fields}
     scheduler = None if isinstance(given.get("scheduler"), str) else given.pop("scheduler", None)
     chosen = settle(recipe, {**given, **({} if seed is None else {"seed": seed})})

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from luthier.core.machine import machine
-from luthier.core.plain import to_plain
+from luthier.core.plain import dotted, to_plain
 from luthier.data.augment import ImageSource
 from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
 from luthier.data.sources import TensorSource
@@ -144,7 +144,7 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
     Raises:
         RunError: anything else differs that moves a bit.
     """
-    old, new = _dotted(before), _dotted(run.arguments or arguments_of(run))
+    old, new = dotted(before), dotted(run.arguments or arguments_of(run))
     differing = [
         name
         for name in sorted(old.keys() | new.keys(), key=_recipe_first)
@@ -179,14 +179,6 @@ def _difference(name: str, before: Any, now: Any) -> str:
 
 def _recipe_first(name: str) -> tuple[bool, str]:
     return (not name.startswith("recipe."), name)
-
-
-def _dotted(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        flat |= _dotted(item, f"{name}.") if isinstance(item, Mapping) else {name: item}
-    return flat
 
 
 def arguments_of(run: Run) -> dict[str, Any]:

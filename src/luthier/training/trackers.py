@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from luthier.core.names import did_you_mean
-from luthier.core.plain import to_plain
+from luthier.core.plain import dotted, to_plain
 from luthier.core.rng import kept_rng
 from luthier.errors import MissingPackageError, SettingError
 from luthier.serving.model import Model, load
@@ -184,15 +184,9 @@ def read_tracking(folder: Path | None) -> dict[str, Any]:
     return {}
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, item in value.items():
-        name = f"{prefix}{key}"
-        if isinstance(item, Mapping):
-            flat |= _flat(item, f"{name}.")
-        elif item is not None:
-            flat[name] = item if isinstance(item, int | float) else str(item)[:_MOST_SETTING]
-    return flat
+def _flat(value: Mapping[str, Any]) -> dict[str, Any]:
+    known = {name: item for name, item in dotted(value).items() if item is not None}
+    return {name: x if isinstance(x, int | float) else str(x)[:_MOST_SETTING] for name, x in known.items()}
 
 
 def _figures(result: Result) -> dict[str, Any]:

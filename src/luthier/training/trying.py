@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from luthier.core.batch import Batch, map_tensors
+from luthier.core.batch import Batch
+from luthier.core.leaves import map_leaves
 from luthier.core.machine import autocast
 from luthier.core.rng import kept_rng
 from luthier.errors import LuthierError, SettingError
@@ -55,7 +56,7 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
             return
     if run.objective.step is not None:
         need_compared(run.metrics, passed.outputs, passed.targets)
-    outputs, targets = (map_tensors(Tensor.detach, value) for value in (passed.outputs, passed.targets))
+    outputs, targets = (map_leaves(Tensor.detach, value, inside=True) for value in (passed.outputs, passed.targets))
     for metric in run.metrics:
         with kept_rng(), torch.no_grad():
             _try(metric, outputs, targets, run.objective.output_key)

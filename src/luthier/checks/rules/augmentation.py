@@ -15,7 +15,7 @@ _FEWEST = 20
 _WIDTH = 100
 
 
-@rule("check-augmentation", "data", hides=["check-labels-misaligned"])
+@rule("check-augmentation", "data", hides="labels-misaligned")
 def augmentation(s: Subject) -> Iterator[Finding]:
     """A random change of the inputs that the targets do not follow: a flip of left and right arrows, a turned mask."""
     rows, valid_rows = s.rows, s.valid_rows
@@ -32,13 +32,11 @@ def augmentation(s: Subject) -> Iterator[Finding]:
     before, after = _along(valid), _along(train)
     if before > 0.4 and after < 0.5 * before:
         yield warning(
-            "check-augmentation",
             f"pixels of inputs and masks go together in valid (correlation {before:.2f}), and not in the training "
             f"samples as they are read ({after:.2f}): they are changed apart",
             where="train",
             fix=fix,
         )
-        return
     y, held = _as_numbers(train), _as_numbers(valid)
     is_alike = [x.shape[1:] for x in train.inputs] == [x.shape[1:] for x in valid.inputs]
     if y is None or held is None or y.shape[1:] != held.shape[1:] or not is_alike or len(valid) < 2 * _FEWEST:
@@ -57,7 +55,6 @@ def augmentation(s: Subject) -> Iterator[Finding]:
     if bool(broken.any()):
         i = int((known - found).argmax())
         yield warning(
-            "check-augmentation",
             "training samples are changed at random, and do not go with their targets: samples that look alike explain "
             f"{float(known[i]):.0%} of the targets within valid, and {max(float(found[i]), 0.0):.0%} between the parts",
             where="train",

@@ -1,7 +1,7 @@
 """What goes into the loss: is it what this loss takes?"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -10,16 +10,18 @@ from torch import Tensor
 from luthier.checks.rows import class_called
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.subject import BINARY, ELEMENTWISE, Passed, Subject
-from luthier.checks.tracing import Call, leaves
+from luthier.checks.tracing import Call
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
-_SQUASHING = {"sigmoid": (0.0, 1.0), "sigmoid_": (0.0, 1.0), "hardsigmoid": (0.0, 1.0), "softmax": (0.0, 1.0)}
 _BOUNDED = {
-    **_SQUASHING, "tanh": (-1.0, 1.0), "tanh_": (-1.0, 1.0), "relu": (0.0, math.inf), "relu_": (0.0, math.inf),
+    "sigmoid": (0.0, 1.0), "sigmoid_": (0.0, 1.0), "hardsigmoid": (0.0, 1.0), "softmax": (0.0, 1.0),
+    "tanh": (-1.0, 1.0), "tanh_": (-1.0, 1.0), "relu": (0.0, math.inf), "relu_": (0.0, math.inf),
     "softplus": (0.0, math.inf), "exp": (0.0, math.inf), "square": (0.0, math.inf), "abs": (0.0, math.inf),
     "sin": (-1.0, 1.0), "cos": (-1.0, 1.0), "relu6": (0.0, 6.0), "elu": (-1.0, math.inf), "softsign": (-1.0, 1.0),
     "log_softmax": (-math.inf, 0.0), "logsigmoid": (-math.inf, 0.0), "normalize": (-1.0, 1.0),
 }  # fmt: skip
+_SQUASHED = {"sigmoid", "sigmoid_", "hardsigmoid", "tanh", "tanh_", "relu", "relu_", "relu6", "logsigmoid", "softplus"}
 _AFFINE = {"mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "__sub__", "__rsub__", "div",
            "__truediv__", "mul_", "add_", "neg", "__neg__", "rsub", "__getitem__", "select", "mean", "sum",
            "multiply"}  # fmt: skip
@@ -52,49 +54,32 @@ def losses(s: Subject) -> list[Call]:
     return [call for call in passed.loss_calls if isinstance(call.argument(0, "input"), Tensor)]
 
 
-def _pair(call: Call) -> tuple[Tensor, Any]:
-    return call.argument(0, "input"), call.argument(1, "target")
+def _pairs(s: Subject, *names: str) -> Iterator[tuple[Call, Tensor, Any]]:
+    """Yield calls of these losses, or of all, with what they compare."""
+    for call in losses(s):
+        if not names or call.name in names:
+            yield call, call.argument(0, "input"), call.argument(1, "target")
 
 
-@rule("check-double-softmax", "criterion", hides=["check-output-range", "check-init-scale"])
+@rule("check-double-softmax", "criterion", hides="output-range init-scale")
 def double_softmax(s: Subject) -> Iterator[Finding]:
     """Cross-entropy applies log-softmax itself, and what it gets has been through one or another squashing already."""
     fix = "hand the loss raw logits: take the last activation out, and apply softmax where probabilities are wanted"
-    for call in losses(s):
-        if call.name != "cross_entropy":
-            continue
-        x, _ = _pair(call)
+    for _, x, _ in _pairs(s, "cross_entropy"):
         axis, last = _class_axis(x), _last(s.train_pass, x)
         if x.shape[axis] < 2:
             continue
         if _is_simplex(x, axis):
             yield error(
-                "check-double-softmax",
                 f"cross-entropy gets probabilities: every row lies in [0, 1] and sums to 1{_by(last)}, so "
                 f"the loss cannot fall below {math.log(1 + (x.shape[axis] - 1) / math.e):.2f}",
                 fix=fix,
             )
-        elif last in ("log_softmax",) or (last == "log" and _log_mass(x, axis) < 1e-2):
-            yield note(
-                "check-double-softmax",
-                "cross-entropy gets log-probabilities: a second log-softmax changes nothing",
-                fix="use NLLLoss",
-            )
-        elif last in (
-            "sigmoid",
-            "sigmoid_",
-            "hardsigmoid",
-            "tanh",
-            "tanh_",
-            "relu",
-            "relu_",
-            "relu6",
-            "logsigmoid",
-            "softplus",
-        ):
-            low, high = _BOUNDED.get(last, (-1.0, 1.0))
+        elif last == "log_softmax" or (last == "log" and _log_mass(x, axis) < 1e-2):
+            yield note("cross-entropy gets log-probabilities: a second log-softmax changes nothing", fix="use NLLLoss")
+        elif last in _SQUASHED:
+            low, high = _BOUNDED[last]
             yield error(
-                "check-double-softmax",
                 f"cross-entropy gets the output of {last.strip('_')}: logits in [{low:g}, {high:g}] cannot say what "
                 "they need to",
                 fix=fix,
@@ -106,44 +91,35 @@ def _by(name: str) -> str:
     return f" (the output of {name.strip('_')})" if name else ""
 
 
-@rule("check-nll-input", "criterion", hides=["check-loss-sign", "check-init-scale"])
+@rule("check-nll-input", "criterion", hides="loss-sign init-scale")
 def nll_input(s: Subject) -> Iterator[Finding]:
     """NLLLoss takes log-probabilities, and gets logits or probabilities."""
-    for call in losses(s):
-        if call.name != "nll_loss":
-            continue
-        x, _ = _pair(call)
+    for _, x, _ in _pairs(s, "nll_loss"):
         axis = _class_axis(x)
         mass = _log_mass(x, axis)
         if mass > 0.05:
             what = "probabilities" if _is_simplex(x, axis) else "no log-probabilities"
             yield error(
-                "check-nll-input",
                 f"NLLLoss gets {what}: log-sum-exp of a row is up to {mass:.3g} and not 0",
                 fix="end with log_softmax over the classes, or use CrossEntropyLoss on logits",
             )
-            return
 
 
-@rule("check-double-sigmoid", "criterion", hides=["check-output-range"])
+@rule("check-double-sigmoid", "criterion", hides="output-range")
 def double_sigmoid(s: Subject) -> Iterator[Finding]:
     """BCEWithLogits applies the sigmoid itself, and what it gets has been through one already."""
-    for call in losses(s):
-        if call.name not in ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss"):
-            continue
-        x, _ = _pair(call)
+    own = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss")
+    for call, x, _ in _pairs(s, *own):
         last = _last(s.train_pass, x)
         bounds = _BOUNDED.get(last)
         is_unit = bool((x >= 0).all()) and bool((x <= 1).all()) and x.numel() > 8
         if (bounds and last not in ("normalize", "sin", "cos")) or (is_unit and stays_within(s, 0.0, 1.0)):
             seen = f"{float(x.min()):.3g} to {float(x.max()):.3g}"
             yield error(
-                "check-double-sigmoid",
                 f"{call.name} gets values of {seen}{_by(last)}, and applies a sigmoid itself: "
                 "probabilities stay in a part of [0, 1]",
                 fix="hand it raw logits, or use BCELoss on the probabilities",
             )
-            return
 
 
 def stays_within(s: Subject, low: float, high: float, factor: float = 20.0) -> bool:
@@ -159,30 +135,25 @@ def stays_within(s: Subject, low: float, high: float, factor: float = 20.0) -> b
     return bool(found) and all(bool((x >= low).all()) and bool((x <= high).all()) for x in found)
 
 
-@rule("check-kl-input", "criterion", hides=["check-loss-sign"])
+@rule("check-kl-input", "criterion", hides="loss-sign", several=True)
 def kl_input(s: Subject) -> Iterator[Finding]:
     """KLDivLoss takes log-probabilities first and probabilities second."""
-    for call in losses(s):
-        if call.name != "kl_div":
-            continue
-        x, target = _pair(call)
+    for call, x, target in _pairs(s, "kl_div"):
         log_target = bool(call.kwargs.get("log_target", False))
         if x.ndim and min(_log_mass(x, axis) for axis in range(-1, min(x.ndim, 2))) > 0.05:
             seen = "probabilities" if _is_simplex(x, -1) else "values that are no log-probabilities"
             yield error(
-                "check-kl-input",
                 f"KLDivLoss gets {seen} as its input: log-sum-exp of a row is {_log_mass(x, -1):.3g} and not 0",
                 fix="give log_softmax(logits, dim=…) first, and the target's probabilities second",
             )
         elif isinstance(target, Tensor) and not log_target and bool((target < 0).any()):
             yield error(
-                "check-kl-input",
                 "KLDivLoss gets a target with negative values, and log_target is not set",
                 fix="pass probabilities as the target, or log_target=True",
             )
 
 
-@rule("check-shape-broadcast", "criterion", hides=["check-metric-broadcast"])
+@rule("check-shape-broadcast", "criterion", hides="metric-broadcast")
 def shape_broadcast(s: Subject) -> Iterator[Finding]:
     """Outputs (N, 1) meet targets (N,): each is compared with every other, and the mean is learnt."""
     fix = "give both one shape: targets.unsqueeze(1), or outputs.squeeze(1)"
@@ -193,16 +164,13 @@ def shape_broadcast(s: Subject) -> Iterator[Finding]:
         if not is_loss and call.name not in PAIRWISE:
             continue
         shapes = broadcast_pair(call)
-        if shapes is not None and call.is_inside and not is_loss and {*shapes} != {(s.n,), (s.n, 1)}:
+        if shapes is None or (call.is_inside and not is_loss and {*shapes} != {(s.n,), (s.n, 1)}):
             continue  # inside the module only rows against rows are known to be a mistake
-        if shapes is not None:
-            yield error(
-                "check-shape-broadcast",
-                f"{call.name.strip('_')} gets shapes {shapes[0]} and {shapes[1]}, and compares each output with every "
-                "target",
-                fix=fix,
-            )
-            return
+        yield error(
+            f"{call.name.strip('_')} gets shapes {shapes[0]} and {shapes[1]}, and compares each output with every "
+            "target",
+            fix=fix,
+        )
 
 
 PAIRWISE = {"sub", "__sub__", "rsub", "__rsub__", "mul", "__mul__", "eq", "__eq__", "ne", "__ne__", "gt", "lt", "div",
@@ -230,25 +198,22 @@ def broadcast_pair(call: Call) -> tuple[tuple[int, ...], tuple[int, ...]] | None
     return (tuple(a.shape), tuple(b.shape)) if larger and same else None
 
 
+def first_broadcast(calls: Iterable[Call]) -> tuple[Call, tuple[int, ...], tuple[int, ...]] | None:
+    """Return the first call that pairs each of one operand with each of another, and their shapes."""
+    found = ((call, broadcast_pair(call)) for call in calls if call.name in PAIRWISE)
+    return next(((call, *shapes) for call, shapes in found if shapes is not None), None)
+
+
 @rule(
     "check-softmax-axis",
     "criterion",
-    hides=[
-        "check-constant-output",
-        "check-learning-rate",
-        "check-batch-mixing",
-        "check-no-gradient",
-        "check-double-softmax",
-        "check-nll-input",
-        "check-output-range",
-        "check-init-scale",
-    ],
+    hides="constant-output learning-rate batch-mixing no-gradient double-softmax nll-input output-range init-scale",
 )
 def softmax_axis(s: Subject) -> Iterator[Finding]:
     """A softmax over rows of the batch or one unit, or a cross-entropy over one class or over steps in time."""
     if not s.can_run:
         return
-    passed = s.train_pass if s.has_loss else s.eval_pass
+    passed = s.any_pass
     n = s.n
     for call in passed.trace.calls:
         if call.name in ("softmax", "log_softmax", "softmin", "gumbel_softmax"):
@@ -263,54 +228,43 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
             is_unit = dim == x.ndim - 1 and made is not None and made.name == "linear"  # of a layer with one output
             if x.ndim and x.shape[dim] == 1 and x.numel() > 1 and (is_unit or _reaches(passed, call.output)):
                 yield error(
-                    "check-softmax-axis",
                     f"{call.name} over an axis of one unit (shape {tuple(x.shape)}) always gives 1",
                     where=call.layer,
                     fix="two classes in one unit take a sigmoid: BCEWithLogitsLoss on the logit",
                 )
-                return
             if x.ndim > 1 and dim == 0 and x.shape[0] == n and list(x.shape).count(n) == 1:
                 yield error(
-                    "check-softmax-axis",
                     f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch: each row's answer "
                     "depends on its neighbours",
                     where=call.layer,
                     fix="softmax over the classes: dim=1, or dim=-1",
                 )
-                return
         if call.name == "cross_entropy" and call in passed.loss_calls:
-            x, _target = _pair(call)
+            x = call.argument(0, "input")
             if x.ndim > 1 and x.shape[1] == 1:
                 yield error(
-                    "check-softmax-axis",
                     f"cross-entropy over one single class (logits {tuple(x.shape)}) is always 0",
                     fix="give two outputs, or one with BCEWithLogitsLoss",
                 )
-                return
-    for call in losses(s):
-        x, _ = _pair(call)
-        if call.name in ("nll_loss", "cross_entropy") and x.ndim > 2 and isinstance(x, Tensor):
+    for call, x, _ in _pairs(s, "nll_loss", "cross_entropy"):
+        if x.ndim > 2:
             last = passed.trace.origin(x)
             dim = last.argument(1, "dim") if last is not None and last.name in ("softmax", "log_softmax") else None
             if last is not None and dim is not None and last.output is x and dim % x.ndim != 1:
                 yield error(
-                    "check-softmax-axis",
                     f"{last.name} goes over axis {dim % x.ndim} of {tuple(x.shape)}, and the classes stand in axis 1",
                     where=last.layer,
                     fix="dim=1",
                 )
-                return
             made = passed.trace.made_by.get(id(x))
             is_last = made is not None and made.name == "linear" and x.shape[1] == x.shape[-1]
             if call.name == "cross_entropy" and is_last and made is not None:
                 yield error(
-                    "check-softmax-axis",
                     f"cross-entropy takes the classes from axis 1 of {tuple(x.shape)}, and a linear layer has put them "
                     "on the last",
                     where=made.layer,
                     fix="logits.transpose(1, 2), or logits.flatten(0, 1) and targets.flatten()",
                 )
-                return
 
 
 def _reaches(passed: Passed, x: Tensor) -> bool:
@@ -324,22 +278,20 @@ def _origin_output(passed: Passed, x: Tensor) -> Any:
     return None if call is None else call.output
 
 
-@rule("check-target-range", "criterion", hides=["check-output-range", "check-loss-for-classes", "check-loss-sign"])
+@rule("check-target-range", "criterion", hides="output-range loss-for-classes loss-sign", several=True)
 def target_range(s: Subject) -> Iterator[Finding]:
     """Targets that the loss is not made for: outside [0, 1] in a binary cross-entropy, 0 and 1 in a hinge loss."""
-    for call in losses(s):
-        _x, target = _pair(call)
+    for call, x, target in _pairs(s):
         if not isinstance(target, Tensor):
             continue
         ignored = call.argument(4, "ignore_index", -100)
-        is_plain = call.name in ("cross_entropy", "nll_loss") and _x.ndim == 2 and len(_x) == s.n
-        table = None if s.rows is None else s.rows.table
-        if s.rows and is_plain and ignored in range(_x.shape[1]) and table is not None and table.targets is not None:
+        is_plain = call.name in ("cross_entropy", "nll_loss") and x.ndim == 2 and len(x) == s.n
+        table = s.table
+        if s.rows and is_plain and ignored in range(x.shape[1]) and table is not None and table.targets is not None:
             y = table.targets
             share = float((y == ignored).double().mean())
             if share > 0.01:
                 yield warning(
-                    "check-target-range",
                     f"{share:.0%} of the rows are of {class_called(s.rows.source, ignored)}, which ignore_index leaves "
                     "out of the loss: it is never learnt",
                     fix="leave ignore_index at -100 where every class counts",
@@ -347,44 +299,35 @@ def target_range(s: Subject) -> Iterator[Finding]:
         low, high = float(target.min()), float(target.max())
         if call.name in BINARY and (low < 0 or high > 1):
             yield error(
-                "check-target-range",
                 f"{call.name} gets targets of {low:g} to {high:g}, and takes 0 to 1: the loss has no floor",
                 fix="code the classes as 0 and 1",
             )
-        elif call.name == "cross_entropy" and target.is_floating_point() and target.shape == _x.shape:
+        elif call.name == "cross_entropy" and target.is_floating_point() and target.shape == x.shape:
             mass = target.sum(_class_axis(target))
             share = float(((mass - 1).abs() > 0.05).double().mean())
             if low < 0 or share > 0.05:
                 yield error(
-                    "check-target-range",
                     f"cross_entropy gets targets whose rows sum to {float(mass.min()):g} to {float(mass.max()):g}, and "
                     "takes class numbers or probabilities that sum to 1",
                     fix="several labels a row take BCEWithLogitsLoss",
                 )
         elif call.name in ("hinge_embedding_loss", "soft_margin_loss") and {*target.unique().tolist()} == {0.0, 1.0}:
             yield error(
-                "check-target-range",
-                f"{call.name} gets targets 0 and 1, and takes -1 and 1: rows of 0 teach nothing",
-                fix="targets * 2 - 1",
+                f"{call.name} gets targets 0 and 1, and takes -1 and 1: rows of 0 teach nothing", fix="targets * 2 - 1"
             )
 
 
 @rule("check-output-range", "criterion")
 def output_range(s: Subject) -> Iterator[Finding]:
     """The last activation cannot reach the targets: a sigmoid for values beyond 1, a ReLU for negative ones."""
-    for call in losses(s):
-        if call.name not in ELEMENTWISE | {"poisson_nll_loss"}:
-            continue
-        x, target = _pair(call)
+    for _, x, target in _pairs(s, *ELEMENTWISE):
         bounds = _bounds(s.train_pass, x)
         if bounds is None or not isinstance(target, Tensor) or target.requires_grad:
-            continue
-        if call.name == "poisson_nll_loss":
             continue
         name, low, high = bounds
         low, high = min(low, high), max(low, high)
         y = target.detach().double()
-        table = None if s.rows is None else s.rows.table
+        table = s.table
         if table is not None and table.targets is not None and table.targets.shape[1:] == target.shape[1:]:
             y = table.targets.double()
         slack = 0.02 * max(float(y.std()) if y.numel() > 1 else 0.0, 1e-9)
@@ -392,13 +335,11 @@ def output_range(s: Subject) -> Iterator[Finding]:
         share = float(outside.double().mean())
         if share > 0.05:
             yield error(
-                "check-output-range",
                 f"the last step is {name.strip('_')}, whose values lie in [{low:.3g}, {high:.3g}], and {share:.0%} "
                 "of the targets "
                 f"({float(y.min()):.3g} to {float(y.max()):.3g}) lie outside",
                 fix="end with a linear layer, or scale the targets into that range",
             )
-            return
 
 
 def _bounds(passed: Passed, x: Tensor) -> tuple[str, float, float] | None:
@@ -442,6 +383,6 @@ def _bounds(passed: Passed, x: Tensor) -> tuple[str, float, float] | None:
             result = getattr(torch.Tensor, call.name, None) or getattr(torch, call.name)
             answer = result(*args, **call.kwargs)
             found.append(answer)
-        values = [float(found[0].min()), float(found[1].max())] if float(found[0].min()) <= float(found[1].max()) else [
-            float(found[1].min()), float(found[0].max())]  # fmt: skip
+        low, high = found if float(found[0].min()) <= float(found[1].max()) else found[::-1]
+        values = [float(low.min()), float(high.max())]
     return name, values[0], values[1]

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +12,15 @@ from torch.utils.data import WeightedRandomSampler
 from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, column_spread, some_columns
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import losses
-from luthier.checks.subject import ELEMENTWISE, Subject
-from luthier.checks.tracing import leaves
+from luthier.checks.subject import BINARY, ELEMENTWISE, Subject
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 from luthier.data.sources import TensorSource
-
-
-def table_of(s: Subject) -> Table | None:
-    """Return the training rows looked at."""
-    return None if s.rows is None else s.rows.table
 
 
 def both_tables(s: Subject) -> tuple[Table, Table] | None:
     """Return the rows looked at in training and validation, where their inputs are alike in shape."""
-    train, valid = table_of(s), None if s.valid_rows is None else s.valid_rows.table
+    train, valid = s.table, s.valid_table
     if train is None or valid is None or not train.inputs or train.width != valid.width:
         return None
     return train, valid
@@ -38,7 +35,7 @@ def row_numbers(rows: list[int], table: Table) -> str:
 @rule("check-label-leak", "data")
 def label_leak(s: Subject) -> Iterator[Finding]:
     """One input column reveals the target."""
-    table = table_of(s) if s.step is None else None  # what a step does with the targets is its own
+    table = s.table if s.step is None else None  # what a step does with the targets is its own
     if table is None or table.targets is None or len(table) < 40 or not 3 <= table.width <= 4096:
         return
     if any(x.ndim > 2 for x in table.inputs) or table.targets.numel() != len(table):
@@ -52,7 +49,6 @@ def label_leak(s: Subject) -> Iterator[Finding]:
         others[best] = 0
         if float(r[best]) > 0.995 and float(others.max()) < 0.99:
             yield warning(
-                "check-label-leak",
                 f"{table.column(best)} alone gives the target (correlation {float(r[best]):.4f})",
                 where=table.column(best, "column"),
                 fix="leave it out, unless it is known when the model is used",
@@ -74,7 +70,6 @@ def label_leak(s: Subject) -> Iterator[Finding]:
     if 0 < len(perfect) <= max(1, x.shape[1] // 4):
         i = perfect[0]
         yield warning(
-            "check-label-leak",
             f"{table.column(i)} alone tells the {len(classes)} classes apart: they lie "
             f"{float(gaps[i] / within[i].clamp(min=1e-9)):.0f} spreads from each other",
             where=table.column(i, "column"),
@@ -82,20 +77,10 @@ def label_leak(s: Subject) -> Iterator[Finding]:
         )
 
 
-@rule(
-    "check-duplicates",
-    "data",
-    hides=[
-        "check-split-classes",
-        "check-label-leak",
-        "check-constant-output",
-        "check-labels-misaligned",
-        "check-valid-shift",
-    ],
-)
+@rule("check-duplicates", "data", hides="split-classes label-leak constant-output labels-misaligned valid-shift")
 def duplicates(s: Subject) -> Iterator[Finding]:
     """Most training rows are copies of others: the dataset returns the same items again."""
-    table = table_of(s)
+    table = s.table
     if table is None or len(table) < 32 or not table.inputs:
         return
     unique = len(table.hashes.unique()) / len(table)
@@ -115,7 +100,6 @@ def duplicates(s: Subject) -> Iterator[Finding]:
             return  # as do ids, of which there are few
     say = error if is_index else warning
     yield say(
-        "check-duplicates",
         f"{len(table)} rows looked at hold {round(unique * len(table))} different ones",
         where="train",
         fix="look at __getitem__: does it use its index? Drop duplicates before the split",
@@ -125,7 +109,7 @@ def duplicates(s: Subject) -> Iterator[Finding]:
 @rule("check-labels-misaligned", "data")
 def labels_misaligned(s: Subject) -> Iterator[Finding]:
     """Targets that have nothing to do with their inputs in train, and do when shifted, or in valid."""
-    table = table_of(s) if s.step is None else None
+    table = s.table if s.step is None else None
     if table is None or table.targets is None or len(table) < 60 or s.rows is None or not table.inputs:
         return
     if len(table) != s.rows.n:  # neighbours are to be neighbours
@@ -147,13 +131,11 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
     again = _probe(x, y.roll(best[1], 0), seed=1) or 0.0
     if min(best[0], again) > 0.2 and min(best[0], again) > 4 * max(as_it_is, 0.02) and len(table) >= 100:
         yield error(
-            "check-labels-misaligned",
             f"the targets fit the inputs (explained: {best[0]:.0%}) when moved by {best[1]} rows, and not as they "
             f"stand ({as_it_is:.0%})",
             where="train",
             fix=fix,
         )
-        return
     both = both_tables(s)
     if both is None or both[1].targets is None or len(both[1]) < 50:
         return
@@ -163,7 +145,6 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
     fitted = _probe(_probe_features(both[1]), valid_y)
     if fitted is not None and fitted > 0.25 and as_it_is < 0.05:
         yield error(
-            "check-labels-misaligned",
             f"a simple fit explains {fitted:.0%} of the validation targets and {as_it_is:.0%} of the training targets",
             where="train",
             fix=fix,
@@ -223,18 +204,13 @@ def _probe(x: Tensor, y: Tensor, seed: int = 0) -> float | None:
 
 def targets_in_order(rows: Rows) -> Tensor | None:
     """Return targets of one number a row, in the order of the data: all of them in memory, else the first 512."""
+    y: Tensor | None = None
     if rows.is_in_memory:
         y = rows.source.targets if rows.source is not None else None
     elif rows.table is not None:
-        y = rows.table.targets
-        first = [int(i) for i in range(min(rows.n, 512))]
-        try:
-            y = rows.batch(first).targets
-        except Exception:
-            y = None
-    else:
-        return None
-    if y is None or not isinstance(y, Tensor):
+        with suppress(Exception):  # of a dataset's own
+            y = rows.batch(range(min(rows.n, 512))).targets
+    if not isinstance(y, Tensor):
         return None
     y = y.detach()
     if y.ndim == 2 and y.shape[1] == 1:
@@ -249,7 +225,7 @@ def targets_in_order(rows: Rows) -> Tensor | None:
 @rule("check-imbalance", "data")
 def imbalance(s: Subject) -> Iterator[Finding]:
     """Nearly all training rows are of one class, and nothing weighs the others up."""
-    table = table_of(s)
+    table = s.table
     if table is None or s.rows is None or len(table) < 50:
         return
     y = table.classes
@@ -257,43 +233,27 @@ def imbalance(s: Subject) -> Iterator[Finding]:
         y = table.targets.reshape(-1).long()  # a class a pixel
         y = y[y >= 0]
     loader = s.rows.loader
-    if (
-        y is None
-        or not len(y)
-        or (
-            loader is not None
-            and (
-                isinstance(loader.sampler, WeightedRandomSampler)
-                or type(loader.sampler).__module__.partition(".")[0] != "torch"
-            )
-        )
-    ):
+    samplers = () if loader is None else (loader.sampler, loader.batch_sampler)
+    if y is None or not len(y) or any(map(_may_balance, samplers)):
         return
-    if loader is not None and type(loader.batch_sampler).__module__.partition(".")[0] != "torch":
+    calls = [call for call in losses(s) if call.name in ("cross_entropy", "nll_loss", *BINARY)]
+    if len(calls) != 1 or s.step is not None or calls[0].kwargs.get("reduction") == "none":
         return
-    calls = [
-        call
-        for call in losses(s)
-        if call.name in ("cross_entropy", "nll_loss", "binary_cross_entropy_with_logits", "binary_cross_entropy")
-    ]
-    if len(calls) != 1 or s.step is not None:
-        return
-    weight = calls[0].argument(2, "weight")
-    if (
-        isinstance(weight, Tensor)
-        or isinstance(calls[0].kwargs.get("pos_weight"), Tensor)
-        or calls[0].kwargs.get("reduction") == "none"
-    ):
+    if any(isinstance(x, Tensor) for x in (calls[0].argument(2, "weight"), calls[0].kwargs.get("pos_weight"))):
         return
     counts = torch.bincount(y - y.min())
     share = float(counts.max() / counts.sum())
     if share > (0.89 if table.classes is not None else 0.95):
         yield warning(
-            "check-imbalance",
             f"{share:.0%} of the training rows are of one class: always saying it is right that often",
             where=class_called(s.rows.source, int(counts.argmax() + y.min())),
             fix="class weights, pos_weight or a WeightedRandomSampler; and a metric that sees it: f1, AUROC",
         )
+
+
+def _may_balance(sampler: Any) -> bool:
+    """Whether a sampler draws by weights, or is the caller's own."""
+    return isinstance(sampler, WeightedRandomSampler) or type(sampler).__module__.partition(".")[0] != "torch"
 
 
 def channels(x: Tensor) -> Tensor:
@@ -319,22 +279,23 @@ def is_trend(x: Tensor, n: int) -> bool:
     return float((drift > 0.5).double().mean()) > 0.5
 
 
-@rule("check-target-cast", "data", hides=["check-loss-for-classes", "check-labels-misaligned"])
+@rule("check-target-cast", "data", hides="loss-for-classes labels-misaligned")
 def target_cast(s: Subject) -> Iterator[Finding]:
     """Targets cut to whole numbers, or wrapped round, by a cast on one side."""
-    table = table_of(s)
+    table = s.table
     if table is None or table.targets is None or len(table) < 30:
         return
     y = table.targets
     fix = "look for .long(), .int() or astype(int) on the way to the targets"
     calls = losses(s)
-    if bool((y == y.reshape(-1)[0]).all()) and s.rows is not None and len(table) < s.rows.n:
+    first = y.reshape(-1)[0]
+    is_one = bool((y == first).all())
+    if is_one and s.rows is not None and len(table) < s.rows.n:
         more = targets_in_order(s.rows)  # a class may be rare, and a few rows hold none of it
-        if more is not None and bool((more != y.reshape(-1)[0]).any()):
+        if more is not None and bool((more != first).any()):
             return
-    if len(calls) == 1 and s.step is None and bool((y == y.reshape(-1)[0]).all()) and y.reshape(-1)[0] == 0:
-        yield error("check-target-cast", f"all {len(table)} targets looked at are 0", where="train", fix=fix)
-        return
+    if len(calls) == 1 and s.step is None and is_one and first == 0:
+        yield error(f"all {len(table)} targets looked at are 0", where="train", fix=fix)
     if not any(call.name in ELEMENTWISE for call in calls):
         return
     if not y.is_floating_point():
@@ -342,53 +303,40 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         share, mode = float(counts.max() / counts.sum()), int(values[counts.argmax()])
         if y.dtype != torch.bool and share > 0.5 and mode == 0 and int(values.min()) < 0 < int(values.max()) < 5:
             yield warning(
-                "check-target-cast",
                 f"{share:.0%} of the targets are 0, and all are whole numbers from {int(values.min())} to "
                 f"{int(values.max())}: standardised, then cut?",
                 where="train",
                 fix=fix,
             )
         return
-    valid = None if s.valid_rows is None or s.valid_rows.table is None else s.valid_rows.table.targets
+    valid = s.valid_table.targets if s.valid_table else None
     is_whole = bool((y == y.round()).all())
     if isinstance(valid, Tensor) and valid.is_floating_point() and len(valid) >= 10:
         other = bool((valid == valid.round()).all())
         if is_whole != other and len(y.unique()) != len(y):
             which = ("train", "valid") if is_whole else ("valid", "train")
             yield error(
-                "check-target-cast",
-                f"the targets of {which[0]} are whole numbers, and those of {which[1]} are not",
-                where=which[0],
-                fix=fix,
+                f"the targets of {which[0]} are whole numbers, and those of {which[1]} are not", where=which[0], fix=fix
             )
-            return
-        lo, hi = torch.quantile(valid.reshape(-1).double(), torch.tensor([0.05, 0.95], dtype=torch.float64))
-        a, b = torch.quantile(y.reshape(-1).double()[:100_000], torch.tensor([0.05, 0.95], dtype=torch.float64))
+        ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
+        lo, hi = torch.quantile(valid.reshape(-1).double(), ends)
+        a, b = torch.quantile(y.reshape(-1).double()[:100_000], ends)
         span = max(float(hi - lo), float(b - a), 1e-9)
         is_off = float((lo - a).abs()) > 0.5 * span or float((hi - b).abs()) > 0.5 * span
         if is_off and not is_trend(y.reshape(len(y), -1), len(valid)):
             yield warning(
-                "check-target-cast",
                 f"the middle 90 % of the targets is {float(a):.3g} to {float(b):.3g} in train and "
                 f"{float(lo):.3g} to {float(hi):.3g} in valid",
                 where="valid",
                 fix="the same scale and type for the targets of both",
             )
-            return
     values, counts = y.reshape(-1).unique(return_counts=True)
-    share = float(counts.max() / counts.sum())
-    is_cut = (
-        share > 0.55 and float(values[counts.argmax()]) == 0 and -5 <= float(values.min()) < 0 < float(values.max())
-    )
+    share, usual = float(counts.max() / counts.sum()), float(values[counts.argmax()])
+    low, high = float(values.min()), float(values.max())
+    is_cut = share > 0.55 and usual == 0 and -5 <= low < 0 < high <= 5
     is_few = share > 0.6 and 1 < len(values) <= 4 and set(values.tolist()) != {0.0, 1.0}
-    if is_whole and y[0].numel() == 1 and (is_few or (is_cut and float(values.max()) <= 5)):
-        yield warning(
-            "check-target-cast",
-            f"{share:.0%} of the targets are {float(values[counts.argmax()]):g}, and all are whole numbers",
-            where="train",
-            fix=fix,
-        )
-    elif len(values) == 1 and len(table) >= 30:
-        yield error(
-            "check-target-cast", f"all {len(table)} targets looked at are {float(values[0]):g}", where="train", fix=fix
-        )
+    if is_whole and y[0].numel() == 1 and (is_few or is_cut):
+        what = f"{share:.0%} of the targets are {usual:g}, and all are whole numbers"
+        yield warning(what, where="train", fix=fix)
+    elif len(values) == 1:
+        yield error(f"all {len(table)} targets looked at are {usual:g}", where="train", fix=fix)

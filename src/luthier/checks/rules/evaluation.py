@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from luthier.checks.rows import num_different
-from luthier.checks.rule import error, note, rule, warning
-from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
+from luthier.checks.rule import error, note, path_of, rule, warning
+from luthier.checks.rules.criterion import first_broadcast
 from luthier.checks.rules.loss import answers_to
 from luthier.checks.sampled import copy_inputs, differs
-from luthier.checks.subject import Subject
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.subject import BATCH_NORM, Subject
+from luthier.checks.tracing import Call, Trace
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 from luthier.core.rng import seed_probe
 
+_DECISIONS = "compare decisions with targets: argmax over the classes, or logits > 0"
 _DRAWS = {"rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "multinomial", "randint", "randperm",
           "normal_", "uniform_", "bernoulli_", "poisson", "randint_like", "exponential_", "cauchy_"}  # fmt: skip
 _SCALES = {"mul", "__mul__", "__rmul__", "mul_", "multiply", "addcmul", "lt", "__lt__", "gt"}
@@ -27,7 +29,7 @@ _DROPS = {"dropout", "dropout1d", "dropout2d", "dropout3d", "alpha_dropout", "fe
           "rrelu", "scaled_dot_product_attention"}  # fmt: skip
 
 
-@rule("check-state-carried", "evaluation", hides=["check-eval-random", "check-batch-mixing"])
+@rule("check-state-carried", "evaluation", hides="eval-random batch-mixing")
 def state_carried(s: Subject) -> Iterator[Finding]:
     """The same input gives another answer the second time: something of the first is kept in the module."""
     if not s.can_run or s.module_batch is None or s.eval_run is None:
@@ -36,27 +38,16 @@ def state_carried(s: Subject) -> Iterator[Finding]:
     second = s.forward(module, s.module_batch)
     if not differs(first, second, tolerance=1e-9):  # the same operations on the same numbers: equal to the bit
         return
-    resets = [
+    torch_own = (nn.Module, nn.RNNBase, nn.Linear, nn.LSTM, nn.BatchNorm1d)
+    own = [
         name
         for part in s.module.modules()
         for name in dir(type(part))
-        if "reset" in name
-        and name != "reset_parameters"
-        and not hasattr(nn.Module, name)
-        and not hasattr(nn.RNNBase, name)
+        if "reset" in name and not any(hasattr(base, name) for base in torch_own)
     ]
-    if any(isinstance(part, nn.modules.batchnorm._BatchNorm) for part in s.module.modules()) and not resets:
-        resets = []
-    own = [name for name in resets if not any(hasattr(base, name) for base in (nn.Linear, nn.LSTM, nn.BatchNorm1d))]
     if own:
-        yield note(
-            "check-state-carried",
-            f"the module keeps a state from call to call, and has {own[0]}()",
-            fix="call it between sequences",
-        )
-        return
+        yield note(f"the module keeps a state from call to call, and has {own[0]}()", fix="call it between sequences")
     yield error(
-        "check-state-carried",
         "the same rows with the same random numbers give other outputs the second time: the module keeps a state "
         "from call to call",
         fix="make the state anew in forward, or give the module a reset() and call it between sequences",
@@ -83,34 +74,24 @@ def eval_random(s: Subject) -> Iterator[Finding]:
                 on_purpose = True
                 continue
             yield error(
-                "check-eval-random",
                 f"{call.name} drops values in evaluation too: F.dropout has training=True unless told",
                 where=call.layer or "forward",
                 fix="F.dropout(x, p, training=self.training), or an nn.Dropout layer",
             )
-            return
     if on_purpose or s.step is not None or not isinstance(first, Tensor):
-        yield note(
-            "check-eval-random", "the answers in eval mode are random", fix="average several, where that is meant"
-        )
-        return
+        yield note("the answers in eval mode are random", fix="average several, where that is meant")
     if _learned_noise(trace):
         yield note(
-            "check-eval-random",
             "the answers in eval mode are drawn with a learned spread",
             fix="take the mean in evaluation, where one answer is wanted",
         )
-        return
     names = sorted({call.name for call in trace.calls if call.name in _DRAWS})
     if any(getattr(part, "training", False) for part in module.modules()):
         yield note(
-            "check-eval-random",
             "a part of the module stays in training mode in evaluation",
             fix="leave train(mode) alone, unless it is meant",
         )
-        return
     yield warning(
-        "check-eval-random",
         f"the same rows give other outputs in eval mode ({', '.join(names) or 'random draws'} in forward)",
         fix="draw only in training: if self.training: …",
     )
@@ -154,21 +135,15 @@ def input_changed(s: Subject) -> Iterator[Finding]:
             seed_probe(0)
             with torch.no_grad():
                 run.forward(s.fresh(training=training))
-        changed = [
-            i
-            for i, (a, b) in enumerate(
-                zip(*(leaves(x.original() if is_step else x.inputs) for x in (before, run)), strict=True)
-            )
-            if not bool((a == b).logical_or(a.isnan()).all())
-        ]
+        given, left = (leaves(x.original() if is_step else x.inputs) for x in (before, run))
+        pairs = enumerate(zip(given, left, strict=True))
+        changed = [i for i, (a, b) in pairs if not bool((a == b).logical_or(a.isnan()).all())]
         if changed:
             yield warning(
-                "check-input-changed",
                 f"input {changed[0]} is another after forward: an operation in place writes over the caller's data",
                 where=str(changed[0]),
                 fix="x = x * 2 in place of x *= 2; inplace=False in the first activation; or x.clone() first",
             )
-            return
 
 
 @rule("check-checkpoint-incomplete", "evaluation")
@@ -178,44 +153,27 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
         return
     if not _keeps_more(s.module):
         return
-    for place, key, x in _drawn_tensors(s.module):
+    drawn = ((place, key, f"{tuple(x.shape)} looks drawn", "draws others", "") for place, key, x in _drawn(s.module))
+    later = (
+        (*found, f"is set by {method}()", "does not have it", " in __init__") for *found, method in _later(s.module)
+    )
+    for place, key, what, anew, when in (*drawn, *later):
         if _moves_outputs(s, place, key):
-            name = f"{place}.{key}" if place else key
             yield warning(
-                "check-checkpoint-incomplete",
-                f"{name} {tuple(x.shape)} looks drawn, the outputs hang on it, and state_dict does not hold it: a "
-                "module made anew draws others",
-                where=name,
-                fix=f"self.register_buffer({key!r}, …)",
+                f"{path_of(place, key)} {what}, the outputs hang on it, and state_dict does not hold it: a module "
+                f"made anew {anew}",
+                where=path_of(place, key),
+                fix=f"self.register_buffer({key!r}, …){when}",
             )
-            return
-    for place, key, method in _set_later(s.module):
-        if _moves_outputs(s, place, key):
-            name = f"{place}.{key}" if place else key
-            yield warning(
-                "check-checkpoint-incomplete",
-                f"{name} is set by {method}(), the outputs hang on it, and state_dict does not hold it: a module made "
-                "anew does not have it",
-                where=name,
-                fix=f"self.register_buffer({key!r}, …) in __init__",
-            )
-            return
     trained = s.steps(3, lr=1e-2).module
     rebuilt = s.fresh(training=False)
     try:
-        rebuilt.load_state_dict(
-            {
-                name: value.detach().clone() if isinstance(value, Tensor) else value
-                for name, value in trained.state_dict().items()
-            }
-        )
+        rebuilt.load_state_dict(map_leaves(lambda x: x.detach().clone(), trained.state_dict()))
     except (RuntimeError, KeyError, ValueError) as problem:
         yield error(
-            "check-checkpoint-incomplete",
             f"what state_dict gives cannot be loaded into a copy: {str(problem).splitlines()[0][:120]}",
             fix="register what has a shape of its own as a parameter or buffer",
         )
-        return
     try:
         twin = copy.deepcopy(trained)
     except RuntimeError:  # it holds what came of its parameters, as hooks for spectral norm do: there is no copy
@@ -224,67 +182,57 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
         part.training = False
     a, b = s.forward(twin, s.module_batch), s.forward(rebuilt, s.module_batch)
     if differs(a, b, tolerance=1e-3):
-        plain = [
-            f"{name}.{key}" if name else key
-            for name, part in trained.named_modules()
-            for key, value in vars(part).items()
-            if isinstance(value, Tensor) and not key.startswith("_")
-        ]
+        plain = [path_of(place, key) for place, key, _ in _plain_tensors(trained) if not key.startswith("_")]
         persistent = [
-            f"{name}.{key}" if name else key
-            for name, part in trained.named_modules()
-            for key in part._non_persistent_buffers_set
+            path_of(name, key) for name, part in trained.named_modules() for key in part._non_persistent_buffers_set
         ]
         yield error(
-            "check-checkpoint-incomplete",
             "after a few steps, a copy that state_dict is loaded into gives other outputs than the trained module",
             where=", ".join((plain + persistent)[:5]),
             fix="hold what training changes in nn.Parameter or register_buffer(name, value)",
         )
 
 
-def _drawn_tensors(module: nn.Module) -> list[tuple[str, str, Tensor]]:
-    """Return plain tensors that look like random numbers: all different, and unlike their neighbours."""
-    found = []
+def _plain_tensors(module: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield tensors that are plain attributes of a part: the part's place, their name, and they themselves."""
     for place, part in module.named_modules():
         for key, x in vars(part).items():
-            if not isinstance(x, Tensor) or isinstance(x, nn.Parameter) or not x.is_floating_point() or x.requires_grad:
-                continue
-            flat = x.detach().double()
-            if x.ndim != 2 or min(x.shape) < 3 or x.numel() < 32 or num_different(flat) < 0.99 * x.numel():
-                continue
-            flat = (flat - flat.mean()) / flat.std().clamp(min=1e-12)
-            along = [float((a * b).mean().abs()) for a, b in ((flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1]))]
-            if max(along) < 4 / x.numel() ** 0.5:
-                found.append((place, key, x))
-    return found
+            if isinstance(x, Tensor):
+                yield place, key, x
+
+
+def _drawn(module: nn.Module) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield plain tensors that look like random numbers: all different, and unlike their neighbours."""
+    for place, key, x in _plain_tensors(module):
+        if isinstance(x, nn.Parameter) or not x.is_floating_point() or x.requires_grad:
+            continue
+        flat = x.detach().double()
+        if x.ndim != 2 or min(x.shape) < 3 or x.numel() < 32 or num_different(flat) < 0.99 * x.numel():
+            continue
+        flat = (flat - flat.mean()) / flat.std().clamp(min=1e-12)
+        along = [float((a * b).mean().abs()) for a, b in ((flat[1:], flat[:-1]), (flat[:, 1:], flat[:, :-1]))]
+        if max(along) < 4 / x.numel() ** 0.5:
+            yield place, key, x
 
 
 _TRANSIENT = ("__init__", "forward", "reset", "clear", "detach", "init", "to", "_apply", "cuda", "cpu")
 
 
-def _set_later(module: nn.Module) -> list[tuple[str, str, str]]:
-    """Return plain tensors of numbers that a method sets after the module was made: its place, its name, the method."""
-    found = []
-    for place, part in module.named_modules():
-        if type(part).__module__.startswith("torch."):
+def _later(module: nn.Module) -> Iterator[tuple[str, str, str]]:
+    """Yield plain tensors of numbers that a method sets after the module was made: its place, its name, the method."""
+    for place, key, x in _plain_tensors(module):
+        cls = type(module.get_submodule(place))
+        if cls.__module__.startswith("torch.") or not x.is_floating_point() or x.requires_grad or not x.ndim:
             continue
-        plain = [
-            key
-            for key, x in vars(part).items()
-            if isinstance(x, Tensor) and x.is_floating_point() and not x.requires_grad and x.ndim and not x.is_meta
-        ]
-        for name, method in vars(type(part)).items():
-            if not plain or not inspect.isfunction(method) or name.startswith(_TRANSIENT):
+        for name, method in vars(cls).items():
+            if x.is_meta or not inspect.isfunction(method) or name.startswith(_TRANSIENT):
                 continue
             try:
                 source = inspect.getsource(method)
             except (OSError, TypeError):
                 continue
-            found += [
-                (place, key, name) for key in plain if re.search(rf"self\.{re.escape(key)}\b[^=\n(]*=(?!=)", source)
-            ]
-    return found
+            if re.search(rf"self\.{re.escape(key)}\b[^=\n(]*=(?!=)", source):
+                yield place, key, name
 
 
 def _moves_outputs(s: Subject, place: str, key: str) -> bool:
@@ -319,7 +267,7 @@ def metric(s: Subject) -> Iterator[Finding]:
     """A metric that does not know a perfect answer, broadcasts, or grows with the number of rows."""
     if not s.metrics or s.rows is None or not s.can_run or s.step is not None:
         return
-    table = s.rows.table
+    table = s.table
     if table is None or table.targets is None:
         return
     y = table.targets[:96]
@@ -337,65 +285,46 @@ def metric(s: Subject) -> Iterator[Finding]:
             best = _number(item, perfect, y)
         if best is None:
             continue
-        for call in trace.calls:
-            if call.name in PAIRWISE and (shapes := broadcast_pair(call)) is not None:
-                yield error(
-                    "check-metric",
-                    f"the metric {name} compares shapes {shapes[0]} and {shapes[1]}, each answer with every target",
-                    where=name,
-                    fix="bring both to one shape first",
-                )
-                return
+        if (pair := first_broadcast(trace.calls)) is not None:
+            yield error(
+                f"the metric {name} compares shapes {pair[1]} and {pair[2]}, each answer with every target",
+                where=name,
+                fix="bring both to one shape first",
+            )
         half = _number(item, perfect[: len(y) // 2], y[: len(y) // 2])
         worst, same = _number(item, bad, y), _number(item, constant, y)
         if worst is None or same is None or half is None:
             continue
         if abs(best) > 1e-6 and abs(best - 2 * half) < 0.05 * abs(best):
             yield error(
-                "check-metric",
                 f"the metric {name} is {half:.4g} over {len(y) // 2} perfect answers and {best:.4g} over {len(y)}: "
                 "it grows with the rows",
                 where=name,
                 fix="divide by the number of rows",
             )
-            return
         if not s.is_classification and constant.is_floating_point() and best > worst:
             noise = torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
             wild = _number(item, perfect + 100 * perfect.std() * noise, y)
             if wild is not None and same < wild - 10 * abs(best - wild):
                 yield error(
-                    "check-metric",
                     f"the metric {name} is {same:.4g} for the mean of the targets, worse than for noise a hundred "
                     f"times as wide ({wild:.4g})",
                     where=name,
                     fix="divide by the variance of the targets, and not by that of the outputs",
                 )
-                return
-        if abs(best - worst) < 1e-3 * max(abs(best), abs(worst), 1e-6) and abs(best - same) < 0.02 * max(
-            abs(best), 1e-6
-        ):
+        size = max(abs(best), 1e-6)
+        if abs(best - worst) < 1e-3 * max(abs(worst), size) and abs(best - same) < 0.02 * size:
             yield error(
-                "check-metric",
                 f"the metric {name} is {best:.4g} for perfect answers and {worst:.4g} for wrong ones",
                 where=name,
-                fix="compare decisions with targets: argmax over the classes, or logits > 0",
+                fix=_DECISIONS,
             )
-            return
-        is_share = (
-            "acc" in name.lower()
-            or "f1" in name.lower()
-            or (all(0 <= v <= 1.0 + 1e-6 for v in (best, worst, same)) and best > worst)
-        )
+        is_named = "acc" in name.lower() or "f1" in name.lower()
+        is_share = is_named or (all(0 <= v <= 1.0 + 1e-6 for v in (best, worst, same)) and best > worst)
         if is_share and is_logit and unsure is not None:
             best = min(best, _number(item, unsure, y) or 0.0)
         if is_share and s.is_classification and best < 0.99:
-            yield error(
-                "check-metric",
-                f"the metric {name} is {best:.4g} for perfect answers",
-                where=name,
-                fix="compare decisions with targets: argmax over the classes, or logits > 0",
-            )
-            return
+            yield error(f"the metric {name} is {best:.4g} for perfect answers", where=name, fix=_DECISIONS)
 
 
 def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:
@@ -405,7 +334,7 @@ def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:
         return None
 
 
-@rule("check-metric-average", "evaluation")
+@rule("check-metric-average", "evaluation", several=True)
 def evaluate(s: Subject) -> Iterator[Finding]:
     """An own evaluate function: its modes, what it leaves changed, and whether its figure hangs on the batch size."""
     rows = s.valid_rows or s.rows
@@ -429,11 +358,8 @@ def evaluate(s: Subject) -> Iterator[Finding]:
 
     handle = module.register_forward_pre_hook(seen)
     figures = []
-    matters = [
-        type(part).__name__
-        for part in module.modules()
-        if isinstance(part, nn.modules.dropout._DropoutNd | nn.modules.batchnorm._BatchNorm)
-    ]
+    moded = nn.modules.dropout._DropoutNd | BATCH_NORM
+    matters = [type(part).__name__ for part in module.modules() if isinstance(part, moded)]
     after_modes = []
     sizes = (n, 1 if not matters else 7, 16)
     for size in sizes:
@@ -442,14 +368,13 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         with trace:
             answer = _call_evaluate(s, module, DataLoader(data, batch_size=size))
         after_modes.append(module.training)
-        for call in trace.calls:
-            if call.name in PAIRWISE and (shapes := broadcast_pair(call)) is not None:
-                yield error(
-                    "check-metric",
-                    f"evaluate compares shapes {shapes[0]} and {shapes[1]}, each answer with every target",
-                    fix="bring both to one shape first",
-                )
-                return
+        if (pair := first_broadcast(trace.calls)) is not None:
+            yield error(
+                f"evaluate compares shapes {pair[1]} and {pair[2]}, each answer with every target",
+                fix="bring both to one shape first",
+                code="check-metric",
+            )
+            return
         if answer is None:
             return
         figures.append(answer)
@@ -457,56 +382,47 @@ def evaluate(s: Subject) -> Iterator[Finding]:
     handle.remove()
     if any(modes) and matters:
         yield error(
-            "check-eval-mode",
             f"evaluate runs the module in training mode, with {matters[0]} in it",
             where="evaluate",
             fix="module.eval() before, module.train() after",
+            code="check-eval-mode",
         )
         return
     if not all(after_modes) and modes and not any(modes):
-        yield (
-            warning(  # and no error: the loop, which is not seen here, may call it
-                "check-train-mode",
-                "evaluate leaves the module in eval mode: without module.train() in the loop, training goes on without "
-                "dropout, and batch norm stands still",
-                where="evaluate",
-                fix="module.train() at its end, or at the start of each epoch",
+        what, fix = "evaluate leaves the module in eval mode", "module.train() at its end"
+        if not matters:
+            yield note(what, fix=fix, code="check-train-mode")
+        else:  # and no error: the loop, which is not seen here, may call it
+            what += (
+                ": without module.train() in the loop, training goes on without dropout, and batch norm stands still"
             )
-            if matters
-            else note("check-train-mode", "evaluate leaves the module in eval mode", fix="module.train() at its end")
-        )
-        if matters:
+            fix += ", or at the start of each epoch"
+            yield warning(what, where="evaluate", fix=fix, code="check-train-mode")
             return
     changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
     if changed:
         yield error(
-            "check-eval-mode",
             f"evaluate changes {changed[0]}",
             where=changed[0],
             fix="module.eval() and torch.no_grad() around it",
+            code="check-eval-mode",
         )
         return
     spread = max(figures) - min(figures)
     batches = [-(-n // size) for size in sizes]
-    if (
-        not any(drawn)
-        and all(
-            abs(figure * count - figures[0]) < 0.02 * abs(figures[0]) + 1e-9
-            for figure, count in zip(figures[1:], batches[1:], strict=True)
-        )
-        and abs(figures[0]) > 1e-6
-    ):
+    times = list(zip(figures, batches, strict=True))[1:]
+    is_sum = all(abs(figure * count - figures[0]) < 0.02 * abs(figures[0]) + 1e-9 for figure, count in times)
+    if not any(drawn) and is_sum and abs(figures[0]) > 1e-6:
         yield error(
-            "check-metric",
             f"evaluate gives {figures[0]:.6g} over {n} rows in one batch and {figures[1]:.6g} in {batches[1]}: a sum "
             "over rows, divided by the number of batches",
             where="evaluate",
             fix="divide by the number of rows",
+            code="check-metric",
         )
         return
     if not any(drawn) and spread > 1e-4 * max(abs(figure) for figure in figures) + 1e-6:
         yield error(
-            "check-metric-average",
             f"evaluate gives {figures[0]:.6g} in one batch, {figures[1]:.6g} and {figures[2]:.6g} in small ones: a "
             "mean of the batches' means",
             where="evaluate",

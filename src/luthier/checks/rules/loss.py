@@ -10,14 +10,16 @@ from luthier.checks.first_steps import runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
 from luthier.checks.subject import ELEMENTWISE, Subject
-from luthier.checks.tracing import leaves
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
+
+_MOVED = "stand in another order than the classes"
 
 
 @rule("check-class-weights", "criterion")
 def class_weights(s: Subject) -> Iterator[Finding]:
     """Class weights that favour the frequent classes, or stand in another order than the classes."""
-    table = None if s.rows is None else s.rows.table
+    table = s.table
     if table is None or table.targets is None:
         return
     for call in losses(s):
@@ -37,13 +39,8 @@ def class_weights(s: Subject) -> Iterator[Finding]:
             same_set = torch.allclose(w_share.sort().values, usual.sort().values, rtol=0.15)
             is_permuted = same_set and not torch.allclose(w_share, usual, rtol=0.3)
             if correlation > 0.3 or is_permuted:
-                what = (
-                    "stand in another order than the classes"
-                    if is_permuted and correlation <= 0.3
-                    else "are larger for the frequent classes"
-                )
+                what = "are larger for the frequent classes" if correlation > 0.3 else _MOVED
                 yield warning(
-                    "check-class-weights",
                     f"the class weights {what}: weights {_few(w)} for {_few(c)} rows",
                     fix="weight = n / (classes * count of the class), in the order of the class numbers",
                 )
@@ -58,12 +55,10 @@ def class_weights(s: Subject) -> Iterator[Finding]:
             if bool(wrong.any()):
                 i = int(wrong.nonzero()[0])
                 yield warning(
-                    "check-class-weights",
                     f"pos_weight is {float(weight.reshape(-1)[i]):.3g}, and {float(share[i]):.0%} of the labels "
                     "are positive: the frequent side is weighted up",
                     fix="pos_weight = negatives / positives",
                 )
-                return
 
 
 def _few(values: Tensor) -> str:
@@ -73,50 +68,34 @@ def _few(values: Tensor) -> str:
 @rule("check-loss-for-classes", "criterion")
 def loss_for_classes(s: Subject) -> Iterator[Finding]:
     """Class numbers learnt as quantities, by a squared or absolute error."""
-    table = None if s.rows is None or s.step is not None else s.rows.table  # what a step does with it is its own
+    table = s.table if s.step is None else None  # what a step does with it is its own
     if table is None or table.targets is None or len(table) < 40 or table.targets.numel() != len(table):
         return
     y = table.targets.reshape(-1).double()
     cut = y[(y != y.round()) & torch.isfinite(y)]
     for call in losses(s):
         target = call.argument(1, "target")
-        if (
-            call.name in ("cross_entropy", "nll_loss")
-            and len(cut)
-            and isinstance(target, Tensor)
-            and not target.is_floating_point()
-        ):
+        is_number = isinstance(target, Tensor) and not target.is_floating_point()
+        if call.name in ("cross_entropy", "nll_loss") and len(cut) and is_number:
             yield error(
-                "check-loss-for-classes",
                 f"targets such as {float(cut[0]):g} are cut to whole numbers and taken for classes",
                 fix="a number is learnt with MSELoss",
             )
-            return
     values = y.unique()
-    if (
-        not 2 <= len(values) <= 30
-        or bool((values != values.round()).any())
-        or float(values.max() - values.min()) >= 2 * len(values)
-    ):
+    is_dense = float(values.max() - values.min()) < 2 * len(values)
+    if not 2 <= len(values) <= 30 or bool((values != values.round()).any()) or not is_dense:
         return
-    names = [
-        call.name
-        for call in losses(s)
-        if call.name in ELEMENTWISE
-        and isinstance(call.argument(1, "target"), Tensor)
-        and call.argument(1, "target").numel() == len(s.batch)
-    ]
+    pairs = [(call.name, call.argument(1, "target")) for call in losses(s) if call.name in ELEMENTWISE]
+    names = [name for name, target in pairs if isinstance(target, Tensor) and target.numel() == len(s.batch)]
     if not s.train_pass.loss_calls and _is_distance(s):
         names = ["the criterion"]
     for name in names:
         if len(values) == 2 or _is_nominal(table.features, y):
             kind = "two classes" if len(values) == 2 else f"{len(values)} classes without an order"
             yield warning(
-                "check-loss-for-classes",
                 f"{name} learns targets {_few(values)} as quantities, and they look like {kind}",
                 fix="one output a class and CrossEntropyLoss; for two classes one logit and BCEWithLogitsLoss",
             )
-            return
 
 
 def _is_distance(s: Subject) -> bool:
@@ -167,7 +146,7 @@ def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
     return float(torch.corrcoef(pairs)[0, 1].nan_to_num(1.0))
 
 
-@rule("check-loss-sum", "criterion", hides=["check-learning-rate"])
+@rule("check-loss-sum", "criterion", hides="learning-rate")
 def loss_sum(s: Subject) -> Iterator[Finding]:
     """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
     if not s.has_loss or s.criterion is None or s.n < 4:
@@ -179,16 +158,12 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
     targets = passed.batch.targets
     if not isinstance(targets, Tensor) or passed.outputs.shape[0] != s.n or targets.shape[:1] != (s.n,):
         return
-    parts = [
-        float(s.criterion(passed.outputs[rows].detach(), targets[rows]))
-        for rows in (slice(0, half), slice(half, 2 * half))
-    ]
-    whole = float(s.criterion(passed.outputs[: 2 * half].detach(), targets[: 2 * half]))
+    cuts = (slice(0, half), slice(half, 2 * half), slice(0, 2 * half))
+    *parts, whole = (float(s.criterion(passed.outputs[rows].detach(), targets[rows])) for rows in cuts)
     if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
         is_meant = len(passed.loss_calls) != 1 and not runs_away(s)
         say = note if is_meant else warning
         yield say(
-            "check-loss-sum",
             f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
             f"{parts[1]:.4g}): the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
@@ -238,7 +213,6 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     share = float((felt & places).sum() / felt.sum().clamp(min=1))
     if share > 0.02:
         yield warning(
-            "check-padding-in-loss",
             f"{share:.0%} of the positions that the loss counts are padding after the end of a sequence",
             fix="leave them out: ignore_index= for class targets, or a mask times the loss over its sum",
         )
@@ -324,30 +298,22 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
     if s.has_loss:
         passed = s.train_pass
         calls = [call for call in passed.loss_calls if isinstance(call.output, Tensor) and call.output.requires_grad]
-        if (
-            len(calls) == 1
-            and isinstance(passed.loss, Tensor)
-            and calls[0].output.numel() == 1
-            and s.criterion is not None
-        ):
+        is_one = len(calls) == 1 and calls[0].output.numel() == 1 and s.criterion is not None
+        if is_one and isinstance(passed.loss, Tensor):
             inner, outer = float(calls[0].output.detach()), float(passed.loss.detach())
             if inner > 0 and outer < 0 and abs(inner + outer) < 1e-4 * abs(inner):
                 yield error(
-                    "check-loss-sign",
                     f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes that larger",
                     fix=fix,
                 )
-                return
     turned = _is_better_when_wrong(s)
     if turned is not None:
         yield error(
-            "check-loss-sign",
             f"the loss of the right answers is {turned[0]:.4g}, and of wrong ones {turned[1]:.4g}: training makes them "
             "wrong",
             fix="minimise: -log_prob, 1 - dice, 1 - similarity",
         )
-        return
     climbing = [group for optimizer in s.optimizers for group in optimizer.param_groups if group.get("maximize")]
     calls = losses(s)
     if climbing and len(s.optimizers) == 1 and calls and s.step is None:
-        yield error("check-loss-sign", f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix)
+        yield error(f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix)

@@ -1,5 +1,6 @@
 """Does each row's answer come from that row, each position's from what it may see, and each place from its own?"""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,14 +11,17 @@ from luthier.checks.rows import num_different
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.criterion import PAIRWISE, broadcast_pair
 from luthier.checks.rules.loss import padding_of
-from luthier.checks.sampled import batch_axis, differs, map_leaves, mix_rows, rows_of, take
-from luthier.checks.subject import Passed, Subject
-from luthier.checks.tracing import Call, leaves
+from luthier.checks.sampled import batch_axis, differs, mix_rows, rows_of, take
+from luthier.checks.subject import CONV, Passed, Subject
+from luthier.checks.tracing import Call
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 
 _ORDERED = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer,
             nn.TransformerEncoder, nn.TransformerDecoder, nn.Transformer)  # fmt: skip
+_READS_ALONG = (CONV, nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer)
+_READING = {"conv1d", "conv2d", "softmax", "scaled_dot_product_attention", "multi_head_attention_forward", "matmul"}
 _REDUCING = {"mean", "sum", "std", "var", "var_mean", "std_mean", "norm", "amax", "amin", "max", "min", "normalize",
              "logsumexp", "prod", "vector_norm", "cumsum_", "median"}  # fmt: skip
 _ON_PURPOSE = {"matmul", "__matmul__", "mm", "bmm", "einsum", "cdist", "cumsum", "topk", "sort", "argsort",
@@ -33,28 +37,20 @@ def _reshapes(passed: Passed) -> Iterator[tuple[Call, Tensor]]:
                 yield call, source
 
 
-def _prefix(shape: tuple[int, ...], size: int) -> int | None:
+def _prefix(x: Tensor, size: int) -> int | None:
     """Return how many steps of the axis of that size there are before it, or None unless it is the only one."""
-    if list(shape).count(size) != 1:
-        return None
-    total = 1
-    for other in shape[: shape.index(size)]:
-        total *= other
-    return total
+    shape = list(x.shape)
+    return math.prod(shape[: shape.index(size)]) if shape.count(size) == 1 else None
 
 
-@rule(
-    "check-batch-mixing",
-    "module",
-    hides=["check-eval-random", "check-layout", "check-constant-output", "check-future-leak", "check-mask"],
-)
+@rule("check-batch-mixing", "module", hides="eval-random layout constant-output future-leak mask")
 def batch_mixing(s: Subject) -> Iterator[Finding]:
     """A row's answer in evaluation depends on its neighbours: rows are scrambled, or read along the wrong axis."""
     if not s.can_run or s.n < 3 or s.module_batch is None:
         return
     passed, n = s.eval_pass, s.n
     at_first = next((batch_axis(x, n) for x in leaves(s.module_batch.inputs) if x.ndim), None)
-    for name, part, args, kwargs in passed.trace.entered:
+    for name, part, args, kwargs in passed.trace.layers:
         if not isinstance(part, _ORDERED):
             continue
         x = args[0] if args else kwargs.get("query", kwargs.get("src", kwargs.get("input")))
@@ -62,33 +58,23 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         if batch_first is None:
             inner = next((m for m in part.modules() if isinstance(m, nn.MultiheadAttention)), None)
             batch_first = getattr(inner, "batch_first", True)
-        if (
-            isinstance(x, Tensor)
-            and x.ndim == 3
-            and not batch_first
-            and x.shape[0] == n
-            and x.shape[1] not in (1, n)
-            and at_first == 0
-        ):
+        is_sequence = isinstance(x, Tensor) and x.ndim == 3 and x.shape[0] == n and x.shape[1] not in (1, n)
+        if is_sequence and not batch_first and at_first == 0:
             yield error(
-                "check-batch-mixing",
                 f"{type(part).__name__} has batch_first=False and gets {tuple(x.shape)} with the {n} rows in "
                 "front: it reads along the batch",
                 where=name,
                 fix="batch_first=True, or transpose(0, 1) before it",
             )
-            return
     for call, source in _reshapes(passed):
-        before, after = _prefix(tuple(source.shape), n), _prefix(tuple(call.output.shape), n)
+        before, after = _prefix(source, n), _prefix(call.output, n)
         if call.is_inside and before is not None and after is not None and before != after and source.shape.numel() > n:
             yield error(
-                "check-batch-mixing",
                 f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the {n} rows of the batch "
                 "are cut up and mixed",
                 where=call.layer or "forward",
                 fix="transpose or permute moves axes; view and reshape only cut the row of numbers anew",
             )
-            return
     if s.others is None or s.step is not None:
         return
     outputs = _own_rows(s.eval_outputs, n)
@@ -103,7 +89,6 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     if not bool(moved.any()):
         if _goes_by_place(s, outputs):
             yield error(
-                "check-batch-mixing",
                 "rows get other answers in another order of the batch: something goes by a row's place in it",
                 fix="positions run along time: x.size(1), and pe[:, :T], where the batch comes first",
             )
@@ -111,34 +96,9 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     share = float(moved.double().mean())
     what = f"{share:.0%} of the answers change when the other rows of their batch are replaced"
     for call in passed.trace.calls:
-        if not call.is_inside:
-            continue
-        x = next(iter(call.tensors), None)
-        if call.name in PAIRWISE and (shapes := broadcast_pair(call)) is not None:
-            yield error(
-                "check-batch-mixing",
-                f"{call.name.strip('_')} broadcasts {shapes[0]} and {shapes[1]} over all pairs of rows; {what}",
-                where=call.layer or "forward",
-                fix="give both one shape with unsqueeze or squeeze",
-            )
-            return
-        if call.name == "batch_norm" and call.argument(5, "training", False):
-            yield error(
-                "check-batch-mixing",
-                f"batch_norm uses the batch's own statistics in evaluation; {what}",
-                where=call.layer or "forward",
-                fix="training=self.training, or an nn.BatchNorm layer",
-            )
-            return
-        is_over = call.name in _REDUCING and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == n
-        if is_over and isinstance(x, Tensor) and _over_first(call, x) and _reaches_rows(passed, call, n):
-            yield error(
-                "check-batch-mixing",
-                f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch; {what}",
-                where=call.layer or "forward",
-                fix="reduce over the features: dim=1 or dim=-1",
-            )
-            return
+        cause = _cause(passed, call, n) if call.is_inside else None
+        if cause is not None:
+            yield error(f"{cause[0]}; {what}", where=call.layer or "forward", fix=cause[1])
     order = torch.randperm(n, generator=torch.Generator().manual_seed(5))
     permuted = take(Batch(s.module_batch.inputs, None), n, order.tolist())
     again = None if permuted is None else _evaluated(s, permuted)
@@ -152,16 +112,29 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         return
     if not is_set and share > 0.8:
         yield error(
-            "check-batch-mixing",
             f"{what}, and the order of the rows matters",
             fix="look for view, reshape, cat or a loop over the wrong axis",
         )
     else:
         yield warning(
-            "check-batch-mixing",
-            what,
-            fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']",
+            what, fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']"
         )
+
+
+def _cause(passed: Passed, call: Call, n: int) -> tuple[str, str] | None:
+    """Return by what a call brings rows together, and what to do; None where it does not."""
+    x = next(iter(call.tensors), None)
+    if call.name in PAIRWISE and (shapes := broadcast_pair(call)) is not None:
+        what = f"{call.name.strip('_')} broadcasts {shapes[0]} and {shapes[1]} over all pairs of rows"
+        return what, "give both one shape with unsqueeze or squeeze"
+    if call.name == "batch_norm" and call.argument(5, "training", False):
+        what = "batch_norm uses the batch's own statistics in evaluation"
+        return what, "training=self.training, or an nn.BatchNorm layer"
+    is_over = call.name in _REDUCING and isinstance(x, Tensor) and x.ndim > 1 and x.shape[0] == n
+    if is_over and isinstance(x, Tensor) and _over_first(call, x) and _reaches_rows(passed, call, n):
+        what = f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch"
+        return what, "reduce over the features: dim=1 or dim=-1"
+    return None
 
 
 def _goes_by_place(s: Subject, outputs: Tensor) -> bool:
@@ -223,44 +196,28 @@ def _own_rows(outputs: Any, n: int) -> Tensor | None:
 def layout(s: Subject) -> Iterator[Finding]:
     """A view that stands for a permute: axes change places in the shape, and the numbers stay where they were."""
     if s.can_run:
-        passed = s.train_pass if s.has_loss else s.eval_pass
-        names = [
-            name
-            for name, part, *_ in passed.trace.entered
-            if isinstance(
-                part, nn.modules.conv._ConvNd | nn.RNNBase | nn.MultiheadAttention | nn.TransformerEncoderLayer
-            )
-        ]
-        ordered = bool(names) or any(
-            call.name
-            in ("conv1d", "conv2d", "softmax", "scaled_dot_product_attention", "multi_head_attention_forward", "matmul")
-            for call in passed.trace.calls
-        )
+        passed = s.any_pass
+        has_order = any(isinstance(part, _READS_ALONG) for _, part, *_ in passed.trace.layers)
+        ordered = has_order or any(call.name in _READING for call in passed.trace.calls)
         for call, source in _reshapes(passed):
             before = [size for size in source.shape if size > 1]
             after = [size for size in call.output.shape if size > 1]
             is_moved = before != after and sorted(before) == sorted(after) and len(before) > 1
             for size in set(before) & set(after):
-                a, b = _prefix(tuple(source.shape), size), _prefix(tuple(call.output.shape), size)
+                a, b = _prefix(source, size), _prefix(call.output, size)
+                is_cut = size > 2 and size != s.n and a is not None and b is not None and a != b and call.is_inside
                 if (
-                    size != s.n
-                    and size > 2
-                    and a is not None
-                    and b is not None
-                    and a != b
-                    and call.is_inside
+                    is_cut
+                    and ordered
+                    and source.is_floating_point()
                     and (is_moved or _is_named(source, call.output, size))
                 ):
-                    if not ordered or not source.is_floating_point():
-                        continue
                     yield error(
-                        "check-layout",
                         f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the axis of "
                         f"{size} gets another place and the numbers do not move with it",
                         where=call.layer or "forward",
                         fix="permute or transpose moves an axis; view and reshape do not",
                     )
-                    return
     yield from _data_layout(s)
 
 
@@ -276,31 +233,22 @@ def _is_named(source: Tensor, output: Tensor, size: int) -> bool:
 
 
 def _data_layout(s: Subject) -> Iterator[Finding]:
-    table = None if s.rows is None else s.rows.table
-    for x in [] if table is None else table.inputs:
-        if (
-            x.ndim != 4
-            or (not x.is_floating_point() and x.dtype != torch.uint8)
-            or x.shape[1] not in (1, 3, 4)
-            or x.shape[2] < 8
-            or x.shape[3] < 8
-        ):
+    table = s.table
+    for x in table.inputs if table else []:
+        is_images = x.ndim == 4 and (x.is_floating_point() or x.dtype == torch.uint8)
+        if not is_images or x.shape[1] not in (3, 4) or min(x.shape[2:]) < 8:
             continue
         x = x[:64].float()
         n, c, h, w = x.shape
-        if c == 1:
-            continue
         as_it_is = _roughness(x)
         read_anew = _roughness(x.reshape(n, h, w, c).permute(0, 3, 1, 2))
         if read_anew < 0.5 * as_it_is:
             yield error(
-                "check-layout",
                 f"the images {(c, h, w)} are rough as they are ({as_it_is:.3g} between neighbours) and smooth read "
                 f"as {(h, w, c)} ({read_anew:.3g})",
                 where="the inputs",
                 fix="permute(0, 3, 1, 2), not reshape, turns NHWC into NCHW",
             )
-            return
 
 
 def _roughness(x: Tensor) -> float:
@@ -308,7 +256,7 @@ def _roughness(x: Tensor) -> float:
     return float(x.diff(dim=-1).abs().mean() + x.diff(dim=-2).abs().mean()) / spread
 
 
-@rule("check-future-leak", "module", hides=["check-mask"])
+@rule("check-future-leak", "module", hides="mask")
 def future_leak(s: Subject) -> Iterator[Finding]:
     """A model that is to say what comes next, and sees it; or whose target is its input, unshifted."""
     if not s.has_loss or s.step is not None:
@@ -318,29 +266,17 @@ def future_leak(s: Subject) -> Iterator[Finding]:
     xs = leaves(batch.inputs)
     if not isinstance(y, Tensor) or y.ndim < 2:
         return
-    x = next(
-        (
-            x
-            for x in xs
-            if x.ndim == y.ndim and x.shape[:2] == y.shape[:2] and x.is_floating_point() == y.is_floating_point()
-        ),
-        None,
-    )
-    if (
-        x is None
-        or x.shape != y.shape
-        or y.shape[0] != n
-        or (y.is_floating_point() and y.ndim < 3 and not s.module_has_order)
-    ):
+    alike = (x for x in xs if x.ndim == y.ndim and x.is_floating_point() == y.is_floating_point())
+    x = next((x for x in alike if x.shape[:2] == y.shape[:2]), None)
+    if x is None or x.shape != y.shape or y.shape[0] != n:
+        return
+    if y.is_floating_point() and y.ndim < 3 and not s.module_has_order:
         return
     passed = s.pass_over(s.fresh(training=False, only_read=True), batch)
     out = passed.outputs
-    if (
-        not isinstance(out, Tensor)
-        or not isinstance(passed.loss, Tensor)
-        or out.ndim < 3
-        or not passed.loss.requires_grad
-    ):
+    if not isinstance(out, Tensor) or out.ndim < 3:
+        return
+    if not isinstance(passed.loss, Tensor) or not passed.loss.requires_grad:
         return
     gradient: Tensor | None = torch.autograd.grad(passed.loss, out, allow_unused=True)[0]
     if gradient is None:
@@ -362,23 +298,16 @@ def future_leak(s: Subject) -> Iterator[Finding]:
     inside = equal > 0.99 and not bool(felt[-1])  # the criterion shifts by itself
     is_causal = not _sees_later(s, x, time, axis)
     if equal > 0.99 and not inside and not y.is_floating_point():
-        if is_causal:
-            yield error(
-                "check-future-leak",
-                "each position is to say the token that it gets: inputs and targets are equal, and nothing is shifted",
-                fix="inputs tokens[:, :-1], targets tokens[:, 1:]",
-            )
-        else:
-            yield error(
-                "check-future-leak",
-                "each position is to say the token that it gets, and nothing is masked",
-                fix="for a language model inputs tokens[:, :-1] and targets tokens[:, 1:]; else mask tokens in the "
-                "inputs",
-            )
-        return
+        what, fix = (
+            ": inputs and targets are equal, and nothing is shifted",
+            "inputs tokens[:, :-1], targets tokens[:, 1:]",
+        )
+        if not is_causal:
+            what = ", and nothing is masked"
+            fix = "for a language model inputs tokens[:, :-1] and targets tokens[:, 1:]; else mask tokens in the inputs"
+        yield error(f"each position is to say the token that it gets{what}", fix=fix)
     if (shifted > 0.95 or inside) and not is_causal:
         yield error(
-            "check-future-leak",
             "the targets are the inputs one step on, and outputs change with inputs after them: the answer is seen",
             fix="a causal mask (is_causal=True, or generate_square_subsequent_mask), and no bidirectional layer",
         )
@@ -396,7 +325,7 @@ def _sees_later(s: Subject, x: Tensor, time: int, axis: int) -> bool:
     other = x.roll(1, 0).narrow(time, middle, length - middle).flip(time)
     late.narrow(time, middle, length - middle).copy_(other)
     assert s.module_batch is not None
-    changed = Batch(map_leaves(s.module_batch.inputs, lambda v: late if v is x else v), None)
+    changed = Batch(map_leaves(lambda v: late if v is x else v, s.module_batch.inputs), None)
     module = s.fresh(training=False, only_read=True)
     a, b = s.forward(module, s.module_batch), s.forward(module, changed)
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
@@ -404,21 +333,15 @@ def _sees_later(s: Subject, x: Tensor, time: int, axis: int) -> bool:
     return differs(a.narrow(axis, 0, middle), b.narrow(axis, 0, middle))
 
 
-@rule("check-mask", "module", hides=["check-input-unused", "check-vanishing"])
+@rule("check-mask", "module", hides="input-unused vanishing")
 def mask(s: Subject) -> Iterator[Finding]:
     """A mask of padding that is turned round or not used: what stands in the padding moves the answer."""
     if not s.can_run or s.module_batch is None or s.n < 3:
         return
     n = s.n
     xs = leaves(s.module_batch.inputs)
-    x = next(
-        (
-            x
-            for x in xs
-            if x.ndim >= 2 and x.shape[0] == n and x.shape[1] > 2 and x.dtype != torch.bool and num_different(x) > 2
-        ),
-        None,
-    )
+    rows = (x for x in xs if x.ndim >= 2 and x.shape[0] == n and x.shape[1] > 2 and x.dtype != torch.bool)
+    x = next((x for x in rows if num_different(x) > 2), None)
     if x is None:
         return
     length = x.shape[1]
@@ -429,28 +352,20 @@ def mask(s: Subject) -> Iterator[Finding]:
             found = _masked(call, n, length, places)
             if found:
                 yield error(
-                    "check-mask",
                     f"the mask given to {call.name.strip('_')} covers the real positions and leaves the padding",
                     where=call.layer or "forward",
                     fix=found,
                 )
-                return
-        for name, part, _, kwargs in passed.trace.entered:
+        for name, part, _, kwargs in passed.trace.layers:
             given = kwargs.get("key_padding_mask", kwargs.get("src_key_padding_mask"))
-            if (
-                isinstance(part, nn.MultiheadAttention | nn.TransformerEncoder | nn.TransformerEncoderLayer)
-                and isinstance(given, Tensor)
-                and given.dtype == torch.bool
-                and given.shape == places.shape
-                and bool((given == ~places).all())
-            ):
+            takes_mask = isinstance(part, nn.MultiheadAttention | nn.TransformerEncoder | nn.TransformerEncoderLayer)
+            is_bool = takes_mask and isinstance(given, Tensor) and given.dtype == torch.bool
+            if is_bool and given.shape == places.shape and bool((given == ~places).all()):
                 yield error(
-                    "check-mask",
                     f"key_padding_mask of {type(part).__name__} is True at the real positions: True means leave out",
                     where=name,
                     fix="turn it round: key_padding_mask=(tokens == padding)",
                 )
-                return
     masks = [
         m
         for m in xs
@@ -466,22 +381,15 @@ def mask(s: Subject) -> Iterator[Finding]:
         places = torch.arange(length) >= lengths[0][:, None]
     elif masks:
         flag = masks[0].bool()
-        tail = (~flag).long().flip(1).cumprod(1).flip(1).bool()
-        head = flag.long().flip(1).cumprod(1).flip(1).bool()
-        is_padding = is_padding or bool((tail == ~flag).all()) or bool((head == flag).all())
-        by_flag = (
-            ~flag
-            if float((~flag).double().mean()) <= float(flag.double().mean()) or bool((tail == ~flag).all())
-            else flag
-        )
-        if places is None:
-            places = (
-                ~flag
-                if bool((tail == ~flag).all()) and bool(flag[:, 0].all())
-                else flag
-                if bool((head == flag).all())
-                else by_flag
-            )
+        # what ends the rows: where the mask is off, or where it is on
+        off_ends, on_ends = (bool((_ends(value) == value).all()) for value in (~flag, flag))
+        is_padding = is_padding or off_ends or on_ends
+        if places is None and off_ends and bool(flag[:, 0].all()):
+            places = ~flag
+        elif places is None and on_ends:
+            places = flag
+        elif places is None:
+            places = ~flag if off_ends or float((~flag).double().mean()) <= 0.5 else flag
     if places is None or not bool(places.any()) or bool(places.all(1).any()):
         return
     places = places.to(x.device)
@@ -501,14 +409,16 @@ def mask(s: Subject) -> Iterator[Finding]:
     if changed[0]:
         what = "and not with what stands in real positions" if not changed[1] else "as if no mask were there"
         yield error(
-            "check-mask",
             f"the outputs change with what stands in padded positions, {what}",
             fix="look which way round the mask is meant, and that every layer over the positions uses it",
         )
     elif not changed[1] and keep is None:
-        yield error(
-            "check-mask", "the outputs do not change with what stands in real positions", fix="turn the mask round"
-        )
+        yield error("the outputs do not change with what stands in real positions", fix="turn the mask round")
+
+
+def _ends(value: Tensor) -> Tensor:
+    """Return where rows `(N, T)` of a mask are on up to their end."""
+    return value.long().flip(1).cumprod(1).flip(1).bool()
 
 
 def _after(s: Subject, x: Tensor, where: Tensor) -> Any:
@@ -520,7 +430,7 @@ def _after(s: Subject, x: Tensor, where: Tensor) -> Any:
         fill = fill + x.std()
     spread = where.reshape(*where.shape, *([1] * (x.ndim - 2)))
     changed = torch.where(spread, fill, x)
-    batch = Batch(map_leaves(s.module_batch.inputs, lambda v: changed if v is x else v), None)
+    batch = Batch(map_leaves(lambda v: changed if v is x else v, s.module_batch.inputs), None)
     return s.forward(s.fresh(training=False, only_read=True), batch)
 
 
@@ -554,11 +464,8 @@ def _masked(call: Call, n: int, length: int, places: Tensor) -> str:
     if (
         not isinstance(hidden, Tensor)
         or hidden.dtype != torch.bool
-        or hidden.shape[-1] != length
-        or hidden.shape[0] != n
+        or (hidden.shape[0], hidden.shape[-1]) != (n, length)
     ):
         return ""
-    flat = hidden.reshape(n, -1, length)[:, 0]
-    if bool((flat == ~places).all()):
-        return "turn the mask round: cover where the padding is"
-    return ""
+    is_turned = bool((hidden.reshape(n, -1, length)[:, 0] == ~places).all())
+    return "turn the mask round: cover where the padding is" if is_turned else ""

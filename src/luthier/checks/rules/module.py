@@ -3,61 +3,46 @@
 import inspect
 import math
 from collections.abc import Iterator
+from types import CellType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from luthier.checks.rule import error, rule, warning
-from luthier.checks.subject import WEIGHTED, Subject
-from luthier.checks.tracing import leaves
+from luthier.checks.rule import error, few, path_of, rule, warning
+from luthier.checks.subject import BATCH_NORM, CONV, WEIGHTED, Subject
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
-
-
+_MOST_DROPPED = 0.8
+_DROPOUTS = ("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout")
 _MISSPELT = (
     "require_grad", "required_grad", "requires_gradient", "require_gradient", "requiers_grad", "requires_grads",
     "trainable", "freeze", "frozen",
 )  # fmt: skip
 
 
-def few(names: list[str], most: int = 5) -> str:
-    """Say the first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-@rule("check-unregistered", "module", hides=["check-no-gradient", "check-checkpoint-incomplete"])
+@rule("check-unregistered", "module", hides="no-gradient checkpoint-incomplete")
 def unregistered(s: Subject) -> Iterator[Finding]:
     """Layers or weights in a plain list, dict or tensor, which parameters() does not see: not trained, not saved."""
     fix = "hold layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
     made = _made_of_parameters(s.module)
     if made:
         yield error(
-            "check-unregistered",
             f"{made[0]} is computed from a parameter that the module does not hold: no optimizer moves it",
             where=few(made),
             fix="nn.Parameter(tensor.float()): change the type first, and wrap last",
         )
-        return
     if not s.has_loss:
         return
     module = s.train_pass.module
     own = {id(parameter) for parameter in module.parameters()}
     moved = s.moved or set()
-    pairs = dict(zip(map(id, _hidden(s.module).values()), _hidden(module).items(), strict=False))
-    found = []
-    for original, (name, tensor) in pairs.items():
-        if (
-            id(tensor) not in own
-            and tensor.grad is not None
-            and bool((tensor.grad != 0).any())
-            and original not in moved
-        ):
-            found.append(name)
+    pairs = zip(map(id, _hidden(s.module).values()), _hidden(module).items(), strict=False)
+    unseen = {name: x for original, (name, x) in pairs if id(x) not in own and original not in moved}
+    found = [name for name, x in unseen.items() if x.grad is not None and bool((x.grad != 0).any())]
     if found:
         yield error(
-            "check-unregistered",
             f"{len(found)} weights take part in the loss and are not among the module's parameters",
             where=few(found),
             fix=fix,
@@ -77,7 +62,7 @@ def _made_of_parameters(module: nn.Module) -> list[str]:
                 node = node.next_functions[0][0]
                 leaf = getattr(node, "variable", None)
                 if isinstance(leaf, nn.Parameter) and id(leaf) not in own:
-                    found.append(f"{name}.{key}" if name else key)
+                    found.append(path_of(name, key))
                     break
     return found
 
@@ -105,20 +90,12 @@ def _hidden(module: nn.Module) -> dict[str, Tensor]:
         for attribute, value in list(vars(part).items()):
             if attribute in ("_parameters", "_buffers", "_modules") or "hooks" in attribute:
                 continue
-            look(value, f"{name}.{attribute}" if name else attribute, 3)
+            look(value, path_of(name, attribute), 3)
     return found
 
 
 @rule(
-    "check-layer-in-forward",
-    "module",
-    hides=[
-        "check-eval-random",
-        "check-unregistered",
-        "check-no-gradient",
-        "check-state-carried",
-        "check-checkpoint-incomplete",
-    ],
+    "check-layer-in-forward", "module", hides="eval-random unregistered no-gradient state-carried checkpoint-incomplete"
 )
 def layer_in_forward(s: Subject) -> Iterator[Finding]:
     """A layer that is made anew in forward: its weights are random at each call, and no optimizer moves them."""
@@ -129,18 +106,8 @@ def layer_in_forward(s: Subject) -> Iterator[Finding]:
     if isinstance(s.criterion, nn.Module):
         known |= {id(p) for p in s.criterion.parameters()}
     new = [name for name, _ in passed.module.named_parameters() if name not in dict(s.module.named_parameters())]
-    seen: set[Any] = set()
-    waiting = [passed.loss.grad_fn] if passed.loss is not None else []
-    strangers: list[Tensor] = []
-    while waiting:
-        node = waiting.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        variable = getattr(node, "variable", None)
-        if isinstance(variable, nn.Parameter) and id(variable) not in known:
-            strangers.append(variable)
-        waiting += [behind for behind, _ in node.next_functions]
+    made = (getattr(node, "variable", None) for node in graph_of(s.train_pass.loss))
+    strangers = [x for x in made if isinstance(x, nn.Parameter) and id(x) not in known]
     others = {id(p) for part in _other_modules(s) for p in part.parameters()}
     strangers = [x for x in strangers if id(x) not in others]
     if new or (strangers and s.step is None):
@@ -148,21 +115,26 @@ def layer_in_forward(s: Subject) -> Iterator[Finding]:
         what = f"forward makes {len(strangers)} weights of its own (shapes {few(shapes)})"
         if new:
             what = f"forward adds parameters to the module: {few(new)}"
-        yield error("check-layer-in-forward", what, fix="make the layer in __init__ and call it in forward")
+        yield error(what, fix="make the layer in __init__ and call it in forward")
+
+
+def graph_of(loss: Tensor) -> Iterator[Any]:
+    """Yield each node of the graph behind a loss, once."""
+    seen: set[Any] = set()
+    waiting: list[Any] = [loss.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [behind for behind, _ in node.next_functions]
 
 
 def _other_modules(s: Subject) -> list[nn.Module]:
     """Modules that the criterion's code closes over."""
     cells = getattr(s.criterion, "__closure__", None) or ()
-    found = []
-    for cell in cells:
-        try:
-            value = cell.cell_contents
-        except ValueError:
-            continue
-        if isinstance(value, nn.Module):
-            found.append(value)
-    return found
+    held = [cell.cell_contents for cell in cells if cell != CellType()]  # an empty one has no contents
+    return [value for value in held if isinstance(value, nn.Module)]
 
 
 @rule("check-freeze-ineffective", "module")
@@ -172,23 +144,15 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
     for name, parameter in s.module.named_parameters():
         wrong = [key for key in vars(parameter) if key in _MISSPELT]
         if wrong and parameter.requires_grad:
-            yield error(
-                "check-freeze-ineffective",
-                f"a parameter has an attribute {wrong[0]!r}, which torch does not know",
-                where=name,
-                fix=fix,
-            )
-            return
+            yield error(f"a parameter has an attribute {wrong[0]!r}, which torch does not know", where=name, fix=fix)
     for name, part in s.module.named_modules():
         wrong = [key for key in ("requires_grad", *_MISSPELT[:6]) if key in vars(part)]
         if wrong and any(p.requires_grad for p in part.parameters()):
             yield error(
-                "check-freeze-ineffective",
                 f"{wrong[0]} = {vars(part)[wrong[0]]} is set on a module, which freezes none of its parameters",
                 where=name,
                 fix=fix,
             )
-            return
 
 
 @rule("check-shared-layer", "module")
@@ -200,13 +164,11 @@ def shared_memory(s: Subject) -> Iterator[Finding]:
             continue
         if (first := known.setdefault((parameter.data_ptr(), parameter.numel()), name)) != name:
             yield warning(
-                "check-shared-layer",
                 f"{first} and {name} are two parameters over the same numbers: an optimizer moves these twice a step, "
                 "by half of the gradient each time",
                 where=name,
                 fix="to share weights, assign the parameter itself: b.weight = a.weight; else clone it",
             )
-            return
 
 
 @rule("check-shared-layer", "module")
@@ -223,18 +185,16 @@ def shared_layer(s: Subject) -> Iterator[Finding]:
             if len(keys) > 1:
                 kind = type(part._modules[keys[0]]).__name__
                 yield warning(
-                    "check-shared-layer",
                     f"one {kind} stands {len(keys)} times in the {type(part).__name__} (places {few(keys)}), so "
                     "those share their weights",
                     where=name,
                     fix="make each: [make_layer() for _ in range(n)]",
                 )
-                return
     holders: dict[int, list[tuple[str, nn.Module]]] = {}
     for name, part in s.module.named_modules():
         for key, child in part._modules.items():
             if child is not None and any(True for _ in child.parameters()):
-                holders.setdefault(id(child), []).append((f"{name}.{key}" if name else key, part))
+                holders.setdefault(id(child), []).append((path_of(name, key), part))
     for places_of in holders.values():
         name, owner = places_of[0]
         layer: nn.Module | None = owner._modules[name.rpartition(".")[2]]
@@ -243,15 +203,13 @@ def shared_layer(s: Subject) -> Iterator[Finding]:
         is_default = any(
             parameter.default is layer for parameter in inspect.signature(type(owner).__init__).parameters.values()
         )
-        if is_default or isinstance(layer, nn.modules.batchnorm._BatchNorm):
+        if is_default or isinstance(layer, BATCH_NORM):
             yield warning(
-                "check-shared-layer",
                 f"one {type(layer).__name__} is part of {len(places_of)} {type(owner).__name__}s, which so share its "
                 f"weights{': it is the default of an argument, made once' if is_default else ''}",
                 where=few([place for place, _ in places_of]),
                 fix="make one for each, in __init__",
             )
-            return
 
 
 @rule("check-frozen", "module")
@@ -261,7 +219,7 @@ def frozen(s: Subject) -> Iterator[Finding]:
     total = sum(p.numel() for p in s.module.parameters()) or 1
     for name, part in s.module.named_modules():
         weight = getattr(part, "weight", None)
-        if not isinstance(part, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding) or not isinstance(weight, Tensor):
+        if not isinstance(part, nn.Linear | CONV | nn.Embedding) or not isinstance(weight, Tensor):
             continue
         if weight.requires_grad or not part.training or weight.numel() < 24:
             continue
@@ -277,7 +235,6 @@ def frozen(s: Subject) -> Iterator[Finding]:
         whole = all(not p.requires_grad for p in s.module.parameters())
         say = error if whole else warning
         yield say(
-            "check-frozen",
             f"{len(found)} frozen layers ({share:.0%} of the weights) hold what a fresh initialisation gives",
             where=few(found),
             fix="load the pretrained weights before freezing, or unfreeze with requires_grad_(True)",
@@ -298,83 +255,56 @@ def _looks_fresh(part: nn.Module, weight: Tensor) -> bool:
 @rule("check-dropout", "module")
 def dropout(s: Subject) -> Iterator[Finding]:
     """Dropout that drops nearly everything: its argument is the share to drop, not to keep."""
-    for name, part in s.module.named_modules():
-        p = (
-            getattr(part, "p", None)
-            if isinstance(part, nn.modules.dropout._DropoutNd)
-            else getattr(part, "dropout", None)
-        )
-        if (
-            isinstance(p, int | float)
-            and not isinstance(p, bool)
-            and p >= 0.8
-            and isinstance(part, (nn.modules.dropout._DropoutNd, *WEIGHTED))
-        ):
+    for where, p in _shares_dropped(s):
+        if isinstance(p, int | float) and not isinstance(p, bool) and p >= _MOST_DROPPED:
             yield warning(
-                "check-dropout",
                 f"dropout drops {p:.0%} of the values in training",
-                where=name,
+                where=where,
                 fix=f"p is the share dropped: p={1 - p:.2g} keeps {p:.0%}",
             )
-            return
-    if s.can_run:
-        passed = s.train_pass if s.has_loss else s.eval_pass
-        for call in passed.trace.calls:
-            p = call.argument(1, "p", 0.0)
-            if (
-                call.name in ("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout")
-                and isinstance(p, float)
-                and p >= 0.8
-                and call.kwargs.get("training", True)
-            ):
-                yield warning(
-                    "check-dropout",
-                    f"dropout drops {p:.0%} of the values in training",
-                    where=call.layer,
-                    fix=f"p is the share dropped: p={1 - p:.2g} keeps {p:.0%}",
-                )
-                return
+
+
+def _shares_dropped(s: Subject) -> Iterator[tuple[str, Any]]:
+    """Yield where values are dropped, and which share: by layers, then by functions."""
+    for name, part in s.module.named_modules():
+        if isinstance(part, nn.modules.dropout._DropoutNd):
+            yield name, part.p
+        elif isinstance(part, WEIGHTED):
+            yield name, getattr(part, "dropout", None)
+    for call in s.any_pass.trace.calls if s.can_run else []:
+        p = call.argument(1, "p", 0.0)
+        if call.name in _DROPOUTS and isinstance(p, float) and call.kwargs.get("training", True):
+            yield call.layer, p
 
 
 @rule("check-batch-norm", "module")
 def batch_norm(s: Subject) -> Iterator[Finding]:
     """Batch norm with a momentum that forgets all but the last batch, or with batches of one row."""
-    norms = [
-        (name, part) for name, part in s.module.named_modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)
-    ]
+    norms = [(name, part) for name, part in s.module.named_modules() if isinstance(part, BATCH_NORM)]
     for name, part in norms:
         if part.momentum is not None and part.momentum > 0.5 and part.track_running_stats:
             yield warning(
-                "check-batch-norm",
                 f"momentum {part.momentum:g} keeps {1 - part.momentum:.0%} of the running statistics a step",
                 where=name,
                 fix=f"momentum is the weight of the new batch: {1 - part.momentum:.2g} (other libraries say 1 - "
                 "momentum)",
             )
-            return
         if part.momentum is not None and part.momentum == 0 and part.training and part.track_running_stats:
             yield warning(
-                "check-batch-norm",
-                "momentum 0 never moves the running statistics that evaluation uses",
-                where=name,
-                fix="momentum=0.1",
+                "momentum 0 never moves the running statistics that evaluation uses", where=name, fix="momentum=0.1"
             )
-            return
     loader = None if s.rows is None else s.rows.loader
     training = [name for name, part in norms if part.training]
     if training and loader is not None and s.rows is not None and not loader.drop_last and loader.batch_size:
         size = loader.batch_size
         if size > 1 and s.rows.n > size and s.rows.n % size == 1 and _values_a_row(s, training) < 32:
             yield warning(
-                "check-batch-norm",
                 f"the last batch of {s.rows.n} rows by {size} has one row, over which batch norm takes its statistics",
                 where=training[0],
                 fix="drop_last=True for training",
             )
-            return
     if training and loader is not None and loader.batch_size == 1:
         yield warning(
-            "check-batch-norm",
             "batch norm is trained on batches of one row, whose spread over the batch is 0",
             where=training[0],
             fix="a larger batch_size, or GroupNorm or LayerNorm",
@@ -387,50 +317,43 @@ def _values_a_row(s: Subject, names: list[str]) -> float:
         return math.inf
     seen = [
         args[0].numel() / max(args[0].shape[0] * args[0].shape[1], 1)
-        for name, _, args, _ in s.eval_pass.trace.entered
+        for name, _, args, _ in s.eval_pass.trace.layers
         if name in names and args and isinstance(args[0], Tensor) and args[0].ndim > 1
     ]
     return min(seen, default=math.inf)
 
 
-@rule(
-    "check-not-finite",
-    "module",
-    hides=["check-init-scale", "check-no-gradient", "check-constant-output", "check-learning-rate", "check-vanishing"],
-)
+@rule("check-not-finite", "module", hides="init-scale no-gradient constant-output learning-rate vanishing")
 def not_finite(s: Subject) -> Iterator[Finding]:
     """NaN or infinite numbers in the outputs, the loss or the gradients of the first batch."""
     if not s.can_run:
         return
-    passed = s.train_pass if s.has_loss else s.eval_pass
-    if any(not bool(torch.isfinite(x).all()) for x in leaves(passed.batch.inputs) if x.is_floating_point()):
+    passed = s.any_pass
+    if not _are_finite(passed.batch.inputs):
         return  # the data's rule says it
-    if isinstance(passed.loss, Tensor) and bool(torch.isfinite(passed.loss).all()):
-        for name, parameter in passed.module.named_parameters():
-            if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all()):
-                yield error(
-                    "check-not-finite",
-                    "the gradient holds NaN or infinite numbers while the loss is finite",
-                    where=name,
-                    fix="look for sqrt, log, norm or division at 0 behind this layer, and add an epsilon inside",
-                )
-                return
-        return
-    if isinstance(passed.loss, Tensor) or any(
-        not bool(torch.isfinite(x).all()) for x in leaves(passed.outputs) if x.is_floating_point()
-    ):
-        for name, result in passed.trace.results.items():
-            if any(not bool(torch.isfinite(x).all()) for x in leaves(result) if x.is_floating_point()):
-                kind = type(passed.module.get_submodule(name)).__name__
-                yield error(
-                    "check-not-finite",
-                    f"{kind} gives NaN or infinite numbers on the first batch",
-                    where=name or kind,
-                    fix="look for log, exp, division or masks with -inf over whole rows",
-                )
-                return
-        yield error(
-            "check-not-finite",
-            "the loss of the first batch is NaN or infinite",
-            fix="look for log or division by 0 in the criterion",
-        )
+    loss = passed.loss
+    if isinstance(loss, Tensor) and _are_finite(loss):
+        bad = (name for name, p in passed.module.named_parameters() if p.grad is not None and not _are_finite(p.grad))
+        if (name := next(bad, None)) is not None:
+            yield error(
+                "the gradient holds NaN or infinite numbers while the loss is finite",
+                where=name,
+                fix="look for sqrt, log, norm or division at 0 behind this layer, and add an epsilon inside",
+            )
+    elif isinstance(loss, Tensor) or not _are_finite(passed.outputs):
+        name = next((name for name, result in passed.trace.results.items() if not _are_finite(result)), None)
+        if name is None:
+            yield error(
+                "the loss of the first batch is NaN or infinite", fix="look for log or division by 0 in the criterion"
+            )
+        else:
+            kind = type(passed.module.get_submodule(name)).__name__
+            yield error(
+                f"{kind} gives NaN or infinite numbers on the first batch",
+                where=name or kind,
+                fix="look for log, exp, division or masks with -inf over whole rows",
+            )
+
+
+def _are_finite(value: Any) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in leaves(value) if x.is_floating_point())

@@ -1,79 +1,57 @@
 """The optimizer: does it move these weights, by sensible amounts, the right way?"""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from luthier.checks.first_steps import RELATIVE, first_step, rate, runs_away
+from luthier.checks.first_steps import RELATIVE, USUAL_RATE, first_step, rate, runs_away
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.static import compare_parameters
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 
 
-@rule("check-optimizer-coverage", "optimizer", hides=["check-frozen"])
+@rule("check-optimizer-coverage", "optimizer", hides="frozen")
 def coverage(s: Subject) -> Iterator[Finding]:
     """Weights that no optimizer moves, or an optimizer over the weights of something else."""
     if s.optimizers:
         yield from compare_parameters(s.module, s.optimizers, s.grads_of() if s.has_loss else None)
 
 
-@rule("check-optimizer-settings", "optimizer")
+@rule("check-optimizer-settings", "optimizer", several=True)
 def settings(s: Subject) -> Iterator[Finding]:
     """Settings of the optimizer that stand in the wrong place or out of their range."""
     for optimizer in s.optimizers:
         for i, group in enumerate(optimizer.param_groups):
             where = f"group {i}" if len(optimizer.param_groups) > 1 else type(optimizer).__name__
-            betas = group.get("betas")
-            if betas is not None and len(betas) >= 2 and float(betas[0]) > float(betas[1]):
-                yield error(
-                    "check-optimizer-settings",
-                    f"betas are {tuple(map(float, betas))}: the first is larger than the second",
-                    where=where,
-                    fix="betas=(0.9, 0.999)",
-                )
-            elif betas is not None and len(betas) >= 2 and float(betas[1]) < 0.5:
-                yield warning(
-                    "check-optimizer-settings",
-                    f"betas are {tuple(map(float, betas))}: the second keeps next to nothing of the squares",
-                    where=where,
-                    fix="betas=(0.9, 0.999)",
-                )
-            momentum = group.get("momentum", 0) or 0
-            if float(momentum) >= 1:
-                yield error(
-                    "check-optimizer-settings",
-                    f"momentum is {float(momentum):g}: what has been moved is never forgotten",
-                    where=where,
-                    fix="momentum=0.9",
-                )
-            elif float(momentum) > 0.9999 and float(momentum) < 1:
-                yield warning(
-                    "check-optimizer-settings",
-                    f"momentum is {float(momentum):g}: it remembers {1 / (1 - float(momentum)):,.0f} steps",
-                    where=where,
-                    fix="momentum=0.9",
-                )
-            eps = group.get("eps")
-            if isinstance(eps, float) and betas is not None and eps > 0.05:
-                yield warning(
-                    "check-optimizer-settings",
-                    f"eps is {eps:g}, larger than most gradients: the step is that of plain descent",
-                    where=where,
-                    fix="eps=1e-8",
-                )
-            if float(group.get("dampening", 0) or 0) >= 1:
-                yield warning(
-                    "check-optimizer-settings",
-                    f"dampening is {float(group['dampening']):g}: new gradients count for nothing",
-                    where=where,
-                    fix="dampening=0",
-                )
+            for say, what, fix in _settings_of(group):
+                yield say(what, where=where, fix=fix)
 
 
-@rule("check-weight-decay", "optimizer", hides=["check-learning-rate"])
+def _settings_of(group: dict[str, Any]) -> Iterator[tuple[Callable[..., Finding], str, str]]:
+    """Yield how grave a setting of a parameter group is, what it does, and what is usual."""
+    betas, eps = group.get("betas"), group.get("eps")
+    momentum, dampening = float(group.get("momentum", 0) or 0), float(group.get("dampening", 0) or 0)
+    if betas is not None and len(betas) >= 2:
+        shown, usual = f"betas are {tuple(map(float, betas))}", "betas=(0.9, 0.999)"
+        if float(betas[0]) > float(betas[1]):
+            yield error, f"{shown}: the first is larger than the second", usual
+        elif float(betas[1]) < 0.5:
+            yield warning, f"{shown}: the second keeps next to nothing of the squares", usual
+    if momentum >= 1:
+        yield error, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
+    elif momentum > 0.9999:
+        yield warning, f"momentum is {momentum:g}: it remembers {1 / (1 - momentum):,.0f} steps", "momentum=0.9"
+    if isinstance(eps, float) and betas is not None and eps > 0.05:
+        yield warning, f"eps is {eps:g}, larger than most gradients: the step is that of plain descent", "eps=1e-8"
+    if dampening >= 1:
+        yield warning, f"dampening is {dampening:g}: new gradients count for nothing", "dampening=0"
+
+
+@rule("check-weight-decay", "optimizer", hides="learning-rate")
 def weight_decay(s: Subject) -> Iterator[Finding]:
     """Weight decay, or a penalty in the loss, that outweighs what is learnt."""
     if not s.has_loss:
@@ -85,12 +63,10 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
         slope = math.sqrt(sum(float(grad.pow(2).sum()) for _, grad in pairs))
         if sum(p.numel() for p, _ in pairs) > 100 and along > 0.95 * size * slope > 0:
             yield warning(
-                "check-weight-decay",
                 f"{along / (size * slope):.0%} of the loss's gradient points from the weights to 0: a penalty on them "
                 "is nearly all of it",
                 fix="a thousandth of it or less, or the optimizer's weight_decay",
             )
-            return
     if len(s.optimizers) != 1:
         return
     optimizer = s.optimizers[0]
@@ -111,53 +87,40 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
         g = math.sqrt(sum(float(grad.pow(2).sum()) for _, grad in pairs))
         if decoupled and lr * decay > 3e-3 and decay <= 0.05:  # a usual decay: it is the rate that is wrong
             yield warning(
-                "check-learning-rate",
                 f"lr={lr:g} with {type(optimizer).__name__} moves every weight by as much in each first step, and its "
                 f"weight decay takes {lr * decay:.2%} of every weight at each step",
                 where="lr",
                 fix="1e-4 to 1e-2 is usual",
+                code="check-learning-rate",
             )
-            return
         if decoupled and lr * decay > 3e-3:
             yield warning(
-                "check-weight-decay",
                 f"weight decay {decay:g} at a learning rate of {lr:g} takes {lr * decay:.2%} of every weight at "
                 "each step",
                 fix="weight_decay=0.01 is usual for AdamW",
             )
-            return
         if not decoupled and w > 0 and decay * w > (3 if decay < 0.3 else 0.5) * max(g, 1e-12) and decay >= 0.05:
             yield warning(
-                "check-weight-decay",
                 f"weight decay {decay:g} pulls {decay * w / max(g, 1e-12):.0f} times as hard as the gradient "
                 f"pushes ({decay * w:.3g} against {g:.3g})",
                 fix="1e-4 to 1e-2 is usual",
             )
-            return
 
 
-@rule("check-learning-rate", "optimizer", hides=["check-vanishing"])
+@rule("check-learning-rate", "optimizer", hides="vanishing")
 def learning_rate(s: Subject) -> Iterator[Finding]:
     """Steps so large that the loss runs away, or so small that nothing moves."""
     factor = s.largest_factor
     given = max((float(g.get("initial_lr", 0)) for o in s.optimizers for g in o.param_groups), default=0.0)
     if factor is not None and factor < 0.02 and given < 0.5:  # with a rate of 1 the function gives the rate itself
         yield warning(
-            "check-learning-rate",
             f"LambdaLR multiplies the optimizer's rate by {factor:.2g} at most over the first 10,000 calls",
             where="lr",
             fix="the function gives a factor, and not a rate: lambda epoch: 0.95 ** epoch",
         )
-        return
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
-        yield warning(
-            "check-learning-rate",
-            "the learning rate is 0 and nothing raises it: no weight moves",
-            where="lr",
-            fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
-        )
-        return
+        yield warning("the learning rate is 0 and nothing raises it: no weight moves", where="lr", fix=USUAL_RATE)
     ratio = first_step(s)
     if ratio is None:
         return
@@ -166,30 +129,17 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
     ten = runs_away(s)
     if ten:
         yield warning(
-            "check-learning-rate",
             f"{shown}, and the loss goes from {ten[0]:.3g} to {ten[-1]:.3g} in {len(ten) - 1} steps on one batch",
             where="lr",
-            fix=f"try lr={_smaller(lr)}",
+            fix=f"try lr={lr / 100:.1g}",
         )
-        return
-    if ratio < 1e-6 and not s.has_schedule:
-        yield warning(
-            "check-learning-rate",
-            f"{shown}: it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves",
-            where="lr",
-            fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
-        )
+    what = ""
+    if ratio < 1e-6:
+        what = f": it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves"
     elif ratio < 2e-5 and not s.has_schedule and _gains_nothing(s):
-        yield warning(
-            "check-learning-rate",
-            f"{shown}, and the loss does not move",
-            where="lr",
-            fix="1e-3 is usual for Adam, 1e-2 to 1e-1 for SGD",
-        )
-
-
-def _smaller(lr: float) -> str:
-    return f"{lr / 100:.1g}"
+        what = ", and the loss does not move"
+    if what and not s.has_schedule:
+        yield warning(f"{shown}{what}", where="lr", fix=USUAL_RATE)
 
 
 def _gains_nothing(s: Subject) -> bool:
@@ -220,7 +170,6 @@ def wrong_way(s: Subject) -> Iterator[Finding]:
             total += float(step.norm() * g.norm())
     if total > 0 and along > 0.3 * total and torch.isfinite(torch.tensor(along)):
         yield error(
-            "check-loss-sign",
             "a step of the optimizer goes along the gradient and not against it: the loss climbs",
             where=type(s.optimizers[0]).__name__,
             fix="maximize=False, and no minus on the gradient",

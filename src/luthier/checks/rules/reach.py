@@ -9,19 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from luthier.checks.rule import error, note, rule, warning
-from luthier.checks.rules.module import few
-from luthier.checks.sampled import batch_axis, differs, map_leaves
-from luthier.checks.subject import BINARY, ELEMENTWISE, WEIGHTED, Passed, Subject
-from luthier.checks.tracing import Call, Trace, leaves
+from luthier.checks.rule import error, few, note, path_of, rule, warning
+from luthier.checks.sampled import batch_axis, differs
+from luthier.checks.subject import BINARY, CONV, ELEMENTWISE, WEIGHTED, Passed, Subject
+from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves, map_leaves
 
 _BENDS = {
     "relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "max_pool1d", "max_pool2d", "elu", "selu",
     "leaky_relu", "softplus", "hardtanh", "hardswish", "mish", "exp", "layer_norm", "group_norm", "log_softmax", "max",
 }  # fmt: skip
 _NEVER_SATISFIED = ELEMENTWISE | BINARY | {"cross_entropy", "nll_loss", "kl_div"}  # no margin that ends the gradient
+
+_MOST_TRIED = 8
 
 
 def _noise(parameter: Tensor, share: float, seed: int) -> Tensor:
@@ -42,7 +44,7 @@ def _is_saturated(passed: Passed) -> bool:
     )
 
 
-@rule("check-no-gradient", "module", hides=["check-vanishing", "check-dead-units"])
+@rule("check-no-gradient", "module", hides="vanishing dead-units")
 def no_gradient(s: Subject) -> Iterator[Finding]:
     """Weights that the loss depends on and that get no gradient: detached, rebuilt, or behind a step function."""
     fix = "look on the way to the loss for detach(), no_grad, .data, .item(), numpy, argmax, round or a comparison"
@@ -54,9 +56,7 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
     names = set(s.trained_names)
     if not passed.loss.requires_grad:
         if names:
-            yield error(
-                "check-no-gradient", "the loss has no gradient at all: it is cut off from every weight", fix=fix
-            )
+            yield error("the loss has no gradient at all: it is cut off from every weight", fix=fix)
         return
     silent = {
         name: parameter
@@ -65,17 +65,14 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
     }
     if names and silent.keys() == names and abs(float(passed.loss.detach())) > 1e-6:
         what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
-        yield error("check-no-gradient", what, where=few(list(silent)), fix=fix)
-        return
+        yield error(what, where=few(list(silent)), fix=fix)
     for call in _silent_terms(passed, names):
         yield error(
-            "check-no-gradient",
             f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
             "gradient: all that they get comes from other terms",
             where=call.layer or call.name,
             fix=fix,
         )
-        return
     is_saturated = _is_saturated(passed)
     if is_saturated:  # 0 by rounding, which other rules look into, is no cut
         silent = {name: parameter for name, parameter in silent.items() if parameter.grad is None}
@@ -86,7 +83,6 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
     found += [name for name in data_cut if name not in found]
     if found:
         yield error(
-            "check-no-gradient",
             f"{len(found)} of {len(names)} weights change the outputs and get no gradient from them",
             where=few(found),
             fix=fix,
@@ -141,9 +137,9 @@ def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
     return [name for name in _spread_over(silent) if _matters(s, name, grads[name] is None, loss=False)]
 
 
-def _spread_over(names: list[str], most: int = 8) -> list[str]:
+def _spread_over(names: list[str]) -> list[str]:
     """Return names spread evenly over a list: each is tried with two passes, and large networks have many."""
-    return [names[i * len(names) // most] for i in range(most)] if len(names) > most else names
+    return [names[i * len(names) // _MOST_TRIED] for i in range(_MOST_TRIED)] if len(names) > _MOST_TRIED else names
 
 
 def _matters(s: Subject, name: str, is_cut: bool, *, loss: bool = True) -> bool:
@@ -159,23 +155,23 @@ def _matters(s: Subject, name: str, is_cut: bool, *, loss: bool = True) -> bool:
     return differs(before.outputs, moved.outputs, tolerance=1e-5)
 
 
-@rule("check-unused", "module", hides=["check-input-unused"])
+@rule("check-unused", "module", hides="input-unused")
 def unused(s: Subject) -> Iterator[Finding]:
     """Layers that are made and take no part: never called, or called and their result thrown away."""
     loss = s.train_pass.loss if s.has_loss else None
     if not isinstance(loss, Tensor) or not loss.requires_grad or loss.numel() != 1:
         return
     passed = s.train_pass
-    called = {name for name, *_ in passed.trace.entered}
+    called = {name for name, *_ in passed.trace.layers}
     names = set(s.trained_names)
     silent_layers = []
     for name, part in passed.module.named_modules():
-        own = [f"{name}.{key}" if name else key for key, _ in part.named_parameters(recurse=False)]
+        own = [path_of(name, key) for key, _ in part.named_parameters(recurse=False)]
         if own and name and set(own) <= names and all(passed.module.get_parameter(key).grad is None for key in own):
             silent_layers.append(name)
     if not silent_layers:
         return
-    thrown = [name for name in silent_layers if name in called and not _is_optional(s.module, name, called=True)]
+    thrown = [name for name in silent_layers if name in called]
     thrown = [
         name
         for name in thrown
@@ -186,26 +182,21 @@ def unused(s: Subject) -> Iterator[Finding]:
     ]
     if thrown and not _is_used_elsewhere(passed, thrown):
         yield warning(
-            "check-unused",
             f"{len(thrown)} layers are called, and what they give is not used",
             where=few(thrown),
             fix="use their result, or take them out",
         )
-        return
     for name in silent_layers:
         twin = _called_in_its_place(passed, name) if name not in called else None
         if twin is not None:
             yield warning(
-                "check-unused",
                 f"{twin} is called twice where {name}, which is like it, is never called",
                 where=name,
                 fix=f"call {name} the second time, or take it out",
             )
-            return
-    never = [name for name in silent_layers if name not in called and not _is_optional(s.module, name, called=False)]
+    never = [name for name in silent_layers if name not in called and not _is_optional(s.module, name)]
     if never:
         yield warning(
-            "check-unused",
             f"{len(never)} layers are made in __init__ and no method uses them",
             where=few(never),
             fix="call them in forward, or take them out",
@@ -216,14 +207,14 @@ def _called_in_its_place(passed: Passed, name: str) -> str | None:
     """Return a layer beside `name`, of the same make, that runs several times where its owner runs once."""
     owner, _, key = name.rpartition(".")
     parent = passed.module.get_submodule(owner) if owner else passed.module
-    counts = Counter(entered for entered, *_ in passed.trace.entered)
+    counts = Counter(entered for entered, *_ in passed.trace.layers)
     if isinstance(parent, nn.Sequential | nn.ModuleList | nn.ModuleDict) or counts[owner] != 1:
         return None
     layer = parent._modules[key]
     assert layer is not None
     shapes = [p.shape for p in layer.parameters()]
     for other, child in parent._modules.items():
-        path = f"{owner}.{other}" if owner else other
+        path = path_of(owner, other)
         if child is None or other == key or type(child) is not type(layer) or counts[path] < 2:
             continue
         if shapes and [p.shape for p in child.parameters()] == shapes:
@@ -245,35 +236,18 @@ def _is_used_elsewhere(passed: Any, names: list[str]) -> bool:
     )
 
 
-def _is_optional(module: nn.Module, name: str, *, called: bool) -> bool:
+def _is_optional(module: nn.Module, name: str) -> bool:
     """Whether the code that holds a layer uses it on purpose on some other way than the one taken now."""
-    if called:
-        return False
-    parts = name.split(".")
-    for depth in range(len(parts)):
-        owner = module.get_submodule(".".join(parts[:depth])) if depth else module
-        if isinstance(owner, nn.ModuleList | nn.ModuleDict | nn.Sequential):
-            return isinstance(owner, nn.ModuleList | nn.ModuleDict) or True
-        try:
-            source = inspect.getsource(type(owner))
-        except (OSError, TypeError):
-            return True
-        start = source.find("def __init__")
-        end = source.find("\n    def ", start + 1) if start >= 0 else 0
-        rest = source[:start] + (source[end:] if end > 0 else "")
-        if (
-            parts[depth] in rest
-            or "getattr(" in rest
-            or "children()" in rest
-            or "_modules" in rest
-            or "modules()" in rest
-        ):
-            return True
-        if owner is not module and type(owner).__module__.startswith("torch."):
-            return True
-        if depth == 0:
-            return False
-    return False
+    if isinstance(module, nn.ModuleList | nn.ModuleDict | nn.Sequential):
+        return True
+    try:
+        source = inspect.getsource(type(module))
+    except (OSError, TypeError):
+        return True
+    start = source.find("def __init__")
+    end = source.find("\n    def ", start + 1) if start >= 0 else 0
+    rest = source[:start] + (source[end:] if end > 0 else "")
+    return any(word in rest for word in (name.partition(".")[0], "getattr(", "children()", "_modules", "modules()"))
 
 
 @rule("check-input-unused", "module")
@@ -287,8 +261,8 @@ def input_unused(s: Subject) -> Iterator[Finding]:
         return
     module = s.fresh(training=False)
     for key, value in named:
-        shuffled = map_leaves(value, lambda x: x.roll(1, 0) if x.ndim and batch_axis(x, s.n) == 0 else x)
-        if not differs(_as_float(value), _as_float(shuffled)):
+        shuffled = map_leaves(lambda x: x.roll(1, 0) if x.ndim and batch_axis(x, s.n) == 0 else x, value)
+        if not differs(value, shuffled):
             continue
         changed: Any = (
             {**inputs, key: shuffled}
@@ -302,16 +276,10 @@ def input_unused(s: Subject) -> Iterator[Finding]:
         trained = s.steps(3, lr=1e-2).module.eval()
         if not differs(s.forward(trained, s.batch), s.forward(trained, batch), tolerance=1e-6):
             yield warning(
-                "check-input-unused",
                 f"the outputs do not change when input {key!r} is given in another order of rows",
                 where=str(key),
                 fix="use it in forward, or leave it out of the data",
             )
-            return
-
-
-def _as_float(value: Any) -> Any:
-    return map_leaves(value, lambda x: x.float())
 
 
 @rule("check-linear-network", "module")
@@ -321,8 +289,8 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         return
     passed = s.eval_pass
     weighted: list[tuple[str, Any, Tensor, Tensor]] = []
-    for name, part, args, _ in passed.trace.entered:
-        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd) and args:
+    for name, part, args, _ in passed.trace.layers:
+        if isinstance(part, nn.Linear | CONV) and args:
             result = passed.trace.results.get(name)
             if isinstance(result, Tensor) and isinstance(args[0], Tensor):
                 weighted.append((name, part, args[0], result))
@@ -346,13 +314,11 @@ def linear_network(s: Subject) -> Iterator[Finding]:
             )
             say = note if apart and (parents != {""}) and _ends_a_part(passed, first_name) else warning
             yield say(
-                "check-linear-network",
                 f"{first_name} ({first.in_features} to {first.out_features}) is followed by {name} "
                 f"({part.in_features} to {part.out_features}) with no activation between",
                 where=f"{first_name}, {name}",
                 fix=fix,
             )
-            return
     if len(weighted) < 2 or any(isinstance(part, WEIGHTED[2:]) for part in s.module.modules()):
         return
     widths = [part.weight.shape[0] for _, part, _, _ in weighted[:-1]]
@@ -366,7 +332,6 @@ def linear_network(s: Subject) -> Iterator[Finding]:
         return
     if _is_additive(s):
         yield warning(
-            "check-linear-network",
             f"{len(weighted)} layers in a row make a linear function: f(a + b) = f(a) + f(b) - f(0)",
             where=", ".join(name for name, *_ in weighted[:4]),
             fix=fix,
@@ -418,13 +383,9 @@ def _is_additive(s: Subject) -> bool:
     b = a.roll(1, 0)
     found = []
     for x in (middle + a + b, middle + a, middle + b, middle.expand_as(a)):
-        out = s.forward(module, Batch(_replaced(batch.inputs, x), None))
+        out = s.forward(module, Batch(map_leaves(lambda _, x=x: x, batch.inputs), None))
         if not isinstance(out, Tensor) or not out.is_floating_point():
             return False
         found.append(out)
     gap = float((found[0] - found[1] - found[2] + found[3]).abs().max())
     return gap < 1e-7 * float((found[1] - found[3]).abs().max())
-
-
-def _replaced(inputs: Any, x: Tensor) -> Any:
-    return map_leaves(inputs, lambda _: x)

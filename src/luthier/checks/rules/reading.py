@@ -19,6 +19,7 @@ from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.data import targets_in_order
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
+from luthier.core.leaves import map_leaves
 from luthier.core.rng import (
     GENERATORS,
     find_generators,
@@ -58,20 +59,13 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
     fix = "DataLoader(…, shuffle=True) for training"
     if not y.is_floating_point():
         whole = _entropy(y)
-        mean = float(np.mean([_entropy(part) for part in batches]))
-        chance = float(
-            np.mean(
-                [
-                    _entropy(part[torch.randperm(len(part))])
-                    for part in y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))][
-                        : len(batches) * size
-                    ].split(size)
-                ]
-            )
+        shuffled = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(0))][: len(batches) * size].split(
+            size
         )
+        drawn = [part[torch.randperm(len(part))] for part in shuffled]
+        mean, chance = (float(np.mean([_entropy(part) for part in parts])) for parts in (batches, drawn))
         if whole > 0.2 and mean < 0.5 * chance:
             yield error(
-                "check-not-shuffled",
                 f"batches hold {math.exp(mean):.1f} classes on average where shuffled ones hold "
                 f"{math.exp(chance):.1f}, and the loader does not shuffle ({n} rows in order)",
                 where="train",
@@ -81,10 +75,7 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
     steps = y.reshape(-1).double().diff()
     if bool((steps >= 0).all()) or bool((steps <= 0).all()):
         yield warning(
-            "check-not-shuffled",
-            f"the {len(y)} targets looked at are sorted, and the loader does not shuffle",
-            where="train",
-            fix=fix,
+            f"the {len(y)} targets looked at are sorted, and the loader does not shuffle", where="train", fix=fix
         )
 
 
@@ -107,7 +98,6 @@ def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
     chance = float(np.mean([_entropy(y[numbers]) for numbers in drawn]))
     if math.exp(mean) < 1.5 and math.exp(chance) > 1.25 * math.exp(mean):
         yield error(
-            "check-not-shuffled",
             f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
             f"{math.exp(chance):.1f}",
             where="train",
@@ -134,7 +124,6 @@ def valid_random(s: Subject) -> Iterator[Finding]:
         return
     if tree_differs(first, second) and not tree_differs(first, again):
         yield warning(
-            "check-valid-random",
             "reading the same validation samples twice gives two results: the figure of each epoch is over other data",
             where="valid",
             fix="a dataset without random transforms for validation",
@@ -153,9 +142,7 @@ def _collated(rows: Rows, numbers: list[int], seed: int) -> Any:
 
 def tree_differs(a: Any, b: Any) -> bool:
     """Whether two samples, or lists of them, are not the same."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
-    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+    if any(isinstance(a, kind) and isinstance(b, kind) for kind in (Tensor, np.ndarray)):
         return a.shape != b.shape or not bool(((a == b) | (a != a)).all())
     if isinstance(a, dict) and isinstance(b, dict):
         return any(tree_differs(a[key], b.get(key)) for key in a)
@@ -166,7 +153,7 @@ def tree_differs(a: Any, b: Any) -> bool:
     return False
 
 
-@rule("check-data-changed", "data", hides=["check-valid-random", "check-repeated-draws", "check-duplicates"])
+@rule("check-data-changed", "data", hides="valid-random repeated-draws duplicates")
 def data_changed(s: Subject) -> Iterator[Finding]:
     """Reading a sample changes it: the same number gives another sample the next time, with the same random numbers."""
     for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
@@ -180,13 +167,11 @@ def data_changed(s: Subject) -> Iterator[Finding]:
             continue
         if tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
             yield error(
-                "check-data-changed",
                 f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
                 "is stored",
                 where=name,
                 fix="copy before changing: x = self.x[i].clone(), and no operations in place",
             )
-            return
 
 
 def _closed_over(dataset: Any) -> list[Any]:
@@ -201,18 +186,10 @@ def _closed_over(dataset: Any) -> list[Any]:
 
 def kept(value: Any) -> Any:
     """Return a copy of a sample's tensors and arrays."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: kept(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [kept(item) for item in value] if not hasattr(value, "_fields") else value
-    return value
+    return map_leaves(lambda x: x.clone() if isinstance(x, Tensor) else x.copy(), value, kind=(Tensor, np.ndarray))
 
 
-@rule("check-repeated-samples", "data")
+@rule("check-repeated-samples", "data", several=True)
 def repeated_samples(s: Subject) -> Iterator[Finding]:
     """An iterable dataset that each of several workers reads from its start: each sample comes once a worker."""
     for name, loader in s.loaders.items():
@@ -220,7 +197,6 @@ def repeated_samples(s: Subject) -> Iterator[Finding]:
             continue
         if loader.worker_init_fn is None and not _shares_samples(loader.dataset):
             yield warning(
-                "check-repeated-samples",
                 f"each of {loader.num_workers} workers reads the {type(loader.dataset).__name__} of {name} from its "
                 f"start: every sample comes {loader.num_workers} times an epoch",
                 where=type(loader.dataset).__name__,
@@ -265,67 +241,46 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
                 return
             ends.append((before, get_rng_state()))
     for key, where in (("torch", "torch.manual_seed"), ("numpy", "np.random.seed"), ("python", "random.seed")):
-        starts = [_plain(before[key]) for before, _ in ends]
-        after = [_plain(state[key]) for _, state in ends]
-        if after[0] == after[1] and after[0] != starts[0] and starts[0] != starts[1]:
+        (before, after), (other, again) = ((start[key], end[key]) for start, end in ends)
+        if not tree_differs(after, again) and tree_differs(after, before) and tree_differs(before, other):
             yield error(
-                "check-repeated-draws",
                 f"reading a sample seeds the global generator ({where}): every sample and epoch gets the same "
                 "random numbers",
                 where="train",
                 fix="seed once before training, never in __getitem__",
             )
-            return
     if _seeds_alike(rows):
         yield error(
-            "check-repeated-draws",
             "samples are drawn anew with one fixed seed at each reading: all get the same noise",
             where="train",
             fix="make the generator once, in __init__ or the worker, and keep it",
         )
-        return
-    table = rows.table
-    for x in [] if table is None or table.targets is None else table.inputs:
-        y = table.targets if table is not None else None
+    for x in rows.table.inputs if rows.table else []:
+        y = rows.table.targets if rows.table else None
         if y is None or x.shape != y.shape or not x.is_floating_point() or len(x) < 16:
             continue
         noise = (x - y).reshape(len(x), -1).double()  # (N, D)
         if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
             yield error(
-                "check-repeated-draws",
                 f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
                 "was drawn once",
                 where="train",
                 fix="draw anew in __getitem__",
             )
-            return
     own = find_generators(rows.read_from)
     workers = 0 if rows.loader is None else rows.loader.num_workers
     if own and workers > 1 and rows.loader is not None and rows.loader.worker_init_fn is None:
         states = generator_states(own)
         with kept_rng():
             rows.read_from[0]
-            moved = [path for path, state in generator_states(own).items() if _plain(state) != _plain(states[path])]
+            moved = [path for path, state in generator_states(own).items() if tree_differs(state, states[path])]
         put_generators_back(own, states)
         if moved:
             yield warning(
-                "check-repeated-draws",
                 f"each of the {workers} workers has a copy of the dataset's own generator, and draws the same numbers",
                 where=moved[0],
                 fix="seed it in worker_init_fn from torch.initial_seed(), or draw from torch's global generator",
             )
-
-
-def _plain(state: Any) -> Any:
-    if isinstance(state, Tensor):
-        return state.numpy().tobytes()
-    if isinstance(state, np.ndarray):
-        return state.tobytes()
-    if isinstance(state, tuple | list):
-        return tuple(_plain(item) for item in state)
-    if isinstance(state, dict):
-        return tuple((key, _plain(item)) for key, item in state.items())
-    return state
 
 
 def _seeds_alike(rows: Rows) -> bool:

@@ -39,13 +39,11 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     by_chance = 3 * doubled if is_ids or coarse else 0.0
     if share > (0.1 if is_ids else 0.02) and share > by_chance and int(hit.sum()) >= 2:
         yield warning(
-            "check-split-overlap",
             f"{share:.0%} of the validation rows looked at stand in the training data ({doubled:.0%} of its own "
             "rows stand there twice)",
             where=row_numbers(hit.nonzero().reshape(-1).tolist(), held) + " of valid",
             fix=fix,
         )
-        return
     for x, v in zip(whole, held.inputs, strict=False):
         if not x.is_floating_point() or x.ndim > 3 or min(x.shape[1:], default=0) < 1 or x[0].numel() > 4096:
             continue
@@ -59,17 +57,14 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
                     break
             if moved > 0.3:
                 yield warning(
-                    "check-split-overlap",
                     f"{moved:.0%} of the validation windows are training windows moved by a few steps: they share "
                     "nearly all their values",
                     where="valid",
                     fix="split by time before cutting windows, or leave a window's length between the parts",
                 )
-                return
     near, usual = (0.0, 0.0) if coarse else share_of_near(valid, train)
     if near > 0.3 or near > max(0.05, 3 * usual):  # rows of a few hidden numbers are near each other by nature
         yield warning(
-            "check-split-overlap",
             f"{near:.0%} of the validation rows have a near copy in the training data, far closer than rows lie to "
             "each other",
             where="valid",
@@ -106,7 +101,7 @@ def is_coarse(train: Table) -> bool:
     return sum(len(x[:, i].unique()) > 32 for i in columns) < len(columns) / 2
 
 
-@rule("check-valid-shift", "data", hides=["check-split-overlap"])
+@rule("check-valid-shift", "data", hides="split-overlap")
 def valid_shift(s: Subject) -> Iterator[Finding]:
     """Validation inputs on another scale than training inputs: prepared in another way."""
     both = both_tables(s)
@@ -114,13 +109,11 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
         return
     if (found := _other_numbering(*both)) is not None:
         yield warning(
-            "check-valid-shift",
             f"{found[0]:.0%} of the tokens in valid are others than in train, of {found[1]}, and as frequent under "
             "other numbers: a vocabulary built anew?",
             where="valid",
             fix="build the vocabulary from the training data, and use it for both",
         )
-        return
     start = 0
     for x, v in zip(both[0].inputs, both[1].inputs, strict=False):
         if not x.is_floating_point() and x.dtype != torch.uint8:
@@ -148,32 +141,29 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
                 continue
             i = int(off.nonzero()[0])
             yield warning(
-                "check-valid-shift",
                 f"{share:.0%} of the input columns lie elsewhere in valid: mean {float(a.mean(0)[use][i]):.3g} and "
                 f"spread {float(std_a[use][i]):.3g} in train, {float(b.mean(0)[use][i]):.3g} and "
                 f"{float(std_b[use][i]):.3g} in valid",
                 where="valid",
                 fix="prepare both alike, with the training data's mean and spread",
             )
-            return
         if found_column := _lone_shift(x, v, both[0]):
-            yield warning(
-                "check-valid-shift",
-                found_column,
-                where="valid",
-                fix="one unit and one preparation for both parts",
-            )
-            return
+            yield warning(found_column, where="valid", fix="one unit and one preparation for both parts")
         start += 1
 
 
 def _is_off_in_the_middle(a: Tensor, b: Tensor) -> bool:
     """Whether most columns, `(M, C)`, differ in the middle 80 % too, and not only in a few wild values."""
-    p, q = (_middle_80(x[:: max(1, len(x) // 4000)]) for x in (a, b))
+    ratio, away, _ = _apart(*(_middle_80(x[:: max(1, len(x) // 4000)]) for x in (a, b)))
+    return float(((ratio > 1.4) | (away > 0.15)).double().mean()) > 0.5
+
+
+def _apart(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return how many times wider and how far away each column is by its middle 80 %, and whether it has any width."""
     spread_p, spread_q = (p[2] - p[0]).clamp(min=1e-9), (q[2] - q[0]).clamp(min=1e-9)
     ratio = torch.maximum(spread_p / spread_q, spread_q / spread_p)
     away = (p[1] - q[1]).abs() / torch.maximum(spread_p, spread_q)
-    return float(((ratio > 1.4) | (away > 0.15)).double().mean()) > 0.5
+    return ratio, away, (spread_p > 1e-9) & (spread_q > 1e-9)
 
 
 def _middle_80(x: Tensor) -> Tensor:
@@ -188,10 +178,7 @@ def _lone_shift(x: Tensor, v: Tensor, table: Table) -> str:
     if x.ndim != 2 or not x.is_floating_point() or min(len(x), len(v)) < 50 or x.shape[1] > 512:
         return ""
     a, b = (_middle_80(part[:: max(1, len(part) // 1000)].float().nan_to_num()) for part in (x, v))
-    spread_a, spread_b = (a[2] - a[0]).clamp(min=1e-9), (b[2] - b[0]).clamp(min=1e-9)
-    ratio = torch.maximum(spread_a / spread_b, spread_b / spread_a)
-    away = (a[1] - b[1]).abs() / torch.maximum(spread_a, spread_b)
-    is_number = (spread_a > 1e-9) & (spread_b > 1e-9)
+    ratio, away, is_number = _apart(a, b)
     for i in (is_number & ((ratio > 4) | (away > 2))).nonzero()[:, 0].tolist():
         values, counts = x[:, i].unique(return_counts=True)
         named = table.column(i) if x is table.inputs[0] else f"input column {i}"
@@ -222,7 +209,7 @@ def _other_numbering(train: Table, valid: Table) -> tuple[float, int] | None:
     return None
 
 
-@rule("check-split-classes", "data", hides=["check-valid-shift"])
+@rule("check-split-classes", "data", hides="valid-shift")
 def split_classes(s: Subject) -> Iterator[Finding]:
     """Validation rows of classes that training never sees, or of one class only."""
     both = both_tables(s)
@@ -237,14 +224,12 @@ def split_classes(s: Subject) -> Iterator[Finding]:
     if new:
         share = float(torch.isin(b, torch.tensor(new)).double().mean())
         yield warning(
-            "check-split-classes",
             f"{share:.0%} of the validation rows are of {len(new)} classes that are not in the training data",
             where=f"classes {new[:5]}",
             fix=fix,
         )
     elif len(seen) == 1 and len(known) > 1 and float((a == next(iter(seen))).double().mean()) < 0.9:
         yield warning(
-            "check-split-classes",
             f"all {len(b)} validation rows looked at are of one class of {len(known)}",
             where=class_called(s.rows.source, next(iter(seen))),
             fix=fix,
@@ -263,7 +248,6 @@ def split_classes(s: Subject) -> Iterator[Finding]:
             distance = min(distance, float((once / once.sum() - q).abs().sum() / 2))
         if distance > 0.3 and distance > 5 * noise:
             yield warning(
-                "check-split-classes",
                 f"the classes have other shares in valid: {distance:.0%} of the rows would have to change class",
                 where="valid",
                 fix=fix,

@@ -6,15 +6,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from luthier.checks.rule import error, rule, warning
-from luthier.checks.rules.module import NORMS, few
+from luthier.checks.rule import error, few, path_of, rule, warning
 from luthier.checks.sampled import batch_axis
-from luthier.checks.subject import WEIGHTED, Subject
-from luthier.checks.tracing import leaves
+from luthier.checks.subject import CONV, ELEMENTWISE, NORMS, WEIGHTED, Subject
 from luthier.core.finding import Finding
+from luthier.core.leaves import leaves
+
+_FADES = 1e-4  # of the last layer's gradient, or of how far rows differ: what gets no further
+_MULTIPLIES = ("matmul", "__matmul__", "mm", "linear")
 
 
-@rule("check-constant-init", "module", hides=["check-vanishing", "check-constant-output", "check-dead-units"])
+@rule("check-constant-init", "module", hides="vanishing constant-output dead-units")
 def constant_init(s: Subject) -> Iterator[Finding]:
     """All units of a layer start equal, get equal gradients, and stay equal for ever."""
     names = set(s.trained_names)
@@ -30,7 +32,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
     }
     layers |= _multiplied(s, set(equal))
     layers |= {
-        f"{name}.{key}" if name else key
+        path_of(name, key)
         for name, part in s.module.named_modules()
         if isinstance(part, nn.RNNBase | nn.RNNCellBase)
         for key, _ in part.named_parameters(recurse=False)
@@ -39,19 +41,16 @@ def constant_init(s: Subject) -> Iterator[Finding]:
     if same:
         value = float(s.module.get_parameter(same[0]).reshape(-1)[0])
         yield error(
-            "check-constant-init",
             f"all weights of a layer start as {value:g}: its units start as one, and hardly part",
             where=few(same),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
         )
-        return
     trained = s.steps(4, lr=1e-2).module
     still = [name for name in equal if _rows_equal(trained.get_parameter(name))]
     if still:
         p = s.module.get_parameter(still[0]).detach()
         shown = f"all {float(p.reshape(-1)[0]):g}" if bool((p == p.reshape(-1)[0]).all()) else "equal rows"
         yield error(
-            "check-constant-init",
             f"the units of a layer start alike ({shown}) and are still alike after 4 steps: they learn as one",
             where=few(still),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
@@ -61,9 +60,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
 def _multiplied(s: Subject, names: set[str]) -> set[str]:
     """Return which parameters are matrices that something is multiplied by."""
     twins = {id(p): name for name, p in s.train_pass.module.named_parameters() if name in names and p.ndim == 2}
-    calls = (
-        call for call in s.train_pass.trace.calls if call.name in ("matmul", "__matmul__", "mm", "linear", "einsum")
-    )
+    calls = (call for call in s.train_pass.trace.calls if call.name in (*_MULTIPLIES, "einsum"))
     return {twins[id(x)] for call in calls for x in call.tensors if id(x) in twins and min(x.shape) > 2}
 
 
@@ -80,32 +77,29 @@ def _rows_equal(p: Tensor) -> bool:
 def gain(part: nn.Module) -> float | None:
     """Return the spread of a layer's weights times the root of its inputs: about 1/sqrt(3) to sqrt(2) when fresh."""
     weight = getattr(part, "weight", None)
-    if (
-        not isinstance(part, nn.Linear | nn.modules.conv._ConvNd)
-        or not isinstance(weight, Tensor)
-        or weight.numel() < 8
-    ):
+    if not isinstance(part, nn.Linear | CONV) or not isinstance(weight, Tensor) or weight.numel() < 8:
         return None
-    return float(weight.detach().double().std()) * math.sqrt(weight[0].numel())
+    return _gain_of(weight, weight[0].numel())
+
+
+def _gain_of(weight: Tensor, fan_in: int) -> float:
+    return float(weight.detach().double().std()) * math.sqrt(fan_in)
 
 
 def _is_lost(s: Subject) -> bool:
     """Whether the rows differ ten thousand times less where the last layer gets them than where the first does."""
     spreads = [
         float(args[0].detach().float().std(0).mean())
-        for _, part, args, _ in s.train_pass.trace.entered
-        if isinstance(part, nn.Linear | nn.modules.conv._ConvNd)
-        and args
-        and isinstance(args[0], Tensor)
-        and len(args[0]) > 1
+        for _, part, args, _ in s.train_pass.trace.layers
+        if isinstance(part, nn.Linear | CONV) and args and isinstance(args[0], Tensor) and len(args[0]) > 1
     ]
-    return len(spreads) > 1 and spreads[-1] < 1e-4 * spreads[0]
+    return len(spreads) > 1 and spreads[-1] < _FADES * spreads[0]
 
 
 def _own_gains(s: Subject) -> dict[str, float]:
     """Return the gains of matrices that a module of the caller's own multiplies its input by: x @ w."""
     own = {
-        id(p): (f"{name}.{key}" if name else key)
+        id(p): (path_of(name, key))
         for name, part in s.train_pass.module.named_modules()
         if not type(part).__module__.startswith("torch.")
         for key, p in part.named_parameters(recurse=False)
@@ -114,9 +108,9 @@ def _own_gains(s: Subject) -> dict[str, float]:
     found = {}
     for call in s.train_pass.trace.calls if own else []:
         w = call.args[1] if len(call.args) > 1 else None
-        if call.name in ("matmul", "__matmul__", "mm", "linear") and isinstance(w, Tensor) and id(w) in own:
+        if call.name in _MULTIPLIES and isinstance(w, Tensor) and id(w) in own:
             fan_in = w.shape[1] if call.name == "linear" else w.shape[0]
-            found[own[id(w)]] = float(w.detach().double().std()) * math.sqrt(fan_in)
+            found[own[id(w)]] = _gain_of(w, fan_in)
     return found
 
 
@@ -129,15 +123,15 @@ def _tied_gains(s: Subject) -> dict[str, float]:
     }
     found = {}
     for call in s.train_pass.trace.calls if tables else []:
-        if call.name in ("matmul", "__matmul__", "mm", "linear"):
+        if call.name in _MULTIPLIES:
             for x in call.tensors:
                 name, weight = tables.get(x.data_ptr(), ("", None))
                 if weight is not None and x.numel() == weight.numel():
-                    found[name] = float(weight.detach().double().std()) * math.sqrt(weight.shape[1])
+                    found[name] = _gain_of(weight, weight.shape[1])
     return found
 
 
-@rule("check-init-scale", "module", hides=["check-vanishing", "check-learning-rate", "check-dead-units"])
+@rule("check-init-scale", "module", hides="vanishing learning-rate dead-units")
 def init_scale(s: Subject) -> Iterator[Finding]:
     """Weights drawn far too large or too small: the first loss is far above a guess, or nothing gets through."""
     gains = {name: found for name, part in s.module.named_modules() if (found := gain(part)) is not None}
@@ -148,42 +142,26 @@ def init_scale(s: Subject) -> Iterator[Finding]:
         return
     fix = "torch's own initialisation, or std = sqrt(2 / fan_in) before a ReLU"
     large = {name: value for name, value in gains.items() if value > 4}
-    for call in s.train_pass.loss_calls:
-        x = call.argument(0, "input")
+    for call in s.train_pass.loss_calls if large else []:
+        x, what = call.argument(0, "input"), ""
         if call.name == "cross_entropy" and isinstance(call.output, Tensor) and call.output.numel() == 1 and x.ndim > 1:
             worst, guess = float(call.output.detach()), math.log(max(x.shape[1], 2))
-            if call.kwargs.get("reduction", "mean") == "mean" and worst > 3 * guess and large:
-                name = max(large, key=large.__getitem__)
-                yield warning(
-                    "check-init-scale",
-                    f"the first loss is {worst:.3g} where a guess among {x.shape[1]} classes has {guess:.2f}; the "
-                    f"weights of {name} spread {large[name]:.3g} / sqrt(fan_in)",
-                    where=name,
-                    fix=fix,
-                )
-                return
-        if (
-            call.name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy_with_logits")
-            and large
-            and isinstance(x, Tensor)
-        ):
+            if call.kwargs.get("reduction", "mean") == "mean" and worst > 3 * guess:
+                what = f"the first loss is {worst:.3g} where a guess among {x.shape[1]} classes has {guess:.2f}"
+        elif call.name in (*ELEMENTWISE, "binary_cross_entropy_with_logits") and isinstance(x, Tensor):
             spread = float(x.detach().float().abs().mean())
             target = call.argument(1, "target")
             wanted = float(target.detach().float().abs().mean()) if isinstance(target, Tensor) else 1.0
             if spread > 20 * max(wanted, 0.5):
-                name = max(large, key=large.__getitem__)
-                yield warning(
-                    "check-init-scale",
-                    f"the first outputs are {spread:.3g} on average for targets of {wanted:.3g}; the weights of "
-                    f"{name} spread {large[name]:.3g} / sqrt(fan_in)",
-                    where=name,
-                    fix=fix,
-                )
-                return
+                what = f"the first outputs are {spread:.3g} on average for targets of {wanted:.3g}"
+        if what:
+            name = max(large, key=large.__getitem__)
+            what += f"; the weights of {name} spread {large[name]:.3g} / sqrt(fan_in)"
+            yield warning(what, where=name, fix=fix)
     ends = {id(x) for x in leaves(s.train_pass.outputs)}
     ends |= {id(call.tensors[0]) for call in s.train_pass.trace.calls if id(call.output) in ends and call.tensors}
     heads = {name for name in gains if id(s.train_pass.trace.results.get(name)) in ends}  # small ones are usual
-    results = [(name, gains[name]) for name, *_ in s.train_pass.trace.entered if name in gains and name not in heads]
+    results = [(name, gains[name]) for name, *_ in s.train_pass.trace.layers if name in gains and name not in heads]
     normed = any(isinstance(part, NORMS) for part in s.module.modules())
     tiny = [name for name, value in (results if heads else results[:-1]) if 0 < value < 0.02]
     inner = [value for _, value in results]
@@ -191,7 +169,6 @@ def init_scale(s: Subject) -> Iterator[Finding]:
         tiny = [name for name, value in results[:-1] if value < 0.2]
     if tiny and not normed:
         yield warning(
-            "check-init-scale",
             f"the weights of {len(tiny)} layers spread {gains[tiny[0]]:.2g} / sqrt(fan_in): next to nothing gets "
             "through",
             where=few(tiny),
@@ -199,13 +176,12 @@ def init_scale(s: Subject) -> Iterator[Finding]:
         )
 
 
-@rule("check-dead-units", "module", hides=["check-vanishing", "check-learning-rate", "check-constant-output"])
+@rule("check-dead-units", "module", hides="vanishing learning-rate constant-output")
 def dead_units(s: Subject) -> Iterator[Finding]:
     """Most units of a ReLU give 0 for every row looked at."""
     if not s.can_run:
         return
-    passed = s.train_pass if s.has_loss else s.eval_pass
-    dead: dict[str, Tensor] = {}
+    passed = s.any_pass
     for call in passed.trace.calls:
         if call.name in ("relu", "relu_", "relu6", "threshold") and isinstance(call.output, Tensor) and call.is_inside:
             x = call.output.detach()
@@ -215,17 +191,14 @@ def dead_units(s: Subject) -> Iterator[Finding]:
             units = (x.movedim(axis, -1).reshape(-1, x.shape[axis]) <= 0).all(0)
             share = float(units.double().mean())
             if share > 0.75 and not any(c.name in ("topk", "kthvalue") for c in passed.trace.calls):
-                dead[call.layer] = units
                 yield warning(
-                    "check-dead-units",
                     f"{share:.0%} of {len(units)} units give 0 for all {s.n} rows: no gradient passes through them",
                     where=call.layer,
                     fix="a smaller learning rate, biases of 0, standardised inputs, or LeakyReLU",
                 )
-                return
 
 
-@rule("check-vanishing", "module", hides=["check-constant-output"])
+@rule("check-vanishing", "module", hides="constant-output")
 def vanishing(s: Subject) -> Iterator[Finding]:
     """The first layer's gradient is next to nothing, or enormous, beside the last one's."""
     if not s.has_loss or not isinstance(s.train_pass.loss, Tensor):
@@ -235,7 +208,7 @@ def vanishing(s: Subject) -> Iterator[Finding]:
         return  # LayerScale, ReZero: branches that open as they are trained
     ratios: list[tuple[float, list[tuple[str, float]]]] = []
     for number in (0, 3):
-        if number and 1e-4 <= ratios[0][0] <= 1e4:
+        if number and _FADES <= ratios[0][0] <= 1 / _FADES:
             return
         module = s.steps(number).module if number else s.train_pass.module
         passed = s.pass_over(module, s.batch) if number else s.train_pass
@@ -246,9 +219,7 @@ def vanishing(s: Subject) -> Iterator[Finding]:
             passed.loss.backward()
         order = list(
             dict.fromkeys(
-                name
-                for name, part, *_ in passed.trace.entered
-                if gain(part) is not None or isinstance(part, nn.RNNBase)
+                name for name, part, *_ in passed.trace.layers if gain(part) is not None or isinstance(part, nn.RNNBase)
             )
         )
         weights = [(name, _weight_of(module.get_submodule(name), name, names)) for name in order]
@@ -263,21 +234,17 @@ def vanishing(s: Subject) -> Iterator[Finding]:
     low = max(ratio for ratio, _ in ratios)
     high = min(ratio for ratio, _ in ratios)
     first, last = ratios[0][1][0], ratios[0][1][-1]
-    if low < 1e-4 and last[1] > 0 and first[1] > 0:
+    what = ""
+    if low < _FADES and last[1] > 0 and first[1] > 0:
+        what, fix = "fades", "ReLU in place of sigmoid or tanh, batch or layer norm, or shortcuts round the layers"
+    elif high > 1 / _FADES:
+        what, fix = "explodes", "smaller initial weights, batch or layer norm, or clip_grad_norm_"
+    if what:
         yield warning(
-            "check-vanishing",
             f"the gradient of {first[0]} is {first[1]:.2g} of its weights, that of {last[0]} {last[1]:.2g}: it "
-            "fades on the way",
+            f"{what} on the way",
             where=first[0],
-            fix="ReLU in place of sigmoid or tanh, batch or layer norm, or shortcuts round the layers",
-        )
-    elif high > 1e4:
-        yield warning(
-            "check-vanishing",
-            f"the gradient of {first[0]} is {first[1]:.2g} of its weights, that of {last[0]} {last[1]:.2g}: it "
-            "explodes on the way",
-            where=first[0],
-            fix="smaller initial weights, batch or layer norm, or clip_grad_norm_",
+            fix=fix,
         )
 
 
@@ -286,16 +253,14 @@ def _is_gate(p: Tensor) -> bool:
     if not p.requires_grad or p.ndim > 1 or not flat.numel():
         return False
     value = float(flat[0])
-    return bool((flat == flat[0]).all()) and (
-        0 < abs(value) <= 0.01 or (value == 0 and flat.numel() == 1 and p.ndim == 0)
-    )
+    return bool((flat == flat[0]).all()) and (0 < abs(value) <= 0.01 or (value == 0 and p.ndim == 0))
 
 
 def _weight_of(part: nn.Module, name: str, names: set[str]) -> Tensor | None:
     return next((p for key, p in part.named_parameters(recurse=False) if p.ndim > 1 and f"{name}.{key}" in names), None)
 
 
-@rule("check-constant-output", "module", hides=["check-no-gradient"])
+@rule("check-constant-output", "module", hides="no-gradient")
 def constant_output(s: Subject) -> Iterator[Finding]:
     """The outputs are the same for every row, and stay so when the network is trained a little."""
     if not s.has_loss or s.module_batch is None or s.n < 3 or s.step is not None:
@@ -306,7 +271,6 @@ def constant_output(s: Subject) -> Iterator[Finding]:
     trained = s.steps(5, lr=1e-2).module.eval()
     if _is_constant(s.forward(trained, s.batch), s.n):
         yield warning(
-            "check-constant-output",
             f"the outputs are equal for all {s.n} rows looked at, and stay equal over 5 steps of training",
             fix="look for a layer that loses the input: a softmax over one unit, dead units, weights of 0, a mask "
             "over everything",

@@ -7,49 +7,33 @@ from torch import Tensor, nn
 
 from luthier.checks.rows import MOST_NUMBERS, Rows
 from luthier.checks.rule import error, rule, warning
-from luthier.checks.rules.data import row_numbers, table_of
-from luthier.checks.subject import WEIGHTED, Subject
-from luthier.checks.tracing import leaves
+from luthier.checks.rules.data import row_numbers
+from luthier.checks.subject import CONV, NORMS, WEIGHTED, Subject
 from luthier.core.finding import Finding
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
 _SENTINELS = (-1.0, -9.0, -99.0, -999.0, -9999.0, -99999.0, 99.0, 999.0, 9999.0, 99999.0, -1e6, 1e6, -32768.0, 32767.0)
 
 
-@rule(
-    "check-data-not-finite",
-    "data",
-    hides=[
-        "check-not-finite",
-        "check-input-scale",
-        "check-no-gradient",
-        "check-learning-rate",
-        "check-split-overlap",
-    ],
-)
+@rule("check-data-not-finite", "data", hides="not-finite input-scale no-gradient learning-rate split-overlap")
 def not_finite(s: Subject) -> Iterator[Finding]:
     """NaN or infinite numbers in the data, which reach the loss."""
     for name, rows in (("train", s.rows), ("valid", s.valid_rows)):
         table = None if rows is None else rows.table
         if table is None or rows is None:
             continue
-        parts = [("inputs", x) for x in table.inputs] + (
-            [("targets", table.targets)] if table.targets is not None else []
-        )
+        parts = [*(("inputs", x) for x in table.inputs), ("targets", table.targets)]
         for what, x in parts:
-            if not x.is_floating_point():
+            if x is None or not x.is_floating_point():
                 continue
-            parts = x.reshape(len(table), -1).split(max(1, MOST_NUMBERS // max(x[0].numel(), 1)))
-            bad = torch.cat([~part.isfinite().all(1) for part in parts]).nonzero().reshape(-1).tolist()
+            pieces = x.reshape(len(table), -1).split(max(1, MOST_NUMBERS // max(x[0].numel(), 1)))
+            bad = torch.cat([~piece.isfinite().all(1) for piece in pieces]).nonzero().reshape(-1).tolist()
             if bad and not _is_taken_care_of(s, rows, [table.numbers[i] for i in bad]):
                 say = error if name == "train" else warning
                 yield say(
-                    "check-data-not-finite",
                     f"{len(bad)} of {len(table)} rows looked at in {name} have NaN or infinite {what}",
                     where=row_numbers(bad, table),
                     fix="fill or leave out those rows; mask them in the loss",
                 )
-                return
     yield from _sentinels(s)
 
 
@@ -66,15 +50,12 @@ def _is_taken_care_of(s: Subject, rows: Rows, numbers: list[int]) -> bool:
 
 
 def _sentinels(s: Subject) -> Iterator[Finding]:
-    table = table_of(s)
+    table = s.table
     if table is None or len(table) < 32 or s.first_is_norm:
         return
-    parts = [("input column", x) for x in table.inputs if x.ndim == 2 and x.is_floating_point()]
-    parts += [  # (N, T, C): a channel at any time
-        ("input channel", x.reshape(-1, x.shape[-1])[:20_000])
-        for x in table.inputs
-        if x.ndim == 3 and x.is_floating_point()
-    ]
+    floats = [x for x in table.inputs if x.is_floating_point()]
+    parts = [("input column", x) for x in floats if x.ndim == 2]
+    parts += [("input channel", x.reshape(-1, x.shape[-1])[:20_000]) for x in floats if x.ndim == 3]  # at any time
     if table.targets is not None and table.targets.is_floating_point():
         parts.append(("target", table.targets.reshape(len(table), -1)))
     for what, x in parts:
@@ -89,111 +70,71 @@ def _sentinels(s: Subject) -> Iterator[Finding]:
                 spread, gap = float(rest.std()), float((rest - value).abs().min())
                 if gap > 6 * max(spread, 1e-9) and abs(value) > 8 * float(rest.abs().max()) * 0.5:
                     yield warning(
-                        "check-data-not-finite",
                         f"{count} of {len(column)} rows have {value:g} in {what} {i}, "
                         f"{gap / max(spread, 1e-9):.0f} spreads away from all others: a mark for missing?",
                         where="" if what == "input channel" else row_numbers(hit.nonzero().reshape(-1).tolist(), table),
                         fix="read it as missing, then fill it or leave it out",
                     )
-                    return
 
 
-@rule(
-    "check-input-scale",
-    "data",
-    hides=["check-dead-units", "check-init-scale", "check-vanishing", "check-learning-rate"],
-)
+@rule("check-input-scale", "data", hides="dead-units init-scale vanishing learning-rate")
 def input_scale(s: Subject) -> Iterator[Finding]:
     """Inputs that reach the first layer in raw units, or scaled twice."""
     if not s.can_run or s.module_batch is None:
         return
-    given = {id(x) for x in leaves(s.eval_pass.batch.inputs)}
-    for name, part, args, _kwargs in s.eval_pass.trace.entered:
+    for name, part, args, _kwargs in s.eval_pass.trace.layers:
         if isinstance(part, nn.Embedding | nn.EmbeddingBag):
             continue
-        if isinstance(part, _NORMS) and part is not s.module:
+        if isinstance(part, NORMS) and part is not s.module:
             return
         if not isinstance(part, WEIGHTED) or not args or not isinstance(args[0], Tensor):
             continue
-        x = args[0].detach().float()
-        if (
-            s.eval_pass.trace.origin(args[0]) is not None
-            and id(args[0]) not in given
-            and not _is_only_reshaped(s, args[0])
-        ):
-            pass  # what forward has made of it counts, a normaliser for one
-        axis = 1 if isinstance(part, nn.modules.conv._ConvNd) and x.ndim > 2 else x.ndim - 1
+        x = args[0].detach().float()  # what forward has made of it counts, a normaliser for one
+        axis = 1 if isinstance(part, CONV) and x.ndim > 2 else x.ndim - 1
         flat = x.movedim(axis, -1).reshape(-1, x.shape[axis])
         if flat.shape[0] < 8 or flat.shape[1] == 0:
             return
-        after = _norm_follows(s, name)
-        std, mean = flat.std(0), flat.mean(0)
-        large, small = float(std.max()), float(std[std > 0].min()) if bool((std > 0).any()) else 0.0
-        top = float(flat.abs().max())
-        fix = "standardise with the training data's mean and spread, or start with a BatchNorm"
-        if after:
-            return
-        if large > 50 and (large > 100 * small or flat.shape[1] <= 4):
-            yield warning(
-                "check-input-scale",
-                f"the inputs of {name or 'the first layer'} spread {small:.3g} to {large:.3g} and reach {top:.4g}",
-                where=name,
-                fix=fix,
-            )
-        elif large > 20 and top > 200:
-            yield warning(
-                "check-input-scale",
-                f"the inputs of {name or 'the first layer'} spread {large:.3g} and reach {top:.4g}",
-                where=name,
-                fix=fix,
-            )
-        elif 0 < large < 0.05 and float(mean.abs().min()) > 20 * large and flat.shape[0] >= 32:
-            yield warning(
-                "check-input-scale",
-                f"the inputs of {name or 'the first layer'} spread {large:.2g} at most round {float(mean[0]):.3g}: "
-                "scaled twice?",
-                where=name,
-                fix="scale once, with the training data's mean and spread",
-            )
-        elif 0 < top < 0.02:
-            yield warning(
-                "check-input-scale",
-                f"the inputs of {name or 'the first layer'} reach {top:.2g} at most: scaled twice?",
-                where=name,
-                fix="scale once: x / 255 of uint8, or (x - mean) / std",
-            )
-        elif (
-            flat.shape[1] > 1
-            and large > 0
-            and float((mean.abs() / std.clamp(min=1e-6)).max()) > 100
-            and float(mean.abs().max()) > 100
-        ):
-            yield warning(
-                "check-input-scale",
-                f"an input of {name or 'the first layer'} is {float(mean.abs().max()):.4g} on average and spreads "
-                "100 times less",
-                where=name,
-                fix=fix,
-            )
+        found = None if _norm_follows(s, name) else _odd_scale(flat)
+        if found is not None:
+            what, fix = found
+            yield warning(what.format(name or "the first layer"), where=name, fix=fix)
         return
 
 
-def _is_only_reshaped(s: Subject, x: Tensor) -> bool:
-    return s.eval_pass.trace.origin(x) is None
+def _odd_scale(x: Tensor) -> tuple[str, str] | None:
+    """Return what is odd about the scale of columns, `(M, C)`, that the layer {} takes, and what to do; or None."""
+    std, mean = x.std(0), x.mean(0)
+    large, small = float(std.max()), float(std[std > 0].min()) if bool((std > 0).any()) else 0.0
+    top, furthest = float(x.abs().max()), float(mean.abs().max())
+    fix = "standardise with the training data's mean and spread, or start with a BatchNorm"
+    if large > 50 and (large > 100 * small or x.shape[1] <= 4):
+        return f"the inputs of {{}} spread {small:.3g} to {large:.3g} and reach {top:.4g}", fix
+    if large > 20 and top > 200:
+        return f"the inputs of {{}} spread {large:.3g} and reach {top:.4g}", fix
+    if 0 < large < 0.05 and float(mean.abs().min()) > 20 * large and x.shape[0] >= 32:
+        what = f"the inputs of {{}} spread {large:.2g} at most round {float(mean[0]):.3g}: scaled twice?"
+        return what, "scale once, with the training data's mean and spread"
+    if 0 < top < 0.02:
+        what = f"the inputs of {{}} reach {top:.2g} at most: scaled twice?"
+        return what, "scale once: x / 255 of uint8, or (x - mean) / std"
+    is_far = x.shape[1] > 1 and large > 0 and float((mean.abs() / std.clamp(min=1e-6)).max()) > 100
+    if is_far and furthest > 100:
+        return f"an input of {{}} is {furthest:.4g} on average and spreads 100 times less", fix
+    return None
 
 
 def _norm_follows(s: Subject, name: str) -> bool:
     """Whether a norm stands right behind a layer, which makes the scale of its input one of no matter."""
-    order = [(n, part) for n, part, *_ in s.eval_pass.trace.entered if not list(part.children())]
+    order = [(n, part) for n, part, *_ in s.eval_pass.trace.layers if not list(part.children())]
     at = next((i for i, (n, _) in enumerate(order) if n == name), None)
-    return at is not None and at + 1 < len(order) and isinstance(order[at + 1][1], _NORMS)
+    return at is not None and at + 1 < len(order) and isinstance(order[at + 1][1], NORMS)
 
 
 @rule("check-overflow", "data")
 def overflow(s: Subject) -> Iterator[Finding]:
     """Images that have wrapped round at 255: dark where they should be brightest."""
-    table = table_of(s)
-    for x in [] if table is None else table.inputs:
+    table = s.table
+    for x in table.inputs if table else []:
         for signal, axes, what in _signals(x):
             low, high = float(signal.min()), float(signal.max())
             if high <= low:
@@ -212,13 +153,11 @@ def overflow(s: Subject) -> Iterator[Finding]:
             is_split = middle < 0.5 and ends < 0.5 and circular < 0.4 * plain
             if (is_filled or is_split) and _jumps(v, axes[0]) > 0.02 and _is_of_integers(signal):
                 yield error(
-                    "check-overflow",
                     f"neighbouring {what} jump from one end of the range to the other: the inputs are "
                     f"{1 - circular / plain:.0%} smoother when its ends are neighbours",
                     where="the inputs",
                     fix="turn integers into floats before arithmetic, or clip",
                 )
-                return
 
 
 def _is_of_integers(signal: Tensor) -> bool:
@@ -248,7 +187,7 @@ def _signals(x: Tensor) -> Iterator[tuple[Tensor, tuple[int, ...], str]]:
             yield series[:, i], (-1,), "steps"
 
 
-def _jumps(v: Tensor, axis: int = -1) -> float:
+def _jumps(v: Tensor, axis: int) -> float:
     step = v.diff(dim=axis).abs()
     far, half = float((step > 192).double().mean()), float(((step > 96) & (step <= 160)).double().mean())
     return far if far > 1.5 * half else 0.0

@@ -114,7 +114,6 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
             where="valid",
             fix="build the vocabulary from the training data, and use it for both",
         )
-    start = 0
     for x, v in zip(both[0].inputs, both[1].inputs, strict=False):
         if not x.is_floating_point() and x.dtype != torch.uint8:
             continue
@@ -137,7 +136,7 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
             and _is_off_in_the_middle(a[:, use][:, off], b[:, use][:, off])
             and (len(off) > 2 or float(shift.max()) > 1 or float(ratio.max()) > 2 or float(ratio.min()) < 0.5)
         ):
-            if is_trend(both[0].inputs[start], n) and float(ratio.max()) < 3:
+            if is_trend(x, n) and float(ratio.max()) < 3:
                 continue
             i = int(off.nonzero()[0])
             yield warning(
@@ -149,7 +148,6 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
             )
         if found_column := _lone_shift(x, v, both[0]):
             yield warning(found_column, where="valid", fix="one unit and one preparation for both parts")
-        start += 1
 
 
 def _is_off_in_the_middle(a: Tensor, b: Tensor) -> bool:

@@ -227,7 +227,7 @@ def test_empty_series_say_nothing_of_the_usual_spread_or_level() -> None:
 
 def test_what_is_said_to_be_a_series_has_two_steps_at_least() -> None:
     assert infer(["[1, 2]", "[2, 3]"] * 10, x="series").max_steps == 2
-    with pytest.raises(DataError, match="said to be a series, which its training rows are not"):
+    with pytest.raises(DataError, match="given the kind 'series', and its training rows do not fit it"):
         infer(["[1]", "[2]"] * 10, x="series")
 
 

@@ -88,7 +88,7 @@ def test_batches_have_32_rows_and_those_to_validate_on_stand_in_order() -> None:
     assert feed(False) == [32, 32, 6]
     assert feed(False, batch_size=16) == [16] * 4 + [6]
     assert feed(False, batch_size=16, eval_batch_size=50) == [50, 20]
-    with pytest.raises(SettingError, match="accumulate is for an own DataLoader") as caught:
+    with pytest.raises(SettingError, match="accumulate is for your own DataLoader") as caught:
         feed(True, accumulate=2)
     assert "batch_size=64, micro_batch_size=32" in caught.value.hint
     assert feed(False, accumulate=2) == [32, 32, 6]

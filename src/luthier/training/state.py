@@ -191,7 +191,7 @@ class Run:
         Of several processes the first one calls them, and the others hear what they answered: after an update only
         with the next one.
         """
-        known = set(self.state.figures)
+        known = set() if self.group is None else set(self.state.figures)
         for listener in self._listeners[moment]:
             answer = listener(self)
             if moment == "on_validation_end" and isinstance(answer, Mapping):

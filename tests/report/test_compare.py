@@ -93,6 +93,18 @@ def test_the_same_rows_read_otherwise_are_the_same(here: Path) -> None:
     assert found.differs["kind.noise"] == ["number", "ignored"]
 
 
+@pytest.mark.parametrize("spoilt", ["gone", "damaged", "of another model"])
+def test_answers_that_are_not_kept_are_made_again(here: Path, spoilt: str) -> None:
+    whole, file = compare(["runs/two", "runs/other"]), Path("runs/two/test.safetensors")
+    if spoilt == "gone":
+        file.unlink()
+    elif spoilt == "damaged":
+        file.write_bytes(file.read_bytes()[:-3])
+    else:
+        file.write_bytes(Path("runs/other/test.safetensors").read_bytes())
+    assert compare(["runs/two", "runs/other"]) == whole
+
+
 def test_other_rows_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     people().head(300).write_csv("fewer.csv")
     changed = people().with_columns(left=pl.col("left").str.replace("yes", "maybe"))
@@ -106,7 +118,10 @@ def test_other_rows_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) 
     captured = capsys.readouterr()
     assert "rows.train" in captured.out
     assert "[run-not-comparable]" in captured.err
+    whole = compare(["runs/two", "runs/other"])
     Path("people.csv").unlink()
+    assert compare(["runs/two", "runs/other"]) == whole  # of the answers that each run keeps
+    Path("runs/two/test.safetensors").unlink()  # as in runs of before
     found = compare(["runs/two", "runs/other"])
     assert "people.csv" in found.refused
     assert found.figures == {}

@@ -258,12 +258,31 @@ def test_data_that_is_gone_or_changed_is_said(here: Path, tmp_path: Path, monkey
     for wanted in ("people.csv", "changed"):
         if wanted == "changed":
             people().reverse().write_csv("people.csv")
+        Path("runs/two/measured.json").unlink(missing_ok=True)
         run = read_page(report(["runs/two"], "page.html")).run
         assert wanted in run["unmeasured"]
-        assert "test" not in run
+        assert "importance" not in run
+        assert run["test"]["auc"] == run["figures"]["test"]["auc"]  # of the answers that the run keeps
         assert run["figures"]["test"]["auc"] > 0.5
         assert run["trainings"][0]["num_epochs"] == 3
         assert [column["name"] for column in run["columns"]] == ["age", "city", "noise", "score", "seen"]
+
+
+def test_what_was_measured_is_kept_until_the_model_changes(here: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(here / "runs" / "two", here / "runs" / "kept")
+    (run / "measured.json").unlink(missing_ok=True)
+    first = read_page(report([run], "first.html"))
+    data = Path("people.csv").rename("aside.csv")
+    assert read_page(report([run], "second.html")).text == first.text
+    assert "unmeasured" in read_page(report([run], "none.html", rows=False)).run  # which nobody asked for before
+    aside = json.loads((run / "measured.json").read_text())
+    assert (run / "measured.json").stat().st_size < 200_000
+    (run / "measured.json").write_text("{")
+    assert "unmeasured" in read_page(report([run], "third.html")).run
+    (run / "measured.json").write_text(json.dumps({**aside, "model": "another"}))
+    assert "unmeasured" in read_page(report([run], "third.html")).run
+    data.rename("people.csv")
+    assert read_page(report([run], "third.html")).text == first.text
 
 
 def test_a_run_of_fit_shows_its_record(tmp_path: Path) -> None:

@@ -1,25 +1,18 @@
 """Runs beside each other: what differs in what was asked, and what their figures say of the same test rows."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from luthier.data.split import row_hashes
+from luthier.core.schema import Schema
 from luthier.errors import DataError, RunError, SettingError
 from luthier.metrics.figures import Answers
 from luthier.networks.foreign import is_own_file
-from luthier.pipeline.parts import Part
-from luthier.pipeline.plan import Plan
-from luthier.pipeline.report import folder_document
-from luthier.pipeline.tables import read_cells
+from luthier.pipeline.kept import TestAnswers, read_test, test_answers
+from luthier.pipeline.report import folder_document, load_facts
 from luthier.pipeline.train import open_run, outputs_on, refuse_other_rows
-from luthier.serving.model import load
-from luthier.training.folder import hash_source
+from luthier.serving.model import Model, load
 
 
 @dataclass
@@ -44,21 +37,11 @@ class Comparison:
     refused: str = ""
 
 
-@dataclass
-class _Measured:
-    """A run's answers on its test rows, and what says which rows these are."""
-
-    answers: Answers
-    groups: NDArray[np.int64] | None
-    rows: str
-    targets: tuple[tuple[str, ...], ...]
-
-
 def compare(runs: Sequence[str | Path], **trusted: Any) -> Comparison:
     """Compare runs: what differs, and their figures with the paired bootstrap interval of the difference.
 
     Figures are compared only where the same test rows were measured: as many, with the same cells and targets, in the
-    same order. The data is read again for it.
+    same order. The answers are those that the run's folder keeps; where it keeps none, the data is read again.
 
     Args:
         runs: Two folders or more.
@@ -78,19 +61,21 @@ def compare(runs: Sequence[str | Path], **trusted: Any) -> Comparison:
     except (DataError, RunError) as error:
         found.refused = error.message
         return found
-    first = measured[0]
-    for folder, other in zip(folders[1:], measured[1:], strict=True):
-        if other.targets != first.targets:
+    first, model = measured[0]
+    for folder, (other, its) in zip(folders[1:], measured[1:], strict=True):
+        if _asked(its) != _asked(model):
             found.refused = f"{folders[0]} and {folder} answer other questions: their targets or classes differ"
-        elif other.rows != first.rows:
+        elif other.content != first.content:
             found.refused = f"{folders[0]} and {folder} were not measured on the same test rows"
         if found.refused:
             return found
-    values = [run.answers.values() for run in measured]
-    pairs = [first.answers.differences(run.answers, first.groups) for run in measured[1:]]
+    groups = None if first.groups is None else first.groups.numpy()
+    answers = [_answers(*one) for one in measured]
+    values = [run.values() for run in answers]
+    pairs = [answers[0].differences(run, groups) for run in answers[1:]]
     found.figures = {name: [figures[name] for figures in values] for name in pairs[0]}
     found.differences = {name: [pair[name] for pair in pairs] for name in pairs[0]}
-    found.rows = len(first.answers.rows["true"])
+    found.rows = len(first.targets)
     return found
 
 
@@ -109,16 +94,19 @@ def _differs(documents: Sequence[dict[str, Any]]) -> dict[str, list[Any]]:
     return {name: values for name, values in each.items() if any(value != values[0] for value in values[1:])}
 
 
-def _measure(folder: Path, document: dict[str, Any], trusted: dict[str, Any]) -> _Measured:
-    """Return what a run answers on its test rows.
+def _measure(folder: Path, document: dict[str, Any], trusted: dict[str, Any]) -> tuple[TestAnswers, Model]:
+    """Return what a run answered on its test rows, and what is known of its model.
 
     Raises:
-        RunError: it is not finished, has no test rows, or its data is not as it was.
-        DataError: its data cannot be read.
+        RunError: it is not finished, has no test rows, or keeps no answers and its data is not as it was.
+        DataError: it keeps no answers, and its data cannot be read.
     """
     if not document["finished"] or not (folder / "run.toml").is_file():
         why = "is not finished" if not document["finished"] else "is one of fit, whose data is not kept"
         raise RunError(f"{folder} {why}, so there is nothing to measure", code="run-not-comparable")
+    facts = load_facts(folder)
+    if (kept := read_test(folder)) is not None:
+        return kept, facts
     try:
         _, plan = open_run(folder, **trusted)
     except SettingError as error:
@@ -129,18 +117,20 @@ def _measure(folder: Path, document: dict[str, Any], trusted: dict[str, Any]) ->
         raise RunError(f"{folder} has no test rows", code="run-not-comparable")
     family = plan.blueprint.family
     model = load(folder, network=family if is_own_file(family) else None)
-    outputs, targets = outputs_on(model.module, part, plan.recipe.eval_batch_size or 1024)
-    answers = Answers(plan.schema, model.answering)
-    answers.update(outputs / model.answering.temperature, targets)
-    names = tuple((target.name, *target.classes) for target in plan.schema.targets)
-    return _Measured(answers, part.groups, _rows_hash(plan, part), (*names, (plan.schema.task,)))
+    return test_answers(*outputs_on(model.module, part, plan.recipe.eval_batch_size or 1024), part), facts
 
 
-def _rows_hash(plan: Plan, part: Part) -> str:
-    """Return a hash of test rows by what the data holds, whatever a run made of it: cells with targets, or pixels."""
-    if plan.schema.image is not None and part.names:  # whose pixels a run reads in a size of its own
-        return hashlib.sha256(repr((part.names, part.source.targets.tolist())).encode()).hexdigest()
-    cells = read_cells(plan.settings, plan.schema, part)
-    if cells.is_empty():
-        return hash_source(part.source)
-    return hashlib.sha256(row_hashes(cells, sorted(cells.columns)).tobytes()).hexdigest()
+def _schema(model: Model) -> Schema:
+    assert model.schema is not None  # as in each run with a run.toml
+    return model.schema
+
+
+def _asked(model: Model) -> tuple[Any, ...]:
+    schema = _schema(model)
+    return (schema.task, *((target.name, *target.classes) for target in schema.targets))
+
+
+def _answers(kept: TestAnswers, model: Model) -> Answers:
+    answers = Answers(_schema(model), model.answering)
+    answers.update(kept.outputs / model.answering.temperature, kept.targets)
+    return answers

@@ -1,5 +1,6 @@
 """Images, in folders and in arrays: read, split, then their statistics from training images."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,7 @@ from luthier.data.targets import encode_targets, read_targets, unseen_words, wit
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.parts import ONLY_TABLES, Part, Prepared, fractions, refuse, split_words, warn
 from luthier.serving.inputs import check_pixels, target_names
+from luthier.training.folder import hash_source
 
 
 def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:
@@ -259,6 +261,12 @@ def prepare_images(
             named = tuple(paths[origin][row] for row in rows) if paths else ()
             file = str(settings.source if origin == "train" else getattr(settings, origin))
             source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
-            parts[part] = Part(rows, source, named, file, unseen)
+            content = _content(named, target, source) if part == "test" else ""
+            parts[part] = Part(rows, source, named, file, unseen, content=content)
     notes.append(split_words(parts, settings))
     return Prepared(schema, parts, notes, folds=None if split.folds is None else split.folds[split.train])
+
+
+def _content(names: tuple[str, ...], targets: torch.Tensor, source: ImageSource) -> str:
+    """Return a hash of what images are: their names, as a run reads the pixels in a size of its own; or the pixels."""
+    return hashlib.sha256(repr((names, targets.tolist())).encode()).hexdigest() if names else hash_source(source)

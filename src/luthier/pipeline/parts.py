@@ -34,6 +34,7 @@ class Part:
         file: The file they are rows of, or the folder they lie in.
         unseen: How many rows have classes that training rows do not have, by class.
         groups: Of each row, the group that it belongs to, from 0, where groups stay together.
+        content: Of test rows a hash of what they hold, whatever a run makes of them, and of their order.
     """
 
     rows: Rows
@@ -42,6 +43,7 @@ class Part:
     file: str = ""
     unseen: dict[str, int] = field(default_factory=dict)
     groups: NDArray[np.int64] | None = None
+    content: str = ""
 
     def __post_init__(self) -> None:
         self.source.name_of = self.name_of

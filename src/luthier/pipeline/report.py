@@ -16,11 +16,12 @@ from luthier.errors import DataError, LuthierError, RunError, SettingError, prin
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_own_file
 from luthier.pipeline.answered import Answered
+from luthier.pipeline.kept import read_measured, read_test, test_answers, write_measured
 from luthier.pipeline.plan import Plan
 from luthier.pipeline.runfile import asked_in, reasons_in
 from luthier.pipeline.stages import refit_folder, stage_folders
 from luthier.pipeline.tables import read_cells
-from luthier.pipeline.train import figures_on, open_run, outputs_on, read_split, refuse_other_rows
+from luthier.pipeline.train import figures_of, open_run, outputs_on, read_split, refuse_other_rows
 from luthier.report.page import write_page
 from luthier.report.record import run_words, training_document, without_cells
 from luthier.serving.model import Model, load
@@ -73,6 +74,9 @@ def run_document(run: Path, *, rows: bool = True, **trusted: Any) -> dict[str, A
     found = folder_document(run)
     if not found["finished"] or not (run / "run.toml").is_file():
         return found if rows else without_cells(found)
+    if (kept := read_measured(run, rows=rows)) is not None:
+        found |= kept
+        return found if rows else without_cells(found)
     try:
         folder, plan = open_run(run, **trusted)
         refuse_other_rows(plan, folder)
@@ -81,10 +85,16 @@ def run_document(run: Path, *, rows: bool = True, **trusted: Any) -> dict[str, A
             raise
         words = printable(error.message if isinstance(error, LuthierError) else str(error))
         found["unmeasured"] = words if rows else "the data cannot be read as it was when the run began"
+        if (answers := read_test(run)) is not None:
+            facts = load_facts(run)
+            assert facts.schema is not None  # as in each run with a run.toml
+            found["test"] = figures_of(answers, facts.schema, facts.answering, {})
         return found if rows else without_cells(found)
     model = load(run, network=plan.blueprint.family if is_own_file(plan.blueprint.family) else None)
-    found |= plan_document(plan) | measured_document(plan, model, rows=rows)
-    return found if rows else without_cells(found)
+    measured = plan_document(plan) | measured_document(plan, model, rows=rows)
+    found = {**found, **measured} if rows else without_cells({**found, **measured})
+    write_measured(run, {name: found[name] for name in measured if name in found}, rows=rows)
+    return found
 
 
 def folder_document(run: Path) -> dict[str, Any]:
@@ -246,17 +256,16 @@ def measured_document(plan: Plan, model: Model, *, rows: bool, data: Any = None)
     part = plan.prepared.parts.get("test")
     if part is None:
         return {**found, "unmeasured": "there are no test rows"}
-    size = plan.recipe.eval_batch_size or 1024
-    outputs, targets = outputs_on(model.module, part, size)
+    answers = test_answers(*outputs_on(model.module, part, plan.recipe.eval_batch_size or 1024), part)
     cells = read_cells(plan.settings, plan.schema, part, data)
     answered = Answered(
-        model.module, plan.schema, model.answering, part, outputs / model.answering.temperature, targets, cells,
-        work=work, with_cells=rows,
+        model.module, plan.schema, model.answering, part, answers.outputs / model.answering.temperature,
+        answers.targets, cells, work=work, with_cells=rows,
     )  # fmt: skip
     importance = answered.importance()
     columns = [row["column"] for row in importance] or [column.name for column in plan.schema.inputs]
     found |= {
-        "test": figures_on(model.module, part, plan, model.answering),
+        "test": figures_of(answers, plan.schema, model.answering, part.unseen),
         "main": answered.answers.loss,
         "curves": answered.curves(),
         "slices": answered.slices(columns),

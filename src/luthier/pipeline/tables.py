@@ -1,5 +1,6 @@
 """Tables: read, split, then the kinds of columns and their statistics from training rows."""
 
+import hashlib
 import logging
 from collections.abc import Collection
 from contextlib import nullcontext
@@ -230,7 +231,8 @@ def prepare_table(
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
             groups = _groups(frames[part], settings.group, rows[part])
-            parts[part] = Part(rows[part], source, named, file=files[part], unseen=unseen, groups=groups)
+            held = _content(frames[part][rows[part]]) if part == "test" else ""
+            parts[part] = Part(rows[part], source, named, files[part], unseen, groups, held)
     if settings.test is None and settings.valid is None:
         notes.append(split_words(parts, settings))
     if len(rows["train"]) < _FEW_ROWS and (settings.folds, settings.time, settings.valid) == (None, None, None):
@@ -282,6 +284,11 @@ def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = N
     found = _shaped(table.frame, settings, table.name, [])[0][part.rows]
     lists = [column.name for column in schema.columns if column.kind != "series" and column.name in found.columns]
     return found.with_columns(first_values(found[name]) for name in lists if is_lists(found[name]))
+
+
+def _content(frame: pl.DataFrame) -> str:
+    """Return a hash of what rows hold, whichever format they are read from, and of their order."""
+    return hashlib.sha256(row_hashes(frame, sorted(frame.columns)).tobytes()).hexdigest()
 
 
 def _shaped(
@@ -470,6 +477,6 @@ def prepare_number_arrays(
                 made = _table_source(frames[part], rows, prepared.schema, named, None, file, OddCells(), unseen)
             if unseen:
                 warn(notes, unseen_words(unseen, prepared.schema, f"the {part} data"))
-            prepared.parts[part] = Part(rows, made, file=file, unseen=unseen)
+            prepared.parts[part] = Part(rows, made, file=file, unseen=unseen, content=_content(frames[part]))
     prepared.notes[:1] = notes
     return prepared

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import count
@@ -36,6 +36,7 @@ from luthier.metrics.metrics import metrics_for
 from luthier.networks.build import build
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_foreign, source_file
+from luthier.pipeline.kept import TestAnswers, test_answers, write_test
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan, stage_folders
@@ -348,7 +349,10 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     if held_out is not None and plan.finish != FinishSettings():
         answering, said = measure_answering(*held_out, schema, plan.finish)
         notes += said
-    test = figures_on(module, parts["test"], plan, answering) if "test" in parts and result.is_done else {}
+    answers, test = None, {}
+    if "test" in parts and result.is_done:
+        answers = test_answers(*outputs_on(module, parts["test"], plan.recipe.eval_batch_size or 1024), parts["test"])
+        test = figures_of(answers, schema, answering, parts["test"].unseen)
     plain = {name: value for name, value in test.items() if isinstance(value, float) and value == value}
     blueprint = plan.blueprint
     if isinstance(module, Ensemble):
@@ -368,6 +372,8 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
     )
     if result.is_done and folder is not None:
         model.save(folder / "model.safetensors")
+        if answers is not None:
+            write_test(folder, answers)
     return replace(result, model=model, test=test, notes=notes, folder=folder)
 
 
@@ -542,25 +548,21 @@ def refuse_other_rows(plan: Plan, folder: Path) -> None:
     )
 
 
-def figures_on(module: nn.Module, part: Part, plan: Plan, answering: Answering) -> dict[str, Any]:
-    """Return the figures of a trained module on one part, as `Model.evaluate` does."""
-    batches = _outputs(module, part, plan.recipe.eval_batch_size or 1024)
-    pairs = ((outputs / answering.temperature, targets) for outputs, targets in batches)
-    return measured_figures(pairs, plan.schema, answering, part.unseen, groups=part.groups)
+def figures_of(answers: TestAnswers, schema: Schema, answering: Answering, unseen: Mapping[str, int]) -> dict[str, Any]:
+    """Return the figures of the test rows, as `Model.evaluate` does."""
+    groups = None if answers.groups is None else answers.groups.numpy()
+    pairs = [(answers.outputs / answering.temperature, answers.targets)]
+    return measured_figures(pairs, schema, answering, unseen, groups=groups)
 
 
 def outputs_on(module: nn.Module, part: Part, batch_size: int) -> _HeldOut:
     """Return what a trained module gives for the rows of one part, and their targets, on the CPU."""
-    outputs, targets = zip(*_outputs(module, part, batch_size), strict=True)
-    return torch.cat(outputs), torch.cat(targets)
-
-
-def _outputs(module: nn.Module, part: Part, batch_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    device = next(module.parameters()).device
+    device, pairs = next(module.parameters()).device, []
     for batch in part.source.batches(torch.arange(len(part.source)).split(batch_size), 0, 0):
         with evaluating(module):
-            outputs = batch.to(device).forward(module).float().cpu()
-        yield outputs, batch.targets
+            pairs.append((batch.to(device).forward(module).float().cpu(), batch.targets))
+    outputs, targets = zip(*pairs, strict=True)
+    return torch.cat(outputs), torch.cat(targets)
 
 
 def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:

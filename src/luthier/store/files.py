@@ -22,8 +22,12 @@ from luthier.errors import LuthierError, RunError, SettingError
 
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 TRACKING_FILE = "tracking.json"
-RUN_FILES = ("run.toml", "record.jsonl", "split.safetensors", "model.safetensors", TRACKING_FILE, "tracking.csv")
-_PART = re.compile(r"\.((run|split|model|step-\d+)\.(toml|safetensors))\.\d+\.part")
+TEST_FILE, MEASURED_FILE = "test.safetensors", "measured.json"
+RUN_FILES = (
+    "run.toml", "record.jsonl", "split.safetensors", "model.safetensors", TEST_FILE, MEASURED_FILE, TRACKING_FILE,
+    "tracking.csv",
+)  # fmt: skip
+_PART = re.compile(r"\.((run|split|model|test|measured|step-\d+)\.(toml|safetensors|json))\.\d+\.part")
 
 
 def write_whole(path: Path, content: bytes) -> None:

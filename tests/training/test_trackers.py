@@ -1,11 +1,16 @@
 """Trackers get what the record has, once each, and stop no run. Those of packages are read back with the packages."""
 
 import csv
+import os
 import random
+import signal
+import socket
 import struct
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +168,52 @@ def _of_tensorboard(place: Path) -> Points:
     return {tag: [(event.step, event.value) for event in found.Scalars(tag)] for tag in tags}
 
 
-def _of_mlflow(place: Path) -> Points:
+@pytest.fixture
+def mlflow_server(tmp_path: Path) -> Iterator[str]:
+    """A server of MLflow over SQLite."""
+    pytest.importorskip("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    store = [
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/server.db",
+        "--artifacts-destination",
+        str(tmp_path / "kept"),
+    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    server = subprocess.Popen([*command, *store], start_new_session=True, stderr=subprocess.DEVNULL)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        while True:  # as long as it starts; the limit of the whole suite ends it otherwise
+            assert server.poll() is None
+            with suppress(OSError), urllib.request.urlopen(f"{address}/health", timeout=5):
+                break
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def test_a_server_of_mlflow_gets_each_point_once(
+    mlflow_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
+    for more in (["kill"], []):
+        done = subprocess.run([sys.executable, "-c", FIT, "mlflow", *more], capture_output=True, text=True, check=False)
+        assert done.returncode == (9 if more else 0), done.stderr
+    points = _of_mlflow(tmp_path, mlflow_server)
+    epochs = luthier.read_record("run/record.jsonl").epochs
+    steps, values = zip(*sorted(points["valid_loss"]), strict=True)
+    assert list(steps) == [row["step"] for row in epochs]
+    assert values == pytest.approx([row["valid_loss"] for row in epochs], rel=1e-6)
+
+
+def _of_mlflow(place: Path, address: str = "") -> Points:
     from mlflow import MlflowClient
 
-    client = MlflowClient(f"sqlite:///{place}/mlflow.db")
+    client = MlflowClient(address or f"sqlite:///{place}/mlflow.db")
     (run,) = client.search_runs(["0"])
     assert run.info.status == "FINISHED"
     assert run.data.params["recipe.lr"] == "0.1"
@@ -220,12 +267,26 @@ def _of_trackio(place: Path) -> Points:
     return found
 
 
+def _of_aim(place: Path) -> Points:
+    from aim import Repo
+
+    (run,) = Repo(str(place)).iter_runs()
+    assert run["settings"]["recipe.lr"] == 0.1
+    assert "best_valid_loss" in run["figures"]
+    found: Points = {}
+    for metric in run.metrics():
+        steps, (values, *_) = metric.data.items_list()
+        found[metric.name] = list(zip(steps, values, strict=True))
+    return found
+
+
 @pytest.mark.parametrize(
     ("name", "read", "how"),
     [
         ("csv", _of_csv, "kill"), ("tensorboard", _of_tensorboard, "kill"), ("mlflow", _of_mlflow, "kill"),
         # these hand points on in the background, and a kill at once loses the last half second
         ("wandb", _of_wandb, "stop"), ("trackio", _of_trackio, "stop"),
+        ("aim", _of_aim, "stop"),
     ],
 )  # fmt: skip
 def test_a_resumed_run_goes_on_in_the_same_tracked_run_without_double_points(

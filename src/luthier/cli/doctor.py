@@ -21,6 +21,7 @@ _EXTRAS = {
     "mlflow": "tracking by MLflow",
     "wandb": "tracking by Weights & Biases",
     "trackio": "tracking by Trackio",
+    "aim": "tracking by Aim",
 }
 
 

@@ -88,7 +88,7 @@ def _process_options(command: Any) -> Any:
 @_process_options
 @click.option(
     "--track",
-    type=click.Choice(["tensorboard", "mlflow", "wandb", "trackio", "csv"]),
+    type=click.Choice(["tensorboard", "mlflow", "wandb", "trackio", "aim", "csv"]),
     multiple=True,
     help="Send settings, losses and figures to a tracker as well; several times for several.",
 )

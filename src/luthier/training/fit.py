@@ -104,7 +104,7 @@ def fit(
             the first batch, to see that they can be); torchmetrics objects and collections; names (`accuracy`, `f1`,
             `auc`, `rmse`, `mae`, `r2`). A dict names them.
         callbacks: Objects with the moments of `Callback`.
-        trackers: Where the record goes too, by name (`tensorboard`, `mlflow`, `wandb`, `trackio`, `csv`), or
+        trackers: Where the record goes too, by name (`tensorboard`, `mlflow`, `wandb`, `trackio`, `aim`, `csv`), or
             objects with the methods of `Tracker`. One that fails stops no run.
         run: A folder for the run's record and checkpoints, and `model.safetensors` at its end. The same call again
             continues an unfinished run, and returns a finished one. Without it no file is written.

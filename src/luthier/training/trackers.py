@@ -389,6 +389,35 @@ class Trackio:
         self.run.finish()
 
 
+class Aim:
+    """A run of Aim, in the repository of the working folder or of one above it: `aim up` shows it."""
+
+    takes_files = False
+
+    def start(self, settings: Mapping[str, Any], run: TrackedRun) -> str:
+        """Open a run, or go on with it."""
+        import aim
+
+        aim.Repo.from_path(str(aim.Repo.default_repo_path()), init=True)
+        self.step = 0
+        self.run = aim.Run(run.id, system_tracking_interval=None, log_system_params=False, capture_terminal_logs=False)
+        if run.id is None:
+            self.run.name = run.name
+            self.run["settings"] = dict(settings)
+        return str(self.run.hash)
+
+    def log(self, figures: Mapping[str, float], step: int) -> None:
+        """Track the figures."""
+        self.step = max(self.step, step)
+        self.run.track(dict(figures), step=step)
+
+    def end(self, figures: Mapping[str, Any], files: Sequence[Path]) -> None:
+        """Keep the last figures beside the settings, and close the run."""
+        if figures:
+            self.run["figures"] = dict(figures)
+        self.run.close()
+
+
 class CSV:
     """A file `tracking.csv` in the run's folder, or the working folder: `step,name,value`."""
 
@@ -416,7 +445,7 @@ class CSV:
 
 
 TRACKERS: dict[str, type[Any]] = {
-    "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB, "trackio": Trackio, "csv": CSV,
+    "tensorboard": TensorBoard, "mlflow": MLflow, "wandb": WandB, "trackio": Trackio, "aim": Aim, "csv": CSV,
 }  # fmt: skip
 
 

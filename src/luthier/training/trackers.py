@@ -27,7 +27,7 @@ from luthier.training.callbacks import Callback, View
 from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
-_FLUSH_S = 1.0  # rows of single updates are handed on together, at most once a second
+_FLUSH_S, _SHARE = 1.0, 0.01  # rows are handed on together, once a second at most, and in one hundredth of the time
 _NO_FIGURES = ("event", "step")
 _MOST_SETTING = 500  # characters: MLflow takes no longer value
 
@@ -94,7 +94,7 @@ class Tracking(Callback):
         self.has_started = False
         self.trainings = 0
         self.stage = ""
-        self.flushed = 0.0
+        self.due = 0.0
         self.kept: dict[str, Any] = {"ids": {}, "rows": {}}
 
     def on_start(self, run: View) -> None:
@@ -116,30 +116,37 @@ class Tracking(Callback):
         self._flush(run)
 
     def on_step_end(self, run: View) -> None:
-        """Hand rows of updates on, where it is due."""
-        if len(run.record) > self.kept["rows"][self.stage] and time.monotonic() - self.flushed >= _FLUSH_S:
+        """Hand rows on, where it is due: of short epochs several at once."""
+        if len(run.record) > self.kept["rows"][self.stage] and time.monotonic() >= self.due:
             self._flush(run)
 
-    def on_epoch_end(self, run: View) -> None:
-        """Hand the epoch's row on."""
-        self._flush(run)
+    on_epoch_end = on_step_end
 
     def on_end(self, run: View) -> None:
         """Hand on what is left."""
         self._flush(run)
 
     def _flush(self, run: View) -> None:
-        self.flushed = time.monotonic()
+        start = time.monotonic()
         first = self.kept["rows"].get(self.stage, 0)
         rows = run.record.rows[first:]
         self.kept["rows"][self.stage] = max(first, len(run.record))
         self._keep()  # first, so that a run that is killed in between has no point twice
+        points = []
         for row in rows:
             if row["event"] in ("epoch", "step", "validation"):
                 before = self.stage + ("step_" if row["event"] == "step" else "")
                 figures = {f"{before}{name}": value for name, value in row.items() if name not in _NO_FIGURES}
-                for word in list(self.trackers):
-                    self._call(word, "log", {**figures, f"{before}epoch": row["epoch"] + 1}, row["step"])
+                points.append(({**figures, f"{before}epoch": row["epoch"] + 1}, row["step"]))
+        for word, tracker in list(self.trackers.items()):
+            if isinstance(tracker, MLflow):
+                self._call(word, "log_all", points)
+                continue
+            for figures, step in points:
+                if word in self.trackers:  # it has not failed
+                    self._call(word, "log", figures, step)
+        now = time.monotonic()
+        self.due = now + max(_FLUSH_S, (now - start) / _SHARE)
 
     def _keep(self) -> None:
         if self.folder is None:
@@ -265,14 +272,23 @@ class MLflow:
         active = mlflow.active_run() or mlflow.start_run(run_id=run.id, run_name=None if run.id else run.name)
         if run.id is None:
             mlflow.log_params(dict(settings))
-        return str(active.info.run_id)
+        self.id = str(active.info.run_id)
+        return self.id
+
+    def log_all(self, points: Sequence[tuple[Mapping[str, float], int]]) -> None:
+        """Log metrics of several steps in requests of up to a thousand, the most that a server takes."""
+        import mlflow
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [Metric(name, value, now, step) for figures, step in points for name, value in figures.items()]
+        self.step = max([self.step, *(step for _, step in points)])
+        for first in range(0, len(metrics), 1000):
+            mlflow.MlflowClient().log_batch(self.id, metrics[first : first + 1000])
 
     def log(self, figures: Mapping[str, float], step: int) -> None:
         """Log metrics."""
-        import mlflow
-
-        self.step = max(self.step, step)
-        mlflow.log_metrics(dict(figures), step=step)
+        self.log_all([(figures, step)])
 
     def end(self, figures: Mapping[str, Any], files: Sequence[Path]) -> None:
         """Log the last figures and the files; a model that takes raw rows is a pyfunc model too."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from luthier.serving.model import Model, load
     from luthier.serving.summary import summary
     from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
+    from luthier.training.custom import run
     from luthier.training.fit import fit
     from luthier.training.record import Record, read_record
     from luthier.training.result import Result
@@ -64,6 +65,7 @@ _HOMES = {
     "read_record": "luthier.training.record",
     "replay": "luthier.pipeline.replay",
     "resume": "luthier.pipeline.train",
+    "run": "luthier.training.custom",
     "summary": "luthier.serving.summary",
     "train": "luthier.pipeline.train",
     "watch": "luthier.checks.watch",
@@ -99,6 +101,7 @@ __all__ = [
     "read_record",
     "replay",
     "resume",
+    "run",
     "summary",
     "train",
     "watch",

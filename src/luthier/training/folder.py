@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +97,20 @@ def continue_run(run: Run) -> bool:
         return True
     with reading_checkpoint(run.folder):
         extended = compare_arguments(tree["arguments"], run)
-        here = machine()
-        for name, value in tree["machine"].items():
-            if here[name] != value:
-                words = "%s was %s and is %s: the bits may differ from a run never stopped"
-                _log.warning(words, name, value, here[name])
+        warn_of_machine(tree["machine"])
         run.restore(tree)
     if extended:
         _extend(run, added=run.recipe.epochs - run.state.epoch)
         run.note({"event": "extended", "epoch": run.state.epoch, "epochs": run.recipe.epochs})
     return not run.state.is_done
+
+
+def warn_of_machine(before: Mapping[str, Any]) -> None:
+    """Say where a run goes on with another torch, kind of processor or number of threads."""
+    here = machine()
+    for name, value in before.items():
+        if here[name] != value:
+            _log.warning("%s was %s and is %s: the bits may differ from a run never stopped", name, value, here[name])
 
 
 def _extend(run: Run, *, added: int) -> None:
@@ -201,8 +205,8 @@ def arguments_of(run: Run) -> dict[str, Any]:
         "metrics": [metric.name for metric in run.metrics],
         "callbacks": [type(callback).__name__ for callback in run.callbacks if hasattr(callback, "state_dict")],
         "restore_best": run.restore_best,
-        "train": _describe(run.train),
-        "valid": None if run.valid is None else _describe(run.valid),
+        "train": describe_feed(run.train),
+        "valid": None if run.valid is None else describe_feed(run.valid),
     }
 
 
@@ -218,7 +222,8 @@ def _named(value: Any) -> str | None:
     return str(getattr(value, "__qualname__", type(value).__name__))
 
 
-def _describe(feed: Feed) -> dict[str, Any]:
+def describe_feed(feed: Feed) -> dict[str, Any]:
+    """Return what data is, to hold it against that of another life."""
     if isinstance(feed, LoaderFeed):
         dataset = getattr(feed.loader, "dataset", None)
         size = len(dataset) if dataset is not None and hasattr(dataset, "__len__") else None
@@ -239,15 +244,26 @@ def hash_source(source: TensorSource | ImageSource) -> str:
         values = [*(source.inputs.values() if isinstance(source.inputs, dict) else source.inputs), source.targets]
     if source.weights is not None:
         values.append(source.weights)
-    size = sum(len(source) * value[:1].numel() * value.element_size() for value in values)
+    return hash_tensors(values, len(source), rows)
+
+
+def hash_tensors(values: Sequence[torch.Tensor], count: int, rows: torch.Tensor | None = None) -> str:
+    """Return a hash of the rows of tensors; of more than a gigabyte, of rows evenly spread.
+
+    Args:
+        values: The tensors.
+        count: How many rows there are.
+        rows: Which rows of the first tensor they are; None for all.
+    """
+    size = sum(count * value[:1].numel() * value.element_size() for value in values)
     every = max(1, -(-size // _MOST_BYTES))
     digest = hashlib.sha256()
-    for value in values:
+    for place, value in enumerate(values):
         digest.update(f"{value.dtype} {tuple(value.shape[1:])}".encode())
         step = max(1, _AT_ONCE // max(1, value[:1].numel() * value.element_size()))
-        for start in range(0, len(source), step * every):
+        for start in range(0, count, step * every):
             part = slice(start, start + step * every, every)
-            chosen = value[rows[part]] if rows is not None and value is values[0] else value[part]
+            chosen = value[rows[part]] if rows is not None and place == 0 else value[part]
             if chosen.numel():
                 digest.update(chosen.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]

@@ -4,6 +4,7 @@ import io
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 from luthier.core.charts import notebook
@@ -40,6 +41,16 @@ def is_kept(stream: TextIO) -> bool:
 def announce(text: str) -> None:
     """Print what a person who looks on is to know before and after the epochs."""
     print(text, flush=True)
+
+
+def epoch_lines(figures: Mapping[str, Any], epoch: int, *, has_header: bool, is_best: bool) -> list[str]:
+    """Return the line of an epoch, below the names of the figures where these were not printed yet."""
+    names = [name for name in figures if name != "grad_norm"]
+    headings = [name.replace("_", " ") for name in names]
+    lines = [] if has_header else ["  ".join(["epoch", *(f"{heading:>10}" for heading in headings)])]
+    pairs = zip(names, headings, strict=True)
+    cells = [f"{_figure(figures[name]):>{max(10, len(heading))}}" for name, heading in pairs]
+    return [*lines, f"{epoch + 1:>5}  {'  '.join(cells)}{'  *' if is_best else ''}"]
 
 
 class Progress(Callback):
@@ -101,14 +112,9 @@ class Progress(Callback):
             self._curves = notebook(*(chart.html() for chart in curves(training_document(run.record), most=2)))
             self._show(run)
             return
-        names = [name for name in run.figures if name != "grad_norm"]
-        headings = [name.replace("_", " ") for name in names]
-        lines = [] if self.has_header else ["  ".join(["epoch", *(f"{heading:>10}" for heading in headings)])]
+        is_best = run.best_epoch == run.epoch and "valid_loss" in run.figures
+        lines = epoch_lines(run.figures, run.epoch, has_header=self.has_header, is_best=is_best)
         self.has_header = True
-        pairs = zip(names, headings, strict=True)
-        cells = [f"{_figure(run.figures[name]):>{max(10, len(heading))}}" for name, heading in pairs]
-        best = "  *" if run.best_epoch == run.epoch and "valid_loss" in run.figures else ""
-        lines.append(f"{run.epoch + 1:>5}  {'  '.join(cells)}{best}")
         for line in lines:
             if self._live is not None:
                 self._live.console.print(line, markup=False, highlight=False, no_wrap=True, crop=False)

@@ -158,11 +158,12 @@ class Tracking(Callback):
         except OSError as error:
             _log.warning("what the trackers have cannot be written, so a resumed run may repeat points: %s", error)
 
-    def close(self, result: Result | None) -> None:
-        """End the tracked run: with figures, report and model where it is done."""
+    def close(self, result: Result | None, figures: Mapping[str, Any] | None = None) -> None:
+        """End the tracked run: with figures, report and model where it is done, or with these figures alone."""
         if not self.has_started:
             return
-        figures = {} if result is None or not result.is_done else _figures(result)
+        if not figures:
+            figures = {} if result is None or not result.is_done else _figures(result)
         with tempfile.TemporaryDirectory() as place:
             wants = figures and any(getattr(tracker, "takes_files", True) for tracker in self.trackers.values())
             files = _files(result, Path(place)) if result is not None and wants else []

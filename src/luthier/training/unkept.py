@@ -1,17 +1,27 @@
 """State that a step or a callback holds, and no checkpoint keeps: a resumed run would go on without it."""
 
+import dis
+import hashlib
 import inspect
 import logging
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache, partial
+from types import CodeType, FrameType
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from luthier.core.rng import GENERATORS, generator_states
 from luthier.training.state import Run
 
 _log = logging.getLogger("luthier")
+_MOST_ITEMS, _MOST_NUMBERS = 1000, 1 << 20  # of a list, and of a tensor, that are hashed
+_JUMPS = {*dis.hasjrel, *dis.hasjabs}
+_ALWAYS = ("JUMP_FORWARD", "JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT", "JUMP_ABSOLUTE")
 
 
 def warn_of_unkept(unkept: Iterable[str]) -> None:
@@ -79,3 +89,144 @@ def _held(owner: Any) -> Iterator[tuple[str, Any]]:
         for used in code.co_names:
             if used in owner.__globals__:
                 yield used, owner.__globals__[used]
+
+
+class Seen:
+    """What the variables of a loop held when the checkpoints before were written."""
+
+    def __init__(self) -> None:
+        self.before: dict[tuple[str, ...], dict[str, str]] = {}
+        self.named: set[str] = set()
+
+    def changed(self, found: Mapping[str, str], place: tuple[str, ...]) -> list[str]:
+        """Return which variables differ from what they were at the same place of the loops, each once."""
+        before = self.before.get(place, {})
+        self.before[place] = dict(found)
+        names = [name for name, value in found.items() if before.get(name, value) != value and name not in self.named]
+        self.named |= set(names)
+        return names
+
+
+def warn_of_changed_variables(names: Iterable[str]) -> None:
+    """Say which variables of a loop change and are in no checkpoint."""
+    for name in names:
+        _log.warning(
+            "the loop goes on with %s, which changes and is in no checkpoint: hand it to luthier.run by name, and read "
+            "and set a number or a text as an attribute of the run",
+            name,
+        )
+
+
+def warn_of_other(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Say which variables of a loop are others than when the checkpoint was written."""
+    if other := [name for name, value in now.items() if before.get(name, value) != value]:
+        _log.warning(
+            "not as in the checkpoint: %s; this run may differ from one never stopped, unless it is handed to "
+            "luthier.run by name",
+            ", ".join(other[:5]),
+        )
+
+
+def fingerprints(frame: FrameType | None, first: FrameType, known: Iterable[Any]) -> dict[str, str]:
+    """Return what the variables hold that a loop goes on with, by name: a hash of each.
+
+    Args:
+        frame: Where the loop stands.
+        first: The frame that the run was entered in; those below it are not looked at.
+        known: What the run keeps, and what else is left out.
+    """
+    kept = {id(item) for item in known}
+    for item in known:
+        if isinstance(item, nn.Module):
+            kept |= {id(part) for part in (*item.modules(), *item.parameters(), *item.buffers())}
+        elif isinstance(item, list | tuple | dict):
+            kept |= set(map(id, item.values() if isinstance(item, dict) else item))
+    found: dict[str, str] = {}
+    while frame is not None:
+        for name in sorted(live_names(frame.f_code, frame.f_lasti)):
+            value = frame.f_locals.get(name, frame.f_globals.get(name))
+            held = [(name, value)]
+            if inspect.isfunction(value):
+                held = [(f"{inner} of {name}", item) for inner, item in _held(value) if not callable(item)]
+            for words, item in held:
+                if id(item) not in kept and (hashed := _hashed(item)) is not None:
+                    found[words] = hashed
+        if frame is first:
+            break
+        frame = frame.f_back
+    return found
+
+
+def _hashed(value: Any) -> str | None:
+    """Return a hash of what may be state of a loop, or None of all else."""
+    if isinstance(value, bool | int | float | str | bytes | complex):
+        return repr(value)[:200]
+    digest = hashlib.sha256()
+    if isinstance(value, nn.Module):
+        tensors = [*value.parameters(), *value.buffers()]
+    elif isinstance(value, Optimizer):
+        tensors = [x for state in value.state.values() for x in state.values() if isinstance(x, Tensor)]
+    elif isinstance(value, Tensor):
+        tensors = [value]
+    elif isinstance(value, np.ndarray):
+        tensors = [torch.from_numpy(value)] if value.dtype.kind in "biuf" else []
+    elif isinstance(value, list | tuple | deque) and len(value) <= _MOST_ITEMS:
+        parts = [_hashed(item) for item in value]
+        return None if None in parts else hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    elif isinstance(value, GENERATORS):
+        return hashlib.sha256(repr(generator_states({"": value})).encode()).hexdigest()[:16]
+    else:
+        return None
+    for tensor in tensors:
+        plain = tensor.detach()
+        if plain.layout is torch.strided and plain.numel():
+            every = max(1, plain.numel() // _MOST_NUMBERS)
+            some = plain.reshape(-1)[::every].cpu().contiguous()
+            digest.update(some.view(torch.uint8).numpy().data if not some.is_complex() else repr(some).encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def live_names(code: CodeType, place: int) -> frozenset[str]:
+    """Return the variables that code reads, from an instruction on, before it writes them.
+
+    The classic backward analysis over its bytecode (Aho, Lam, Sethi, Ullman 2006, section 9.2.5).
+    """
+    steps = list(dis.get_instructions(code))
+    at = {step.offset: number for number, step in enumerate(steps)}
+    reads, writes = zip(*map(_names_of, steps), strict=True)
+    after: list[list[int]] = []
+    for number, step in enumerate(steps):
+        jumps = [at[step.argval]] if step.opcode in _JUMPS and step.argval in at else []
+        ends = step.opname.startswith(("RETURN", "RAISE", "RERAISE")) or step.opname in _ALWAYS
+        after.append([*jumps, *([] if ends or number + 1 == len(steps) else [number + 1])])
+    live: list[set[str]] = [set() for _ in steps]
+    is_changing = True
+    while is_changing:
+        is_changing = False
+        for number in range(len(steps) - 1, -1, -1):
+            new = set(reads[number]) | (set().union(*(live[n] for n in after[number])) - set(writes[number]))
+            if new != live[number]:
+                live[number], is_changing = new, True
+    return frozenset(live[at[place]]) if place in at else frozenset()
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) is str
+
+
+def _names_of(step: dis.Instruction) -> tuple[list[str], list[str]]:
+    """Return the variables that an instruction reads, and those that it writes."""
+    name = step.opname
+    names = list(step.argval) if isinstance(step.argval, tuple) else [step.argval]
+    if not any(kind in name for kind in ("_FAST", "_NAME", "_DEREF", "_GLOBAL")) or not all(map(_is_text, names)):
+        return [], []
+    if name.count("FAST") == 2:  # two in one, from 3.13 on
+        first, second = names
+        is_store = [part.strip("_").startswith("STORE") for part in name.split("FAST")[:2]]
+        pairs = list(zip((first, second), is_store, strict=True))
+        written = [n for n, stored in pairs if stored]
+        return [n for i, (n, stored) in enumerate(pairs) if not stored and not (i and n in written)], written
+    if name.startswith(("STORE", "DELETE")):
+        return [], names
+    return ([], []) if name.startswith("IMPORT") else (names, [])

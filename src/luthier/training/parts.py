@@ -1,0 +1,309 @@
+"""What a custom loop hands over by name: what of it a checkpoint keeps, and how it comes back."""
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from luthier.core.batch import Batch
+from luthier.core.leaves import leaves, map_leaves
+from luthier.core.rng import GENERATORS, generator_states, put_generators_back
+from luthier.data.feeds import LoaderFeed
+from luthier.data.sources import Source, as_source, to_tensor
+from luthier.errors import DataError, RunError, SettingError
+from luthier.store.bundle import load_weights, module_weights
+from luthier.training.folder import describe_feed, hash_tensors
+
+_DEPTH = 4  # of an environment: wrappers, their spaces, and the generators of these
+_PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
+_DESCRIBES = ("spec", "_cached_spec", "metadata", "_metadata")  # attributes of an environment that do not change
+_GENERATOR = "generator"
+_MADE: dict[str, Callable[[], Any]] = {
+    "Generator": torch.Generator,
+    "Random": random.Random,
+    "RandomState": np.random.RandomState,
+    **{
+        kind.__name__: partial(lambda kind: np.random.Generator(kind()), kind)
+        for kind in (np.random.PCG64, np.random.PCG64DXSM, np.random.MT19937, np.random.Philox, np.random.SFC64)
+    },
+}
+
+
+class Parts:
+    """The parts of a run by name, and their states.
+
+    Modules, optimizers and all else that has `state_dict` and `load_state_dict` come back by these; generators by
+    their state; tensors and arrays in place; numbers, texts, lists and dicts as the run's attributes. Data is not kept
+    but recognised. Other objects, such as environments, come back by what their attributes hold: plain values, arrays,
+    tensors and generators, to a depth of four.
+
+    Attributes:
+        opaque: Of each other object, the attributes that no checkpoint can keep.
+    """
+
+    def __init__(self, given: Mapping[str, Any]) -> None:
+        self.given = dict(given)
+        self.kinds = {name: _kind_of(name, value) for name, value in given.items()}
+        self.opaque = {name: _opaque(self.given[name], name) for name in self._of("object")}
+
+    def _of(self, *kinds: str) -> list[str]:
+        return [name for name, kind in self.kinds.items() if kind in kinds]
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The modules by name."""
+        return {name: self.given[name] for name in self._of("module")}
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """The optimizers by name."""
+        return {name: self.given[name] for name in self._of("optimizer")}
+
+    @property
+    def data(self) -> list[str]:
+        """The names of data."""
+        return self._of("data")
+
+    def is_data(self, value: Any) -> bool:
+        """Whether this very object was handed over as data, so that it is the same in every life of the run."""
+        return any(self.given[name] is value for name in self._of("data"))
+
+    def describe(self) -> dict[str, str]:
+        """Return what each part is, to hold it against that of another life."""
+        words = {name: f"{kind} {type(self.given[name]).__name__}" for name, kind in self.kinds.items()}
+        for name, module in self.modules.items():
+            words[name] += f" of {sum(p.numel() for p in module.parameters())} parameters"
+        return {name: "value" if self.kinds[name] == "value" else said for name, said in words.items()}
+
+    def states(self) -> dict[str, Any]:
+        """Return the state of each part as nested plain values and tensors; these are the live ones."""
+        return {name: self._state(name, kind) for name, kind in self.kinds.items() if kind != "data"}
+
+    def _state(self, name: str, kind: str) -> Any:
+        value = self.given[name]
+        if kind == "module":
+            return module_weights(value, copy=False)
+        if kind in ("optimizer", "state"):
+            return value.state_dict()
+        if kind == "generator":
+            return generator_states({name: value})
+        if kind == "object":
+            return {path: _kept(owner, key) for path, (owner, key) in _held(value).items()}
+        return value
+
+    def put_back(self, states: Mapping[str, Any]) -> None:
+        """Put back what `states` gave, in place.
+
+        Raises:
+            RunError: a state does not fit its part.
+        """
+        for name, state in states.items():
+            try:
+                is_shared = self.kinds[name] in ("value", "object", "state")  # what keeps lists as they are given
+                self._put_back(name, copy.deepcopy(state) if is_shared else state)
+            except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+                raise RunError(
+                    f"the state that the checkpoint has of {name!r} does not fit it: {error}",
+                    hint="hand over what the run began with, or choose a new folder",
+                    code="run-arguments-differ",
+                ) from error
+
+    def _put_back(self, name: str, state: Any) -> None:
+        kind, value = self.kinds[name], self.given[name]
+        if kind == "module":
+            load_weights(value, state, where="the checkpoint")
+        elif kind in ("optimizer", "state"):
+            value.load_state_dict(state)
+        elif kind == "generator":
+            put_generators_back({name: value}, state)
+        elif kind == "tensor":
+            with torch.no_grad():
+                value.copy_(state)
+        elif kind == "array":
+            value[...] = state
+        elif kind == "object":
+            for path, (owner, key) in _held(value).items():
+                if path in state:
+                    _put(owner, key, state[path])
+        elif isinstance(value, list) and isinstance(state, list):  # whoever else holds it sees it too
+            value[:] = state
+        elif isinstance(value, dict) and isinstance(state, dict):
+            value.clear()
+            value.update(state)
+        else:
+            self.given[name] = state
+
+
+class RowSource:
+    """Tensors in memory, of which a batch has some rows: alone, or in a tuple or dict."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = map_leaves(lambda item: to_tensor(item, "the data"), value)
+        sizes = {len(item) for item in leaves(self.value)}
+        if len(sizes) != 1:
+            raise DataError(
+                f"the parts of the data have {' and '.join(map(str, sorted(sizes)))} samples",
+                hint="the first dimension counts the samples",
+                code="data-length-mismatch",
+            )
+        self.size = sizes.pop()
+        if not self.size:
+            raise DataError("the data holds no sample", hint="give at least one", code="data-no-samples")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
+        """Yield one batch for each tensor of sample numbers, in order; nothing is drawn."""
+        for indices in chunks:
+            yield Batch((), None, raw=map_leaves(lambda item, at=indices: item[at], self.value), indices=indices)
+
+
+def as_rows(data: Any, *, num_workers: int) -> Source:
+    """Return what a caller holds as a source whose batches come as they are, without a look for targets.
+
+    Raises:
+        DataError: data that samples cannot be taken from by number.
+    """
+    if type(data) is TensorDataset:
+        data = data.tensors
+    if isinstance(data, Tensor | np.ndarray) or _is_arrays(data):
+        return RowSource(list(data) if isinstance(data, tuple) and hasattr(data, "_fields") else data)
+    return as_source(data, num_workers=num_workers, split=False)
+
+
+def _is_arrays(value: Any) -> bool:
+    items = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else []
+    return bool(items) and all(isinstance(item, Tensor | np.ndarray) or hasattr(item, "to_numpy") for item in items)
+
+
+def describe_data(data: Any) -> dict[str, Any]:
+    """Return what data is, to hold it against that of another life: of data in memory a hash of it."""
+    if isinstance(data, DataLoader | IterableDataset):
+        return describe_feed(LoaderFeed(data))
+    described: dict[str, Any] = {"samples": len(data) if hasattr(data, "__len__") else None}
+    if _is_arrays(data):
+        source = RowSource(data)
+        described = {"samples": len(source), "sha256": hash_tensors(list(leaves(source.value)), len(source))}
+    return described
+
+
+def _kind_of(name: str, value: Any) -> str:
+    """Return what a part is to a checkpoint.
+
+    Raises:
+        SettingError: several parts in a list, which have no names.
+    """
+    if isinstance(value, nn.Module):
+        return "module"
+    if isinstance(value, torch.optim.Optimizer):
+        return "optimizer"
+    if isinstance(value, DataLoader | IterableDataset):
+        return "data"
+    if hasattr(value, "state_dict") and hasattr(value, "load_state_dict"):
+        return "state"
+    if isinstance(value, GENERATORS):
+        return "generator"
+    if isinstance(value, Tensor):
+        return "tensor"
+    if isinstance(value, np.ndarray):
+        return "array"
+    if isinstance(value, list | tuple | dict):
+        items = list(value.values()) if isinstance(value, dict) else list(value)
+        if _is_arrays(value):
+            return "data"
+        if any(hasattr(item, "state_dict") for item in items):
+            raise SettingError(
+                f"{name} is a {type(value).__name__} of {type(items[0]).__name__} and has no state of its own",
+                hint="hand over each under a name, or modules as an nn.ModuleList",
+                code="setting-wrong-type",
+            )
+        return "value"
+    if isinstance(value, _PLAIN):
+        return "value"
+    if hasattr(value, "__getitem__") and hasattr(value, "__len__"):  # a map-style Dataset, a frame
+        return "data"
+    return "object"
+
+
+def _children(value: Any) -> dict[str, Any]:
+    found = getattr(value, "__dict__", None)
+    return dict(found) if isinstance(found, dict) else {}
+
+
+def _is_kept(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return len(value) <= 64 and all(isinstance(key, str) and _is_kept(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return len(value) <= 4096 and all(map(_is_kept, value))
+    is_array = isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm")
+    return is_array or isinstance(value, (*_PLAIN, *GENERATORS))
+
+
+def _held(owner: Any) -> dict[str, tuple[Any, str]]:
+    """Return where an object and those that hang on it hold what can be kept, by path: the owner and the attribute."""
+    found: dict[str, tuple[Any, str]] = {}
+    seen: set[int] = set()
+
+    def look(value: Any, path: str, depth: int) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        for key, item in _children(value).items():
+            where = f"{path}.{key}" if path else key
+            if key in _DESCRIBES:
+                continue
+            if _is_kept(item):
+                found[where] = value, key
+            elif depth and not callable(item) and not isinstance(item, type):
+                look(item, where, depth - 1)
+
+    look(owner, "", _DEPTH)
+    return found
+
+
+def _opaque(owner: Any, name: str) -> list[str]:
+    """Return the attributes of an object whose state nobody can take: compiled things without attributes."""
+    found: list[str] = []
+    seen: set[int] = set()
+
+    def look(value: Any, path: str, depth: int) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        children = _children(value)
+        if not children and not hasattr(type(value), "__slots__"):
+            found.append(path)
+        for key, item in children.items():
+            if key in _DESCRIBES or _is_kept(item) or isinstance(item, type | Mapping | Sequence | set | np.dtype):
+                continue
+            if not callable(item) and depth:
+                look(item, f"{path}.{key}", depth - 1)
+
+    look(owner, name, _DEPTH)
+    return found
+
+
+def _kept(owner: Any, key: str) -> Any:
+    value = getattr(owner, key)
+    if not isinstance(value, GENERATORS):
+        return value
+    kind = type(value.bit_generator).__name__ if isinstance(value, np.random.Generator) else type(value).__name__
+    return {_GENERATOR: kind, "state": generator_states({"": value})}
+
+
+def _put(owner: Any, key: str, state: Any) -> None:
+    value = getattr(owner, key)
+    if not (isinstance(state, dict) and _GENERATOR in state):
+        setattr(owner, key, state)
+        return
+    if not isinstance(value, GENERATORS):  # one that is made when it is first drawn from
+        value = _MADE[state[_GENERATOR]]()
+        setattr(owner, key, value)
+    put_generators_back({"": value}, state["state"])

@@ -3,6 +3,7 @@
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -134,6 +135,7 @@ class Watch:
         self.has_given_up = False
         self.steps = 0
         self.learning_rates: list[float] = []
+        self._near: list[Any] = []  # handles of hooks on single passes
         self._handles: list[Any] = []
         self._mode = Listener(self)
         self._forwards: list[_Forward] = []
@@ -157,10 +159,27 @@ class Watch:
         self._shrunk = 0
 
     def __enter__(self) -> "Watch":
+        self.attach()
+        self._mode.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *problem: Any) -> None:
+        self._mode.__exit__(*problem)  # type: ignore[no-untyped-call]
+        self.detach()
+
+    @property
+    def hearing(self) -> AbstractContextManager[Any]:
+        """A context in which calls of torch are heard, of a watch that is attached; nothing after the first steps."""
+        return nullcontext() if self._mode.is_far else self._mode
+
+    def attach(self) -> None:
+        """Put the hooks on."""
         module = self.module
-        self._handles = [
+        self._near = [
             module.register_forward_pre_hook(_Hook(self, self._before), with_kwargs=True),
             module.register_forward_hook(_Hook(self, self._after), with_kwargs=True),
+        ]
+        self._handles = [
             module.register_state_dict_post_hook(_Hook(self, self._saved)),
             module.register_load_state_dict_pre_hook(_Hook(self, self._loading)),
             module.register_load_state_dict_post_hook(_Hook(self, self._loaded)),
@@ -169,17 +188,23 @@ class Watch:
             watched = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
             some = {id(p): p for p in (watched[:1] + watched[len(watched) // 2 :][:1] + watched[-1:])}
             marks = self._gradients[id(optimizer)]
-            self._handles += [p.register_hook(_Hook(self, self._gradient_for(p, marks))) for p in some.values()]
+            self._near += [p.register_hook(_Hook(self, self._gradient_for(p, marks))) for p in some.values()]
         self._handles.append(register_optimizer_step_pre_hook(_Hook(self, self._any_step)))
         for optimizer in self.optimizers:
             self._handles.append(optimizer.register_step_pre_hook(_Hook(self, self._before_step)))
             self._handles.append(optimizer.register_step_post_hook(_Hook(self, self._after_step_of)))
-        self._mode.__enter__()  # type: ignore[no-untyped-call]
-        return self
 
-    def __exit__(self, *problem: Any) -> None:
-        self._mode.__exit__(*problem)  # type: ignore[no-untyped-call]
-        for handle in self._handles:
+    def step_back(self) -> None:
+        """Look no more at forward and backward passes, where the first steps are over."""
+        if self._mode.is_far:
+            self._end_run()
+            self._forwards = []
+            for handle in self._near:
+                handle.remove()
+
+    def detach(self) -> None:
+        """Take the hooks off, and say what it came to."""
+        for handle in (*self._near, *self._handles):
             handle.remove()
         try:
             self._end_run()

@@ -45,6 +45,7 @@ from luthier.training.trackers import Tracker, Tracking
 from luthier.training.unkept import Seen, fingerprints, warn_of_changed_variables, warn_of_other
 
 _log = logging.getLogger("luthier")
+_CLOSE_STEPS = 400  # of a life, after which no watch hears calls any more: twice as many as one looks at, for GANs
 
 
 def run(
@@ -285,7 +286,7 @@ class CustomRun:
         self._is_asked_to_save = False
         self._stack, self._looking = ExitStack(), ExitStack()
         self._tracer: Tracer | None = None
-        self._look_until = 0
+        self._look_until, self._is_close, self._first_step = 0, True, 0
         self._unfinished: _Level | None = None
         self._seen = Seen()
         self._watches: list[Watch] = []
@@ -356,6 +357,7 @@ class CustomRun:
             self._recognise(tree)
             self.seed = tree["seed"]
             last: dict[str, Any] = next(reversed(read_record(self.folder / "record.jsonl").rows), {})
+            self._first_step = tree["steps"]
             self._look_until = last["step"] if last.get("event") == "not-finite" else 0
             self._seek, self._wanted = tree, list(tree["levels"])
             self._levels[0].replay = list(self._wanted.pop(0)["done"])
@@ -459,6 +461,8 @@ class CustomRun:
         try:
             for index in range(level.index, total):
                 self._pause(level, index)
+                if self._is_close and kind != "epochs":
+                    self._hear()
                 yield index
                 self._finish(level)
         finally:
@@ -473,6 +477,8 @@ class CustomRun:
             for batch in feed.batches(level.number, level.index):
                 raw = batch.original()
                 self._count = num_rows(raw) or 1
+                if self._is_close:
+                    self._hear()
                 yield raw
                 self._finish(level)
                 self._pause(level, level.index + 1)
@@ -539,8 +545,14 @@ class CustomRun:
             )
         elif by_time or by_step or self._saved_step < 0 or self._is_asked_to_save:
             self._save(sys._getframe(2))
-        if self._look_until > self.global_step and level.kind != "epochs":
-            self._trace()
+
+    def _hear(self) -> None:
+        """Begin to hear the calls of torch in a round, where they are looked at; `_finish` ends it."""
+        for seen in self._watches if self._is_close else ():
+            self._looking.enter_context(seen.hearing)
+        if self._look_until > self.global_step:
+            self._tracer = Tracer(nn.ModuleDict(self._parts.modules), "the body of the loop")
+            self._looking.enter_context(self._tracer.watching())
 
     def _arrive(self, tree: dict[str, Any], level: _Level) -> None:
         """Go on where the checkpoint was written: what the body did on the way here is put back once more."""
@@ -564,6 +576,14 @@ class CustomRun:
     def _finish(self, level: _Level) -> None:
         """Count a round that is done."""
         level.is_over = True
+        if self._is_close and level.kind != "epochs":
+            self._looking.close()
+            self._is_close = self.global_step < max(self._first_step + _CLOSE_STEPS, self._look_until)
+            for seen in () if self._is_close else self._watches:
+                seen.step_back()
+            if self._tracer is not None:
+                self._say_origin(self._tracer)
+                self._tracer = None
         if level.kind == "epochs" and len(self._levels) == 2:
             self._end_epoch(level)
         elif level.kind != "epochs":
@@ -812,15 +832,6 @@ class CustomRun:
             code="training-loss-not-finite",
         )
 
-    def _trace(self) -> None:
-        """Look at the losses of the round before, and watch the next one call by call."""
-        if self._tracer is not None:
-            self._looking.close()
-            self._say_origin(self._tracer)
-        modules = nn.ModuleDict(self._parts.modules)
-        self._tracer = Tracer(modules, "the body of the loop")
-        self._tracer = self._looking.enter_context(self._tracer.watching())
-
     def _say_origin(self, tracer: Tracer) -> None:
         for loss in tracer.losses:
             if loss.isfinite().all():
@@ -857,7 +868,10 @@ class CustomRun:
                 if any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"])
             ]
             if its:
-                self._watches.append(self._stack.enter_context(watch(module, its)))
+                seen = watch(module, its)
+                seen.attach()
+                self._stack.callback(seen.detach)
+                self._watches.append(seen)
 
     def _listen(self) -> None:
         """Hear signals to stop, where nobody else does."""

@@ -23,9 +23,9 @@ from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, N
 SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
-    "Blueprint", "Callback", "CheckSettings", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
+    "Blueprint", "Callback", "CheckSettings", "CustomRun", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
     "Schema", "Stop", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
-    "replay", "resume", "summary", "train", "watch",
+    "replay", "resume", "run", "summary", "train", "watch",
 ]  # fmt: skip
 
 SETTINGS = {

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from luthier.serving.model import Model, load
     from luthier.serving.summary import summary
     from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
-    from luthier.training.custom import run
+    from luthier.training.custom import CustomRun, run
     from luthier.training.fit import fit
     from luthier.training.record import Record, read_record
     from luthier.training.result import Result
@@ -40,6 +40,7 @@ _HOMES = {
     "Blueprint": "luthier.core.blueprint",
     "Callback": "luthier.training.callbacks",
     "CheckSettings": "luthier.core.settings",
+    "CustomRun": "luthier.training.custom",
     "EarlyStopping": "luthier.training.callbacks",
     "Finding": "luthier.core.finding",
     "LuthierError": "luthier.errors",
@@ -75,6 +76,7 @@ __all__ = [
     "Blueprint",
     "Callback",
     "CheckSettings",
+    "CustomRun",
     "EarlyStopping",
     "Finding",
     "LuthierError",

@@ -342,7 +342,7 @@ def test_what_is_not_kept_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
                 total = total + loss
                 bump()
                 with torch.no_grad():
-                    teacher.weight.lerp_(life.net[0].weight[:1], 0.1)
+                    teacher.weight.lerp_(next(life.net.parameters())[:1], 0.1)
     words = " ".join(record.message for record in caplog.records)
     for name in ("count", "total", "teacher", "box of bump"):
         assert f"goes on with {name}," in words, name
@@ -374,7 +374,8 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
     class Env:
         def __init__(self) -> None:
-            self.state, self.rng, self.lazy = np.zeros(2), np.random.default_rng(0), None
+            self.state, self.rng = np.zeros(2), np.random.default_rng(0)
+            self.lazy: random.Random | None = None
 
         def step(self) -> float:
             self.lazy = self.lazy or random.Random(1)
@@ -382,7 +383,8 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
             return float(self.state.sum())
 
     def script(left: int | None) -> list[float]:
-        env, seen = Wrapper(Env()), []
+        env = Wrapper(Env())
+        seen: list[float] = []
         with luthier.run(
             tmp_path, env=env, seen=seen, seed=0, checkpoint_every_steps=1, verbose=False, watched=False
         ) as run:

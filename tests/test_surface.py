@@ -24,8 +24,8 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "CheckSettings", "CustomRun", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
-    "replay", "resume", "run", "summary", "train", "watch",
+    "Schema", "Stop", "Study", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
+    "replay", "resume", "run", "summary", "train", "tune", "watch",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -46,6 +46,9 @@ COMMANDS: dict[str, set[str]] = {
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
     "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
+    "tune": {"source", "run", "trials", "metric", "search", "print_search", "jobs", "quiet", "as_json"} | {
+        name for names in SETTINGS.values() for name in names.split()
+    },
     "explain": {"code"},
     "doctor": {"quiet", "as_json"},
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},

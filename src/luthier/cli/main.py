@@ -158,6 +158,60 @@ def _asked() -> str | None:
     return None if arguments is None else shlex.join(["luthier", *map(without_password, arguments)])
 
 
+@cli.command(cls=GroupedCommand, short_help="Search settings by trials, and keep the best run.")
+@click.argument("source")
+@settings_options
+@click.option("--trials", type=click.IntRange(1), help="Trials in all; 30 unless --max-time-s is given.")
+@click.option("--metric", help="Validation figure to search by: loss by default, or accuracy, f1, auc, rmse, mae, r2.")
+@click.option("--search", help="TOML file of what to search, in place of what follows from the design.")
+@click.option("--print-search", is_flag=True, help="Print what would be searched as TOML, and do nothing else.")
+@click.option("--run", help="The study's folder; the same call continues it. A new one under runs/ by default.")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that do trials; the order then varies.")
+@_output_options
+def tune(
+    source: str,
+    trials: int | None,
+    metric: str | None,
+    search: str | None,
+    print_search: bool,
+    run: str | None,
+    jobs: int,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Search settings for SOURCE by trials, choose by validation, and test the best run once.
+
+    SOURCE is what `luthier train` takes. --max-time-s is the time of the whole study. Its folder holds a run a trial;
+    the best one is a run as any other. A study that was stopped goes on by the same call with the same --run.
+    """
+    given = given_settings(values)
+    max_time_s = given.pop("max_time_s", None)
+    if print_search:
+        from luthier.pipeline.tune import print_space
+
+        print(print_space(source, **given), end="")
+        return 0
+    from luthier.cli import show
+    from luthier.cli.launch import helpers, is_worker
+    from luthier.cli.stopping import Stopping
+    from luthier.pipeline.tune import tune as tune_source
+
+    if jobs > 1:
+        _refuse_stdin(source)
+        if run is None:
+            raise click.UsageError("--jobs needs --run: the processes meet in that folder")
+    silent = quiet or as_json
+    stopping, line = Stopping(), show.trial_lines(silent=silent)
+    with stopping.armed(), helpers(click.get_current_context().find_root().obj, jobs - 1):
+        study = tune_source(
+            source, trials=trials, max_time_s=max_time_s, metric=metric, search=search, run=run, callbacks=[stopping],
+            on_trial=line, is_worker=is_worker(), **given,
+        )  # fmt: skip
+    show.study(study, as_json=as_json, quiet=quiet)
+    return stopping.status if not study.is_done else 0
+
+
 @cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")
 @click.argument("run")
 @click.option("--epochs", type=int, help="Epochs in all, more than were planned.")

@@ -63,7 +63,7 @@ def test_a_study_is_repeatable_and_its_winner_is_a_run(here: Path) -> None:
     model = luthier.load(best.folder)
     assert model.evaluate("people.csv")["rows"] == 300
     assert best.test["log_loss"] == pytest.approx(model.metrics["test"]["log_loss"])
-    others = [path for path in Path("a").glob("trial-*/model.safetensors")]
+    others = list(Path("a").glob("trial-*/model.safetensors"))
     assert len(others) == 1  # no other trial has seen the test rows
     luthier.eject(best.folder, "ejected")
     assert list(study.frame()["trial"]) == [0, 1, 2, 3, 4]
@@ -164,7 +164,7 @@ def test_what_cannot_be_searched_is_said(here: Path, monkeypatch: pytest.MonkeyP
             tune("people.csv", trials=1, run="a", search="search.toml", **QUICK)
     for given in ({"trials": 0}, {"max_time_s": 0.0}, {"trials": 1, "valid_fraction": 0.0}):
         with pytest.raises(SettingError):
-            tune("people.csv", run="a", **QUICK, **given)  # type: ignore[arg-type]
+            tune("people.csv", run="a", **QUICK, **given)
     assert not Path("a").exists()
     Path("search.toml").write_text("[tabm]\nlr = { choices = [1e9] }\noptimizer = { choices = ['SGD'] }\n")
     monkeypatch.setitem(sys.modules, "optuna", None)

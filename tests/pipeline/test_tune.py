@@ -66,6 +66,11 @@ def test_a_study_is_repeatable_and_its_winner_is_a_run(here: Path) -> None:
     others = list(Path("a").glob("trial-*/model.safetensors"))
     assert len(others) == 1  # no other trial has seen the test rows
     luthier.eject(best.folder, "ejected")
+    best.report("page.html")
+    page = Path("page.html").read_text()
+    assert f"This run is trial {study.number} of 5" in page
+    assert "loss of the trials" in page
+    assert '"search"' in page
     assert list(study.frame()["trial"]) == [0, 1, 2, 3, 4]
     assert "best: trial" in repr(study)
     assert "<table" in study._repr_html_()

@@ -24,7 +24,7 @@ from luthier.networks.choose import choose
 from luthier.pipeline.plan import Plan, design, fit_parts
 from luthier.pipeline.space import Setting, Space, design_space, read_space, with_values, write_space
 from luthier.pipeline.train import finish_run, free_folder, run_name, train_plan
-from luthier.store.files import read_plain, write_whole
+from luthier.store.files import TRIALS_FILE, read_plain, write_whole
 from luthier.training.callbacks import Callback, Stop, View
 from luthier.training.folder import open_folder
 from luthier.training.result import Result
@@ -501,7 +501,13 @@ class _Search:
         rows = [self.row(trial) for trial in self.study.get_trials(deepcopy=False)]
         number = self.best_number()
         is_high = self.study.direction.name == "MAXIMIZE"
-        return Study(self.folder, result, number, self.monitor, is_high, rows, self._importances(), is_done)
+        found = Study(self.folder, result, number, self.monitor, is_high, rows, self._importances(), is_done)
+        document = {
+            "metric": found.metric, "higher_is_better": is_high, "number": number, "trials": rows,
+            "importances": found.importances,
+        }  # fmt: skip
+        write_whole(self.folder / TRIALS_FILE, json.dumps(document, indent=1).encode())
+        return found
 
     def _importances(self) -> dict[str, float]:
         import optuna

@@ -45,7 +45,7 @@ COMMANDS: dict[str, set[str]] = {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
-    "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
+    "check": {"source", "output_format", "fail_on", "baseline", "write_baseline", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
     "tune": {"source", "run", "trials", "metric", "search", "print_search", "jobs", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },

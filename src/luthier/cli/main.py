@@ -511,19 +511,53 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
 @cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error in a program, a run or data.")
 @click.argument("source")
 @settings_options
+@click.option(
+    "--output-format", type=click.Choice(["text", "json", "github", "sarif"]), default="text",
+    help="How to print the findings: github for annotations, sarif for code scanning.",
+)  # fmt: skip
+@click.option(
+    "--fail-on", type=click.Choice(["error", "warning", "never"]), default="error",
+    help="From which severity on the exit status is 1.",
+)  # fmt: skip
+@click.option("--baseline", help="File of findings that are known, and left out.")
+@click.option("--write-baseline", help="Write the findings there as known, and leave with status 0.")
 @_output_options
-def check(source: str, quiet: bool, as_json: bool, **values: Any) -> int:
+def check(
+    source: str,
+    output_format: str,
+    fail_on: str,
+    baseline: str | None,
+    write_baseline: str | None,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Look for silent mistakes in SOURCE: a program FILE.py:FUNCTION, a run's folder, a run file, or data.
 
     The function takes nothing and returns a dict of what `luthier.check` takes: module, train, valid, criterion,
-    optimizer. Exit status 1: there is a finding of severity error.
+    optimizer. Exit status 1: there is a finding of the severity that --fail-on names, or of a graver one.
     """
-    from luthier.cli import show
+    from pathlib import Path
+
+    from luthier.cli import formats, show
     from luthier.pipeline.check import check_source
 
     findings = check_source(source, **given_settings(values))
-    show.findings(findings, as_json=as_json, quiet=quiet)
-    return int(any(finding.severity == "error" for finding in findings))
+    if baseline is not None:
+        findings = formats.without_known(findings, Path(baseline))
+    if write_baseline is not None:
+        formats.write_baseline(findings, Path(write_baseline))
+        if not quiet:
+            say(f"{len(findings)} findings are known from here on: --baseline {write_baseline}", is_error=True)
+        return 0
+    if output_format == "github":
+        print("\n".join(formats.github(findings, source)))
+    elif output_format == "sarif":
+        say_json(formats.sarif(findings, source))
+    else:
+        show.findings(findings, as_json=as_json or output_format == "json", quiet=quiet)
+    failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}[fail_on]
+    return int(any(finding.severity in failing for finding in findings))
 
 
 @cli.command(short_help="Explain the code of a finding or an error.")

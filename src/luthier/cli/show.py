@@ -311,8 +311,8 @@ def study(study: Study, *, as_json: bool, quiet: bool) -> None:
     if study.errors is not None and study.number == 0:
         errors = max(study.errors, 0)
         say(
-            f"kept: trial 0, the design. The best of the others is better by {errors:.1f} standard errors on the validation "
-            "rows; below 2, chance alone makes one of many as good. More rows, or --folds 5, tell more"
+            f"kept: trial 0, the design. The best of the others is better by {errors:.1f} standard errors on the "
+            "validation rows; below 2, chance alone makes one of many as good. More rows, or --folds 5, tell more"
         )
     else:
         say(f"kept: trial {study.number} of {len(study.trials)}, the best by {study.metric} on the validation rows")

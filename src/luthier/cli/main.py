@@ -316,6 +316,52 @@ def predict(
     return 0
 
 
+@cli.command(short_help="Answer over HTTP with one model or several.")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 is a free one.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that answer.")
+@click.option("--max-body-mb", type=click.FloatRange(0), default=16, show_default=True, help="Largest body, in MB.")
+@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows of a request.")
+@click.option("--max-megapixels", type=click.FloatRange(0), default=32, show_default=True, help="Largest image.")
+@click.option(
+    "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds for a body to come."
+)
+@click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def serve(
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    workers: int,
+    max_body_mb: float,
+    max_rows: int,
+    max_megapixels: float,
+    timeout_s: float,
+    token_file: str | None,
+    quiet: bool,
+) -> int:
+    """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
+
+    POST rows to /predict; /docs shows how. A model whose file changes is read again. It listens on this machine alone
+    unless --host says otherwise.
+    """
+    from luthier.http.serve import Limits, read_token
+    from luthier.http.serve import serve as serve_models
+
+    limits = Limits(
+        max_body_bytes=int(max_body_mb * 2**20),
+        max_rows=max_rows,
+        max_pixels=int(max_megapixels * 1e6),
+        timeout_s=timeout_s,
+    )
+    report = None if quiet else lambda line: say(f"{line}  ({', '.join(models)}); Ctrl-C stops it")
+    serve_models(
+        models, host=host, port=port, workers=workers, limits=limits, token=read_token(token_file), report=report
+    )
+    return 0
+
+
 @cli.command("explain-row", short_help="Say which columns moved a model's answer for one row.")
 @click.argument("model")
 @click.argument("row", nargs=-1, required=True)

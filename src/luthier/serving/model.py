@@ -6,7 +6,7 @@ What reads tables and images is imported where raw data is met, so that `fit` ov
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -238,12 +238,19 @@ class Model:
         both: NDArray[Any] = torch.stack(ends, dim=-1).numpy()  # (N, K, 2)
         return both[:, 0] if len(self.schema.targets) == 1 else both
 
-    def stream(self, source: Any, *, options: ReadOptions | None = None) -> Iterator[pl.DataFrame]:
+    def stream(
+        self, source: Any, *, options: ReadOptions | None = None, warn: Callable[[str], Any] | None = None
+    ) -> Iterator[pl.DataFrame]:
         """Yield answers as frames, piece by piece, so that a source larger than memory is no problem.
 
         Columns: `image` for images, the column of the series where a row is a step; `prediction`, or
         `prediction_<target>` of several; `probability_<class>`. An image that cannot be read has null for an answer
         and the reason in the column `error`.
+
+        Args:
+            source: As in `predict`.
+            options: How to read a CSV.
+            warn: Called with each line on cells that are not like those of training rows; the log gets them without it.
 
         Raises:
             DataError: as `predict`.
@@ -254,7 +261,7 @@ class Model:
 
         schema = self._need_schema()
         rows = unread = 0
-        for outputs, piece in self._answers(source, options, strict=False):
+        for outputs, piece in self._answers(source, options, strict=False, warn=warn):
             rows, unread = rows + len(piece), unread + len(piece.errors or ())
             frame = answer_frame(outputs, schema, self.answering)
             errors = piece.errors
@@ -393,10 +400,12 @@ class Model:
             names += [piece.names] if by_series and piece.names is not None else []
         return torch.cat(found), pl.concat(names) if names else None
 
-    def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
+    def _answers(
+        self, source: Any, options: ReadOptions | None, *, strict: bool, warn: Callable[[str], Any] | None = None
+    ) -> Iterator[tuple[Tensor, Piece]]:
         from luthier.serving.inputs import pieces
 
-        for piece in pieces(source, self._need_schema(), options=options):
+        for piece in pieces(source, self._need_schema(), options=options, warn=warn):
             if strict and piece.errors:
                 raise next(iter(piece.errors.values()))
             yield self._forward(piece.inputs), piece

@@ -1,0 +1,200 @@
+"""Bodies of requests to answers: rows as JSON, tables and images as files."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import polars as pl
+import torch
+
+from luthier.core.schema import Column, Schema, Target
+from luthier.errors import LuthierError, RequestError
+from luthier.serving.answers import answer_frame, probabilities, row_values, typed
+from luthier.serving.model import Model
+
+Row = dict[str, Any]
+_CELL: Any = bool | int | float | str | None
+_STEPS: Any = list[float | None]
+
+
+class Answering:
+    """What one model says to the bodies of requests.
+
+    Args:
+        model: One with a Schema.
+        max_rows: That one request may have.
+    """
+
+    def __init__(self, model: Model, *, max_rows: int) -> None:
+        assert model.schema is not None
+        self.model, self.schema, self.max_rows = model, model.schema, max_rows
+        self.columns = columns_of(self.schema)
+        has_lists = any(column.kind == "series" for column in self.schema.inputs)
+        cell = _CELL | _STEPS if has_lists else _CELL
+        self._rows = msgspec.json.Decoder(msgspec.defstruct("Rows", [("rows", list[dict[str, cell]])]))
+        self._values = {name: _by_name(target) for name, target in _decided(self.schema).items()}
+        self._names = self._probability_names()
+
+    def read_rows(self, body: bytes) -> list[Row]:
+        """Return the rows of a JSON body, `{"rows": [{column: value}]}`.
+
+        Raises:
+            RequestError: it is no such body; the message names row and column.
+        """
+        try:
+            rows: list[Row] = self._rows.decode(body).rows
+        except msgspec.ValidationError:
+            raise _wrong_type(body, self.columns) from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise RequestError(
+                f"the body is not JSON: {error}",
+                status=400,
+                hint='give {"rows": [{"COLUMN": VALUE}]}',
+                code="request-unreadable",
+            ) from None
+        if not rows:
+            raise _malformed("there are no rows")
+        if len(rows) > self.max_rows:
+            raise too_many_rows(self.max_rows)
+        for number, row in enumerate(rows, 1):
+            for name in self.columns:
+                if name not in row:
+                    raise _malformed(
+                        f"row {number} lacks the column {name!r}",
+                        "give every column of the training data; null is a missing value",
+                        row=number,
+                        column=name,
+                    )
+        return rows
+
+    def answer_row(self, rows: Sequence[Row]) -> list[Row] | None:
+        """Return the answer to one plain row, in tens of microseconds, or None where `answer` must be asked."""
+        if len(rows) != 1 or self.schema.image is not None or self.schema.series is not None:
+            return None
+        outputs = self.model._one_row(rows[0])
+        if outputs is None:
+            return None
+        if self._names is None:
+            return self._written(answer_frame(torch.from_numpy(outputs)[None], self.schema, self.model.answering))
+        decided = row_values(outputs, self.schema, self.model.answering.cuts).tolist()[0]
+        if not self._names:
+            return [{"prediction": decided}]
+        chances = probabilities(torch.from_numpy(outputs)[None], self.schema)[0].tolist()
+        return [{"prediction": decided, **dict(zip(self._names, chances, strict=True))}]
+
+    def answer(self, source: Any) -> tuple[list[Row], list[str]]:
+        """Return the answers to rows, a file or a folder of images, in order, and the warnings on their cells.
+
+        Raises:
+            RequestError: there are too many rows.
+            DataError: as `Model.predict`.
+        """
+        warnings: list[str] = []
+        found: list[Row] = []
+        for frame in self.model.stream(source, warn=warnings.append):
+            found += self._written(frame)
+            if len(found) > self.max_rows:
+                raise too_many_rows(self.max_rows)
+        return found, warnings
+
+    def answer_files(self, files: Mapping[str, bytes]) -> tuple[list[Row], list[str]]:
+        """Return the answers to a table, or to images, which stand in a folder of their own meanwhile.
+
+        Args:
+            files: By name; of a table one.
+
+        Raises:
+            RequestError: as `answer`, or a file that cannot be read.
+        """
+        with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            is_images = self.schema.image is not None and not self.schema.columns
+            try:
+                return self.answer(folder if is_images else str(Path(folder, next(iter(files)))))
+            except RequestError:
+                raise
+            except LuthierError as error:
+                said = (text.replace(f"{folder}/", "") for text in (error.message, error.hint))
+                message, hint = said
+                raise RequestError(message, status=422, hint=hint, code=error.code) from error
+
+    def _written(self, frame: pl.DataFrame) -> list[Row]:
+        """Return answers as values of JSON, classes in the type that the target had."""
+        rows = frame.to_dicts()
+        for name, values in self._values.items():
+            for row in rows:
+                row[name] = values.get(row[name], row[name])
+        return rows
+
+    def _probability_names(self) -> list[str] | None:
+        """Return the names of the probabilities of one row; None where an answer has more than these."""
+        schema, answering = self.schema, self.model.answering
+        if answering.level is not None or schema.task == "multilabel" or len(schema.targets) > 1:
+            return None
+        return [f"probability_{name}" for name in schema.targets[0].classes]
+
+
+def columns_of(schema: Schema) -> list[str]:
+    """Return the columns that a row must have."""
+    names = [name for name in (schema.series, schema.order) if name is not None]
+    for column in schema.inputs:
+        names += column.parts if _is_wide(column) else (column.name,)
+    return names
+
+
+def _is_wide(column: Column) -> bool:
+    """Whether a series stands in columns, a step each."""
+    return column.kind == "series" and bool(column.parts)
+
+
+def _decided(schema: Schema) -> dict[str, Target]:
+    """Return the targets whose classes are no text, by the column of their answer."""
+    if schema.task == "regression" or schema.label_delimiter is not None:
+        return {}
+    lone = schema.task in ("binary", "multiclass")
+    named = {"prediction" if lone else f"prediction_{target.name}": target for target in schema.targets}
+    return {name: target for name, target in named.items() if target.dtype not in ("", "str")}
+
+
+def _by_name(target: Target) -> dict[str, Any]:
+    return dict(zip(target.classes, typed(target.classes, target.dtype).tolist(), strict=True))
+
+
+def too_many_rows(most: int) -> RequestError:
+    """Return the error for a request of too many rows."""
+    return RequestError(
+        f"the request has more than {most:,} rows",
+        status=413,
+        hint="send them in several requests, or raise --max-rows",
+        code="request-too-large",
+    )
+
+
+def _malformed(message: str, hint: str = 'give {"rows": [{"COLUMN": VALUE}]}', **where: int | str) -> RequestError:
+    return RequestError(message, status=422, hint=hint, code="request-malformed", **where)
+
+
+def _wrong_type(body: bytes, columns: Sequence[str]) -> RequestError:
+    """Return what is wrong with a body that is JSON, and where."""
+    document = msgspec.json.decode(body)
+    rows = document.get("rows") if isinstance(document, dict) else None
+    if not isinstance(rows, list):
+        return _malformed("the body has no list of rows")
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            return _malformed(f"row {number} is not an object", row=number)
+        for name, value in row.items():
+            if isinstance(value, dict | list):
+                kind = "an object" if isinstance(value, dict) else "a list"
+                return _malformed(
+                    f"row {number}, column {name!r} is {kind}",
+                    "give a number, a text, true, false or null",
+                    row=number,
+                    column=name,
+                )
+    return _malformed("a number in the rows is out of range")

@@ -328,6 +328,7 @@ def predict(
     "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds for a body to come."
 )
 @click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
+@click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def serve(
     models: tuple[str, ...],
@@ -339,6 +340,7 @@ def serve(
     max_megapixels: float,
     timeout_s: float,
     token_file: str | None,
+    log_requests: bool,
     quiet: bool,
 ) -> int:
     """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
@@ -346,8 +348,9 @@ def serve(
     POST rows to /predict; /docs shows how. A model whose file changes is read again. It listens on this machine alone
     unless --host says otherwise.
     """
-    from luthier.http.serve import Limits, read_token
+    from luthier.http.serve import read_token
     from luthier.http.serve import serve as serve_models
+    from luthier.http.served import Limits
 
     limits = Limits(
         max_body_bytes=int(max_body_mb * 2**20),
@@ -357,7 +360,14 @@ def serve(
     )
     report = None if quiet else lambda line: say(f"{line}  ({', '.join(models)}); Ctrl-C stops it")
     serve_models(
-        models, host=host, port=port, workers=workers, limits=limits, token=read_token(token_file), report=report
+        models,
+        host=host,
+        port=port,
+        workers=workers,
+        limits=limits,
+        token=read_token(token_file),
+        logs_requests=log_requests,
+        report=report,
     )
     return 0
 

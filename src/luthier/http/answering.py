@@ -17,8 +17,14 @@ from luthier.serving.answers import answer_frame, probabilities, row_values, typ
 from luthier.serving.model import Model
 
 Row = dict[str, Any]
-_CELL: Any = bool | int | float | str | None
-_STEPS: Any = list[float | None]
+
+
+class _Rows(msgspec.Struct):
+    rows: list[dict[str, bool | int | float | str | None]]
+
+
+class _RowsWithLists(msgspec.Struct):
+    rows: list[dict[str, bool | int | float | str | list[float | None] | None]]
 
 
 class Answering:
@@ -27,16 +33,24 @@ class Answering:
     Args:
         model: One with a Schema.
         max_rows: That one request may have.
+        version: Of the model.
+
+    Attributes:
+        columns: Those that a row must have.
+        example: An answer, for its columns and the types of their values.
+        headers: Of each answer: which version gave it.
     """
 
-    def __init__(self, model: Model, *, max_rows: int) -> None:
+    def __init__(self, model: Model, *, max_rows: int, version: str = "") -> None:
         assert model.schema is not None
         self.model, self.schema, self.max_rows = model, model.schema, max_rows
+        self.version, self.headers = version, ((b"luthier-model-version", version.encode()),)
         self.columns = columns_of(self.schema)
         has_lists = any(column.kind == "series" for column in self.schema.inputs)
-        cell = _CELL | _STEPS if has_lists else _CELL
-        self._rows = msgspec.json.Decoder(msgspec.defstruct("Rows", [("rows", list[dict[str, cell]])]))
+        self._rows: Any = msgspec.json.Decoder(_RowsWithLists if has_lists else _Rows)
         self._values = {name: _by_name(target) for name, target in _decided(self.schema).items()}
+        blank = torch.zeros(1, self.schema.num_outputs)
+        self.example = self._written(answer_frame(blank, self.schema, model.answering))[0]
         self._names = self._probability_names()
 
     def read_rows(self, body: bytes) -> list[Row]:

@@ -3,66 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import base64
 import hmac
 import logging
+import time
 import traceback
-from collections.abc import Awaitable, Callable
+from binascii import Error as NotBase64
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
-from luthier.errors import LuthierError, RequestError, SettingError
-from luthier.http.answering import Answering
-from luthier.serving.model import load
+from luthier.core.version import VERSION
+from luthier.errors import LuthierError, RequestError
+from luthier.http import inference, metrics
+from luthier.http.bodies import read_files
+from luthier.http.openapi import describe
+from luthier.http.page import page
+from luthier.http.served import Limits, Served, find_names
 
 _log = logging.getLogger("luthier.http")
-_JSON = b"application/json"
-Scope, Receive, Send = dict[str, Any], Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]
-_encode = msgspec.json.Encoder().encode
+_SMALL = 1 << 16  # bytes: a larger body is taken apart in the thread that computes
+_LOOKS_S = 1.0  # between two looks at the files of the models
+_JSON, _TEXT, _HTML = b"application/json", b"text/plain; charset=utf-8", b"text/html; charset=utf-8"
+Scope: TypeAlias = Mapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Any]]
+Send: TypeAlias = Callable[[Any], Awaitable[None]]
+encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a request may have.
+@dataclass(frozen=True)
+class Answer:
+    """What is sent back."""
 
-    Attributes:
-        max_body_bytes: Of its body.
-        max_rows: Of a table, or images.
-        max_pixels: Of an image.
-        timeout_s: For its body to come.
-    """
-
-    max_body_bytes: int = 16 << 20
-    max_rows: int = 10_000
-    max_pixels: int = 32_000_000
-    timeout_s: float = 30.0
-
-
-class Served:
-    """A model, and the file that it came from."""
-
-    def __init__(self, path: str, limits: Limits) -> None:
-        file = Path(path)
-        self.path = file / "model.safetensors" if file.is_dir() else file
-        self.name = file.name if file.is_dir() else file.stem
-        self.limits = limits
-        self.read()
-
-    def read(self) -> None:
-        """Load the model, anew where it was loaded before."""
-        model = load(self.path)
-        if model.schema is None:
-            raise SettingError(
-                f"{self.path} holds a custom module without a Schema, and there are no columns to serve",
-                hint="serve a model of luthier.train, or write a server around luthier.load(path, module=…)",
-                code="setting-ignored",
-            )
-        self.version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-        self.answering = Answering(model, max_rows=self.limits.max_rows)
+    body: bytes
+    kind: bytes = _JSON
+    status: int = 200
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class App:
@@ -71,15 +51,24 @@ class App:
     Args:
         paths: Of bundles, or of runs' folders.
         limits: For each request.
-        token: What clients must send as `Authorization: Bearer TOKEN`; None: nothing.
+        token: What clients must send as `Authorization: Bearer TOKEN`, or as the password of a browser; None: nothing.
+        logs_requests: Log a line for each request: method, route, status, bytes and time, none of the data.
     """
 
-    def __init__(self, paths: list[str], *, limits: Limits | None = None, token: str | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        *,
+        limits: Limits | None = None,
+        token: str | None = None,
+        logs_requests: bool = False,
+    ) -> None:
         self.limits = limits or Limits()
-        served = [Served(path, self.limits) for path in paths]
-        self.models = {model.name: model for model in served}
+        self.models = {name: Served(path, name, self.limits) for name, path in find_names(paths).items()}
         self.token = None if token is None else token.encode()
+        self.logs_requests = logs_requests
         self.is_ready = True
+        self.waiting = 0
         self._computing = ThreadPoolExecutor(1, "luthier-answers")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -88,51 +77,121 @@ class App:
             if scope["type"] == "lifespan":
                 await self._live(receive, send)
             return
+        start, route = time.perf_counter(), "none"
         try:
-            status, kind, body = await self._answer(scope, receive)
+            route, handler, arguments = self._route(scope)
+            answer = await handler(scope, receive, *arguments)
         except RequestError as error:
-            status, kind, body = error.status, _JSON, _said(error)
+            answer = _refusal(error)
         except LuthierError as error:  # of the data in the body
-            status, kind, body = 422, _JSON, _said(error)
+            answer = Answer(encode({"error": error.message, "hint": error.hint, "code": error.code}), status=422)
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]  # the message might quote the data
             _log.error("%s at %s:%s", type(error).__name__, where.filename, where.lineno)
-            status, kind, body = 500, _JSON, b'{"error":"a fault in the server","code":"internal"}'
-        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
-        if status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
+            answer = Answer(encode({"error": "a fault in the server", "code": "internal"}), status=500)
+        headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+        body = b"" if scope["method"] == "HEAD" else answer.body
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+        seconds = time.perf_counter() - start
+        metrics.count_request(route, answer.status, seconds)
+        if self.logs_requests:
+            size = len(answer.body)
+            _log.info("%s %s %d, %d bytes, %.1f ms", scope["method"], route, answer.status, size, 1000 * seconds)
 
     async def _live(self, receive: Receive, send: Send) -> None:
+        """Look after the files of the models until the server stops."""
         await receive()
+        looking = asyncio.create_task(self._look_at_files())
         await send({"type": "lifespan.startup.complete"})
         await receive()
         self.is_ready = False
+        looking.cancel()
+        with suppress(asyncio.CancelledError):
+            await looking
         self._computing.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
-        path = scope["path"]
-        if path == "/health/live":
-            return 200, b"text/plain", b"alive\n"
-        if path == "/health/ready":
-            return (200, b"text/plain", b"ready\n") if self.is_ready else (503, b"text/plain", b"stopping\n")
+    async def _look_at_files(self) -> None:
+        """Read a model anew when its file has changed; the one before answers meanwhile, and if it cannot be read."""
+        while True:
+            await asyncio.sleep(_LOOKS_S)
+            for served in self.models.values():
+                if served.has_changed():
+                    try:
+                        await asyncio.to_thread(served.read)
+                        _log.warning("%s was read again: version %s", served.path, served.version)
+                    except (LuthierError, OSError) as error:
+                        _log.error(
+                            "%s has changed and cannot be read, so the model before answers: %s", served.path, error
+                        )
+
+    def _route(self, scope: Scope) -> tuple[str, Callable[..., Awaitable[Answer]], tuple[Any, ...]]:
+        """Return what answers a request: the route's name, the function, and its arguments."""
+        method, path = scope["method"], scope["path"]
+        if path == "/predict" and method == "POST" and len(self.models) == 1:
+            self._check_token(scope)
+            return path, self._predict, (next(iter(self.models.values())),)
+        if path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
+            return path, self._health, (path.endswith("ready"),)
         self._check_token(scope)
-        if path == "/predict" and len(self.models) == 1:
-            return await self._predict(next(iter(self.models.values())), scope, receive)
-        parts = path.split("/")
-        if len(parts) == 4 and parts[1] == "models" and parts[3] == "predict" and parts[2] in self.models:
-            return await self._predict(self.models[parts[2]], scope, receive)
-        raise RequestError(
-            f"there is nothing at {path}", status=404, hint="see /openapi.json", code="request-not-found"
-        )
+        handler: Callable[..., Awaitable[Answer]]
+        arguments: tuple[Any, ...]
+        match path.strip("/").split("/"):
+            case [("" | "openapi.json" | "metrics" | "models" | "v2") as name]:
+                wanted, route, handler, arguments = "GET", f"/{name}", self._about, (name,)
+            case ["predict"]:
+                if len(self.models) > 1:
+                    raise _unknown(f"there are {len(self.models)} models: {', '.join(self.models)}", self._hint())
+                wanted, route, handler, arguments = "POST", "/predict", self._predict, tuple(self.models.values())
+            case ["models", name, "predict"]:
+                wanted, route, handler = "POST", "/models/{name}/predict", self._predict
+                arguments = (self._model(name),)
+            case ["v2", "models", name, *rest] if rest[:1] != ["versions"] or len(rest) > 1:
+                served = self._model(name)
+                if rest[:1] == ["versions"] and rest[1] != served.version:
+                    raise _unknown(f"{name} has the version {served.version}, not {rest[1]}", self._hint())
+                wanted, route, handler, arguments = self._protocol(
+                    served, rest[2:] if rest[:1] == ["versions"] else rest
+                )
+            case _:
+                raise _unknown(f"there is nothing at {path}", self._hint())
+        if method != wanted and (method, wanted) != ("HEAD", "GET"):
+            raise RequestError(
+                f"{path} takes {wanted}, and this was {method}",
+                status=405,
+                hint=self._hint(),
+                code="request-not-found",
+                allow=wanted,
+            )
+        return route, handler, arguments
+
+    def _protocol(self, served: Served, rest: list[str]) -> tuple[str, str, Any, tuple[Any, ...]]:
+        """Return what answers in the Open Inference Protocol: method, route, function, arguments."""
+        if rest == ["infer"]:
+            return "POST", "/v2/models/{name}/infer", self._infer, (served,)
+        if rest in ([], ["ready"]):
+            return "GET", "/v2/models/{name}", self._metadata, (served, rest)
+        raise _unknown(f"there is nothing at {'/'.join(rest)} of a model", self._hint())
+
+    def _model(self, name: str) -> Served:
+        if name not in self.models:
+            raise _unknown(f"there is no model {name!r}", self._hint())
+        return self.models[name]
+
+    def _hint(self) -> str:
+        paths = ["/predict"] if len(self.models) == 1 else [f"/models/{name}/predict" for name in self.models]
+        return f"POST rows to {' or '.join(paths)}; /openapi.json describes all"
 
     def _check_token(self, scope: Scope) -> None:
         if self.token is None:
             return
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
-        if not hmac.compare_digest(given, b"Bearer " + self.token):
+        kind, _, value = given.partition(b" ")
+        if kind.lower() == b"basic":  # what a browser asks a user for
+            with suppress(NotBase64):
+                value = base64.b64decode(value, validate=True).partition(b":")[2]
+        if not hmac.compare_digest(value, self.token):
             raise RequestError(
                 "the request has no valid token",
                 status=401,
@@ -140,59 +199,139 @@ class App:
                 code="request-not-allowed",
             )
 
-    async def _predict(self, served: Served, scope: Scope, receive: Receive) -> tuple[int, bytes, bytes]:
-        if scope["method"] != "POST":
-            raise RequestError(
-                f"{scope['path']} takes POST, and this was {scope['method']}",
-                status=405,
-                hint="send the rows as the body of a POST",
-                code="request-not-found",
-            )
-        body = await self._body(scope, receive)
-        answering = served.answering
-        rows = answering.read_rows(body)
-        answers, warnings = answering.answer_row(rows), []
-        if answers is None:
-            loop = asyncio.get_running_loop()
-            answers, warnings = await loop.run_in_executor(self._computing, answering.answer, rows)
-        return 200, _JSON, _encode({"predictions": answers, "warnings": warnings})
+    async def _health(self, scope: Scope, receive: Receive, of_ready: bool) -> Answer:
+        if of_ready and not self.is_ready:
+            return Answer(b"stopping\n", _TEXT, 503)
+        return Answer(b"ready\n" if of_ready else b"alive\n", _TEXT)
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            if len(body) > self.limits.max_body_bytes:
-                raise self._too_large()
-            return body
-        parts, size = [body], len(body)
+    async def _about(self, scope: Scope, receive: Receive, name: str) -> Answer:
+        models = list(self.models.values())
+        if name == "metrics":
+            return Answer(*metrics.written())
+        if name == "openapi.json":
+            return Answer(encode(describe(models, has_token=self.token is not None)))
+        if name == "models":
+            return Answer(encode({"models": [served.facts() for served in models]}))
+        if name == "v2":
+            return Answer(encode({"name": "luthier", "version": VERSION, "extensions": ["binary_tensor_data"]}))
+        text, policy = page(models)
+        safe = ((b"content-security-policy", policy), (b"x-content-type-options", b"nosniff"))
+        return Answer(text, _HTML, headers=safe)
+
+    async def _predict(self, scope: Scope, receive: Receive, served: Served) -> Answer:
+        body = await self._body(scope, receive)
+        kind = header(scope, b"content-type").decode("latin-1")
+        answering = served.answering
+        if kind.partition(";")[0].strip().lower() not in ("", "application/json"):
+            files = read_files(kind, body, answering.schema)
+            found = await self._compute(lambda: answering.answer_files(files))
+        elif len(body) > _SMALL:
+            found = await self._compute(lambda: answering.answer(answering.read_rows(body)))
+        else:
+            rows = answering.read_rows(body)
+            lone = answering.answer_row(rows)
+            found = (lone, []) if lone is not None else await self._compute(lambda: answering.answer(rows))
+        metrics.count_rows(served.name, len(found[0]), len(found[1]))
+        return Answer(encode({"predictions": found[0], "warnings": found[1]}), headers=answering.headers)
+
+    async def _infer(self, scope: Scope, receive: Receive, served: Served) -> Answer:
+        body = await self._body(scope, receive)
+        length, answering = header(scope, b"inference-header-content-length"), served.answering
+
+        def work() -> tuple[bytes, int, int]:
+            request = inference.read_request(body, length, answering)
+            answers, warnings = answering.answer(request.source)
+            written = encode(inference.write_answers(request, answers, warnings, served.name, answering))
+            return written, len(answers), len(warnings)
+
+        written, rows, warned = await self._compute(work)
+        metrics.count_rows(served.name, rows, warned)
+        return Answer(written, headers=answering.headers)
+
+    async def _metadata(self, scope: Scope, receive: Receive, served: Served, rest: list[str]) -> Answer:
+        facts = {"name": served.name, "ready": True} if rest else inference.metadata(served)
+        return Answer(encode(facts))
+
+    async def _compute(self, work: Callable[[], Any]) -> Any:
+        """Return what `work` gives, in the one thread that computes; refuse where too many wait."""
+        if self.waiting >= self.limits.max_waiting:
+            raise _busy(f"{self.waiting} requests wait already")
+        self.waiting += 1
         try:
             async with asyncio.timeout(self.limits.timeout_s):
-                while message.get("more_body"):
-                    if size > self.limits.max_body_bytes:
-                        raise self._too_large()
+                return await asyncio.get_running_loop().run_in_executor(self._computing, work)
+        except TimeoutError:
+            raise _busy(f"no answer was found within {self.limits.timeout_s:g} seconds") from None
+        finally:
+            self.waiting -= 1
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """Return the body of a request.
+
+        Raises:
+            RequestError: it is too large, too slow, cut short, or compressed.
+        """
+        most = self.limits.max_body_bytes
+        if header(scope, b"content-encoding") not in (b"", b"identity"):
+            raise RequestError("the body is compressed", status=415, hint="send it as it is", code="request-unreadable")
+        said = header(scope, b"content-length")
+        if said.isdigit() and int(said) > most:
+            raise _too_large(most)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.limits.timeout_s):
+                while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise RequestError("the client left", status=400, code="request-unreadable")
+                        raise RequestError("the body is cut short", status=400, code="request-unreadable")
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
+                    if size > most:
+                        raise _too_large(most)
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError:
             raise RequestError(
                 f"the body did not come within {self.limits.timeout_s:g} seconds",
                 status=408,
-                hint="send it faster, or raise --timeout-s",
+                hint="send it faster, or start the server with a longer --timeout-s",
                 code="request-too-slow",
             ) from None
-        return b"".join(parts)
-
-    def _too_large(self) -> RequestError:
-        return RequestError(
-            f"the body has more than {self.limits.max_body_bytes:,} bytes",
-            status=413,
-            hint="send it in several requests, or raise --max-body-mb",
-            code="request-too-large",
-        )
 
 
-def _said(error: LuthierError) -> bytes:
-    where = error.where if isinstance(error, RequestError) else {}
-    return _encode({"error": error.message, "hint": error.hint, "code": error.code, **where})
+def header(scope: Scope, name: bytes) -> bytes:
+    """Return the value of a header, empty where there is none."""
+    return next((value for key, value in scope["headers"] if key == name), b"")
+
+
+def _refusal(error: RequestError) -> Answer:
+    where = {name: value for name, value in error.where.items() if name != "allow"}
+    body = encode({"error": error.message, "hint": error.hint, "code": error.code, **where})
+    headers: dict[int, tuple[tuple[bytes, bytes], ...]] = {
+        401: ((b"www-authenticate", b'Bearer, Basic realm="luthier"'),),
+        405: ((b"allow", str(error.where.get("allow", "")).encode()),),
+        503: ((b"retry-after", b"1"),),
+        # what is left of the body is not read
+        408: ((b"connection", b"close"),),
+        413: ((b"connection", b"close"),),
+        415: ((b"connection", b"close"),),
+    }
+    return Answer(body, status=error.status, headers=headers.get(error.status, ()))
+
+
+def _unknown(message: str, hint: str) -> RequestError:
+    return RequestError(message, status=404, hint=hint, code="request-not-found")
+
+
+def _busy(message: str) -> RequestError:
+    return RequestError(message, status=503, hint="try again later", code="request-busy")
+
+
+def _too_large(most: int) -> RequestError:
+    return RequestError(
+        f"the body has more than {most:,} bytes",
+        status=413,
+        hint="send it in several requests, or start the server with a larger --max-body-mb",
+        code="request-too-large",
+    )

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+import socket
+import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from luthier.errors import MissingPackageError, RunError, SettingError
-from luthier.http.app import App, Limits
+from luthier.http.served import Limits
+
+_GRACE_S = 30
+_STDERR = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
+    "handlers": {"stderr": _STDERR},
+    "loggers": {
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "luthier.http": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}
 
 
 def read_token(file: str | None) -> str | None:
@@ -35,6 +51,7 @@ def serve(
     workers: int = 1,
     limits: Limits | None = None,
     token: str | None = None,
+    logs_requests: bool = False,
     report: Callable[[str], Any] | None = None,
 ) -> None:
     """Answer over HTTP until SIGTERM or Ctrl-C; requests that were accepted are answered before it ends.
@@ -46,46 +63,49 @@ def serve(
         workers: Processes. One that dies is started anew.
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`.
+        logs_requests: Log a line for each request, without the data.
         report: Called with the address when the socket is bound.
 
     Raises:
         BundleError: a model cannot be loaded.
         RunError: the address is taken.
     """
+    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-")
+    if workers > 1:  # before the library is imported, here and in each worker
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     try:
         import uvicorn
         from uvicorn.supervisors import Multiprocess
+
+        from luthier.http.app import App
     except ImportError as error:
         raise MissingPackageError(
             f"luthier serve needs the package {error.name}, which is not installed",
             hint="pip install 'luthier[serve]'",
             code="missing-package",
         ) from error
-    make = partial(App, list(models), limits=limits, token=token)
-    make()  # what is wrong with a model is said here, once
+    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests)
+    app = make()  # what is wrong with a model is said here, once
+    is_alone = workers == 1
     config = uvicorn.Config(
-        make if workers > 1 else make(),
-        factory=workers > 1,
-        host=host,
-        port=port,
-        workers=workers,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=30,
-    )
+        app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
+        server_header=False, timeout_graceful_shutdown=_GRACE_S,
+    )  # fmt: skip
     try:
-        sockets = [config.bind_socket()]
-    except SystemExit as error:
+        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
         raise RunError(
-            f"{host}:{port} cannot be bound: another program may listen there",
+            f"{host}:{port} cannot be listened at: {error.strerror or error}",
             hint="choose another port=, or 0 for a free one",
-            code="run-cannot-write",
+            code="run-address",
         ) from error
-    if report is not None:
-        report("http://{}:{}".format(*sockets[0].getsockname()[:2]))
+    address = bound.getsockname()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    if workers > 1:
-        Multiprocess(config, sockets=sockets).run()
-    else:
-        uvicorn.Server(config).run(sockets=sockets)
+    with folder, bound, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
+        if report is not None:
+            report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
+        if is_alone:
+            uvicorn.Server(config).run(sockets=[bound])
+        else:
+            del app
+            Multiprocess(config, sockets=[bound]).run()

@@ -1,0 +1,121 @@
+"""A model that is served: its file, its version, and what it says to bodies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from luthier.errors import SettingError
+from luthier.http.answering import Answering
+from luthier.serving.model import load
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a request may have.
+
+    Attributes:
+        max_body_bytes: Of its body.
+        max_rows: Of a table, or images.
+        max_pixels: Of an image.
+        max_waiting: Requests that wait for the thread that computes.
+        timeout_s: For its body to come, and again for its answer.
+    """
+
+    max_body_bytes: int = 16 << 20
+    max_rows: int = 10_000
+    max_pixels: int = 32_000_000
+    max_waiting: int = 256
+    timeout_s: float = 30.0
+
+
+def find_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return what models are called, each with its path: as their file or their run's folder.
+
+    Raises:
+        SettingError: two are called alike.
+    """
+    found: dict[str, str] = {}
+    for path in paths:
+        file = Path(path)
+        name = (
+            file.resolve().parent.name if file.name == "model.safetensors" else file.name.removesuffix(".safetensors")
+        )
+        if name in found:
+            raise SettingError(
+                f"{found[name]} and {path} are both called {name!r}",
+                hint="rename one of them",
+                code="setting-given-twice",
+            )
+        found[name] = path
+    return found
+
+
+class Served:
+    """A model, and the file that it came from.
+
+    Attributes:
+        path: The bundle's file.
+        name: What it is called in addresses.
+        answering: What answers; another one where the file has changed.
+    """
+
+    def __init__(self, path: str, name: str, limits: Limits) -> None:
+        file = Path(path)
+        self.path = file / "model.safetensors" if file.is_dir() else file
+        self.name, self.limits = name, limits
+        Image.MAX_IMAGE_PIXELS = limits.max_pixels
+        self.read()
+
+    def read(self) -> None:
+        """Load the model, anew where it was loaded before.
+
+        Raises:
+            BundleError: it cannot be loaded.
+            SettingError: it is not one that can be served.
+        """
+        self._seen = self._stamp()
+        model = load(self.path)
+        schema = model.schema
+        if schema is None:
+            raise _not_served(self.path, "a custom module without a Schema, so its columns are not known")
+        if schema.image is not None and schema.columns:
+            raise _not_served(self.path, "a model of a table with paths of images, which only this machine can read")
+        version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
+        self.answering = Answering(model, max_rows=self.limits.max_rows, version=version)
+
+    @property
+    def version(self) -> str:
+        """The start of the SHA-256 of the file."""
+        return self.answering.version
+
+    def _stamp(self) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(self.path)
+        except OSError:  # between two versions of it
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    def has_changed(self) -> bool:
+        """Whether the file is another one than was read last."""
+        stamp = self._stamp()
+        return stamp is not None and stamp != self._seen
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the model is, in short."""
+        schema = self.answering.schema
+        targets = [{"name": target.name, "classes": list(target.classes)} for target in schema.targets]
+        columns = self.answering.columns
+        return {"name": self.name, "version": self.version, "task": schema.task, "columns": columns, "targets": targets}
+
+
+def _not_served(path: Path, what: str) -> SettingError:
+    return SettingError(
+        f"{path} holds {what}", hint="write a server around luthier.load(path)", code="setting-not-served"
+    )

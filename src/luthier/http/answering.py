@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import polars as pl
 import torch
 
@@ -59,10 +60,18 @@ class Answering:
         Raises:
             RequestError: it is no such body; the message names row and column.
         """
+        if self.schema.image is not None:
+            raise RequestError(
+                "the model takes images, and the body is JSON",
+                status=415,
+                hint="send the image itself, with a header such as content-type: image/png",
+                code="request-unreadable",
+            )
         try:
-            rows: list[Row] = self._rows.decode(body).rows
-        except msgspec.ValidationError:
-            raise _wrong_type(body, self.columns) from None
+            try:
+                rows: list[Row] = self._rows.decode(body).rows
+            except msgspec.ValidationError:
+                raise _wrong_type(msgspec.json.decode(body)) from None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RequestError(
                 f"the body is not JSON: {error}",
@@ -124,18 +133,22 @@ class Answering:
         Raises:
             RequestError: as `answer`, or a file that cannot be read.
         """
+        is_images = self.schema.image is not None
         with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
             for name, content in files.items():
                 Path(folder, name).write_bytes(content)
-            is_images = self.schema.image is not None and not self.schema.columns
             try:
-                return self.answer(folder if is_images else str(Path(folder, next(iter(files)))))
+                answers, warnings = self.answer(folder if is_images else str(Path(folder, next(iter(files)))))
             except RequestError:
                 raise
             except LuthierError as error:
-                said = (text.replace(f"{folder}/", "") for text in (error.message, error.hint))
-                message, hint = said
+                hint = "send images that can be read" if is_images else error.hint
+                message = error.message.replace(f"{folder}/", "")
                 raise RequestError(message, status=422, hint=hint, code=error.code) from error
+        for row in answers if is_images else ():
+            del row["image"]  # a name of our own
+            row["error"] = row["error"] and row["error"].replace(f"{folder}/", "")
+        return answers, warnings
 
     def _written(self, frame: pl.DataFrame) -> list[Row]:
         """Return answers as values of JSON, classes in the type that the target had."""
@@ -179,6 +192,28 @@ def _by_name(target: Target) -> dict[str, Any]:
     return dict(zip(target.classes, typed(target.classes, target.dtype).tolist(), strict=True))
 
 
+def example(schema: Schema) -> Row:
+    """Return a row that the model takes."""
+    row: Row = {name: 1 for name in (schema.series, schema.order) if name is not None}
+    for column in schema.inputs:
+        is_wide = column.kind == "series" and bool(column.parts)
+        row |= dict.fromkeys(column.parts, 0.0) if is_wide else {column.name: example_cell(column)}
+    return row
+
+
+def example_cell(column: Column) -> Any:
+    """Return a value for a cell of a column, as clients write it."""
+    if column.kind == "number":
+        middle = column.quantiles[len(column.quantiles) // 2] if column.quantiles else column.means[0]
+        return float(f"{middle:.6g}")
+    if column.kind in ("category", "boolean"):
+        return next((name for name in column.categories if name), None)
+    if column.kind == "date":
+        start = 0.0 if column.span is None else column.span[0]
+        return str(np.datetime64(int(start), "s"))[:10]
+    return [0.0] * max(column.max_steps, 1) if column.kind == "series" else "some text"
+
+
 def too_many_rows(most: int) -> RequestError:
     """Return the error for a request of too many rows."""
     return RequestError(
@@ -193,9 +228,8 @@ def _malformed(message: str, hint: str = 'give {"rows": [{"COLUMN": VALUE}]}', *
     return RequestError(message, status=422, hint=hint, code="request-malformed", **where)
 
 
-def _wrong_type(body: bytes, columns: Sequence[str]) -> RequestError:
+def _wrong_type(document: Any) -> RequestError:
     """Return what is wrong with a body that is JSON, and where."""
-    document = msgspec.json.decode(body)
     rows = document.get("rows") if isinstance(document, dict) else None
     if not isinstance(rows, list):
         return _malformed("the body has no list of rows")

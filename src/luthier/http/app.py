@@ -28,6 +28,11 @@ from luthier.http.served import Limits, Served, find_names
 _log = logging.getLogger("luthier.http")
 _SMALL = 1 << 16  # bytes: a larger body is taken apart in the thread that computes
 _LOOKS_S = 1.0  # between two looks at the files of the models
+_AS_JSON = (
+    "",
+    "application/json",
+    "application/x-www-form-urlencoded",
+)  # the last is what curl calls all that it sends
 _JSON, _TEXT, _HTML = b"application/json", b"text/plain; charset=utf-8", b"text/html; charset=utf-8"
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -222,7 +227,7 @@ class App:
         body = await self._body(scope, receive)
         kind = header(scope, b"content-type").decode("latin-1")
         answering = served.answering
-        if kind.partition(";")[0].strip().lower() not in ("", "application/json"):
+        if kind.partition(";")[0].strip().lower() not in _AS_JSON:
             files = read_files(kind, body, answering.schema)
             found = await self._compute(lambda: answering.answer_files(files))
         elif len(body) > _SMALL:

@@ -130,7 +130,7 @@ def _values(tensor: _Tensor, raw: bytes | None) -> NDArray[Any]:
         elif kind == "BYTES":
             values = np.array([*_texts(raw), None], dtype=object)[:-1]
         else:
-            values = np.frombuffer(raw, dtype=_TYPES[kind])
+            values = np.frombuffer(raw, dtype=_TYPES[kind]).copy()  # one that may be written to
         return values.reshape(tensor.shape)
     except (ValueError, TypeError, OverflowError) as error:
         raise _malformed(f"the input {tensor.name!r} cannot be read as {kind} of shape {tensor.shape}") from error

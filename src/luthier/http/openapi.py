@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from luthier.core.schema import Column, Schema
 from luthier.core.version import VERSION
+from luthier.http.answering import example, example_cell
 from luthier.http.served import Served
 
 Document = dict[str, Any]
@@ -71,19 +70,10 @@ def row_schema(schema: Schema) -> Document:
     return {"type": "object", "required": list(properties), "properties": properties, "examples": [example(schema)]}
 
 
-def example(schema: Schema) -> Document:
-    """Return a row that the model takes."""
-    row: Document = {name: 1 for name in (schema.series, schema.order) if name is not None}
-    for column in schema.inputs:
-        is_wide = column.kind == "series" and bool(column.parts)
-        row |= dict.fromkeys(column.parts, 0.0) if is_wide else {column.name: _example(column)}
-    return row
-
-
 def _cell(column: Column) -> Document:
     """Return the JSON Schema of a cell: any plain value, which the model reads as it reads a file."""
     if column.kind == "series" and not column.parts:
-        return {"type": ["array", *_SCALAR], "items": {"type": ["number", "null"]}, "examples": [_example(column)]}
+        return {"type": ["array", *_SCALAR], "items": {"type": ["number", "null"]}, "examples": [example_cell(column)]}
     words = f"{column.kind}; null is a missing value"
     if column.kind in ("category", "boolean"):
         known = [name for name in column.categories if name][:_SHOWN]
@@ -92,19 +82,7 @@ def _cell(column: Column) -> Document:
         words = f"date, as {column.date_format or 'YYYY-MM-DD'}; null is a missing value"
     elif column.kind == "number" and column.span is not None:
         words = f"number, in training {column.span[0]:g} to {column.span[1]:g}; null is a missing value"
-    return {"type": _SCALAR, "description": words, "examples": [_example(column)]}
-
-
-def _example(column: Column) -> Any:
-    if column.kind == "number":
-        middle = column.quantiles[len(column.quantiles) // 2] if column.quantiles else column.means[0]
-        return float(f"{middle:.6g}")
-    if column.kind in ("category", "boolean"):
-        return next((name for name in column.categories if name), None)
-    if column.kind == "date":
-        start = 0.0 if column.span is None else column.span[0]
-        return str(np.datetime64(int(start), "s"))[:10]
-    return [0.0] * max(column.max_steps, 1) if column.kind == "series" else "some text"
+    return {"type": _SCALAR, "description": words, "examples": [example_cell(column)]}
 
 
 def _predict(served: Served, path: str) -> Document:

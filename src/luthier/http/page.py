@@ -10,7 +10,7 @@ from typing import Any
 
 from luthier.core.html import Html, concat, tag
 from luthier.core.schema import Column, Schema
-from luthier.http.openapi import example
+from luthier.http.answering import example
 from luthier.http.served import Served
 
 _STYLE = Html("""

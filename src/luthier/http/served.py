@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image
 
 from luthier.errors import SettingError
-from luthier.http.answering import Answering
+from luthier.http.answering import Answering, example
 from luthier.serving.model import load
 
 
@@ -83,12 +83,20 @@ class Served:
         self._seen = self._stamp()
         model = load(self.path)
         schema = model.schema
-        if schema is None:
-            raise _not_served(self.path, "a custom module without a Schema, so its columns are not known")
+        assert schema is not None  # a model without one is not loaded without its module
         if schema.image is not None and schema.columns:
-            raise _not_served(self.path, "a model of a table with paths of images, which only this machine can read")
+            raise SettingError(
+                f"{self.path} holds a model of a table with paths of images, which only this machine can read",
+                hint="write a server around luthier.load(path)",
+                code="setting-not-served",
+            )
         version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-        self.answering = Answering(model, max_rows=self.limits.max_rows, version=version)
+        answering = Answering(model, max_rows=self.limits.max_rows, version=version)
+        if schema.image is None:  # so that the first client need not wait for what is made at the first row
+            row = example(schema)
+            answering.answer_row([row])
+            answering.answer([row, row])
+        self.answering = answering
 
     @property
     def version(self) -> str:
@@ -113,9 +121,3 @@ class Served:
         targets = [{"name": target.name, "classes": list(target.classes)} for target in schema.targets]
         columns = self.answering.columns
         return {"name": self.name, "version": self.version, "task": schema.task, "columns": columns, "targets": targets}
-
-
-def _not_served(path: Path, what: str) -> SettingError:
-    return SettingError(
-        f"{path} holds {what}", hint="write a server around luthier.load(path)", code="setting-not-served"
-    )

@@ -277,7 +277,7 @@ class Model:
         if unread == rows and piece.errors:
             raise next(iter(piece.errors.values()))
         if unread:
-            _log.warning("%d of %d images could not be read; the column error says why", unread, rows)
+            (warn or _log.warning)(f"{unread} of {rows} images could not be read; the column error says why")
 
     def evaluate(
         self,

@@ -79,7 +79,7 @@ class Client:
 
     def __call__(self, method: str, path: str, **given: Any) -> httpx.Response:
         async def ask() -> httpx.Response:
-            transport = httpx.ASGITransport(self.app)  # type: ignore[arg-type]  # its scope is a mutable one
+            transport = httpx.ASGITransport(self.app)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await client.request(method, path, **given)
 

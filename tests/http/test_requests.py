@@ -200,7 +200,7 @@ def test_too_many_waiting_requests_are_refused(bundle: Bundle) -> None:
     app = App([str(bundle("words"))], limits=Limits(max_waiting=2))
 
     async def ask() -> list[int]:
-        transport = httpx.ASGITransport(app)  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             asked = (client.post("/predict", json={"rows": rows(2)}) for _ in range(8))
             return [answer.status_code for answer in await asyncio.gather(*asked)]

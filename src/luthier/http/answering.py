@@ -47,7 +47,7 @@ class Answering:
         self.model, self.schema, self.max_rows = model, model.schema, max_rows
         self.version, self.headers = version, ((b"luthier-model-version", version.encode()),)
         self.columns = columns_of(self.schema)
-        has_lists = any(column.kind == "series" for column in self.schema.inputs)
+        has_lists = any(column.kind == "series" and not column.parts for column in self.schema.inputs)
         self._rows: Any = msgspec.json.Decoder(_RowsWithLists if has_lists else _Rows)
         self._values = {name: _by_name(target) for name, target in _decided(self.schema).items()}
         blank = torch.zeros(1, self.schema.num_outputs)

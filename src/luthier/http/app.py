@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import logging
+import signal
 import time
 import traceback
 from binascii import Error as NotBase64
@@ -26,6 +27,7 @@ from luthier.http.page import page
 from luthier.http.served import Limits, Served, find_names
 
 _log = logging.getLogger("luthier.http")
+_HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
 _SMALL = 1 << 16  # bytes: a larger body is taken apart in the thread that computes
 _LOOKS_S = 1.0  # between two looks at the files of the models
 _AS_JSON = (
@@ -33,6 +35,7 @@ _AS_JSON = (
     "application/json",
     "application/x-www-form-urlencoded",
 )  # the last is what curl calls all that it sends
+_IDLE_S = 2.0  # that idle connections are kept open after the last request when the server stops
 _JSON, _TEXT, _HTML = b"application/json", b"text/plain; charset=utf-8", b"text/html; charset=utf-8"
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
@@ -72,7 +75,7 @@ class App:
         self.models = {name: Served(path, name, self.limits) for name, path in find_names(paths).items()}
         self.token = None if token is None else token.encode()
         self.logs_requests = logs_requests
-        self.is_ready = True
+        self.is_ready, self.is_closing = True, False
         self.waiting = 0
         self._computing = ThreadPoolExecutor(1, "luthier-answers")
 
@@ -95,6 +98,8 @@ class App:
             _log.error("%s at %s:%s", type(error).__name__, where.filename, where.lineno)
             answer = Answer(encode({"error": "a fault in the server", "code": "internal"}), status=500)
         headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+        if self.is_closing:
+            headers.append((b"connection", b"close"))
         body = b"" if scope["method"] == "HEAD" else answer.body
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -108,14 +113,44 @@ class App:
         """Look after the files of the models until the server stops."""
         await receive()
         looking = asyncio.create_task(self._look_at_files())
+        self._stop_in_order()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        self.is_ready = False
         looking.cancel()
         with suppress(asyncio.CancelledError):
             await looking
         self._computing.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
+
+    def _stop_in_order(self) -> None:
+        """Let SIGTERM and Ctrl-C stop uvicorn only when no client is left that has sent, or may be sending, a request.
+
+        uvicorn itself closes connections that seem idle while a client may be sending the next request on them.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stop = signal.getsignal(number)
+            server = getattr(stop, "__self__", None)
+            if callable(stop) and hasattr(server, "server_state"):
+
+                def heard(number: int, frame: Any, stop: Any = stop, server: Any = server) -> None:
+                    if self.is_ready:
+                        self.is_ready = False
+                        loop.call_soon_threadsafe(lambda: loop.create_task(self._stop(server, stop, number)))
+                    else:  # a second time: at once
+                        stop(number, frame)
+
+                signal.signal(number, heard)
+
+    async def _stop(self, server: Any, stop: Any, number: int) -> None:
+        await asyncio.sleep(self.limits.notice_s)  # for load balancers to see that it is not ready
+        for listener in server.servers:
+            listener.close()
+        self.is_closing = True
+        end = time.monotonic() + _IDLE_S
+        while server.server_state.connections and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        stop(number, None)
 
     async def _look_at_files(self) -> None:
         """Read a model anew when its file has changed; the one before answers meanwhile, and if it cannot be read."""
@@ -137,12 +172,14 @@ class App:
         if path == "/predict" and method == "POST" and len(self.models) == 1:
             self._check_token(scope)
             return path, self._predict, (next(iter(self.models.values())),)
-        if path in ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"):
-            return path, self._health, (path.endswith("ready"),)
-        self._check_token(scope)
         handler: Callable[..., Awaitable[Answer]]
         arguments: tuple[Any, ...]
-        match path.strip("/").split("/"):
+        parts = path.strip("/").split("/")
+        if path not in _HEALTH:
+            self._check_token(scope)
+        match parts:
+            case ["health" | "v2", *rest] if path in _HEALTH:
+                wanted, route, handler, arguments = "GET", path, self._health, (rest[-1] == "ready",)
             case [("" | "openapi.json" | "metrics" | "models" | "v2") as name]:
                 wanted, route, handler, arguments = "GET", f"/{name}", self._about, (name,)
             case ["predict"]:

@@ -104,7 +104,7 @@ def _contents(schema: Schema, max_rows: int) -> Document:
     form = {"schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}}
     if schema.image is not None:
         return {"image/png": binary, "image/jpeg": binary, "image/webp": binary, "multipart/form-data": form}
-    rows = {"type": "array", "minItems": 1, "maxItems": max_rows, "items": row_schema(schema)}
+    rows = {"type": "array", "minItems": 1, "description": f"At most {max_rows:,}", "items": row_schema(schema)}
     body = {"type": "object", "required": ["rows"], "properties": {"rows": rows}}
     return {
         "application/json": {"schema": body, "example": {"rows": [example(schema)]}},

@@ -7,6 +7,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ def serve(
         from uvicorn.supervisors import Multiprocess
 
         from luthier.http.app import App
+        from luthier.http.impatience import Impatient
     except ImportError as error:
         raise MissingPackageError(
             f"luthier serve needs the package {error.name}, which is not installed",
@@ -89,7 +91,7 @@ def serve(
     is_alone = workers == 1
     config = uvicorn.Config(
         app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
-        server_header=False, timeout_graceful_shutdown=_GRACE_S,
+        http=Impatient, server_header=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
     )  # fmt: skip
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -101,11 +103,34 @@ def serve(
         ) from error
     address = bound.getsockname()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    if not is_alone:
+        del app
+        bound.close()
+        bound = bind(host, address[1])  # which keeps the port while workers die and are started anew
     with folder, bound, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
         if report is not None:
             report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
         if is_alone:
             uvicorn.Server(config).run(sockets=[bound])
         else:
-            del app
-            Multiprocess(config, sockets=[bound]).run()
+            Multiprocess(config, sockets=[_OfWorker(host, address[1])]).run()  # type: ignore[list-item]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket at an address at which other workers listen too: the kernel spreads connections over them."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind((host, port))
+    return made
+
+
+@dataclass(frozen=True)
+class _OfWorker:
+    """Becomes a worker's own socket where it is unpickled: one that all shared would give one worker most clients."""
+
+    host: str
+    port: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bind, (self.host, self.port)

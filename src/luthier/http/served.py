@@ -26,6 +26,7 @@ class Limits:
         max_pixels: Of an image.
         max_waiting: Requests that wait for the thread that computes.
         timeout_s: For its body to come, and again for its answer.
+        notice_s: How long requests are taken after SIGTERM, while /health/ready says 503.
     """
 
     max_body_bytes: int = 16 << 20
@@ -33,6 +34,7 @@ class Limits:
     max_pixels: int = 32_000_000
     max_waiting: int = 256
     timeout_s: float = 30.0
+    notice_s: float = 1.0
 
 
 def find_names(paths: Sequence[str]) -> dict[str, str]:

@@ -231,7 +231,8 @@ def test_a_fuzzer_finds_no_fault(bundle: Bundle) -> None:
     with serving(*models) as (process, port):
         command = [
             str(Path(sys.executable).parent / "schemathesis"), "run", f"http://127.0.0.1:{port}/openapi.json",
-            "--seed", "1", "--max-examples", "200", "--exclude-checks", "positive_data_acceptance",  # of bytes that are to be images
+            "--seed", "1", "--max-examples", "200",
+            "--exclude-checks", "positive_data_acceptance",  # of bytes that are to be images
         ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:]

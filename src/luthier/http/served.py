@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from luthier.errors import SettingError
 from luthier.http.answering import Answering, example
 from luthier.serving.model import load
+from luthier.store.urls import fetched, is_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +71,9 @@ class Served:
     """
 
     def __init__(self, path: str, name: str, limits: Limits) -> None:
-        file = Path(path)
+        with ExitStack() as kept:  # an address is fetched once
+            file = kept.enter_context(fetched(path)) if is_url(path) else Path(path)
+            self._kept = kept.pop_all()
         self.path = file / "model.safetensors" if file.is_dir() else file
         self.name, self.limits = name, limits
         Image.MAX_IMAGE_PIXELS = limits.max_pixels

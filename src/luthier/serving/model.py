@@ -40,6 +40,7 @@ from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
 from luthier.serving.fitting import check_fit
 from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle, without_wrapper
+from luthier.store.urls import fetched, is_url, sent
 
 if TYPE_CHECKING:
     import polars as pl
@@ -342,9 +343,17 @@ class Model:
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.
 
+        Args:
+            path: A file, or an address that fsspec knows, such as `s3://bucket/model.safetensors`.
+
         Raises:
             RunError: it cannot be written.
+            MissingPackageError: the address needs a package that is not installed.
         """
+        if is_url(path):
+            with sent(str(path)) as file:
+                self.save(file)
+            return
         bundle = Bundle(
             weights=module_weights(self.module),
             module_name=type(without_wrapper(self.module)).__name__,
@@ -497,14 +506,23 @@ def load(
     """Load a model from a bundle: the file, or the folder of the run that wrote it. No code in it is run.
 
     Args:
-        path: A `model.safetensors`, or a run's folder.
+        path: A `model.safetensors`, or a run's folder; or the address of one that fsspec knows, such as
+            `s3://bucket/model.safetensors`.
         module: For an own module, an instance of it to load the weights into.
         network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in PATH.
         device: Where to put it; the CPU by default.
 
     Raises:
         BundleError: no such file, a pickle, a damaged file, or weights that do not fit.
+        MissingPackageError: the address needs a package that is not installed.
     """
+    if is_url(path):
+        with fetched(str(path)) as file:
+            try:
+                return load(file, module, network=network, device=device)
+            except BundleError as error:
+                message, hint = (text.replace(str(file), str(path)) for text in (error.message, error.hint))
+                raise BundleError(message, hint=hint, code=error.code) from error
     bundle = load_bundle(Path(path))
     blueprint = bundle.blueprint
     own = blueprint is not None and is_own_file(blueprint.family)

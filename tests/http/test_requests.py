@@ -246,7 +246,6 @@ def test_a_changed_file_is_read_and_a_broken_one_is_not(
     first, second, third = asyncio.run(live())
     assert first != second == third
     assert served.answering.schema.task == "regression"
-    assert not app.is_ready
 
 
 def test_models_that_cannot_be_served_are_refused(bundle: Bundle, tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ class App:
     def _check_token(self, scope: Scope) -> None:
         if self.token is None:
             return
-        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        given = dict(scope["headers"]).get(b"authorization", b"")
         kind, _, value = given.partition(b" ")
         if kind.lower() == b"basic":  # what a browser asks a user for
             with suppress(NotBase64):
@@ -261,8 +261,9 @@ class App:
         return Answer(text, _HTML, headers=safe)
 
     async def _predict(self, scope: Scope, receive: Receive, served: Served) -> Answer:
-        body = await self._body(scope, receive)
-        kind = header(scope, b"content-type").decode("latin-1")
+        headers = dict(scope["headers"])
+        body = await self._body(headers, receive)
+        kind = headers.get(b"content-type", b"").decode("latin-1")
         answering = served.answering
         if kind.partition(";")[0].strip().lower() not in _AS_JSON:
             files = read_files(kind, body, answering.schema)
@@ -277,8 +278,9 @@ class App:
         return Answer(encode({"predictions": found[0], "warnings": found[1]}), headers=answering.headers)
 
     async def _infer(self, scope: Scope, receive: Receive, served: Served) -> Answer:
-        body = await self._body(scope, receive)
-        length, answering = header(scope, b"inference-header-content-length"), served.answering
+        headers = dict(scope["headers"])
+        body = await self._body(headers, receive)
+        length, answering = headers.get(b"inference-header-content-length", b""), served.answering
 
         def work() -> tuple[bytes, int, int]:
             request = inference.read_request(body, length, answering)
@@ -307,16 +309,16 @@ class App:
         finally:
             self.waiting -= 1
 
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+    async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """Return the body of a request.
 
         Raises:
             RequestError: it is too large, too slow, cut short, or compressed.
         """
         most = self.limits.max_body_bytes
-        if header(scope, b"content-encoding") not in (b"", b"identity"):
+        if headers.get(b"content-encoding", b"identity") != b"identity":
             raise RequestError("the body is compressed", status=415, hint="send it as it is", code="request-unreadable")
-        said = header(scope, b"content-length")
+        said = headers.get(b"content-length", b"")
         if said.isdigit() and int(said) > most:
             raise _too_large(most)
         parts: list[bytes] = []
@@ -340,11 +342,6 @@ class App:
                 hint="send it faster, or start the server with a longer --timeout-s",
                 code="request-too-slow",
             ) from None
-
-
-def header(scope: Scope, name: bytes) -> bytes:
-    """Return the value of a header, empty where there is none."""
-    return next((value for key, value in scope["headers"] if key == name), b"")
 
 
 def _refusal(error: RequestError) -> Answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import cache
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -17,16 +18,23 @@ _rows = Counter("luthier_rows", "Rows answered, by model", ["model"])
 _warnings = Counter("luthier_warnings", "Warnings on cells unlike those of training rows, by model", ["model"])
 
 
+@cache
+def _of(route: str, status: int) -> tuple[Counter, Histogram]:
+    return _requests.labels(route, str(status)), _seconds.labels(route)
+
+
 def count_request(route: str, status: int, seconds: float) -> None:
     """Count one request."""
-    _requests.labels(route, str(status)).inc()
-    _seconds.labels(route).observe(seconds)
+    requests, times = _of(route, status)
+    requests.inc()
+    times.observe(seconds)
 
 
 def count_rows(model: str, rows: int, warnings: int) -> None:
     """Count the rows of one answer, and the warnings on them."""
     _rows.labels(model).inc(rows)
-    _warnings.labels(model).inc(warnings)
+    if warnings:
+        _warnings.labels(model).inc(warnings)
 
 
 def written() -> tuple[bytes, bytes]:

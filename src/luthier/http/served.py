@@ -102,6 +102,8 @@ class Served:
             row = example(schema)
             answering.answer_row([row])
             answering.answer([row, row])
+            if model._row is not None and model._row[3] is not None:
+                model._row[3].is_watched = False  # nobody else has the network
         self.answering = answering
 
     @property

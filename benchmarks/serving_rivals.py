@@ -54,26 +54,34 @@ def make_app() -> Any:
     return app
 
 
-def litserve() -> None:
-    """LitServe with as many workers and as many processes that take requests."""
+if NAME == "litserve":  # here, as its workers import this file anew
     import litserve
 
-    class API(litserve.LitAPI):  # type: ignore[misc]
+    class API(litserve.LitAPI):
+        """As its tutorial writes it."""
+
         def setup(self, device: str) -> None:
+            """Load the model in a worker."""
             self.model = luthier.load(BUNDLE)
 
         def decode_request(self, request: dict[str, Any], **_: Any) -> Any:
+            """Return the rows."""
             return request["rows"]
 
         def predict(self, rows: Any, **_: Any) -> Any:
+            """Return an answer for each."""
             return [answer(self.model, row) for row in rows]
 
         def encode_response(self, output: Any, **_: Any) -> Any:
+            """Return the body."""
             return {"predictions": output}
 
+
+def run_litserve() -> None:
+    """LitServe with as many workers, and as many processes that take requests."""
     server = litserve.LitServer(API(), accelerator="cpu", workers_per_device=WORKERS)
     server.run(port=PORT, num_api_servers=WORKERS, log_level="warning", access_log=False, generate_client_file=False)
 
 
 if __name__ == "__main__":
-    {"fastapi": fastapi, "litserve": litserve}[NAME]()
+    {"fastapi": fastapi, "litserve": run_litserve}[NAME]()

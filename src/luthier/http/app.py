@@ -76,6 +76,7 @@ class App:
         self.token = None if token is None else token.encode()
         self.logs_requests = logs_requests
         self.is_ready, self.is_closing = True, False
+        self.stopped_by: int | None = None
         self.waiting = 0
         self._computing = ThreadPoolExecutor(1, "luthier-answers")
 
@@ -134,10 +135,11 @@ class App:
             if callable(stop) and hasattr(server, "server_state"):
 
                 def heard(number: int, frame: Any, stop: Any = stop, server: Any = server) -> None:
-                    if self.is_ready:
+                    first, self.stopped_by = self.stopped_by, self.stopped_by or number
+                    if first is None:
                         self.is_ready = False
                         loop.call_soon_threadsafe(lambda: loop.create_task(self._stop(server, stop, number)))
-                    else:  # a second time: at once
+                    elif first == number == signal.SIGINT:  # a second Ctrl-C; other signals may come to a whole group
                         stop(number, frame)
 
                 signal.signal(number, heard)

@@ -58,7 +58,7 @@ COMMANDS: dict[str, set[str]] = {
     "report": {"runs", "output", "rows", "network", "trust_code", "quiet", "as_json"},
     "runs": {"folder", "sort", "match", "quiet", "as_json"},
     "compare": {"runs", "network", "trust_code", "quiet", "as_json"},
-    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
+    "predict": {"model", "source", "output", "output_folder", "output_format", "workers", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
 }  # fmt: skip
 
 

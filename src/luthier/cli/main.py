@@ -281,6 +281,11 @@ def evaluate(
 @click.argument("model")
 @click.argument("source")
 @click.option("--output", "-o", help="Where to write: .csv, .parquet or .jsonl; standard output as CSV without it.")
+@click.option(
+    "--output-folder", help="Write a file of answers for each file of SOURCE; a second call does what is left."
+)
+@click.option("--output-format", type=click.Choice(["parquet", "csv", "jsonl"]), help="Of --output-folder; parquet.")
+@click.option("--workers", type=click.IntRange(1), help="Processes for --output-folder; 1 by default.")
 @_reading_options
 @_device_option
 @_output_options
@@ -288,6 +293,9 @@ def predict(
     model: str,
     source: str,
     output: str | None,
+    output_folder: str | None,
+    output_format: str | None,
+    workers: int | None,
     quiet: bool,
     as_json: bool,
     device: str | None,
@@ -304,6 +312,35 @@ def predict(
     from luthier.serving.files import write_answers
     from luthier.serving.model import load
 
+    if output_folder is not None:
+        if output is not None:
+            raise click.UsageError("--output and --output-folder are two places: give one of them")
+        from luthier.serving.many import predict_files
+
+        found = predict_files(
+            model,
+            source_files(source),
+            output_folder,
+            suffix=f".{output_format or 'parquet'}",
+            workers=workers or 1,
+            options=ReadOptions(**reading),
+            report=None if quiet or as_json else lambda line: say(line, is_error=True),
+            network=network,
+            device=device,
+        )
+        counts = {"rows": found.rows, "files": found.files, "kept": found.kept}
+        errors = {path: str(error) for path, error in found.errors.items()}
+        if as_json:
+            say_json({**counts, "errors": errors})
+        elif not quiet:
+            say(
+                f"{found.rows:,} predictions in {found.files} files in {output_folder}; {found.kept} were there already"
+            )
+        for path, words in errors.items():
+            _complain(f"{path}: {words}")
+        return 2 if errors else 0
+    if output_format or workers:
+        raise click.UsageError("--output-format and --workers go with --output-folder")
     output = None if output == "-" else output
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),

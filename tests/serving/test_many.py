@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -14,7 +15,7 @@ from luthier.errors import RunError, SettingError
 from luthier.serving import many
 from luthier.serving.many import predict_files
 
-TABLE = {"x": [float(i % 7) for i in range(60)], "y": ["a", "b"] * 30}
+TABLE: dict[str, list[Any]] = {"x": [float(i % 7) for i in range(60)], "y": ["a", "b"] * 30}
 
 
 @pytest.fixture(scope="module")

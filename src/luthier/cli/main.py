@@ -364,6 +364,9 @@ def predict(
 @click.option(
     "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds for a body to come."
 )
+@click.option(
+    "--gather-ms", type=click.FloatRange(0), help="Gather rows of several requests for the network this long."
+)
 @click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
 @click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
@@ -376,6 +379,7 @@ def serve(
     max_rows: int,
     max_megapixels: float,
     timeout_s: float,
+    gather_ms: float | None,
     token_file: str | None,
     log_requests: bool,
     quiet: bool,
@@ -385,15 +389,16 @@ def serve(
     POST rows to /predict; /docs shows how. A model whose file changes is read again. It listens on this machine alone
     unless --host says otherwise.
     """
+    from luthier.http.answering import Limits
     from luthier.http.serve import read_token
     from luthier.http.serve import serve as serve_models
-    from luthier.http.served import Limits
 
     limits = Limits(
         max_body_bytes=int(max_body_mb * 2**20),
         max_rows=max_rows,
         max_pixels=int(max_megapixels * 1e6),
         timeout_s=timeout_s,
+        gather_s=None if gather_ms is None else gather_ms / 1000,
     )
     report = None if quiet else lambda line: say(f"{line}  ({', '.join(models)}); Ctrl-C stops it")
     serve_models(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import msgspec
 import numpy as np
 import polars as pl
 import torch
+from PIL import Image
 
 from luthier.core.schema import Column, Schema, Target
 from luthier.errors import LuthierError, RequestError
@@ -18,6 +22,29 @@ from luthier.serving.answers import answer_frame, probabilities, row_values, typ
 from luthier.serving.model import Model
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a request may have.
+
+    Attributes:
+        max_body_bytes: Of its body.
+        max_rows: Of a table, or images.
+        max_pixels: Of an image.
+        max_waiting: Requests that wait for the thread that computes.
+        timeout_s: For its body to come, and again for its answer.
+        gather_s: How long rows of several requests are gathered for one call of the network; None: they are not.
+        notice_s: How long requests are taken after SIGTERM, while /health/ready says 503.
+    """
+
+    max_body_bytes: int = 16 << 20
+    max_rows: int = 10_000
+    max_pixels: int = 32_000_000
+    max_waiting: int = 256
+    timeout_s: float = 30.0
+    gather_s: float | None = None
+    notice_s: float = 1.0
 
 
 class _Rows(msgspec.Struct):
@@ -33,7 +60,7 @@ class Answering:
 
     Args:
         model: One with a Schema.
-        max_rows: That one request may have.
+        limits: For each request.
         version: Of the model.
 
     Attributes:
@@ -42,9 +69,9 @@ class Answering:
         headers: Of each answer: which version gave it.
     """
 
-    def __init__(self, model: Model, *, max_rows: int, version: str = "") -> None:
+    def __init__(self, model: Model, *, limits: Limits, version: str = "") -> None:
         assert model.schema is not None
-        self.model, self.schema, self.max_rows = model, model.schema, max_rows
+        self.model, self.schema, self.limits, self.max_rows = model, model.schema, limits, limits.max_rows
         self.version, self.headers = version, ((b"luthier-model-version", version.encode()),)
         self.columns = columns_of(self.schema)
         has_lists = any(column.kind == "series" and not column.parts for column in self.schema.inputs)
@@ -116,13 +143,13 @@ class Answering:
             RequestError: there are too many rows.
             DataError: as `Model.predict`.
         """
-        warnings: list[str] = []
+        said: list[str] = []
         found: list[Row] = []
-        for frame in self.model.stream(source, warn=warnings.append):
+        for frame in self.model.stream(source, warn=said.append):
             found += self._written(frame)
             if len(found) > self.max_rows:
                 raise too_many_rows(self.max_rows)
-        return found, warnings
+        return found, said
 
     def answer_files(self, files: Mapping[str, bytes]) -> tuple[list[Row], list[str]]:
         """Return the answers to a table, or to images, which stand in a folder of their own meanwhile.
@@ -136,9 +163,11 @@ class Answering:
         is_images = self.schema.image is not None
         with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
             for name, content in files.items():
+                if is_images:
+                    self._check_pixels(content)
                 Path(folder, name).write_bytes(content)
             try:
-                answers, warnings = self.answer(folder if is_images else str(Path(folder, next(iter(files)))))
+                answers, said = self.answer(folder if is_images else str(Path(folder, next(iter(files)))))
             except RequestError:
                 raise
             except LuthierError as error:
@@ -148,7 +177,24 @@ class Answering:
         for row in answers if is_images else ():
             del row["image"]  # a name of our own
             row["error"] = row["error"] and row["error"].replace(f"{folder}/", "")
-        return answers, warnings
+        return answers, said
+
+    def _check_pixels(self, content: bytes) -> None:
+        """Refuse an image that says it has more pixels than are allowed, before it is decoded."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                with Image.open(io.BytesIO(content)) as image:
+                    width, height = image.size
+            except Exception:  # what it is not is said when it is read
+                return
+        if width * height > self.limits.max_pixels:
+            raise RequestError(
+                f"an image has {width} x {height} pixels, and {self.limits.max_pixels:,} are allowed",
+                status=413,
+                hint="make it smaller, or start the server with a larger --max-megapixels",
+                code="request-too-large",
+            )
 
     def _written(self, frame: pl.DataFrame) -> list[Row]:
         """Return answers as values of JSON, classes in the type that the target had."""

@@ -21,13 +21,15 @@ import msgspec
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError, RequestError
 from luthier.http import inference, metrics
+from luthier.http.answering import Limits
 from luthier.http.bodies import read_files
 from luthier.http.openapi import describe
 from luthier.http.page import page
-from luthier.http.served import Limits, Served, find_names
+from luthier.http.served import Served, find_names
 
 _log = logging.getLogger("luthier.http")
 _HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready")
+_THREADS = 16  # that read rows while those of others are gathered
 _SMALL = 1 << 16  # bytes: a larger body is taken apart in the thread that computes
 _LOOKS_S = 1.0  # between two looks at the files of the models
 _AS_JSON = (
@@ -78,7 +80,8 @@ class App:
         self.is_ready, self.is_closing = True, False
         self.stopped_by: int | None = None
         self.waiting = 0
-        self._computing = ThreadPoolExecutor(1, "luthier-answers")
+        threads = 1 if self.limits.gather_s is None else _THREADS
+        self._computing = ThreadPoolExecutor(threads, "luthier-answers")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -299,7 +302,7 @@ class App:
         return Answer(encode(facts))
 
     async def _compute(self, work: Callable[[], Any]) -> Any:
-        """Return what `work` gives, in the one thread that computes; refuse where too many wait."""
+        """Return what `work` gives, in a thread that computes; refuse where too many wait."""
         if self.waiting >= self.limits.max_waiting:
             raise _busy(f"{self.waiting} requests wait already")
         self.waiting += 1

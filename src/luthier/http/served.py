@@ -6,37 +6,16 @@ import hashlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from luthier.errors import SettingError
-from luthier.http.answering import Answering, example
+from luthier.http.answering import Answering, Limits, example
+from luthier.http.gathering import Gathered
 from luthier.serving.model import load
 from luthier.store.urls import fetched, is_url
 
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What a request may have.
-
-    Attributes:
-        max_body_bytes: Of its body.
-        max_rows: Of a table, or images.
-        max_pixels: Of an image.
-        max_waiting: Requests that wait for the thread that computes.
-        timeout_s: For its body to come, and again for its answer.
-        notice_s: How long requests are taken after SIGTERM, while /health/ready says 503.
-    """
-
-    max_body_bytes: int = 16 << 20
-    max_rows: int = 10_000
-    max_pixels: int = 32_000_000
-    max_waiting: int = 256
-    timeout_s: float = 30.0
-    notice_s: float = 1.0
+_GATHERED = 64  # rows of one call
 
 
 def find_names(paths: Sequence[str]) -> dict[str, str]:
@@ -76,7 +55,6 @@ class Served:
             self._kept = kept.pop_all()
         self.path = file / "model.safetensors" if file.is_dir() else file
         self.name, self.limits = name, limits
-        Image.MAX_IMAGE_PIXELS = limits.max_pixels
         self.read()
 
     def read(self) -> None:
@@ -97,7 +75,11 @@ class Served:
                 code="setting-not-served",
             )
         version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
-        answering = Answering(model, max_rows=self.limits.max_rows, version=version)
+        if self.limits.gather_s is not None:
+            model._forward = Gathered(  # type: ignore[method-assign]  # of this model alone
+                model._forward, wait_s=self.limits.gather_s, max_rows=_GATHERED
+            )
+        answering = Answering(model, limits=self.limits, version=version)
         if schema.image is None:  # so that the first client need not wait for what is made at the first row
             row = example(schema)
             answering.answer_row([row])

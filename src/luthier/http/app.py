@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import hmac
 import logging
 import signal
@@ -116,6 +117,8 @@ class App:
     async def _live(self, receive: Receive, send: Send) -> None:
         """Look after the files of the models until the server stops."""
         await receive()
+        gc.collect()
+        gc.freeze()  # what is there stays: to look through it all takes a quarter of a second, for which clients wait
         looking = asyncio.create_task(self._look_at_files())
         self._stop_in_order()
         await send({"type": "lifespan.startup.complete"})

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import luthier
-from luthier.http.answering import Limits
 from luthier.http.app import App
 from luthier.http.gathering import Gathered
+from luthier.http.limits import Limits
 from tests.http.conftest import rows
 
 

@@ -19,8 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 import luthier
 from luthier.errors import BundleError, SettingError
 from luthier.http import app as application
-from luthier.http.answering import Limits
 from luthier.http.app import App
+from luthier.http.limits import Limits
 from luthier.http.served import find_names
 from tests.http.conftest import Client, rows
 

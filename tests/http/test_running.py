@@ -129,6 +129,19 @@ def test_a_port_in_use_is_an_error_of_one_line(bundle: Bundle) -> None:
     assert "[run-address]" in done.stderr
 
 
+@pytest.mark.parametrize("package", ["msgspec", "uvicorn", "prometheus_client", "python_multipart"])
+def test_a_missing_package_is_named(bundle: Bundle, package: str) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from luthier.cli.main import _run
+sys.exit(_run(["serve", {str(bundle("words"))!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'luthier[serve]'" in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_stop_under_load_loses_no_request(bundle: Bundle, workers: str) -> None:

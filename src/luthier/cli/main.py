@@ -389,7 +389,7 @@ def serve(
     POST rows to /predict; /docs shows how. A model whose file changes is read again. It listens on this machine alone
     unless --host says otherwise.
     """
-    from luthier.http.answering import Limits
+    from luthier.http.limits import Limits
     from luthier.http.serve import read_token
     from luthier.http.serve import serve as serve_models
 

@@ -22,8 +22,8 @@ import msgspec
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError, RequestError
 from luthier.http import inference, metrics
-from luthier.http.answering import Limits
 from luthier.http.bodies import read_files
+from luthier.http.limits import Limits
 from luthier.http.openapi import describe
 from luthier.http.page import page
 from luthier.http.served import Served, find_names

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from luthier.errors import MissingPackageError, RunError, SettingError
-from luthier.http.answering import Limits
+from luthier.http.limits import Limits
 
 _GRACE_S = 30
 _STDERR = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}

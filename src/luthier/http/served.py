@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from luthier.errors import SettingError
-from luthier.http.answering import Answering, Limits, example
+from luthier.http.answering import Answering, example
 from luthier.http.gathering import Gathered
+from luthier.http.limits import Limits
 from luthier.serving.model import load
 from luthier.store.urls import fetched, is_url
 

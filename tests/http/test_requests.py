@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,13 @@ def test_a_bad_body_is_refused_by_row_and_column(
     assert said in found["error"]
     assert found["hint"]
     assert luthier.explain(found["code"])
+
+
+def test_columns_of_no_use_cost_nothing(client: Client) -> None:
+    given = [{**row, f"extra {number}-{place}": 1} for number in range(40) for place, row in enumerate(rows(80))]
+    start = time.perf_counter()
+    assert len(client.predict(json={"rows": given})["predictions"]) == 3200  # a table of 3,200 columns takes minutes
+    assert time.perf_counter() - start < 20
 
 
 @pytest.mark.parametrize(

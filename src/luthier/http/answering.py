@@ -50,7 +50,7 @@ class Answering:
         assert model.schema is not None
         self.model, self.schema, self.limits, self.max_rows = model, model.schema, limits, limits.max_rows
         self.version, self.headers = version, ((b"luthier-model-version", version.encode()),)
-        self.columns = columns_of(self.schema)
+        self.columns = list(example(self.schema))
         has_lists = any(column.kind == "series" and not column.parts for column in self.schema.inputs)
         self._rows: Any = msgspec.json.Decoder(_RowsWithLists if has_lists else _Rows)
         self._values = {name: _by_name(target) for name, target in _decided(self.schema).items()}
@@ -96,6 +96,8 @@ class Answering:
                         row=number,
                         column=name,
                     )
+            if len(row) > len(self.columns):  # columns of no use would be columns of the table that all rows make
+                rows[number - 1] = {name: row[name] for name in self.columns}
         return rows
 
     def answer_row(self, rows: Sequence[Row]) -> list[Row] | None:
@@ -187,19 +189,6 @@ class Answering:
         if answering.level is not None or schema.task == "multilabel" or len(schema.targets) > 1:
             return None
         return [f"probability_{name}" for name in schema.targets[0].classes]
-
-
-def columns_of(schema: Schema) -> list[str]:
-    """Return the columns that a row must have."""
-    names = [name for name in (schema.series, schema.order) if name is not None]
-    for column in schema.inputs:
-        names += column.parts if _is_wide(column) else (column.name,)
-    return names
-
-
-def _is_wide(column: Column) -> bool:
-    """Whether a series stands in columns, a step each."""
-    return column.kind == "series" and bool(column.parts)
 
 
 def _decided(schema: Schema) -> dict[str, Target]:

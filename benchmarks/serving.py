@@ -194,9 +194,9 @@ def main() -> None:
     if given.out:
         Path(given.out).write_text(json.dumps(raw, indent=1))
     print(
-        "| server | connections | requests a second | of rounds | p50 ms | p99 ms | failed | wrk's share of the CPUs |"
+        "| server | connections | requests a second | rounds | p50 ms | p99 ms | ms of CPU a request | failed | wrk |"
     )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for count in CONNECTIONS:
         for name, rounds in raw.items():
             of = {key: [one[count][key] for one in rounds] for key in rounds[0][count]}

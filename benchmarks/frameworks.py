@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import timeit
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -95,6 +96,12 @@ def main() -> None:
                 server.wait()
     for name, found_rates in rates.items():
         print(f"{name:10} {', '.join(f'{rate:,.0f}' for rate in found_rates)} requests a second")
+    import msgspec
+
+    typed = msgspec.json.Decoder(dict[str, list[dict[str, bool | int | float | str | None]]]).decode
+    for name, read in (("msgspec, typed", typed), ("json", json.loads)):
+        times = timeit.repeat(lambda read=read: read(BODY), number=20_000, repeat=5)
+        print(f"{name:15} {1e6 * min(times) / 20_000:.2f} µs a body")
 
 
 if __name__ == "__main__":

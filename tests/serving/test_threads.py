@@ -71,7 +71,7 @@ def test_processes_of_torch_get_the_answers_of_one(way: str, tmp_path: Path) -> 
     result = luthier.train(TABLE, target="y", epochs=1, seed=0, check=False, verbose=False)
     result.save(tmp_path / "model.safetensors")
     rows = {name: values for name, values in TABLE.items() if name != "y"}
-    context = torch.multiprocessing.get_context(way)
+    context: Any = torch.multiprocessing.get_context(way)
     found = context.Queue()
     asked = [
         context.Process(target=_answers, args=(str(tmp_path / "model.safetensors"), rows, found)) for _ in range(2)

@@ -170,7 +170,7 @@ def test_a_killed_worker_is_replaced_and_loses_only_what_it_was_at(bundle: Bundl
                     break
             time.sleep(5)
         assert len(children(process)) == 2
-    assert load.counts["lost"] <= 16  # one a connection of that worker's
+    assert load.counts["lost"] <= 32  # of each client the request under way, and one sent while the worker went down
     assert set(load.counts) <= {"200", "refused", "lost"}
     assert all(len(found) == 1 for found in load.answers.values())
 
@@ -237,7 +237,7 @@ print(json.dumps(next(iter(App([sys.argv[1]]).models.values())).version))
 
 
 @pytest.mark.slow
-def test_a_fuzzer_finds_no_fault(bundle: Bundle) -> None:
+def test_a_fuzzer_finds_no_fault(bundle: Bundle, tmp_path: Path) -> None:
     if shutil.which("schemathesis", path=Path(sys.executable).parent) is None:
         pytest.skip("schemathesis is not installed")
     models = [str(bundle(kind)) for kind in ("words", "numbers", "series", "text", "photos")]
@@ -247,7 +247,7 @@ def test_a_fuzzer_finds_no_fault(bundle: Bundle) -> None:
             "--seed", "1", "--max-examples", "200",
             "--exclude-checks", "positive_data_acceptance",  # of bytes that are to be images
         ]  # fmt: skip
-        done = subprocess.run(command, capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stdout[-3000:]
         process.terminate()
         _, errors = process.communicate(timeout=30)

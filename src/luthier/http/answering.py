@@ -171,7 +171,7 @@ class Answering:
             raise RequestError(
                 f"an image has {width} x {height} pixels, and {self.limits.max_pixels:,} are allowed",
                 status=413,
-                hint="make it smaller, or start the server with a larger --max-megapixels",
+                hint="make it smaller, or have the server allow larger ones",
                 code="request-too-large",
             )
 
@@ -231,7 +231,7 @@ def too_many_rows(most: int) -> RequestError:
     return RequestError(
         f"the request has more than {most:,} rows",
         status=413,
-        hint="send them in several requests, or raise --max-rows",
+        hint="send them in several requests, or have the server allow more",
         code="request-too-large",
     )
 

@@ -347,7 +347,7 @@ class App:
             raise RequestError(
                 f"the body did not come within {self.limits.timeout_s:g} seconds",
                 status=408,
-                hint="send it faster, or start the server with a longer --timeout-s",
+                hint="send it faster, or have the server wait longer",
                 code="request-too-slow",
             ) from None
 
@@ -379,6 +379,6 @@ def _too_large(most: int) -> RequestError:
     return RequestError(
         f"the body has more than {most:,} bytes",
         status=413,
-        hint="send it in several requests, or start the server with a larger --max-body-mb",
+        hint="send it in several requests, or have the server allow more",
         code="request-too-large",
     )

@@ -1,0 +1,275 @@
+"""Read rows as a model of Luthier does, and answer with its model.onnx: NumPy and ONNX Runtime are all it needs.
+
+    python reader.py rows.csv            # answers as CSV, on standard output
+
+    from reader import Reader
+    Reader("model.onnx").predict([{"age": 41, "city": "Bonn"}])
+
+Pillow is needed for image files alone. Luthier wrote this file; it imports nothing of it.
+"""
+
+import csv
+import json
+import math
+import re
+import sys
+import unicodedata
+from datetime import date, datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+NO_DATE = np.iinfo(np.int64).min  # as NumPy's NaT
+TYPES = {"string": object, "double": np.float64, "float": np.float32, "int64": np.int64, "int32": np.int32}
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
+class Reader:
+    """A model.onnx that Luthier wrote.
+
+    Attributes:
+        facts: What the file says of itself: columns, outputs, classes, the proof.
+    """
+
+    def __init__(self, path="model.onnx", session=None):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        self.session = session or onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.facts = json.loads(self.session.get_modelmeta().custom_metadata_map["luthier"])
+
+    def predict(self, rows):
+        """Return the answers to a list of rows, each a dict, as a dict of arrays by the outputs' names."""
+        names = [output.name for output in self.session.get_outputs()]
+        return dict(zip(names, self.session.run(names, self.inputs(rows))))
+
+    def inputs(self, rows):
+        """Return the inputs of the graph for a list of rows, each a dict of cells by column."""
+        found = {}
+        for column in self.facts["columns"]:
+            parts = column.get("parts")
+            if parts and not any(column["name"] in row for row in rows):
+                cells = [[self.cell(row, part) for part in parts] for row in rows]
+            else:
+                cells = [self.cell(row, column["name"]) for row in rows]
+            found.update(READERS[column["kind"]](cells, column))
+        return self.padded(found)
+
+    def cell(self, row, name):
+        if name not in row:
+            raise KeyError(f"a row lacks the column {name!r}; it has {', '.join(map(repr, row))}")
+        return row[name]
+
+    def padded(self, found):
+        """Return the inputs with series of one length: the shorter ones end in NaN."""
+        steps = [i["name"] for column in self.facts["columns"] if column["kind"] == "series" for i in column["inputs"]]
+        longest = max((found[name].shape[1] for name in steps), default=0)
+        for name in steps:
+            fill = longest - found[name].shape[1]
+            found[name] = np.pad(found[name], ((0, 0), (0, fill)), constant_values=np.nan)
+        return found
+
+
+def is_missing(cell, column):
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return True
+    return isinstance(cell, str) and cell.strip().lower() in column["missing_words"]
+
+
+def text_of(cell):
+    """Return a value as the text that stands for it: 3 for 3.0, true for True."""
+    if isinstance(cell, (bool, np.bool_)):
+        return "true" if cell else "false"
+    if isinstance(cell, (float, np.floating)) and float(cell).is_integer() and abs(cell) < 2**53:
+        return str(int(cell))
+    return str(cell).strip()
+
+
+def read_texts(cells, column):
+    words = ["" if is_missing(cell, column) else text_of(cell) for cell in cells]
+    known = set(column["categories"])
+    if column["kind"] == "category":
+        words = [word if word in known or not NUMBER.fullmatch(word) else text_of(float(word)) for word in words]
+    if column["kind"] == "boolean":
+        words = [word.lower() for word in words]
+    return {column["inputs"][0]["name"]: np.array(words, dtype=object).reshape(-1, 1)}
+
+
+def read_numbers(cells, column):
+    numbers = [number_of(cell, column) for cell in cells]
+    return {column["inputs"][0]["name"]: np.array(numbers, dtype=np.float64).reshape(-1, 1)}
+
+
+def number_of(cell, column):
+    if is_missing(cell, column):
+        return math.nan
+    if not isinstance(cell, str):
+        return float(cell)
+    text = cell.strip()
+    if "pattern" in column and not column["is_duration"]:
+        found = re.fullmatch(column["pattern"].strip("^$"), text)
+        if found:
+            part = {"scale": None, "sign2": "", **found.groupdict()}
+            body = re.sub(column["thousands"], "", part["body"]) if column["thousands"] else part["body"]
+            signs = [bool(part["open"]), bool(part["sign"] or part["sign2"]), part["close"] == "-"]
+            if bool(part["open"]) == (part["close"] == ")") and sum(signs) <= 1:
+                is_negative = signs[0] or signs[2] or "-" in (part["sign"], part["sign2"])
+                scale = column["scales"].get((part["scale"] or "").lower(), 1.0)
+                return (-1 if is_negative else 1) * float(body.replace(column["decimal"], ".")) * scale
+    if not NUMBER.fullmatch(text) and text.lower() not in ("inf", "-inf", "infinity", "-infinity"):
+        raise ValueError(f"column {column['name']!r} takes numbers, and this is {cell!r}")
+    return float(text)
+
+
+def read_dates(cells, column):
+    times = [NO_DATE if is_missing(cell, column) else microseconds(cell, column) for cell in cells]
+    return {column["inputs"][0]["name"]: np.array(times, dtype=np.int64).reshape(-1, 1)}
+
+
+def microseconds(cell, column):
+    """Return a date as microseconds since 1970, UTC; text is read by the formats of the column."""
+    if isinstance(cell, np.datetime64):
+        return int(cell.astype("datetime64[us]").astype(np.int64))
+    if isinstance(cell, datetime):
+        cell = cell.replace(tzinfo=timezone.utc) if cell.tzinfo is None else cell
+        gap = cell - datetime(1970, 1, 1, tzinfo=timezone.utc)
+        return (gap.days * 86400 + gap.seconds) * 10**6 + gap.microseconds
+    if isinstance(cell, date):
+        return (cell - date(1970, 1, 1)).days * 86400 * 10**6
+    for pattern in column["patterns"]:
+        found = re.fullmatch(pattern[1:-1], text_of(cell))
+        if found:
+            seconds = seconds_of({name: part for name, part in found.groupdict().items() if part}, column)
+            if seconds is not None:
+                return round(seconds * 10**6)
+    raise ValueError(f"column {column['name']!r} takes dates like {column['format']}, and this is {cell!r}")
+
+
+def seconds_of(part, column):
+    """Return the seconds since 1970 of the parts of a date, or None where there is no such day."""
+    year = int(part.get("year", 1970))
+    if "year2" in part:
+        year = int(part["year2"]) + (2000 if int(part["year2"]) < 30 else 1900)
+    month = str(part.get("month", 1))
+    month = int(month) if month.isdigit() else column["months"].get(month.lower(), 0)
+    month = 3 * int(part["quarter"]) - 2 if "quarter" in part else month
+    try:
+        day = date(year, month, int(part.get("day", 1))).toordinal()
+        if "week" in part:
+            day = date.fromisocalendar(year, 1, 1).toordinal() + 7 * (int(part["week"]) - 1)
+            day += int(part.get("weekday", 1)) - 1
+    except ValueError:
+        return None
+    day += int(part["yearday"]) - 1 if "yearday" in part else 0
+    hour, minute = int(part.get("hour", 0)), int(part.get("minute", 0))
+    second = float(part.get("second", "0").replace(",", "."))
+    if "half" in part:
+        hour = hour + 12 if part["half"][0] in "pP" and hour < 12 else 0 if part["half"][0] in "aA" and hour == 12 else hour
+    if hour >= 24 or minute >= 60 or second >= 61:
+        return None
+    zone = re.search(r"([+-])([0-9]{2}):?([0-9]{2})?", column["zones"].get(part.get("zone", ""), part.get("zone", "")))
+    offset = 0 if zone is None else int(zone[2]) * 3600 + int(zone[3] or 0) * 60
+    offset = -offset if zone is not None and zone[1] == "-" else offset
+    return (day - date(1970, 1, 1).toordinal()) * 86400 + hour * 3600 + minute * 60 + second - offset
+
+
+def read_series(cells, column):
+    rows = []
+    for cell in cells:
+        if isinstance(cell, str):
+            cell = [] if is_missing(cell, column) else re.split(r"\s*[,;]\s*|\s+", cell.strip("[](){} \n\t"))
+        rows.append([number_of(step, column) for step in ([] if cell is None else cell) if step != ""])
+    found = np.full((len(rows), max([len(row) for row in rows] + [1])), np.nan)
+    for place, row in zip(found, rows):
+        place[: len(row)] = row
+    return {column["inputs"][0]["name"]: found}
+
+
+def read_text(cells, column):
+    texts = ["" if is_missing(cell, column) else str(cell).strip() for cell in cells]
+    tokens, *characters = column["inputs"]
+    found = {tokens["name"]: np.zeros((len(texts), tokens["shape"][1]), dtype=np.int64)}
+    for row, text in zip(found[tokens["name"]], texts):
+        vocabulary = column["vocabulary"]
+        known = [vocabulary.get(word, 1) for word in words_of(text, column)][: column["max_tokens"]]
+        row[: len(known)] = known
+    for given in characters:
+        codes = np.zeros((len(texts), given["shape"][1]), dtype=np.int32)
+        for row, text in zip(codes, texts):
+            words = unicodedata.normalize("NFKC", text).lower().split()
+            read = f" {' '.join(words)} "[: column["max_characters"] if words else 0]
+            row[: len(read)] = [ord(char) for char in read]
+        found[given["name"]] = codes
+    return found
+
+
+def words_of(text, column):
+    """Return the tokens of a text: words, and what stands between words and spaces; or its characters."""
+    text = "".join(char.lower() for char in unicodedata.normalize("NFKC", text))
+    if column["is_spaceless"]:
+        return [char for char in text if not char.isspace()]
+    found, kind = [], " "
+    for char in text:
+        is_word = unicodedata.category(char) in WORDS or char in "\u200c\u200d"
+        now = " " if char.isspace() else "w" if is_word else "."
+        if now != " ":
+            if now == kind:
+                found[-1] += char
+            else:
+                found.append(char)
+        kind = now
+    return found
+
+
+WORDS = {"Lu", "Ll", "Lt", "Lm", "Lo", "Mn", "Mc", "Me", "Nd", "Nl", "Pc"}
+
+
+def read_images(cells, column):
+    given = column["inputs"][0]
+    images = [pixels_of(cell, column) if given["type"] == "uint8" else np.asarray(cell, np.float32) for cell in cells]
+    if len({image.shape for image in images}) > 1:
+        raise ValueError("the images of one call have different sizes: give those of each size by themselves")
+    size = [column["height"], column["width"], given["shape"][3]]
+    return {given["name"]: np.stack(images) if images else np.zeros([0, *size], TYPES.get(given["type"], np.uint8))}
+
+
+def pixels_of(cell, column):
+    """Return an image, a file or an array `(H, W)` or `(H, W, C)` of bytes, as `(H, W, C)`."""
+    channels = column["inputs"][0]["shape"][3]
+    if isinstance(cell, (str, Path)):
+        from PIL import Image, ImageOps
+
+        with Image.open(cell) as opened:
+            opened.draft(None, (max(column["height"], column["width"]),) * 2)
+            image = ImageOps.exif_transpose(opened)
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                values = np.asarray(image).astype(np.uint32)
+                image = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            cell = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return np.asarray(cell, dtype=np.uint8).reshape(*np.shape(cell)[:2], channels)
+
+
+READERS = {
+    "number": read_numbers, "boolean": read_texts, "category": read_texts, "date": read_dates, "series": read_series,
+    "text": read_text, "image": read_images,
+}  # fmt: skip
+
+
+def main(path):
+    """Print the answers to the rows of a CSV."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    reader = Reader(str(Path(__file__).with_name("model.onnx")))
+    answers = reader.predict(rows)
+    names = list(answers)
+    out = csv.writer(sys.stdout)
+    out.writerow([name for name in names for name in reader.facts["outputs"][name]["columns"]])
+    for i in range(len(rows)):
+        out.writerow([cell for name in names for cell in np.ravel(answers[name][i]).tolist()])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

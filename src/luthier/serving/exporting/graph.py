@@ -1,0 +1,113 @@
+"""The ONNX graph of a model: torch's own export of `Whole`, with look-ups of texts before it and of classes after it."""
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from luthier.core.schema import Schema
+from luthier.core.version import VERSION
+from luthier.serving.answers import typed
+from luthier.serving.exporting.inputs import RawInput, lookup
+
+_ML = "ai.onnx.ml"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what torch says of its own deprecations and of packages that are not there to itself."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def torch_program(module: nn.Module, examples: tuple[Tensor, ...], shapes: Any) -> Any:
+    """Return the module as a program of torch (`torch.export.ExportedProgram`)."""
+    with _quiet(), torch.no_grad():
+        return torch.export.export(module, examples, dynamic_shapes=shapes, strict=False)
+
+
+def onnx_graph(program: Any, names: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
+    """Return a program as ONNX: inputs and outputs by these names, everything inside by others."""
+    with _quiet(), torch.no_grad():
+        made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True).model_proto  # type: ignore[union-attr]
+    made = onnx.compose.add_prefix(made, prefix="net/")
+    renamed = {old.name: f"raw/{new}" for old, new in zip(made.graph.input, names, strict=True)}
+    renamed |= {old.name: f"answer/{new}" for old, new in zip(made.graph.output, outputs, strict=True)}
+    for node in made.graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+    for value in (*made.graph.input, *made.graph.output):
+        value.name = renamed[value.name]
+    for node in made.graph.node:  # which hold where in our code each one came from
+        del node.metadata_props[:]
+    del made.graph.value_info[:]
+    return made
+
+
+def with_texts(made: onnx.ModelProto, inputs: Sequence[RawInput], outputs: Sequence[str], schema: Schema) -> None:
+    """Let the graph take and give what users do: texts of categories and yes/no, and the classes' names. It is changed.
+
+    Args:
+        made: Whose inputs are `raw/NAME` and outputs `answer/NAME`.
+        inputs: In order.
+        outputs: The names of its outputs, in order.
+        schema: From training.
+    """
+    graph = made.graph
+    before, after = [], []
+    for value, given in zip(graph.input, inputs, strict=True):
+        inner, value.name = value.name, given.name
+        if not given.is_text or given.column is None:
+            before.append(helper.make_node("Identity", [given.name], [inner]))
+            continue
+        value.type.tensor_type.elem_type = TensorProto.STRING
+        table = lookup(given.column)
+        keys: dict[str, Any] = {"keys_strings": list(table)}
+        if given.dtype == torch.int64:
+            codes = {"values_int64s": list(map(int, table.values())), "default_int64": 0}
+            before.append(helper.make_node("LabelEncoder", [given.name], [inner], domain=_ML, **keys, **codes))
+            continue
+        flags = {"values_floats": list(table.values()), "default_float": float("nan")}
+        found = f"text/{given.name}"
+        before.append(helper.make_node("LabelEncoder", [given.name], [found], domain=_ML, **keys, **flags))
+        before.append(helper.make_node("Cast", [found], [inner], to=TensorProto.DOUBLE))
+    for value, name in zip(graph.output, outputs, strict=True):
+        inner, value.name = value.name, name
+        if name.startswith("prediction") and value.name == outputs[0] and schema.task in ("binary", "multiclass"):
+            classes = typed(schema.targets[0].classes, schema.targets[0].dtype)
+            if classes.dtype == object:
+                classes = np.array([str(text) for text in classes], dtype=object)
+            graph.initializer.append(numpy_helper.from_array(classes, "answer/classes"))
+            value.type.tensor_type.elem_type = graph.initializer[-1].data_type
+            after.append(helper.make_node("Gather", ["answer/classes", inner], [name]))
+        else:
+            after.append(helper.make_node("Identity", [inner], [name]))
+    nodes = [*before, *graph.node, *after]
+    del graph.node[:]
+    graph.node.extend(nodes)
+    if any(node.domain == _ML for node in before):
+        made.opset_import.append(helper.make_opsetid(_ML, 3))
+
+
+def with_facts(made: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
+    """Return the file's bytes, with facts as JSON in its metadata under the key `luthier`."""
+    helper.set_model_props(made, {"luthier": json.dumps(facts, ensure_ascii=False)})
+    made.producer_name, made.producer_version = "luthier", VERSION
+    onnx.checker.check_model(made)
+    content: bytes = made.SerializeToString()
+    return content

@@ -1,0 +1,77 @@
+"""Recurrent layers that read rows of different lengths without packing, which no export has."""
+
+import torch
+from torch import Tensor, nn
+from torch._higher_order_ops.scan import scan
+
+from luthier.networks.families.mixed import TextReader
+from luthier.networks.families.recurrent import RecurrentNet
+
+
+def unpacked(network: nn.Module) -> nn.Module:
+    """Return the network, changed: `Unpacked` stands for the recurrent layers of our families, which pack."""
+    for part in list(network.modules()):
+        if isinstance(part, RecurrentNet):
+            part.recurrent = Unpacked(part.recurrent)  # type: ignore[assignment]
+        elif isinstance(part, TextReader) and isinstance(part.reader, nn.RNNBase):
+            part.reader = Unpacked(part.reader)
+    return network
+
+
+class Unpacked(nn.Module):
+    """The layers of a trained RNN, LSTM or GRU: the second direction reads each row from its own last step.
+
+    Args:
+        recurrent: Batch first.
+    """
+
+    def __init__(self, recurrent: nn.RNNBase) -> None:
+        super().__init__()
+        self.mode, self.size = recurrent.mode, recurrent.hidden_size
+        self.num_layers, self.bidirectional = recurrent.num_layers, recurrent.bidirectional
+        self.weights = nn.ParameterList([part for part in recurrent._flat_weights])
+
+    def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Map steps `(N, L, C)` and lengths from 1, `(N,)`, to states `(N, L, F)`, 0 after a row's end, and the last
+        states of each layer and direction, `(layers and directions, N, H)`.
+        """
+        places = torch.arange(steps.shape[1], device=steps.device)
+        inside = (places < lengths[:, None])[:, :, None]
+        back = torch.where(inside[:, :, 0], lengths[:, None] - 1 - places, places)[:, :, None]
+        parameters = iter(self.weights)
+        finals = []
+        for _ in range(self.num_layers):
+            found = []
+            for is_second in range(1 + self.bidirectional):
+                read = steps.gather(1, back.expand(-1, -1, steps.shape[2])) if is_second else steps
+                own = [next(parameters) for _ in range(4)]
+                states = torch.where(inside, self.run(read, *own), 0.0)
+                finals.append(states.gather(1, (lengths - 1)[:, None, None].expand(-1, 1, self.size))[:, 0])
+                found.append(states.gather(1, back.expand(-1, -1, self.size)) if is_second else states)
+            steps = torch.cat(found, dim=2)
+        return steps, torch.stack(finals)
+
+    def run(self, steps: Tensor, weight: Tensor, again: Tensor, bias: Tensor, bias_again: Tensor) -> Tensor:
+        """Map steps `(N, L, C)` to states `(N, L, H)`, by the formulas of `torch.nn.RNN`, `LSTM` and `GRU`."""
+        mode, size = self.mode, self.size
+
+        def step(state: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
+            before = state[:, :size]
+            more = torch.nn.functional.linear(before, again, bias_again)
+            if mode == "GRU":
+                reset, update = (given[:, : 2 * size] + more[:, : 2 * size]).sigmoid().chunk(2, dim=1)
+                new = (given[:, 2 * size :] + reset * more[:, 2 * size :]).tanh()
+                after = new + update * (before - new)
+                return after, after.clone()
+            if mode == "LSTM":
+                admit, forget, new, show = (given + more).chunk(4, dim=1)
+                cell = forget.sigmoid() * state[:, size:] + admit.sigmoid() * new.tanh()
+                after = show.sigmoid() * cell.tanh()
+                return torch.cat([after, cell], dim=1), after
+            after = (given + more).tanh() if mode == "RNN_TANH" else (given + more).relu()
+            return after, after.clone()
+
+        given = torch.nn.functional.linear(steps, weight, bias).transpose(0, 1)  # (L, N, gates H)
+        start = steps.new_zeros((steps.shape[0], size * (1 + (mode == "LSTM"))))
+        _, states = scan(step, start, given)
+        return states.transpose(0, 1)

@@ -120,7 +120,7 @@ class NGrams(nn.Module):
     def are_new(self, places: Tensor) -> Tensor:
         """Return which places `(N, G)` are counted: of equal ones in a row one, and none that is 0."""
         order = torch.arange(places.shape[1], dtype=torch.int32, device=places.device).expand_as(places)
-        kept = order.new_empty(len(places), len(self.weight)).scatter_(1, places, order)
+        kept = order.new_empty(places.shape[0], len(self.weight)).scatter_(1, places, order)
         return (kept.gather(1, places) == order) & (places != 0)
 
 

@@ -1,7 +1,7 @@
 """Write a model as ONNX or a program of torch, once it has answered as the model does."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -135,10 +135,11 @@ def prove(model: Model, schema: Schema, content: bytes, names: Sequence[str], ro
     reader = Reader(session=session)
     counts: dict[str, int] = {}
     greatest, worst = 0.0, ""
-    cuts = model.answering.thresholds
+    facts, cuts = reader.facts, model.answering.thresholds
     for kind, some, pixels in _batches(schema, rows):
         wanted = proof.model_answers(model, some, pixels)
-        given = reader.inputs(some) if pixels is None else {}
+        name = next((column["name"] for column in facts["columns"] if column["kind"] == "image"), "")
+        given = reader.inputs(some if pixels is None else [{**row, name: own} for row, own in zip(some, pixels)])
         found = dict(zip(wanted, session.run(list(names), given), strict=True))
         seen = proof.difference(found, wanted, schema, cuts)
         counts[kind] = counts.get(kind, 0) + len(some)
@@ -162,9 +163,14 @@ def prove(model: Model, schema: Schema, content: bytes, names: Sequence[str], ro
     }
 
 
-def _batches(schema: Schema, rows: Sequence[Row]) -> Any:
-    drawn = proof.drawn_rows(schema, proof.SIZES[-1])
+def _batches(schema: Schema, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], Any]]:
+    """Yield batches of rows, what they are, and their images."""
+    image = schema.image
     if rows:
         yield "given", list(rows), None
-    for size in proof.batch_sizes(schema):
-        yield f"batches of {size}" if size < 1000 else "drawn", drawn[:size], None
+    drawn = proof.drawn_rows(schema, proof.SIZES[-1])
+    for height, width in [(0, 0)] if image is None else proof.image_sizes(image):
+        of_size = "" if image is None else f", images of {height}x{width}"
+        for size in proof.batch_sizes(schema, height, width):
+            pixels = None if image is None else proof.drawn_images(image, size, height, width)
+            yield f"{size} drawn{of_size}", drawn[:size], pixels

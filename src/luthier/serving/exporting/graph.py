@@ -45,18 +45,29 @@ def onnx_graph(program: Any, names: Sequence[str], outputs: Sequence[str]) -> on
     """Return a program as ONNX: inputs and outputs by these names, everything inside by others."""
     with _quiet(), torch.no_grad():
         made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True).model_proto  # type: ignore[union-attr]
-    made = onnx.compose.add_prefix(made, prefix="net/")
-    renamed = {old.name: f"raw/{new}" for old, new in zip(made.graph.input, names, strict=True)}
-    renamed |= {old.name: f"answer/{new}" for old, new in zip(made.graph.output, outputs, strict=True)}
-    for node in made.graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-    for value in (*made.graph.input, *made.graph.output):
-        value.name = renamed[value.name]
-    for node in made.graph.node:  # which hold where in our code each one came from
-        del node.metadata_props[:]
+    given, found = ([value.name for value in side] for side in (made.graph.input, made.graph.output))
+    renamed = {old: f"raw/{new}" for old, new in zip(given, names, strict=True)}
+    renamed |= {old: f"answer/{new}" for old, new in zip(found, outputs, strict=True)}
+    _rename(made.graph, renamed)
     del made.graph.value_info[:]
     return made
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Call what is in a graph, and in those of its nodes, by `names`, and what has none there by one of its own."""
+    for value in (*graph.input, *graph.output, *graph.initializer):
+        value.name = names.get(value.name, f"net/{value.name}")
+    for node in graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, f"net/{name}") if name else "" for name in ends]
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs) if attribute.type in _GRAPHS else ():
+                _rename(inner, names)
+                del inner.value_info[:]
+        del node.metadata_props[:]  # where in our code it came from
+
+
+_GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 def with_texts(made: onnx.ModelProto, inputs: Sequence[RawInput], outputs: Sequence[str], schema: Schema) -> None:

@@ -1,4 +1,4 @@
-"""Recurrent layers that read rows of different lengths without packing, which no export has."""
+"""Layers in a form that torch exports for any number of steps."""
 
 import torch
 from torch import Tensor, nn
@@ -9,13 +9,35 @@ from luthier.networks.families.recurrent import RecurrentNet
 
 
 def unpacked(network: nn.Module) -> nn.Module:
-    """Return the network, changed: `Unpacked` stands for the recurrent layers of our families, which pack."""
+    """Return the network, changed: `Unpacked` stands for the recurrent layers of our families, which pack, and
+    `WidePool` for each `MaxPool1d`, of which torch would fix the length.
+    """
     for part in list(network.modules()):
+        for name, child in list(part.named_children()):
+            if type(child) is nn.MaxPool1d and not child.return_indices:
+                setattr(part, name, WidePool(child))
         if isinstance(part, RecurrentNet):
             part.recurrent = Unpacked(part.recurrent)  # type: ignore[assignment]
         elif isinstance(part, TextReader) and isinstance(part.reader, nn.RNNBase):
             part.reader = Unpacked(part.reader)
     return network
+
+
+class WidePool(nn.Module):
+    """The maxima of a `MaxPool1d`, as those of images of one row."""
+
+    def __init__(self, pool: nn.MaxPool1d) -> None:
+        super().__init__()
+        size, stride, padding, dilation = (
+            part[0] if isinstance(part, tuple) else part
+            for part in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
+        )
+        self.pool = nn.MaxPool2d((1, size), (1, stride), (0, padding), (1, dilation), ceil_mode=pool.ceil_mode)
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Map `(…, C, L)` to `(…, C, L')`."""
+        found: Tensor = self.pool(values.unsqueeze(-2)).squeeze(-2)
+        return found
 
 
 class Unpacked(nn.Module):

@@ -303,24 +303,29 @@ def _scaled_rows(filled: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pixels_of(pixels: Tensor, image: ImageInput) -> Tensor:
-    """Return images `(N, H, W, C)` as the network takes them: resized as Pillow does, then normalised.
-
-    Floats are not resized.
-    """
-    images = pixels.permute(0, 3, 1, 2).float()
+    """Return images `(N, H, W, C)` as the network takes them: bytes resized as Pillow does, to the bit; normalised."""
+    images = pixels.permute(0, 3, 1, 2)
     if image.value_scale == 255.0:
-        images = (images @ shrinking(images.shape[3], image.width).T + 0.5).floor()
-        images = (shrinking(images.shape[2], image.height) @ images + 0.5).floor()
-    return normalise(images, image)
+        images = images.double()
+        images = _whole(images @ shares(images.shape[3], image.width).T)
+        images = _whole(shares(images.shape[2], image.height) @ images)
+    return normalise(images.float(), image)
 
 
-def shrinking(size: int, wanted: int) -> Tensor:
-    """Return the weights of each of `size` pixels in each of `wanted`, `(wanted, size)`: Pillow's bilinear filter.
+_SHARES = float(1 << 22)  # Pillow's weights are whole numbers of these parts
 
-    Source: Pillow, `src/libImaging/Resample.c`, `precompute_coeffs`.
+
+def _whole(images: Tensor) -> Tensor:
+    return ((images + _SHARES / 2) / _SHARES).floor().clamp(0, 255)
+
+
+def shares(size: int, wanted: int) -> Tensor:
+    """Return how much of each of `size` pixels is in each of `wanted`, `(wanted, size)`: Pillow's bilinear filter.
+
+    Source: Pillow, `src/libImaging/Resample.c`, `precompute_coeffs` and `normalize_coeffs_8bpc`.
     """
     scale = torch.ones((), dtype=torch.float64) * size / wanted
     centres = (torch.arange(wanted, dtype=torch.float64) + 0.5) * scale
-    places = torch.arange(size, dtype=torch.float64) + 0.5
-    weights = (1 - ((places - centres[:, None]) / scale.clamp(min=1.0)).abs()).clamp(min=0)
-    return (weights / weights.sum(dim=1, keepdim=True)).float()
+    places = torch.arange(size, dtype=torch.float64)
+    weights = (1 - ((places - centres[:, None] + 0.5) * (1 / scale.clamp(min=1.0))).abs()).clamp(min=0)
+    return (weights * (1 / weights.sum(dim=1, keepdim=True)) * _SHARES + 0.5).floor()

@@ -91,7 +91,7 @@ class NGrams(nn.Module):
             is_there = torch.cat([self.are_new(part) for part in parts])
             shares = STRENGTH * is_there / is_there.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         said = self.weight.index_select(0, places.flatten())  # on the CPU a tenth of an EmbeddingBag's time
-        return torch.bmm(shares[:, None].to(said), said.view(*places.shape, -1))[:, 0]
+        return torch.bmm(shares[:, None].to(said), said.view(*places.shape, self.weight.shape[1]))[:, 0]
 
     def places(self, codes: Tensor, sizes: range, base: int, apart: int = 0) -> list[Tensor]:
         """Return the bucket of each n-gram of codes `(N, L)`, `(N, L - n + 1)` for each n: 0 for what is none.

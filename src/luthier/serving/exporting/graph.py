@@ -1,49 +1,27 @@
 """The ONNX graph of a model: torch's own export of `Whole`, with look-ups of texts before it and of classes after it."""
 
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
 
 from luthier.core.schema import Schema
 from luthier.core.version import VERSION
 from luthier.serving.answers import typed
 from luthier.serving.exporting.inputs import RawInput, lookup
+from luthier.serving.exporting.program import quiet
 
 _ML = "ai.onnx.ml"
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what torch says of its own deprecations and of packages that are not there to itself."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-def torch_program(module: nn.Module, examples: tuple[Tensor, ...], shapes: Any) -> Any:
-    """Return the module as a program of torch (`torch.export.ExportedProgram`)."""
-    with _quiet(), torch.no_grad():
-        return torch.export.export(module, examples, dynamic_shapes=shapes, strict=False)
-
-
 def onnx_graph(program: Any, names: Sequence[str], outputs: Sequence[str]) -> onnx.ModelProto:
     """Return a program as ONNX: inputs and outputs by these names, everything inside by others."""
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         made = torch.onnx.export(program, dynamo=True, verbose=False, optimize=True).model_proto  # type: ignore[union-attr]
     given, found = ([value.name for value in side] for side in (made.graph.input, made.graph.output))
     renamed = {old: f"raw/{new}" for old, new in zip(given, names, strict=True)}
@@ -122,3 +100,27 @@ def with_facts(made: onnx.ModelProto, facts: Mapping[str, Any]) -> bytes:
     onnx.checker.check_model(made)
     content: bytes = made.SerializeToString()
     return content
+
+
+def session(content: bytes, names: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[NDArray[Any]]]:
+    """Return how ONNX Runtime is asked: the inputs in order, to the outputs in order."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    loaded = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    return lambda given: loaded.run(list(outputs), dict(zip(names, given, strict=True)))
+
+
+def reference(
+    made: onnx.ModelProto, names: Sequence[str], outputs: Sequence[str]
+) -> Callable[..., list[NDArray[Any]]]:
+    """Return how `onnx.reference` is asked, which defines what the operators mean."""
+    from onnx.reference import ReferenceEvaluator
+
+    def ask(given: Sequence[Any]) -> list[NDArray[Any]]:
+        found = ReferenceEvaluator(made).run(list(outputs), dict(zip(names, given, strict=True)))
+        return [np.asarray(part) for part in found]
+
+    return ask

@@ -133,8 +133,11 @@ def _cases(word: str) -> Iterator[str]:
         yield "".join(of_each)
 
 
-def describe_columns(schema: Schema) -> list[dict[str, Any]]:
-    """Return what `reader.py` and `reader.js` need to know to turn a user's row into the inputs, as plain data."""
+def describe_columns(schema: Schema, *, with_lookups: bool) -> list[dict[str, Any]]:
+    """Return what `reader.py` and `reader.js` need to know to turn a user's row into the inputs, as plain data.
+
+    With look-ups for a file that cannot hold them itself.
+    """
     found = []
     inputs = raw_inputs(schema)
     for name, column in dict.fromkeys((i.column.name if i.column else i.name, i.column) for i in inputs):
@@ -145,6 +148,8 @@ def describe_columns(schema: Schema) -> list[dict[str, Any]]:
             of_numbers = column.kind in ("number", "boolean", "date", "series")
             about["missing_words"] = list(missing_words(column.missing_words, of_numbers=of_numbers))
             about |= _reading(column)
+            if with_lookups and own[0].is_text:
+                about["lookup"] = {text: None if code != code else code for text, code in lookup(column).items()}
         if about["kind"] == "image" and schema.image is not None:
             about |= {"decoder": schema.image.decoder, "height": schema.image.height, "width": schema.image.width}
         found.append(about)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from json import loads
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from luthier.core.schema import Column, ImageInput, Schema
+from luthier.core.schema import Column, ImageInput, Schema, Target
 from luthier.core.units import class_sets, interval_ends
 from luthier.data.augment import normalise
 from luthier.data.encode import encode_inputs
+from luthier.data.images import decode_column
 from luthier.plain.images import decoded
 from luthier.serving.answers import probabilities, values
 from luthier.serving.model import Model
@@ -33,7 +36,6 @@ TOLERANCE = 1e-5
 
 _SEED = 20_240_501
 _MOST_PIXELS = 1 << 23  # of the images of one batch
-_LOWEST, _HIGHEST = datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,6 @@ def _odd_dates(column: Column, generator: np.random.Generator) -> list[Any]:
 
 
 def _words(column: Column, generator: np.random.Generator) -> str:
-    from json import loads
-
     known = list(loads(column.tokenizer)["model"]["vocab"])[2:] or ["word"]
     words = [known[generator.integers(len(known))] for _ in range(generator.integers(1, 2 + column.max_tokens // 2))]
     return " ".join(words)
@@ -183,7 +183,11 @@ def model_answers(model: Model, rows: Sequence[Row], pixels: NDArray[Any] | None
         with _no_warnings():
             cells = {column.name: _series(column, [row[column.name] for row in rows]) for column in schema.inputs}
             inputs = [torch.from_numpy(block) for block in encode_inputs(pl.DataFrame(cells), schema).values()]
-    if schema.image is not None:
+    if schema.image is not None and pixels is None:
+        name = next((column.name for column in schema.inputs if column.kind == "image"), "image")
+        own, _ = decode_column([None if row[name] is None else Path(row[name]) for row in rows], schema.image)
+        inputs.append(normalise(torch.from_numpy(np.array(own)), schema.image))
+    elif schema.image is not None:
         assert pixels is not None
         inputs.append(normalise(torch.from_numpy(_decoded(pixels, schema.image)), schema.image))
     outputs = model._forward(tuple(inputs)) if len(inputs[0]) else torch.zeros((0, schema.num_outputs))
@@ -235,41 +239,46 @@ def _no_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def difference(found: Answers, wanted: Answers, schema: Schema, cuts: Sequence[float] = ()) -> Difference:
+def difference(
+    found: Answers, wanted: Answers, task: str | None, spreads: Sequence[float] = (), cuts: Sequence[float] = ()
+) -> Difference:
     """Return how far `found` is from `wanted`, answers to the same rows by the names of the outputs.
 
     Args:
-        found: Of the graph.
+        found: Of what was exported.
         wanted: Of the model.
-        schema: From training.
+        task: The Schema's.
+        spreads: Of numbers, each target's, in its units; that of the answers themselves without them.
         cuts: Thresholds of two classes or of labels; one half without them.
     """
-    rows = len(wanted["prediction"])
+    rows = len(next(iter(wanted.values())))
     if any(found[name].shape != wanted[name].shape for name in wanted):
         return Difference(float("inf"), 0, 0)
     if not rows:
         return Difference(0.0, 0, 0)
-    if schema.task == "regression":
+    if task in (None, "regression"):
         gaps = np.zeros(rows)
-        spreads = np.array([_spread(target) for target in schema.targets])
         for name, answers in wanted.items():
-            apart = np.abs(found[name] - answers).reshape(rows, -1)
-            gaps = np.maximum(gaps, (apart / (spreads + np.abs(answers).reshape(rows, -1))).max(axis=1))
+            own = answers.reshape(rows, -1).astype(np.float64)
+            spread = np.array(spreads) if spreads else max(float(np.ptp(own)), 1e-30)
+            apart = np.abs(found[name].reshape(rows, -1) - own)
+            gaps = np.maximum(gaps, (apart / (spread + np.abs(own))).max(axis=1))
         return Difference(float(gaps.max()), int(gaps.argmax()), 0)
-    gaps = np.abs(found["probabilities"] - wanted["probabilities"]).max(axis=1)
     likely = wanted["probabilities"]
+    gaps = np.abs(found["probabilities"] - likely).reshape(rows, -1).max(axis=1)
     is_other = (found["prediction"] != wanted["prediction"]).reshape(rows, -1)
-    if schema.task == "multiclass":
+    if task == "multiclass":
         ordered = np.sort(likely, axis=1)
         is_tie = (ordered[:, -1:] - ordered[:, -2:-1]) <= 2 * TOLERANCE
     else:
-        yes = likely[:, 1:] if schema.task == "binary" else likely
+        yes = likely[:, 1:] if task == "binary" else likely
         is_tie = np.abs(yes - (np.array(cuts) if cuts else 0.5)) <= 2 * TOLERANCE
-    wrong = (is_other & ~is_tie).any(axis=1)
+    wrong = (is_other & ~is_tie.reshape(rows, -1)).any(axis=1)
     return Difference(float(gaps.max()), int((wrong if wrong.any() else gaps).argmax()), int(wrong.sum()))
 
 
-def _spread(target: Any) -> float:
+def spread(target: Target) -> float:
+    """Return the span of a target's training rows, or its deviation, in its units."""
     low, high = target.span or (0.0, target.std)
     return float(high - low) or 1.0
 
@@ -278,3 +287,18 @@ def batch_sizes(schema: Schema, height: int = 0, width: int = 0) -> tuple[int, .
     """Return how many rows are asked at a time; of large images fewer than `SIZES` says, so that they fit memory."""
     most = _MOST_PIXELS // max(height * width, 1) if schema.image is not None else SIZES[-1]
     return tuple(dict.fromkeys(min(size, max(most, 7)) for size in SIZES))
+
+
+def row_batches(schema: Schema, rows: Sequence[Row]) -> Iterator[tuple[str, list[Row], NDArray[Any] | None]]:
+    """Yield batches of rows, what they are, and their images; of the user's own rows, images are files in them."""
+    image = schema.image
+    if rows:
+        size = len(rows) if image is None else 1  # the images of a batch are of one size
+        for start in range(0, len(rows), size):
+            yield "given", list(rows[start : start + size]), None
+    drawn = drawn_rows(schema, SIZES[-1])
+    for height, width in [(0, 0)] if image is None else image_sizes(image):
+        of_size = "" if image is None else f", images of {height}x{width}"
+        for size in batch_sizes(schema, height, width):
+            pixels = None if image is None else drawn_images(image, size, height, width)
+            yield f"{size} drawn{of_size}", drawn[:size], pixels

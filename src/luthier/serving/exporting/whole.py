@@ -1,6 +1,7 @@
 """A model as one module of tensors: raw numbers, codes, dates, steps and pixels in, answers in the user's terms out."""
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,15 @@ from luthier.data.augment import normalise
 from luthier.data.cells import missing_words
 from luthier.data.encode import saturation
 from luthier.data.series import MAX_ABS as MOST_OF_STEP
+from luthier.data.sources import to_tensor
 from luthier.metrics.metrics import decide
+from luthier.metrics.outputs import answer_of
 from luthier.plain.cells import MAX_ABS
 from luthier.serving.answers import probabilities
 from luthier.serving.exporting.unpacked import unpacked
 from luthier.serving.model import Model
 
+_MEASURED = ("number", "boolean", "date")
 NO_DATE = -(2**63)
 """The microseconds of a missing date, which is NumPy's NaT."""
 
@@ -36,7 +40,7 @@ class Whole(nn.Module):
         network = copy.deepcopy(model.module).cpu().eval()
         self.dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
         self.network = unpacked(network)
-        measured = [column for column in schema.inputs if column.kind in ("number", "boolean", "date")]
+        measured = [column for column in schema.inputs if column.kind in _MEASURED]
         self.numbers = Numbers(measured)
         self.series = [column for column in schema.inputs if column.kind == "series"]
 
@@ -50,7 +54,8 @@ class Whole(nn.Module):
         given = iter(raw)
         found: dict[str, list[Tensor]] = {}
         for column in self.schema.inputs:
-            found.setdefault(column.kind, []).append(next(given))
+            kind = "measured" if column.kind in _MEASURED else column.kind
+            found.setdefault(kind, []).append(next(given))
             if column.kind == "text" and "characters" in self.schema.blocks:
                 found.setdefault("characters", []).append(next(given))
         if self.schema.image is not None and not self.schema.columns:
@@ -58,8 +63,9 @@ class Whole(nn.Module):
         some = raw[0]
         blocks: dict[str, Tensor] = {}
         if "numbers" in self.schema.blocks:
-            measured = [part for kind, part in zip(self._kinds(), self._measured(found), strict=True) if kind]
-            blocks["numbers"] = self.numbers(measured) if measured else some.new_zeros((some.shape[0], 0), dtype=self.dtype)
+            measured = found.get("measured", [])
+            none = torch.zeros((some.shape[0], 0))
+            blocks["numbers"] = self.numbers(measured) if measured else none
             codes = found.get("category", [])
             blocks["categories"] = torch.cat(codes, 1) if codes else torch.zeros((some.shape[0], 0), dtype=torch.int64)
         if "text" in found:
@@ -73,13 +79,6 @@ class Whole(nn.Module):
         inputs = (blocks[name] for name in self.schema.blocks)
         outputs = self.network(*(part.to(self.dtype) if part.dtype == torch.float32 else part for part in inputs))
         return self.answers(outputs.float())
-
-    def _kinds(self) -> list[str]:
-        return [column.kind for column in self.schema.inputs if column.kind in ("number", "boolean", "date")]
-
-    def _measured(self, found: dict[str, list[Tensor]]) -> list[Tensor]:
-        parts = {kind: iter(found.get(kind, [])) for kind in ("number", "boolean", "date")}
-        return [next(parts[kind]) for kind in self._kinds()]
 
     def answers(self, outputs: Tensor) -> tuple[Tensor, ...]:
         """Return the answers for the network's outputs `(N, K)`, float32; a class by its number."""
@@ -98,6 +97,43 @@ class Whole(nn.Module):
         if answering.least_probability is None:
             return decided, likely
         return decided, likely, class_sets(likely, answering.least_probability)
+
+
+class Own(nn.Module):
+    """A module of the user's own, by position, with the answers that its task implies.
+
+    Attributes:
+        names: Of its inputs.
+        given: The example.
+        answers: Names of what it gives.
+    """
+
+    def __init__(self, model: Model, example: Any) -> None:
+        super().__init__()
+        self.module = unpacked(copy.deepcopy(model.module).cpu().eval())
+        self.task, self.output_key = model.task, model.output_key
+        self.is_named = isinstance(example, dict)
+        given = example.items() if isinstance(example, dict) else enumerate(_as_tuple(example))
+        tensors = {str(key): to_tensor(value, f"input {key!r}") for key, value in given}
+        self.given = list(tensors.values())
+        wanted = list(inspect.signature(self.module.forward).parameters)
+        places = [wanted[i] if i < len(wanted) else f"input_{i}" for i in range(len(tensors))]
+        self.names = list(tensors) if self.is_named else places
+        is_decided = self.task in ("multiclass", "multilabel")
+        self.answers = ("prediction", "probabilities") if is_decided else ("outputs",)
+
+    def forward(self, *raw: Tensor) -> tuple[Tensor, ...]:
+        """Map inputs to answers: decided classes and probabilities, or the outputs."""
+        given = self.module(**dict(zip(self.names, raw, strict=True))) if self.is_named else self.module(*raw)
+        outputs: Tensor = answer_of(given, self.output_key)
+        if self.task not in ("multiclass", "multilabel"):
+            return (outputs,)
+        likely = outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
+        return decide(outputs, self.task), likely
+
+
+def _as_tuple(example: Any) -> tuple[Any, ...]:
+    return example if isinstance(example, tuple) else (example,)
 
 
 class _ExactScalars(TorchFunctionMode):

@@ -41,33 +41,43 @@ class Reader:
     def predict(self, rows):
         """Return the answers to a list of rows, each a dict, as a dict of arrays by the outputs' names."""
         names = [output.name for output in self.session.get_outputs()]
-        return dict(zip(names, self.session.run(names, self.inputs(rows))))
+        return dict(zip(names, self.session.run(names, inputs_of(rows, self.facts))))
 
-    def inputs(self, rows):
-        """Return the inputs of the graph for a list of rows, each a dict of cells by column."""
-        found = {}
-        for column in self.facts["columns"]:
-            parts = column.get("parts")
-            if parts and not any(column["name"] in row for row in rows):
-                cells = [[self.cell(row, part) for part in parts] for row in rows]
-            else:
-                cells = [self.cell(row, column["name"]) for row in rows]
-            found.update(READERS[column["kind"]](cells, column))
-        return self.padded(found)
 
-    def cell(self, row, name):
-        if name not in row:
-            raise KeyError(f"a row lacks the column {name!r}; it has {', '.join(map(repr, row))}")
-        return row[name]
 
-    def padded(self, found):
-        """Return the inputs with series of one length: the shorter ones end in NaN."""
-        steps = [i["name"] for column in self.facts["columns"] if column["kind"] == "series" for i in column["inputs"]]
-        longest = max((found[name].shape[1] for name in steps), default=0)
-        for name in steps:
-            fill = longest - found[name].shape[1]
-            found[name] = np.pad(found[name], ((0, 0), (0, fill)), constant_values=np.nan)
-        return found
+def inputs_of(rows, facts):
+    """Return the inputs of the graph for a list of rows, each a dict of cells by column."""
+    found, steps = {}, []
+    for column in facts["columns"]:
+        parts = column.get("parts")
+        if parts and not any(column["name"] in row for row in rows):
+            cells = [[cell_of(row, part) for part in parts] for row in rows]
+        else:
+            cells = [cell_of(row, column["name"]) for row in rows]
+        found.update(READERS[column["kind"]](cells, column))
+        steps += [column["inputs"][0]["name"]] if column["kind"] == "series" else []
+    longest = max((found[name].shape[1] for name in steps), default=0)
+    for name in steps:  # the shorter ones end in NaN
+        found[name] = np.pad(found[name], ((0, 0), (0, longest - found[name].shape[1])), constant_values=np.nan)
+    return found
+
+
+def codes_of(given, facts):
+    """Return the inputs, in order, for a program of torch (pt2), which takes no texts: they are looked up."""
+    columns = [(i["name"], column) for column in facts.get("columns", ()) for i in column["inputs"]]
+    found = list(given)
+    for place, (_, column) in enumerate(columns):
+        if "lookup" in column:
+            other, kind = (0, np.int64) if column["kind"] == "category" else (math.nan, np.float64)
+            numbers = [column["lookup"].get(text, other) for text in np.ravel(given[place])]
+            found[place] = np.array([math.nan if number is None else number for number in numbers], kind).reshape(-1, 1)
+    return found
+
+
+def cell_of(row, name):
+    if name not in row:
+        raise KeyError(f"a row lacks the column {name!r}; it has {', '.join(map(repr, row))}")
+    return row[name]
 
 
 def is_missing(cell, column):

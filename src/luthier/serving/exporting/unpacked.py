@@ -14,7 +14,7 @@ def unpacked(network: nn.Module) -> nn.Module:
     """
     for part in list(network.modules()):
         for name, child in list(part.named_children()):
-            if type(child) is nn.MaxPool1d and not child.return_indices:
+            if type(child) is nn.MaxPool1d and not (child.return_indices or child.ceil_mode):
                 setattr(part, name, WidePool(child))
         if isinstance(part, RecurrentNet):
             part.recurrent = Unpacked(part.recurrent)  # type: ignore[assignment]
@@ -24,20 +24,21 @@ def unpacked(network: nn.Module) -> nn.Module:
 
 
 class WidePool(nn.Module):
-    """The maxima of a `MaxPool1d`, as those of images of one row."""
+    """The maxima of a `MaxPool1d`, as those of its windows' first values, second values and so on."""
 
     def __init__(self, pool: nn.MaxPool1d) -> None:
         super().__init__()
-        size, stride, padding, dilation = (
-            part[0] if isinstance(part, tuple) else part
+        self.size, self.stride, self.padding, self.dilation = (
+            int(part[0] if isinstance(part, tuple) else part)
             for part in (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
         )
-        self.pool = nn.MaxPool2d((1, size), (1, stride), (0, padding), (1, dilation), ceil_mode=pool.ceil_mode)
 
     def forward(self, values: Tensor) -> Tensor:
         """Map `(…, C, L)` to `(…, C, L')`."""
-        found: Tensor = self.pool(values.unsqueeze(-2)).squeeze(-2)
-        return found
+        padded = nn.functional.pad(values, (self.padding, self.padding), value=-torch.inf)
+        reach = padded.shape[-1] - self.dilation * (self.size - 1)
+        starts = [self.dilation * i for i in range(self.size)]
+        return torch.stack([padded[..., i : i + reach : self.stride] for i in starts]).amax(dim=0)
 
 
 class Unpacked(nn.Module):

@@ -48,7 +48,9 @@ class TextReader(nn.Module):
         """Map tokens `(N, T)`, int64, to features `(N, F)`."""
         known = tokens != 0
         length = known.sum(dim=1)  # (N,)
-        longest = tokens.shape[1] if torch.compiler.is_exporting() else max(int(length.max()), 1)  # what no row of the batch has need not be read
+        longest = (
+            tokens.shape[1] if torch.compiler.is_exporting() else max(int(length.max()), 1)
+        )  # what no row of the batch has need not be read
         known, embedded = known[:, :longest, None], self.embedding(tokens[:, :longest])  # (N, T, E)
         if self.training and self.token_dropout:
             kept = torch.rand(embedded.shape[:2], device=tokens.device) >= self.token_dropout

@@ -45,7 +45,9 @@ def model_card(model: "Model", facts: Mapping[str, Any], name: str) -> str:
             lines.append(f"| image | image | {image.channels} x {image.height} x {image.width} |")
         lines += ["", "## What it answers", ""]
         lines += [f"- {_plain(target.name)}: {_plain(target.words)}" for target in schema.targets[:_ROWS]]
-        lines += [f"- classes of {_plain(t.name)}: {_plain(', '.join(t.classes))}" for t in schema.targets[:5] if t.classes]
+        lines += [
+            f"- classes of {_plain(t.name)}: {_plain(', '.join(t.classes))}" for t in schema.targets[:5] if t.classes
+        ]
         lines += [f"- outputs of the file: {', '.join(f'`{_plain(output)}`' for output in facts['outputs'])}", ""]
     if model.metrics:
         lines += ["## Figures", "", "| rows | figure | value |", "| --- | --- | --- |"]
@@ -55,8 +57,8 @@ def model_card(model: "Model", facts: Mapping[str, Any], name: str) -> str:
     rows = sum(proof["rows"].values())
     lines += [
         "## The file", "",
-        f"`{name}` answered {rows:,} rows as the model does: the greatest difference is {proof['greatest_difference']:.2g} "
-        f"(probabilities, or shares of a target's spread and value), the tolerance {proof['tolerance']:g}; "
+        f"`{name}` answered {rows:,} rows as the model does. The greatest difference is "
+        f"{proof['greatest_difference']:.2g} (of probabilities, or shares of a target's spread and value), the tolerance {proof['tolerance']:g}; "
         f"{', '.join(f'{package} {version}' for package, version in proof['versions'].items())}.", "",
     ]  # fmt: skip
     if schema is not None and name.endswith(".onnx"):

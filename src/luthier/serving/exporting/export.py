@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import shutil
@@ -214,7 +213,8 @@ def _of_own(model: Model, example: Any) -> _Subject:
         )
     own = Own(model, example)
     inputs = [
-        RawInput(name, None, value.dtype, ("N", *value.shape[1:])) for name, value in zip(own.names, own.given, strict=True)
+        RawInput(name, None, value.dtype, ("N", *value.shape[1:]))
+        for name, value in zip(own.names, own.given, strict=True)
     ]
 
     def batches(facts: dict[str, Any]) -> Iterator[tuple[str, list[Any], dict[str, Any], Sequence[Any]]]:
@@ -225,7 +225,7 @@ def _of_own(model: Model, example: Any) -> _Subject:
             some = [value[chosen] for value in own.given]
             with torch.no_grad():
                 wanted = dict(zip(own.answers, (part.numpy() for part in own(*some)), strict=True))
-            yield f"{size} of the example", [value.numpy() for value in some], wanted, chosen.tolist()
+            yield "of the example", [value.numpy() for value in some], wanted, chosen.tolist()
 
     facts = {
         "task": model.task,
@@ -252,7 +252,7 @@ def _written(
         words = str(error).strip().splitlines()
         raise NetworkError(
             f"torch cannot export the network: {words[0] if words else type(error).__name__}",
-            hint="its forward may depend on the data's values by Python's own if, int() or loops; use tensor operations",
+            hint="its forward may use Python's if, int() or loops on the data's values; use tensor operations",
             code="export-not-possible",
         ) from error
     if format == "onnx":
@@ -352,7 +352,7 @@ def _refuse(seen: proof.Difference, kind: str, rows: Sequence[Any]) -> None:
     raise CheckError(
         f"the exported network does not answer as the model does on rows {kind}: {what}, and the tolerance is "
         f"{TOLERANCE:g}. The row: {row}",
-        hint="nothing was written; a network whose answers are not finite, or change much by rounding, cannot be exported",
+        hint="nothing was written; no network can be exported that draws random numbers, or that rounding changes much",
         code="export-differs",
     )
 

@@ -1,4 +1,4 @@
-"""The ONNX graph of a model: torch's own export of `Whole`, with look-ups of texts before it and of classes after it."""
+"""The ONNX graph of a model: torch's own export of it, with look-ups of texts before it and of classes after it."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -68,10 +68,10 @@ def with_texts(made: onnx.ModelProto, inputs: Sequence[RawInput], outputs: Seque
         table = lookup(given.column)
         keys: dict[str, Any] = {"keys_strings": list(table)}
         if given.dtype == torch.int64:
-            codes = {"values_int64s": list(map(int, table.values())), "default_int64": 0}
+            codes: dict[str, Any] = {"values_int64s": list(map(int, table.values())), "default_int64": 0}
             before.append(helper.make_node("LabelEncoder", [given.name], [inner], domain=_ML, **keys, **codes))
             continue
-        flags = {"values_floats": list(table.values()), "default_float": float("nan")}
+        flags: dict[str, Any] = {"values_floats": list(table.values()), "default_float": float("nan")}
         found = f"text/{given.name}"
         before.append(helper.make_node("LabelEncoder", [given.name], [found], domain=_ML, **keys, **flags))
         before.append(helper.make_node("Cast", [found], [inner], to=TensorProto.DOUBLE))
@@ -113,9 +113,7 @@ def session(content: bytes, names: Sequence[str], outputs: Sequence[str]) -> Cal
     return lambda given: loaded.run(list(outputs), dict(zip(names, given, strict=True)))
 
 
-def reference(
-    made: onnx.ModelProto, names: Sequence[str], outputs: Sequence[str]
-) -> Callable[..., list[NDArray[Any]]]:
+def reference(made: onnx.ModelProto, names: Sequence[str], outputs: Sequence[str]) -> Callable[..., list[NDArray[Any]]]:
     """Return how `onnx.reference` is asked, which defines what the operators mean."""
     from onnx.reference import ReferenceEvaluator
     from onnx.reference.op_run import OpRun
@@ -125,7 +123,9 @@ def reference(
             return (np.take_along_axis(data, indices, axis),)
 
     def ask(given: Sequence[Any]) -> list[NDArray[Any]]:
-        found = ReferenceEvaluator(made, new_ops=[GatherElements]).run(list(outputs), dict(zip(names, given, strict=True)))
+        found = ReferenceEvaluator(made, new_ops=[GatherElements]).run(
+            list(outputs), dict(zip(names, given, strict=True))
+        )
         return [np.asarray(part) for part in found]
 
     return ask

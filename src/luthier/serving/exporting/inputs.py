@@ -165,9 +165,9 @@ def _reading(column: Column) -> dict[str, Any]:
         found: dict[str, Any] = {"span": column.span}
         if column.number_format:
             pattern, thousands, decimal = writing(column.number_format)
-            is_duration = pattern == DURATION
-            found |= {"format": column.number_format, "pattern": pattern, "thousands": thousands, "decimal": decimal}
-            found |= {"is_duration": is_duration, "scales": SCALES}
+            found |= {"format": column.number_format}
+            if pattern != DURATION:  # spans of time are given in seconds
+                found |= {"pattern": pattern, "thousands": thousands, "decimal": decimal, "scales": SCALES}
         return found
     if column.kind == "date":
         first, others = patterns(column.date_format)

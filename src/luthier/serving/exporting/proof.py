@@ -75,7 +75,9 @@ def drawn_rows(schema: Schema, count: int) -> list[Row]:
                 row[column.name] = odd[number % len(odd)]
             else:
                 is_odd = generator.random() < 1 / 8
-                row[column.name] = odd[generator.integers(len(odd))] if is_odd else _CELLS[column.kind](column, generator)
+                row[column.name] = (
+                    odd[generator.integers(len(odd))] if is_odd else _CELLS[column.kind](column, generator)
+                )
         rows.append(row)
     return rows
 
@@ -301,4 +303,4 @@ def row_batches(schema: Schema, rows: Sequence[Row]) -> Iterator[tuple[str, list
         of_size = "" if image is None else f", images of {height}x{width}"
         for size in batch_sizes(schema, height, width):
             pixels = None if image is None else drawn_images(image, size, height, width)
-            yield f"{size} drawn{of_size}", drawn[:size], pixels
+            yield f"drawn{of_size}", drawn[:size], pixels

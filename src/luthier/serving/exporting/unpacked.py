@@ -52,7 +52,7 @@ class Unpacked(nn.Module):
         super().__init__()
         self.mode, self.size = recurrent.mode, recurrent.hidden_size
         self.num_layers, self.bidirectional = recurrent.num_layers, recurrent.bidirectional
-        self.weights = nn.ParameterList([part for part in recurrent._flat_weights])
+        self.weights = nn.ParameterList(list(recurrent._flat_weights))
 
     def forward(self, steps: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Map steps `(N, L, C)` and lengths from 1, `(N,)`, to states `(N, L, F)`, 0 after a row's end, and the last
@@ -96,5 +96,5 @@ class Unpacked(nn.Module):
 
         given = torch.nn.functional.linear(steps, weight, bias).transpose(0, 1)  # (L, N, gates H)
         start = steps.new_zeros((steps.shape[0], size * (1 + (mode == "LSTM"))))
-        _, states = scan(step, start, given)
+        states: Tensor = scan(step, start, given)[1]
         return states.transpose(0, 1)

@@ -164,7 +164,12 @@ class Numbers(nn.Module):
         self.dates = [i for i, column in enumerate(columns) if column.kind == "date"]
         self.parts = sorted({part for column in columns for part in column.parts if part != "seconds"})
         places = {part: len(columns) + i * len(self.dates) for i, part in enumerate(self.parts)}
-        sources, bases, low, high, means, stds = [], [], [], [], [], []
+        sources: list[int] = []
+        bases: list[int] = []
+        low: list[float] = []
+        high: list[float] = []
+        means: list[float] = []
+        stds: list[float] = []
         ranked = [i for i, column in enumerate(columns) if column.quantiles]
         flagged = [i for i, column in enumerate(columns) if column.missing]
         order = []

@@ -98,7 +98,7 @@ def text_of(cell: Any) -> str:
     """Return a value as the text that stands for it: 3 for 3.0, true for True."""
     if isinstance(cell, bool | np.bool_):
         return "true" if cell else "false"
-    if isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(cell) < 2**53:
+    if isinstance(cell, float | np.floating) and float(cell).is_integer() and abs(float(cell)) < 2**53:
         return str(int(cell))
     return str(cell).strip()
 
@@ -127,15 +127,14 @@ def number_of(cell: Any, column: Facts) -> float:
     if not isinstance(cell, str):
         return float(cell)
     text = cell.strip()
-    if "pattern" in column and (found := re.fullmatch(column["pattern"].strip("^$"), text)):
+    if "pattern" in column and (found := re.fullmatch(column["pattern"][1:-1], text)):
         part = {"scale": "", "sign2": "", **found.groupdict()}
         body = re.sub(column["thousands"], "", part["body"]) if column["thousands"] else part["body"]
         sign = f"{part['sign'] or ''}{part['sign2'] or ''}"
         signs = [bool(part["open"]), bool(sign), part["close"] == "-"]
         if signs[0] == (part["close"] == ")") and sum(signs) <= 1:
-            number = float(body.replace(column["decimal"], ".")) * column["scales"].get(
-                (part["scale"] or "").lower(), 1
-            )
+            scale: float = column["scales"].get((part["scale"] or "").lower(), 1.0)
+            number = float(body.replace(column["decimal"], ".")) * scale
             return -number if signs[0] or signs[2] or sign == "-" else number
     if not NUMBER.fullmatch(text) and text.lower() not in INFINITE:
         raise ValueError(f"column {column['name']!r} takes numbers, and this is {cell!r}")

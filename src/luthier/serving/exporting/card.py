@@ -58,7 +58,8 @@ def model_card(model: "Model", facts: Mapping[str, Any], name: str) -> str:
     lines += [
         "## The file", "",
         f"`{name}` answered {rows:,} rows as the model does. The greatest difference is "
-        f"{proof['greatest_difference']:.2g} (of probabilities, or shares of a target's spread and value), the tolerance {proof['tolerance']:g}; "
+        f"{proof['greatest_difference']:.2g} (of probabilities, or in shares of a target's spread and value), "
+        f"the tolerance {proof['tolerance']:g}; "
         f"{', '.join(f'{package} {version}' for package, version in proof['versions'].items())}.", "",
     ]  # fmt: skip
     if schema is not None and name.endswith(".onnx"):

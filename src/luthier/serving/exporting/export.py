@@ -259,8 +259,7 @@ def _written(
         from luthier.serving.exporting.graph import onnx_graph, reference, session, with_facts, with_texts
 
         graph = onnx_graph(program, [given.name for given in subject.inputs], subject.names)
-        if subject.schema is not None:
-            with_texts(graph, subject.inputs, subject.names, subject.schema)
+        with_texts(graph, subject.inputs, subject.names, subject.schema)
         content = with_facts(graph, facts)
         names = [given.name for given in subject.inputs]
         greatest, counts = _prove(subject, facts, session(content, names, subject.names))

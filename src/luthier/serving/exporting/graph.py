@@ -48,14 +48,16 @@ def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
 _GRAPHS = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
-def with_texts(made: onnx.ModelProto, inputs: Sequence[RawInput], outputs: Sequence[str], schema: Schema) -> None:
+def with_texts(
+    made: onnx.ModelProto, inputs: Sequence[RawInput], outputs: Sequence[str], schema: Schema | None
+) -> None:
     """Let the graph take and give what users do: texts of categories and yes/no, and the classes' names. It is changed.
 
     Args:
         made: Whose inputs are `raw/NAME` and outputs `answer/NAME`.
         inputs: In order.
         outputs: The names of its outputs, in order.
-        schema: From training.
+        schema: From training; of a module without one, inputs and outputs are only named.
     """
     graph = made.graph
     before, after = [], []
@@ -77,10 +79,8 @@ def with_texts(made: onnx.ModelProto, inputs: Sequence[RawInput], outputs: Seque
         before.append(helper.make_node("Cast", [found], [inner], to=TensorProto.DOUBLE))
     for value, name in zip(graph.output, outputs, strict=True):
         inner, value.name = value.name, name
-        if name.startswith("prediction") and value.name == outputs[0] and schema.task in ("binary", "multiclass"):
+        if schema is not None and name == outputs[0] and schema.task in ("binary", "multiclass"):
             classes = typed(schema.targets[0].classes, schema.targets[0].dtype)
-            if classes.dtype == object:
-                classes = np.array([str(text) for text in classes], dtype=object)
             graph.initializer.append(numpy_helper.from_array(classes, "answer/classes"))
             value.type.tensor_type.elem_type = graph.initializer[-1].data_type
             after.append(helper.make_node("Gather", ["answer/classes", inner], [name]))

@@ -5,7 +5,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keep what torch says of its own deprecations, and of packages that are not there, to itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._inductor", "torch.export")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._inductor", "torch.export", "torch.fx")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from luthier.serving.exporting.unpacked import Unpacked
+
 
 @contextmanager
 def quiet() -> Iterator[None]:
@@ -32,6 +34,8 @@ def quiet() -> Iterator[None]:
 
 def program_of(module: nn.Module, examples: tuple[Tensor, ...], shapes: Any) -> torch.export.ExportedProgram:
     """Return a module as torch exports it."""
+    if any(isinstance(part, Unpacked) for part in module.modules()):
+        torch._dynamo.reset()  # what a scan was compiled for before would bound the lengths of this one
     with quiet(), torch.no_grad():
         return torch.export.export(module, examples, dynamic_shapes=shapes, strict=False)
 

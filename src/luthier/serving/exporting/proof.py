@@ -164,11 +164,11 @@ def drawn_images(image: ImageInput, count: int, height: int, width: int) -> NDAr
 
 
 def image_sizes(image: ImageInput) -> list[tuple[int, int]]:
-    """Return sizes in which images are asked: the network's own, larger, smaller and lying."""
+    """Return sizes in which images are asked: the network's own, wide, tall, low and one pixel."""
     own = (image.height, image.width)
     if image.value_scale != 255.0:
         return [own]
-    return [own, (2 * own[0] + 3, 3 * own[1] + 1), (max(own[0] // 2, 1), own[1] + 5), (1, 1)]
+    return [own, (2 * own[0] + 3, 3 * own[1] + 1), (5 * own[0], own[1] + 2), (max(own[0] // 2, 1), own[1] + 5), (1, 1)]
 
 
 def model_answers(model: Model, rows: Sequence[Row], pixels: NDArray[Any] | None = None) -> dict[str, NDArray[Any]]:

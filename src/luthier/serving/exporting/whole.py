@@ -5,7 +5,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -37,6 +39,7 @@ class Whole(nn.Module):
     def __init__(self, model: Model, schema: Schema) -> None:
         super().__init__()
         self.schema, self.answering = schema, model.answering
+        self.tall_first = schema.image is not None and is_tall_first()
         network = copy.deepcopy(model.module).cpu().eval()
         self.dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
         self.network = unpacked(network)
@@ -75,7 +78,7 @@ class Whole(nn.Module):
         if self.series:
             blocks["values"], blocks["lengths"] = encoded_series(found["series"], self.series)
         if self.schema.image is not None:
-            blocks["pixels"] = pixels_of(found["image"][0], self.schema.image)
+            blocks["pixels"] = pixels_of(found["image"][0], self.schema.image, tall_first=self.tall_first)
         inputs = (blocks[name] for name in self.schema.blocks)
         outputs = self.network(*(part.to(self.dtype) if part.dtype == torch.float32 else part for part in inputs))
         return self.answers(outputs.float())
@@ -343,14 +346,41 @@ def _scaled_rows(filled: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return centred / deviations, torch.cat([means / deviations, deviations.log() + peaks.log()], dim=1)
 
 
-def pixels_of(pixels: Tensor, image: ImageInput) -> Tensor:
-    """Return images `(N, H, W, C)` as the network takes them: bytes resized as Pillow does, to the bit; normalised."""
+def pixels_of(pixels: Tensor, image: ImageInput, *, tall_first: bool) -> Tensor:
+    """Return images `(N, H, W, C)` as the network takes them: bytes resized as Pillow does, to the bit; normalised.
+
+    Args:
+        pixels: The images.
+        image: From training.
+        tall_first: As `is_tall_first` says.
+    """
     images = pixels.permute(0, 3, 1, 2)
     if image.value_scale == 255.0:
-        images = images.double()
-        images = _whole(images @ shares(images.shape[3], image.width).T)
-        images = _whole(shares(images.shape[2], image.height) @ images)
+        images = resized(images.double(), image.height, image.width, tall_first=tall_first)
     return normalise(images.float(), image)
+
+
+def resized(images: Tensor, height: int, width: int, *, tall_first: bool) -> Tensor:
+    """Return images `(N, C, H, W)`, float64, in another size, by Pillow's bilinear filter: rows, then columns.
+
+    Where `tall_first`, columns come first in what loses more than twice as much in height as in width.
+    """
+    down, across = shares(images.shape[2], height), shares(images.shape[3], width).T
+    wide = _whole(down @ _whole(images @ across))
+    if not tall_first:
+        return wide
+    one = torch.ones((), dtype=torch.int64)  # sizes are no numbers yet when the graph is made
+    less_high, less_wide = one * images.shape[2] - height, one * images.shape[3] - width
+    is_tall = (less_high > 0) & (less_high > 2 * less_wide)
+    return torch.where(is_tall, _whole(_whole(down @ images) @ across), wide)
+
+
+def is_tall_first() -> bool:
+    """Whether the Pillow that is installed takes columns first in tall images: 13 does, and 12 does not."""
+    tall = np.random.default_rng(0).integers(0, 256, (64, 16), dtype=np.uint8)
+    wanted = np.asarray(Image.fromarray(tall).resize((5, 7), Image.Resampling.BILINEAR))
+    found = resized(torch.from_numpy(tall).double()[None, None], 7, 5, tall_first=True)
+    return bool((found[0, 0].numpy() == wanted).all())
 
 
 _SHARES = float(1 << 22)  # Pillow's weights are whole numbers of these parts

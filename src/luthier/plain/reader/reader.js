@@ -152,10 +152,10 @@ const Luthier = (() => {
     return found;
   }
 
-  // Images: {data, height, width} with the bytes of height x width x channels; or a File, decoded by the browser.
+  // Images: {data, height, width} with the bytes of height x width x channels; or a Blob, decoded by the browser.
   async function readImages(cells, column) {
     const [given] = column.inputs, channels = given.shape[3];
-    const images = await Promise.all(cells.map((cell) => (cell instanceof Blob ? pixelsOf(cell, channels) : cell)));
+    const images = await Promise.all(cells.map((cell) => (cell.arrayBuffer ? pixelsOf(cell, channels) : cell)));
     const { height, width } = images[0];
     if (images.some((image) => image.height !== height || image.width !== width))
       throw new Error("the images of one call have different sizes: give those of each size by themselves");

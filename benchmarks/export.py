@@ -8,6 +8,7 @@ the median of calls that take about a second together.
 """
 
 import argparse
+import json
 import tempfile
 import time
 from collections.abc import Callable
@@ -133,8 +134,6 @@ def time_of(model: luthier.Model, made: Export, rows: Any) -> tuple[float, float
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(made.path), options, providers=["CPUExecutionProvider"])
-    import json
-
     facts = json.loads(session.get_modelmeta().custom_metadata_map["luthier"])
     is_files = isinstance(rows, list)
     asked: Any = [str(path) for path in rows] if is_files else rows
@@ -153,7 +152,8 @@ def time_of(model: luthier.Model, made: Export, rows: Any) -> tuple[float, float
         with torch.inference_mode():
             model.module(*inputs)
 
-    one = dicts[0] if len(dicts) == 1 and not is_files else asked
+    is_plain = len(dicts) == 1 and not is_files and schema.blocks == ("numbers", "categories")
+    one = dicts[0] if is_plain else asked
     return (
         milliseconds(network),
         milliseconds(lambda: model.predict(one)),

@@ -48,9 +48,8 @@ class TextReader(nn.Module):
         """Map tokens `(N, T)`, int64, to features `(N, F)`."""
         known = tokens != 0
         length = known.sum(dim=1)  # (N,)
-        longest = (
-            tokens.shape[1] if torch.compiler.is_exporting() else max(int(length.max()), 1)
-        )  # what no row of the batch has need not be read
+        is_exporting = torch.compiler.is_exporting()  # else what no row of the batch has need not be read
+        longest = tokens.shape[1] if is_exporting else max(int(length.max()), 1)
         known, embedded = known[:, :longest, None], self.embedding(tokens[:, :longest])  # (N, T, E)
         if self.training and self.token_dropout:
             kept = torch.rand(embedded.shape[:2], device=tokens.device) >= self.token_dropout
@@ -60,7 +59,7 @@ class TextReader(nn.Module):
             return mean
         if isinstance(self.reader, nn.Conv1d):
             read = torch.relu(self.reader(embedded.transpose(1, 2))).transpose(1, 2)
-        elif torch.compiler.is_exporting():  # an export puts there what reads rows without packing
+        elif is_exporting:  # an export puts there what reads rows without packing
             read, _ = self.reader(embedded, length.clamp(min=1))
         else:
             packed = pack_padded_sequence(embedded, length.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
@@ -89,8 +88,11 @@ class NGrams(nn.Module):
             found = self.places(characters.long(), range(1, 6), base=1_000_003, apart=ord(" "))
             found += self.places(tokens, range(1, 3), base=998_244_353)
             places = torch.cat(found, dim=1)  # (N, G)
-            parts = [places] if torch.compiler.is_exporting() else places.split(16)  # in the cache
-            is_there = torch.cat([self.are_new(part) for part in parts])
+            if torch.compiler.is_exporting():  # by order: a table of all buckets a row is slow elsewhere
+                places = places.sort(dim=1).values
+                is_there = (places != nn.functional.pad(places[:, :-1], (1, 0))) & (places != 0)
+            else:
+                is_there = torch.cat([self.are_new(part) for part in places.split(16)])  # in the cache
             shares = STRENGTH * is_there / is_there.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         said = self.weight.index_select(0, places.flatten())  # on the CPU a tenth of an EmbeddingBag's time
         return torch.bmm(shares[:, None].to(said), said.view(*places.shape, self.weight.shape[1]))[:, 0]
@@ -122,7 +124,7 @@ class NGrams(nn.Module):
     def are_new(self, places: Tensor) -> Tensor:
         """Return which places `(N, G)` are counted: of equal ones in a row one, and none that is 0."""
         order = torch.arange(places.shape[1], dtype=torch.int32, device=places.device).expand_as(places)
-        kept = order.new_empty(places.shape[0], len(self.weight)).scatter_(1, places, order)
+        kept = order.new_empty(len(places), len(self.weight)).scatter_(1, places, order)
         return (kept.gather(1, places) == order) & (places != 0)
 
 

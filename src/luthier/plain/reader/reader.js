@@ -38,7 +38,8 @@ const Luthier = (() => {
   function numberOf(cell, column) {
     if (isMissing(cell, column)) return NaN;
     if (typeof cell !== "string") return Number(cell);
-    const text = cell.trim();
+    let text = cell.trim();
+    if (column.decimal_comma && !text.includes(".")) text = text.replace(",", ".");
     const part = column.pattern ? text.match(expression(column.pattern))?.groups : undefined;
     if (part) {
       const body = column.thousands ? part.body.replace(new RegExp(column.thousands, "gu"), "") : part.body;

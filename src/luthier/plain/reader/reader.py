@@ -127,6 +127,7 @@ def number_of(cell: Any, column: Facts) -> float:
     if not isinstance(cell, str):
         return float(cell)
     text = cell.strip()
+    text = text.replace(",", ".") if column.get("decimal_comma") and "." not in text else text
     if "pattern" in column and (found := re.fullmatch(column["pattern"][1:-1], text)):
         part = {"scale": "", "sign2": "", **found.groupdict()}
         body = re.sub(column["thousands"], "", part["body"]) if column["thousands"] else part["body"]

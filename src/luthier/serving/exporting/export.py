@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from luthier.core.schema import Schema
 from luthier.core.version import VERSION
 from luthier.errors import CheckError, LuthierError, MissingPackageError, NetworkError, RunError, SettingError
+from luthier.metrics.outputs import answer_of
 from luthier.serving.answers import typed
 from luthier.serving.exporting import proof
 from luthier.serving.exporting.card import model_card
@@ -185,7 +186,7 @@ def _of_schema(model: Model, schema: Schema, rows: Sequence[Row], format: Format
     inputs = raw_inputs(schema)
 
     def batches(facts: dict[str, Any]) -> Iterator[tuple[str, list[Any], dict[str, Any], Sequence[Any]]]:
-        for kind, some, pixels in proof.row_batches(schema, rows):
+        for kind, some, pixels in proof.row_batches(schema, _readable(rows, facts)):
             image = next((column["name"] for column in facts["columns"] if column["kind"] == "image"), "")
             own = some if pixels is None else [{**row, image: one} for row, one in zip(some, pixels, strict=True)]
             found = inputs_of(own, facts)
@@ -202,6 +203,25 @@ def _of_schema(model: Model, schema: Schema, rows: Sequence[Row], format: Format
             found, wanted, schema.task, [proof.spread(target) for target in schema.targets], model.answering.thresholds
         ),
     )
+
+
+def _readable(rows: Sequence[Row], facts: dict[str, Any]) -> list[Row]:
+    """Return the rows that the readers take; they refuse a cell that the model counts as missing with a warning."""
+    from luthier.plain.reader.reader import inputs_of
+
+    kept, why = [], ""
+    for row in rows:
+        try:
+            inputs_of([row], facts)
+        except ValueError as error:
+            why = why or str(error)
+        else:
+            kept.append(row)
+    if why:
+        _log.warning(
+            "%d of %d rows given are not asked, as the readers refuse them: %s", len(rows) - len(kept), len(rows), why
+        )
+    return kept
 
 
 def _of_own(model: Model, example: Any) -> _Subject:
@@ -223,9 +243,13 @@ def _of_own(model: Model, example: Any) -> _Subject:
         for size in dict.fromkeys((count, *proof.SIZES[1:])):
             chosen = np.arange(count) if size == count else generator.integers(0, count, size)
             some = [value[chosen] for value in own.given]
-            with torch.no_grad():
-                wanted = dict(zip(own.answers, (part.numpy() for part in own(*some)), strict=True))
-            yield "of the example", [value.numpy() for value in some], wanted, chosen.tolist()
+            source: Any = dict(zip(own.names, some, strict=True)) if own.is_named else tuple(some)
+            if own.is_decided:
+                wanted = {"prediction": model.predict(source), "probabilities": model.predict_proba(source)}
+            else:
+                wanted = {"outputs": answer_of(model.predict(source), model.output_key)}
+            answers = {name: part.numpy() for name, part in wanted.items()}
+            yield "of the example", [value.numpy() for value in some], answers, chosen.tolist()
 
     facts = {
         "task": model.task,

@@ -148,6 +148,8 @@ def describe_columns(schema: Schema, *, with_lookups: bool) -> list[dict[str, An
             of_numbers = column.kind in ("number", "boolean", "date", "series")
             about["missing_words"] = list(missing_words(column.missing_words, of_numbers=of_numbers))
             about |= _reading(column)
+            if column.kind == "number" and schema.decimal == "," and column.name not in schema.points:
+                about["decimal_comma"] = True
             if with_lookups and own[0].is_text:
                 about["lookup"] = {text: None if code != code else code for text, code in lookup(column).items()}
         if about["kind"] == "image" and schema.image is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from luthier.core.schema import Column, ImageInput, Schema
+from luthier.core.schema import Column, ImageInput, Schema, Task
 from luthier.core.units import answers_in_units, class_sets, interval_ends
 from luthier.data.augment import normalise
 from luthier.data.cells import missing_words
@@ -53,7 +53,7 @@ class Whole(nn.Module):
             return self.answered(*raw)
 
     def answered(self, *raw: Tensor) -> tuple[Tensor, ...]:
-        """As `forward`."""
+        """Gather the columns by kind into the network's blocks, and return its answers."""
         given = iter(raw)
         found: dict[str, list[Tensor]] = {}
         for column in self.schema.inputs:
@@ -109,12 +109,13 @@ class Own(nn.Module):
         names: Of its inputs.
         given: The example.
         answers: Names of what it gives.
+        is_decided: Whether these are classes and probabilities.
     """
 
     def __init__(self, model: Model, example: Any) -> None:
         super().__init__()
         self.module = unpacked(copy.deepcopy(model.module).cpu().eval())
-        self.task, self.output_key = model.task, model.output_key
+        self.output_key = model.output_key
         self.is_named = isinstance(example, dict)
         given = example.items() if isinstance(example, dict) else enumerate(_as_tuple(example))
         tensors = {str(key): to_tensor(value, f"input {key!r}") for key, value in given}
@@ -122,14 +123,15 @@ class Own(nn.Module):
         wanted = list(inspect.signature(self.module.forward).parameters)
         places = [wanted[i] if i < len(wanted) else f"input_{i}" for i in range(len(tensors))]
         self.names = list(tensors) if self.is_named else places
-        is_decided = self.task in ("multiclass", "multilabel")
-        self.answers = ("prediction", "probabilities") if is_decided else ("outputs",)
+        self.task: Task = model.task or "regression"
+        self.is_decided = self.task in ("multiclass", "multilabel")
+        self.answers = ("prediction", "probabilities") if self.is_decided else ("outputs",)
 
     def forward(self, *raw: Tensor) -> tuple[Tensor, ...]:
         """Map inputs to answers: decided classes and probabilities, or the outputs."""
         given = self.module(**dict(zip(self.names, raw, strict=True))) if self.is_named else self.module(*raw)
         outputs: Tensor = answer_of(given, self.output_key)
-        if self.task not in ("multiclass", "multilabel"):
+        if not self.is_decided:
             return (outputs,)
         likely = outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
         return decide(outputs, self.task), likely

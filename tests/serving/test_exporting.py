@@ -298,6 +298,15 @@ def test_an_own_module_answers_alike(suffix: str, is_named: bool, tmp_path: Path
         np.testing.assert_allclose(likely, model.predict_proba((row, steps)), atol=1e-6)
 
 
+def test_a_folder_of_an_own_module_has_a_card(tmp_path: Path) -> None:
+    rows = torch.randn(16, 4)
+    model = luthier.fit(nn.Linear(4, 1), (rows, rows[:, :1]), criterion="mse", optimizer="SGD", lr=0.01, **QUICK).model
+    assert model is not None
+    made = model.export(tmp_path / "made", example=rows)
+    assert {path.name for path in made.path.iterdir()} == {"model.onnx", "README.md"} == set(made.files)
+    assert "`Linear` with 5 parameters" in (made.path / "README.md").read_text()
+
+
 class Branch(nn.Module):
     """Follows its data by an `if`."""
 
@@ -390,6 +399,25 @@ def test_an_own_module_needs_an_example(tmp_path: Path) -> None:
     assert model is not None
     with pytest.raises(SettingError, match="example="):
         model.export(tmp_path / "model.onnx")
+    with pytest.raises(SettingError, match="has 1 rows"):
+        model.export(tmp_path / "model.onnx", example=rows[:1])
+
+
+def test_a_set_of_classes_that_differs_is_seen() -> None:
+    likely = np.array([[0.7, 0.2, 0.1]])
+    wanted = {"prediction": np.array(["a"]), "probabilities": likely, "prediction_set": np.array([[True, True, False]])}
+    other = wanted | {"prediction_set": np.array([[True, False, False]])}
+    assert not proof.difference(other, wanted, "multiclass", least=0.15).is_within
+    assert proof.difference(other, wanted, "multiclass", least=0.2).is_within
+    assert proof.difference(wanted, wanted, "multiclass", least=0.15).is_within
+
+
+def test_a_decision_that_differs_is_seen_unless_it_ties() -> None:
+    wanted = {"prediction": np.array(["a", "a"]), "probabilities": np.array([[0.6, 0.4], [0.5, 0.5 - 1e-6]])}
+    other = wanted | {"prediction": np.array(["a", "b"])}
+    assert proof.difference(other, wanted, "multiclass").is_within
+    seen = proof.difference(wanted | {"prediction": np.array(["b", "a"])}, wanted, "multiclass")
+    assert (seen.is_within, seen.decided, seen.row) == (False, 1, 0)
 
 
 # What the graph and the readers do anew, against what they stand for

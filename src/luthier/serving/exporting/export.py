@@ -200,7 +200,12 @@ def _of_schema(model: Model, schema: Schema, rows: Sequence[Row], format: Format
         schema=schema,
         batches=batches,
         compare=lambda found, wanted: proof.difference(
-            found, wanted, schema.task, [proof.spread(target) for target in schema.targets], model.answering.thresholds
+            found,
+            wanted,
+            schema.task,
+            [proof.spread(target) for target in schema.targets],
+            model.answering.thresholds,
+            model.answering.least_probability,
         ),
     )
 
@@ -232,6 +237,12 @@ def _of_own(model: Model, example: Any) -> _Subject:
             code="setting-missing",
         )
     own = Own(model, example)
+    if len({len(value) for value in own.given}) > 1 or len(own.given[0]) < 2:
+        raise SettingError(
+            f"example= has {', '.join(str(len(value)) for value in own.given)} rows",
+            hint="give two rows or more, as many for each input",
+            code="setting-out-of-range",
+        )
     inputs = [
         RawInput(name, None, value.dtype, ("N", *value.shape[1:]))
         for name, value in zip(own.names, own.given, strict=True)

@@ -242,7 +242,12 @@ def _no_warnings() -> Iterator[None]:
 
 
 def difference(
-    found: Answers, wanted: Answers, task: str | None, spreads: Sequence[float] = (), cuts: Sequence[float] = ()
+    found: Answers,
+    wanted: Answers,
+    task: str | None,
+    spreads: Sequence[float] = (),
+    cuts: Sequence[float] = (),
+    least: float | None = None,
 ) -> Difference:
     """Return how far `found` is from `wanted`, answers to the same rows by the names of the outputs.
 
@@ -252,6 +257,7 @@ def difference(
         task: The Schema's.
         spreads: Of numbers, each target's, in its units; that of the answers themselves without them.
         cuts: Thresholds of two classes or of labels; one half without them.
+        least: The probability from which on a class is in a row's set.
     """
     rows = len(next(iter(wanted.values())))
     if any(found[name].shape != wanted[name].shape for name in wanted):
@@ -276,6 +282,10 @@ def difference(
         yes = likely[:, 1:] if task == "binary" else likely
         is_tie = np.abs(yes - (np.array(cuts) if cuts else 0.5)) <= 2 * TOLERANCE
     wrong = (is_other & ~is_tie.reshape(rows, -1)).any(axis=1)
+    if least is not None:
+        near_most = likely >= likely.max(axis=1, keepdims=True) - 2 * TOLERANCE
+        is_doubtful = near_most | (np.abs(likely - least) <= TOLERANCE)
+        wrong |= ((found["prediction_set"] != wanted["prediction_set"]) & ~is_doubtful).any(axis=1)
     return Difference(float(gaps.max()), int((wrong if wrong.any() else gaps).argmax()), int(wrong.sum()))
 
 

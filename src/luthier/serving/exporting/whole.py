@@ -24,6 +24,7 @@ from luthier.plain.cells import MAX_ABS
 from luthier.serving.answers import probabilities
 from luthier.serving.exporting.unpacked import unpacked
 from luthier.serving.model import Model
+from luthier.store.bundle import without_wrapper
 
 _MEASURED = ("number", "boolean", "date")
 NO_DATE = -(2**63)
@@ -40,7 +41,7 @@ class Whole(nn.Module):
         super().__init__()
         self.schema, self.answering = schema, model.answering
         self.tall_first = schema.image is not None and is_tall_first()
-        network = copy.deepcopy(model.module).cpu().eval()
+        network = copy.deepcopy(without_wrapper(model.module)).cpu().eval()
         self.dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), torch.float32)
         self.network = unpacked(network)
         measured = [column for column in schema.inputs if column.kind in _MEASURED]
@@ -114,7 +115,7 @@ class Own(nn.Module):
 
     def __init__(self, model: Model, example: Any) -> None:
         super().__init__()
-        self.module = unpacked(copy.deepcopy(model.module).cpu().eval())
+        self.module = unpacked(copy.deepcopy(without_wrapper(model.module)).cpu().eval())
         self.output_key = model.output_key
         self.is_named = isinstance(example, dict)
         given = example.items() if isinstance(example, dict) else enumerate(_as_tuple(example))

@@ -510,6 +510,32 @@ def explain_row(
     return 0
 
 
+@cli.command(short_help="Write a model as ONNX or for torch.export, proven to answer alike.")
+@click.argument("model")
+@click.option("--output", "-o", required=True, help="File (.onnx, .pt2), or a new folder, with a card and a web page.")
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "pt2", "aoti"]),
+    help="By default what the suffix says, of a folder onnx; aoti is compiled for this kind of machine.",
+)
+@click.option("--rows", help="File of rows to prove it on as well; by default a run's test rows.")
+@_trust_options
+@_output_options
+def export(
+    model: str, output: str, format: str | None, rows: str | None, quiet: bool, as_json: bool, **trusted: Any
+) -> int:
+    """Write MODEL, a model.safetensors or a run's folder, so that it is used without Luthier.
+
+    It takes raw cells and gives the answers of `predict`. Before it is kept it answers rows; exit status 1: it differs.
+    """
+    from luthier.cli import show
+    from luthier.pipeline.export import export as export_model
+
+    made = export_model(model, output, format=format, rows=rows, **trusted)
+    show.export(made, as_json=as_json, quiet=quiet)
+    return 0
+
+
 @cli.command(short_help="Show a model's layers: shapes, parameters, multiply-adds; and draw it.")
 @click.argument("model")
 @click.option("--svg", help="Where to draw the network, as an SVG file.")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from luthier.data.one_row import RowEncoder
     from luthier.data.textfile import ReadOptions
     from luthier.serving.explaining import Explanation
+    from luthier.serving.exporting.export import Export, Format
     from luthier.serving.inputs import Piece
 
 _log = logging.getLogger("luthier")
@@ -339,6 +340,42 @@ class Model:
         from luthier.serving.explaining import explain
 
         return explain(self, row, background, of=of, options=options)
+
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: Format | None = None,
+        rows: Any = (),
+        example: Any = None,
+    ) -> Export:
+        """Write the model for elsewhere: as ONNX, or as a program of torch.
+
+        Raw cells go in and answers come out, all in one graph: see the page "Export" of the documentation. What was
+        written answers drawn rows, and those given, before it is kept.
+
+        Args:
+            path: A file, `.onnx` or `.pt2`; or a folder, which gets the model, its card, readers for Python and
+                JavaScript, and a web page.
+            format: `onnx`, `pt2` (`torch.export`) or `aoti` (an AOTInductor package, compiled for this kind of
+                machine); by default what the suffix says, of a folder `onnx`.
+            rows: Rows of the user's to answer as well: a list of dicts.
+            example: For a custom module without a Schema, what its forward takes, as a tensor, a tuple or a dict, with
+                two rows or more; the first dimension is that of the rows.
+
+        Returns:
+            What was written, and the greatest difference that was seen.
+
+        Raises:
+            CheckError: what was written does not answer as the model does; nothing is kept.
+            MissingPackageError: a package or a compiler is not there.
+            NetworkError: torch cannot export the network.
+            RunError: it cannot be written, or the folder is there already.
+            SettingError: an unknown format or suffix, or no example where one is needed.
+        """
+        from luthier.serving.exporting.export import export
+
+        return export(self, path, format=format, rows=list(rows), example=example)
 
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.

@@ -70,7 +70,9 @@ def test_files_that_contributors_are_told_to_touch_are_there() -> None:
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
     codes = set(
-        re.findall(r'"((?:bundle|check|data|export|missing|network|request|run|setting|system|training)-[a-z-]+)"', source)
+        re.findall(
+            r'"((?:bundle|check|data|export|missing|network|request|run|setting|system|training)-[a-z-]+)"', source
+        )
     )
     pages = {path.stem for path in (ROOT / "src" / "luthier" / "pages").glob("*.md")}
     assert {code for code in pages if code not in codes} == set()

@@ -413,7 +413,13 @@ class CustomRun:
         return self._rounds("steps", count)
 
     def batches(
-        self, data: Any, *, batch_size: int = 32, shuffle: bool = True, drop_last: bool = False, num_workers: int = 0
+        self,
+        data: Any,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        num_workers: int = 0,
     ) -> Iterator[Any]:
         """Yield the batches of one pass over data, those of an earlier life left out.
 
@@ -421,7 +427,7 @@ class CustomRun:
             data: Tensors or arrays, alone or in a tuple or dict, of which each batch has some rows; a map-style
                 `Dataset`, whose samples are collated as a DataLoader does; or a DataLoader, taken as it is. Where it
                 is not one that the run was handed, a run goes on at the start of the epoch.
-            batch_size: Samples of a batch.
+            batch_size: Samples of a batch; 32 without it.
             shuffle: In `luthier.order(n, seed, number of the pass)`; else as they stand.
             drop_last: Leave out a last batch that is smaller.
             num_workers: Processes that read a `Dataset`.
@@ -434,7 +440,13 @@ class CustomRun:
         return self._batches(feed, is_stable=self._parts.is_data(data))
 
     def stream(
-        self, data: Any, *, batch_size: int = 32, shuffle: bool = True, drop_last: bool = False, num_workers: int = 0
+        self,
+        data: Any,
+        *,
+        batch_size: int | None = None,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        num_workers: int = 0,
     ) -> "Stream":
         """Return the batches of data without end, pass after pass: `next(stream)` gives one.
 
@@ -444,15 +456,11 @@ class CustomRun:
         self._streams.append(made)
         return made
 
-    def _feed_of(self, data: Any, batch_size: int, shuffle: bool, drop_last: bool, num_workers: int) -> Feed:
-        settings = {"shuffle": shuffle, "drop_last": drop_last, "num_workers": num_workers}
-        if not is_loader(data):
-            data, settings = as_rows(data, num_workers=num_workers), {**settings, "batch_size": batch_size}
-        elif batch_size == 32:
-            settings = {name: value for name, value in settings.items() if value != getattr(Recipe(), name)}
-        recipe = Recipe().updated(**settings)
+    def _feed_of(self, data: Any, batch_size: int | None, shuffle: bool, drop_last: bool, num_workers: int) -> Feed:
+        settings = {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last, "num_workers": num_workers}
+        source = data if is_loader(data) else as_rows(data, num_workers=num_workers)
         assert self.seed is not None
-        return make_feed(data, recipe, self.seed, None, split=False, is_train=True)
+        return make_feed(source, Recipe().updated(**settings), self.seed, None, split=False, is_train=True)
 
     def _rounds(self, kind: str, total: int) -> Iterator[int]:
         level = self._open(_Level(kind), total)

@@ -69,8 +69,8 @@ def run(
 
     Args:
         folder: The run's folder: its record and checkpoints. The same call again continues it.
-        seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: one seed for the
-            order of the data is drawn from torch's generator.
+        seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: nothing is
+            seeded, and the order of the data follows from the state of torch's generator.
         checkpoint_every_s: Seconds between checkpoints, which are written between batches.
         checkpoint_every_steps: Batches, or steps of `run.steps`, between checkpoints.
         max_time_s: After so many seconds of this life save, and leave the context: `run.is_done` is False.
@@ -339,8 +339,11 @@ class CustomRun:
         self._levels = [_Level("run")]
         self._started = self._saved = time.monotonic()
         if tree is None:
-            self.seed = draw_seed() if self.seed is None else self.seed
-            if self._is_seeded:
+            if self.seed is None:  # from a copy of the generator, so that the loop draws what it would draw by itself
+                before = get_rng_state()
+                self.seed = draw_seed()
+                set_rng_state(before)
+            else:
                 seed_all(self.seed)
             self.record.rewrite("")
             names = {name: type(module).__name__ for name, module in self._parts.modules.items()}

@@ -351,6 +351,24 @@ def test_what_is_not_kept_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert (count, float(total) > 0) == (4, True)
 
 
+def test_what_each_round_makes_anew_is_not_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    life, data = Life(tmp_path), (X, Y)
+    with life.start(data=data) as run:
+        total = 0.0
+        for epoch in run.epochs(3):
+            noise, seen = 0.1 / (epoch + 1), epoch * 2.0
+            for x, y in run.batches(data, batch_size=25):
+                for _ in range(2):
+                    loss = life.update(x + noise, y)
+                seen += 1.0
+                total += float(loss) * seen
+    words = " ".join(record.message for record in caplog.records)
+    assert "noise" not in words
+    assert "loss," not in words
+    assert "goes on with seen," in words
+    assert "goes on with total," in words
+
+
 def test_what_differs_from_the_checkpoint_is_named_at_a_resume(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

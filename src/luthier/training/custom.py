@@ -42,7 +42,7 @@ from luthier.training.record import Record, read_record
 from luthier.training.settings import is_loader, make_feed
 from luthier.training.state import reading_checkpoint
 from luthier.training.trackers import Tracker, Tracking
-from luthier.training.unkept import Seen, fingerprints, warn_of_changed_variables, warn_of_other
+from luthier.training.unkept import Seen, fingerprints, names_gone_on_with, warn_of_changed_variables, warn_of_other
 
 _log = logging.getLogger("luthier")
 _CLOSE_STEPS = 400  # of a life, after which no watch hears calls any more: twice as many as one looks at, for GANs
@@ -146,6 +146,7 @@ class _Level:
         is_stable: Whether the rounds are the same in each life.
         feed: Of batches.
         number: Of batches, which pass over data of the run it is.
+        lasting: Variables that go on from one round to the next.
     """
 
     kind: str
@@ -157,6 +158,7 @@ class _Level:
     number: int = 0
     start: float = 0.0
     is_over: bool = False  # the round under way is done
+    lasting: frozenset[str] = frozenset()
 
 
 class Best:
@@ -539,6 +541,9 @@ class CustomRun:
     def _pause(self, level: _Level, index: int) -> None:
         """Stand between two rounds: go on from a checkpoint, write one where it is due, or leave."""
         level.index, level.done, level.is_over = index, [], False
+        frame = sys._getframe(2)
+        if not level.lasting:
+            level.lasting = names_gone_on_with(frame, self._entered)
         if level.kind == "epochs" and len(self._levels) == 2:
             self._epoch, level.start = index, time.monotonic()
         if self._seek is not None:
@@ -555,7 +560,7 @@ class CustomRun:
                 f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was told to stop"
             )
         elif by_time or by_step or self._saved_step < 0 or self._is_asked_to_save:
-            self._save(sys._getframe(2))
+            self._save(frame)
 
     def _hear(self) -> None:
         """Begin to hear the calls of torch in a round, where they are looked at; `_finish` ends it."""
@@ -746,7 +751,10 @@ class CustomRun:
         self._refuse_not_finite()
         feed = self._levels[-1].feed
         found = {} if frame is None else self._fingerprint(frame)
-        warn_of_changed_variables(self._seen.changed(found, tuple(level.kind for level in self._levels)))
+        around = self._levels[1:-1]
+        lasting = {name for level in around for name in level.lasting}
+        kinds, rounds = tuple(level.kind for level in self._levels), [level.index for level in around]
+        warn_of_changed_variables(self._seen.changed(found, kinds, rounds, lasting))
         start = self._levels[1].start if len(self._levels) > 1 else time.monotonic()
         tree = {
             "custom": 1,
@@ -821,7 +829,7 @@ class CustomRun:
             )
         warn_of_machine(tree["machine"])
 
-    def _fingerprint(self, frame: FrameType | None) -> dict[str, str]:
+    def _fingerprint(self, frame: FrameType) -> dict[str, str]:
         return fingerprints(frame, self._entered, [*self._parts.given.values(), self, *self._streams])
 
     def _refuse_not_finite(self) -> None:

@@ -1,5 +1,6 @@
 """`luthier.run`: a loop of one's own goes on with the same bits, wherever it was cut off, and keeps a record."""
 
+import contextlib
 import json
 import logging
 import os
@@ -497,6 +498,20 @@ def test_other_loops_and_other_folders_are_refused(tmp_path: Path) -> None:
         plain(Life(tmp_path / "fit"))
     with Life(tmp_path / "b").start(data=(X, Y)), pytest.raises(RunError, match="another process is training"):
         plain(Life(tmp_path / "b"))
+
+
+def test_a_run_goes_on_within_an_epoch_over_a_tensor_that_was_handed_over(tmp_path: Path) -> None:
+    counts = []
+    for left in (3, None):
+        life = Life(tmp_path, left)
+        inputs, count = X.clone(), 0
+        with contextlib.suppress(Killed), life.start(inputs=inputs) as run:
+            for _ in run.epochs(1):
+                for x in run.batches(inputs, batch_size=10):
+                    life.update(x, x.sum(1, keepdim=True))
+                    count += 1
+        counts.append(count)
+    assert counts == [3, 2]
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

@@ -71,8 +71,8 @@ class Parts:
         return self._of("data")
 
     def is_data(self, value: Any) -> bool:
-        """Whether this very object was handed over as data, so that it is the same in every life of the run."""
-        return any(self.given[name] is value for name in self._of("data"))
+        """Whether this very object was handed over, so that what it holds is the same in every life of the run."""
+        return any(self.given[name] is value for name in self._of("data", "tensor", "array"))
 
     def describe(self) -> dict[str, str]:
         """Return what each part is, to hold it against that of another life."""

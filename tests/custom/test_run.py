@@ -440,7 +440,7 @@ def wrong_parts(place: Path) -> Iterator[tuple[str, Callable[[], Any], type[Luth
     yield "called 'best'", lambda: started(best=3), SettingError
     yield "called 'epochs'", lambda: started(epochs=3), SettingError
     yield "nets is a list of Linear", lambda: started(nets=[net]), SettingError
-    yield "keeps, and cannot be replaced", lambda: setattr(started(net=net), "net", net), SettingError
+    yield "keeps, and cannot be replaced", lambda: setattr(started(net=net), "net", nn.Linear(4, 1)), SettingError
     yield "has no part and no attribute 'nett'", lambda: started(net=net).nett, AttributeError  # type: ignore[misc]
 
 
@@ -512,6 +512,25 @@ def test_a_run_goes_on_within_an_epoch_over_a_tensor_that_was_handed_over(tmp_pa
                     count += 1
         counts.append(count)
     assert counts == [3, 2]
+
+
+def test_a_tensor_or_array_that_the_loop_replaces_comes_back(tmp_path: Path) -> None:
+    def script(left: int | None, folder: Path) -> list[float]:
+        life = Life(folder, left)
+        first, total, array = torch.zeros(1), torch.zeros(1), np.zeros(2, dtype=np.float32)
+        with life.start(state=first, total=total, array=array) as run:
+            for step in run.steps(6):
+                loss = life.update(torch.cat([run.state, torch.ones(3)]), torch.ones(1) * float(run.array.sum()))
+                run.state = loss.reshape(1)
+                run.array = np.full(3 + step, float(loss), dtype=np.float32)
+                run.total += loss
+        assert first.item() == 0.0
+        assert total is run.total
+        return [run.state.item(), total.item(), *run.array.tolist()]
+
+    with pytest.raises(Killed):
+        script(4, tmp_path / "a")
+    assert script(None, tmp_path / "a") == script(None, tmp_path / "b")
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:

@@ -79,8 +79,8 @@ def run(
         trackers: As in `luthier.fit`.
         verbose: Print a line an epoch; None as in `luthier.fit`.
         **parts: What changes, and the data, by name; each is `run.<name>` too. Modules, optimizers, schedulers,
-            scalers and all else with `state_dict`; generators; tensors and arrays, which come back in place; numbers,
-            texts, lists and dicts, which are read and set as `run.<name>`; environments and other objects, by what
+            scalers and all else with `state_dict`; generators; tensors and arrays, which come back in place or,
+            set as `run.<name> = …`, there; numbers, texts, lists and dicts, which are read and set as `run.<name>`; environments and other objects, by what
             their attributes hold. Data (a DataLoader, a Dataset, a tuple or dict of tensors or arrays) is not kept:
             handed over, it lets a run go on within an epoch, and otherwise at the epoch's start.
 
@@ -305,14 +305,8 @@ class CustomRun:
         parts = self.__dict__["_parts"]
         if name not in parts.given:
             super().__setattr__(name, value)
-        elif parts.kinds[name] == "value":
-            parts.given[name] = value
         else:
-            raise SettingError(
-                f"{name} is a {parts.kinds[name]} that the run keeps, and cannot be replaced",
-                hint=f"change it in place, as by {name}.load_state_dict",
-                code="setting-ignored",
-            )
+            parts.replace(name, value)
 
     def __enter__(self) -> "CustomRun":
         if (group := find_group()) is not None:

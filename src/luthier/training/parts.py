@@ -24,6 +24,7 @@ _DEPTH = 4  # of an environment: wrappers, their spaces, and the generators of t
 _PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
 _DESCRIBES = ("spec", "_cached_spec", "metadata", "_metadata")  # attributes of an environment that do not change
 _GENERATOR = "generator"
+_SET = ("value", "tensor", "array")  # kinds of parts that the loop may put others in the place of
 _MADE: dict[str, Callable[[], Any]] = {
     "Generator": torch.Generator,
     "Random": random.Random,
@@ -39,7 +40,8 @@ class Parts:
     """The parts of a run by name, and their states.
 
     Modules, optimizers and all else that has `state_dict` and `load_state_dict` come back by these; generators by
-    their state; tensors and arrays in place; numbers, texts, lists and dicts as the run's attributes. Data is not kept
+    their state; tensors and arrays in place, or where they were replaced, and numbers, texts, lists and dicts, as the
+    run's attributes. Data is not kept
     but recognised. Other objects, such as environments, come back by what their attributes hold: plain values, arrays,
     tensors and generators, to a depth of four.
 
@@ -50,6 +52,7 @@ class Parts:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = dict(given)
         self.kinds = {name: _kind_of(name, value) for name, value in given.items()}
+        self._replaced: set[str] = set()
         self.opaque = {name: _opaque(self.given[name], name) for name in self._of("object")}
 
     def _of(self, *kinds: str) -> list[str]:
@@ -72,14 +75,32 @@ class Parts:
 
     def is_data(self, value: Any) -> bool:
         """Whether this very object was handed over, so that what it holds is the same in every life of the run."""
-        return any(self.given[name] is value for name in self._of("data", "tensor", "array"))
+        names = set(self._of("data", "tensor", "array")) - self._replaced
+        return any(self.given[name] is value for name in names)
+
+    def replace(self, name: str, value: Any) -> None:
+        """Put another value, tensor or array in the place of a part.
+
+        Raises:
+            SettingError: the part is none of these.
+        """
+        if value is self.given[name]:  # run.total += loss
+            return
+        if self.kinds[name] not in _SET:
+            raise SettingError(
+                f"{name} is a part of kind {self.kinds[name]!r} that the run keeps, and cannot be replaced",
+                hint=f"change it in place, as by {name}.load_state_dict",
+                code="setting-ignored",
+            )
+        self.given[name] = value
+        self._replaced.add(name)
 
     def describe(self) -> dict[str, str]:
         """Return what each part is, to hold it against that of another life."""
         words = {name: f"{kind} {type(self.given[name]).__name__}" for name, kind in self.kinds.items()}
         for name, module in self.modules.items():
             words[name] += f" of {sum(p.numel() for p in module.parameters())} parameters"
-        return {name: "value" if self.kinds[name] == "value" else said for name, said in words.items()}
+        return {name: self.kinds[name] if self.kinds[name] in _SET else said for name, said in words.items()}
 
     def states(self) -> dict[str, Any]:
         """Return the state of each part as nested plain values and tensors; these are the live ones."""
@@ -91,6 +112,8 @@ class Parts:
             return module_weights(value, copy=False)
         if kind in ("optimizer", "state"):
             return value.state_dict()
+        if kind in ("tensor", "array") and name in self._replaced:
+            return {"value": value}
         if kind == "generator":
             return generator_states({name: value})
         if kind == "object":
@@ -122,6 +145,8 @@ class Parts:
             value.load_state_dict(state)
         elif kind == "generator":
             put_generators_back({name: value}, state)
+        elif kind in ("tensor", "array") and isinstance(state, dict):
+            self.replace(name, copy.deepcopy(state["value"]))
         elif kind == "tensor":
             with torch.no_grad():
                 value.copy_(state)

@@ -533,6 +533,36 @@ def test_a_tensor_or_array_that_the_loop_replaces_comes_back(tmp_path: Path) -> 
     assert script(None, tmp_path / "a") == script(None, tmp_path / "b")
 
 
+def test_tensors_in_dicts_and_tuples_come_back_or_are_data(tmp_path: Path) -> None:
+    def script(left: int | None, folder: Path) -> list[list[float]]:
+        life = Life(folder, left)
+        average = {name: value.clone() for name, value in life.net.state_dict().items()}
+        weight, hidden = average["2.weight"], (torch.zeros(1, 2), torch.zeros(1, 2))
+        with life.start(average=average, hidden=hidden, inputs=(X,)) as run:
+            for _ in run.epochs(2):
+                for (x,) in run.batches(run.inputs, batch_size=10):
+                    life.update(x, x.sum(1, keepdim=True) + run.hidden[0].sum() - run.hidden[1].sum())
+                    for name, value in life.net.state_dict().items():
+                        average[name].lerp_(value, 0.5)
+                    run.hidden = (run.hidden[0] + x.mean(), run.hidden[1] * x.mean())
+        assert weight is run.average["2.weight"]
+        return [*(value.flatten().tolist() for value in (*average.values(), *run.hidden))]
+
+    with pytest.raises(Killed):
+        script(4, tmp_path / "a")
+    assert script(None, tmp_path / "a") == script(None, tmp_path / "b")
+
+    pair = (torch.zeros(2), torch.zeros(2))
+
+    def changing() -> None:
+        with Life(tmp_path / "c").start(pair=pair) as run:
+            for _ in run.steps(2):
+                pair[0].add_(1)
+
+    with pytest.raises(SettingError, match="pair changes while the loop"):
+        changing()
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     whole = lives(plain, tmp_path / "whole")
     with pytest.raises(Killed):

@@ -79,10 +79,11 @@ def run(
         trackers: As in `luthier.fit`.
         verbose: Print a line an epoch; None as in `luthier.fit`.
         **parts: What changes, and the data, by name; each is `run.<name>` too. Modules, optimizers, schedulers,
-            scalers and all else with `state_dict`; generators; tensors and arrays, which come back in place or,
-            set as `run.<name> = …`, there; numbers, texts, lists and dicts, which are read and set as `run.<name>`; environments and other objects, by what
-            their attributes hold. Data (a DataLoader, a Dataset, a tuple or dict of tensors or arrays) is not kept:
-            handed over, it lets a run go on within an epoch, and otherwise at the epoch's start.
+            scalers and all else with `state_dict`; generators; tensors and arrays, alone or in lists and dicts, which
+            come back in place or, set as `run.<name> = …`, there; numbers, texts, lists and dicts, which are read and
+            set so too; environments and other objects, by what their attributes hold. Data (a DataLoader, a Dataset, a
+            tuple or dict of tensors or arrays of one length) is not kept: handed over, it lets a run go on within an
+            epoch, and otherwise at the epoch's start.
 
     Raises:
         SettingError: a part that cannot be kept, or a name that the run has itself.
@@ -291,6 +292,7 @@ class CustomRun:
         self._look_until, self._is_close, self._first_step = 0, True, 0
         self._unfinished: _Level | None = None
         self._seen = Seen()
+        self._data: dict[str, Any] = {}
         self._watches: list[Watch] = []
         self._saved_step = -1
         self._has_header = False
@@ -754,7 +756,7 @@ class CustomRun:
             "custom": 1,
             "parts": self._parts.states(),
             "described": self._parts.describe(),
-            "data": {name: describe_data(self._parts.given[name]) for name in self._parts.data},
+            "data": self._describe_data(),
             "seed": self.seed,
             "levels": [
                 {"kind": level.kind, "index": level.index, "done": level.done, "number": level.number}
@@ -785,6 +787,22 @@ class CustomRun:
         self._saved, self._saved_step, self._is_asked_to_save = time.monotonic(), self.global_step, False
         return True
 
+    def _describe_data(self) -> dict[str, Any]:
+        """Return what the data is.
+
+        Raises:
+            SettingError: it is no more what it was, so that it is state of the loop.
+        """
+        data = {name: describe_data(self._parts.given[name]) for name in self._parts.data}
+        for name, now in data.items():
+            if self._data.setdefault(name, now) != now:
+                raise SettingError(
+                    f"{name} changes while the loop runs, and was taken for data, which no checkpoint keeps",
+                    hint="tensors of one length in a tuple or dict are data; hand over each that changes by a name",
+                    code="setting-wrong-type",
+                )
+        return data
+
     def _restore(self, tree: dict[str, Any]) -> None:
         with reading_checkpoint(self.folder):
             self._parts.put_back(tree["parts"])
@@ -811,7 +829,7 @@ class CustomRun:
         before, now = tree["described"], self._parts.describe()
         other = [f"{name} was {before.get(name)} and is {now.get(name)}" for name in {**before, **now}
                  if before.get(name) != now.get(name)]  # fmt: skip
-        data = {name: describe_data(self._parts.given[name]) for name in self._parts.data}
+        data = self._describe_data()
         other += [f"the data {name} has changed" for name in data if tree["data"].get(name, data[name]) != data[name]]
         if self._is_seeded and self.seed != tree["seed"]:
             other.append(f"seed was {tree['seed']} and is {self.seed}")

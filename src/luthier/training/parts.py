@@ -24,7 +24,7 @@ _DEPTH = 4  # of an environment: wrappers, their spaces, and the generators of t
 _PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
 _DESCRIBES = ("spec", "_cached_spec", "metadata", "_metadata")  # attributes of an environment that do not change
 _GENERATOR = "generator"
-_SET = ("value", "tensor", "array")  # kinds of parts that the loop may put others in the place of
+_SET = ("value", "tensor", "array", "data")  # kinds of parts that the loop may put others in the place of
 _MADE: dict[str, Callable[[], Any]] = {
     "Generator": torch.Generator,
     "Random": random.Random,
@@ -58,6 +58,9 @@ class Parts:
     def _of(self, *kinds: str) -> list[str]:
         return [name for name, kind in self.kinds.items() if kind in kinds]
 
+    def _is_kept(self, name: str) -> bool:
+        return self.kinds[name] != "data" or name in self._replaced
+
     @property
     def modules(self) -> dict[str, nn.Module]:
         """The modules by name."""
@@ -71,7 +74,7 @@ class Parts:
     @property
     def data(self) -> list[str]:
         """The names of data."""
-        return self._of("data")
+        return [name for name in self.kinds if not self._is_kept(name)]
 
     def is_data(self, value: Any) -> bool:
         """Whether this very object was handed over, so that what it holds is the same in every life of the run."""
@@ -86,7 +89,7 @@ class Parts:
         """
         if value is self.given[name]:  # run.total += loss
             return
-        if self.kinds[name] not in _SET:
+        if self.kinds[name] not in _SET or (self.kinds[name] == "data" and not _is_arrays(value)):
             raise SettingError(
                 f"{name} is a part of kind {self.kinds[name]!r} that the run keeps, and cannot be replaced",
                 hint=f"change it in place, as by {name}.load_state_dict",
@@ -100,11 +103,11 @@ class Parts:
         words = {name: f"{kind} {type(self.given[name]).__name__}" for name, kind in self.kinds.items()}
         for name, module in self.modules.items():
             words[name] += f" of {sum(p.numel() for p in module.parameters())} parameters"
-        return {name: self.kinds[name] if self.kinds[name] in _SET else said for name, said in words.items()}
+        return {name: "value" if self.kinds[name] in _SET else said for name, said in words.items()}
 
     def states(self) -> dict[str, Any]:
         """Return the state of each part as nested plain values and tensors; these are the live ones."""
-        return {name: self._state(name, kind) for name, kind in self.kinds.items() if kind != "data"}
+        return {name: self._state(name, kind) for name, kind in self.kinds.items() if self._is_kept(name)}
 
     def _state(self, name: str, kind: str) -> Any:
         value = self.given[name]
@@ -112,7 +115,7 @@ class Parts:
             return module_weights(value, copy=False)
         if kind in ("optimizer", "state"):
             return value.state_dict()
-        if kind in ("tensor", "array") and name in self._replaced:
+        if kind != "value" and name in self._replaced:
             return {"value": value}
         if kind == "generator":
             return generator_states({name: value})
@@ -145,7 +148,7 @@ class Parts:
             value.load_state_dict(state)
         elif kind == "generator":
             put_generators_back({name: value}, state)
-        elif kind in ("tensor", "array") and isinstance(state, dict):
+        elif kind in ("tensor", "array", "data") and isinstance(state, dict):
             self.replace(name, copy.deepcopy(state["value"]))
         elif kind == "tensor":
             with torch.no_grad():
@@ -156,13 +159,29 @@ class Parts:
             for path, (owner, key) in _held(value).items():
                 if path in state:
                     _put(owner, key, state[path])
-        elif isinstance(value, list) and isinstance(state, list):  # whoever else holds it sees it too
-            value[:] = state
-        elif isinstance(value, dict) and isinstance(state, dict):
-            value.clear()
-            value.update(state)
         else:
-            self.given[name] = state
+            self.given[name] = _fill(value, state)
+
+
+def _fill(value: Any, state: Any) -> Any:
+    """Return state in the lists, dicts, tensors and arrays of value that it fits: whoever else holds them sees it."""
+    if isinstance(value, Tensor | np.ndarray) and type(value) is type(state):
+        if value.shape != state.shape or value.dtype != state.dtype:
+            return state
+        with torch.no_grad():
+            value[...] = state  # type: ignore[assignment]
+        return value
+    if isinstance(value, list) and isinstance(state, list):
+        value[:] = [_fill(old, new) for old, new in zip(value, state, strict=False)] + state[len(value) :]
+        return value
+    if isinstance(value, dict) and isinstance(state, dict):
+        filled = {key: _fill(value.get(key), new) for key, new in state.items()}
+        value.clear()
+        value.update(filled)
+        return value
+    if type(value) is tuple and isinstance(state, tuple) and len(value) == len(state):
+        return tuple(map(_fill, value, state))
+    return state
 
 
 class RowSource:
@@ -242,7 +261,8 @@ def _kind_of(name: str, value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         items = list(value.values()) if isinstance(value, dict) else list(value)
         if _is_arrays(value):
-            return "data"
+            sizes = {item.shape[:1] for item in items}
+            return "data" if len(sizes) == 1 and sizes != {()} else "value"
         if any(hasattr(item, "state_dict") for item in items):
             raise SettingError(
                 f"{name} is a {type(value).__name__} of {type(items[0]).__name__} and has no state of its own",

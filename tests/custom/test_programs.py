@@ -1,6 +1,7 @@
 """Real programs with loops of their own: the bits of the plain loop, and of a run never stopped after any kill."""
 
 import importlib
+import linecache
 import logging
 import multiprocessing
 import os
@@ -22,14 +23,16 @@ LUTHIER = str(Path(importlib.import_module("luthier").__file__ or "").parent)
 SETTINGS: dict[str, Any] = {"checkpoint_every_s": None, "checkpoint_every_steps": 7, "verbose": False}
 
 
-class Killed(Exception):  # noqa: N818: it is no error
+class Killed(Exception):  # a kill is no error
     """Raised in the middle of a loop."""
 
 
 class Lines:
     """Count the lines of programs and of luthier that run, and act at one of them."""
 
-    def __init__(self, at: int | None = None, act: Callable[[], None] = list, *, of_luthier: bool = False) -> None:
+    def __init__(
+        self, at: int | None = None, act: Callable[[], None] | None = None, *, of_luthier: bool = False
+    ) -> None:
         self.at, self.act, self.of_luthier = at, act, of_luthier
         self.of_programs, self.of_both = 0, 0
 
@@ -41,8 +44,10 @@ class Lines:
         if event == "line":
             self.of_both += 1
             self.of_programs += in_program
-            if self.at == (self.of_both if self.of_luthier else self.of_programs):
+            count = self.of_both if self.of_luthier else self.of_programs
+            if self.at is not None and count >= self.at and not is_with(file, frame.f_lineno):
                 sys.settrace(None)
+                assert self.act is not None
                 self.act()
         return self
 
@@ -56,6 +61,11 @@ class Lines:
         finally:
             sys.settrace(traced)
         return outcome
+
+
+def is_with(file: str, number: int) -> bool:
+    """Whether it is a line of `with`: an error there, after the block, would keep it from being closed."""
+    return linecache.getline(file, number).lstrip().startswith("with ")
 
 
 def raise_killed() -> None:

@@ -11,10 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from luthier import Record
+
 Outcome = tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]
 """The state dicts by the name of the network, and the rows."""
 
-NAMES = ("dcgan", "vqvae")
+NAMES = ("dcgan", "wgan_gp", "vqvae", "simclr", "dino", "ddpm", "dqn", "ppo", "seq2seq", "nanogpt")
+
+
+def steps_of(record: Record) -> list[dict[str, Any]]:
+    """Return the rows of single steps."""
+    return [row for row in record if row["event"] == "step"]
 
 
 def mean(figures: list[Tensor]) -> float:

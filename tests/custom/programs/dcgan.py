@@ -53,13 +53,13 @@ def plain() -> Outcome:
     optimizerG = optim.Adam(netG.parameters(), lr=2e-4, betas=(0.5, 0.999))
     criterion = nn.BCELoss()
     fixed_noise = torch.randn(8, 16, 1, 1)
-    dataset = pictures(240)
+    dataset = pictures(160)
     rows = []
     seed_everything(0)
 
-    for epoch in range(3):
+    for epoch in range(2):
         errors_d, errors_g = [], []
-        for indices in luthier.order(240, 0, epoch).split(16):
+        for indices in luthier.order(160, 0, epoch).split(16):
             # Update D: maximize log(D(x)) + log(1 - D(G(z)))
             netD.zero_grad()
             real = dataset[indices]
@@ -96,12 +96,12 @@ def with_run(folder: Path, **settings: Any) -> Outcome:
     optimizerG = optim.Adam(netG.parameters(), lr=2e-4, betas=(0.5, 0.999))
     criterion = nn.BCELoss()
     fixed_noise = torch.randn(8, 16, 1, 1)
-    dataset = pictures(240)
+    dataset = pictures(160)
 
     with luthier.run(
         folder, netG=netG, netD=netD, optG=optimizerG, optD=optimizerD, dataset=dataset, seed=0, **settings
     ) as run:
-        for _ in run.epochs(3):
+        for _ in run.epochs(2):
             for real in run.batches(dataset, batch_size=16):
                 # Update D: maximize log(D(x)) + log(1 - D(G(z)))
                 netD.zero_grad()

@@ -1,4 +1,4 @@
-"""VQ-VAE with the codebook as moving averages (Van den Oord et al. 2017, appendix A.1; zalandoresearch/pytorch-vq-vae)."""
+"""VQ-VAE with the codebook as moving averages (Van den Oord et al. 2017, appendix A.1)."""
 
 from pathlib import Path
 from typing import Any

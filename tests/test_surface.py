@@ -24,8 +24,8 @@ SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
     "Blueprint", "Callback", "CheckSettings", "CustomRun", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
-    "replay", "resume", "run", "summary", "train", "watch",
+    "Schema", "Stop", "Study", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
+    "replay", "resume", "run", "summary", "train", "tune", "watch",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -45,7 +45,10 @@ COMMANDS: dict[str, set[str]] = {
         name for names in SETTINGS.values() for name in names.split()
     },
     "design": {"source"} | {name for names in SETTINGS.values() for name in names.split()},
-    "check": {"source", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
+    "check": {"source", "output_format", "fail_on", "baseline", "write_baseline", "quiet", "as_json"} | {name for names in SETTINGS.values() for name in names.split()},
+    "tune": {"source", "run", "trials", "metric", "search", "print_search", "jobs", "quiet", "as_json"} | {
+        name for names in SETTINGS.values() for name in names.split()
+    },
     "explain": {"code"},
     "doctor": {"quiet", "as_json"},
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.plan import Plan, design
     from luthier.pipeline.replay import replay
     from luthier.pipeline.train import resume, train
+    from luthier.pipeline.tune import Study, tune
     from luthier.serving.model import Model, load
     from luthier.serving.summary import summary
     from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
@@ -51,6 +52,7 @@ _HOMES = {
     "Result": "luthier.training.result",
     "Schema": "luthier.core.schema",
     "Stop": "luthier.training.callbacks",
+    "Study": "luthier.pipeline.tune",
     "Summary": "luthier.networks.summary",
     "Tracker": "luthier.training.trackers",
     "View": "luthier.training.callbacks",
@@ -69,6 +71,7 @@ _HOMES = {
     "run": "luthier.training.custom",
     "summary": "luthier.serving.summary",
     "train": "luthier.pipeline.train",
+    "tune": "luthier.pipeline.tune",
     "watch": "luthier.checks.watch",
 }
 
@@ -87,6 +90,7 @@ __all__ = [
     "Result",
     "Schema",
     "Stop",
+    "Study",
     "Summary",
     "Tracker",
     "View",
@@ -106,6 +110,7 @@ __all__ = [
     "run",
     "summary",
     "train",
+    "tune",
     "watch",
 ]
 

@@ -22,6 +22,7 @@ _EXTRAS = {
     "wandb": "tracking by Weights & Biases",
     "trackio": "tracking by Trackio",
     "aim": "tracking by Aim",
+    "optuna": "luthier tune",
 }
 
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -14,6 +15,7 @@ from luthier.cli.output import say
 from luthier.cli.signals import stop_signals
 
 GROUP = "LUTHIER_GROUP"
+_WORKER = "LUTHIER_STUDY_WORKER"
 _GRACE_S = 20.0  # for the others to end by themselves where one has failed
 _OWN = ("--processes", "--restarts")
 
@@ -121,3 +123,31 @@ class _Life:
         for process in self.processes[: 1 if self.asked == 1 else None]:
             if process.poll() is None:
                 process.send_signal(number)
+
+
+@contextmanager
+def helpers(arguments: Sequence[str], count: int) -> Iterator[None]:
+    """Run the command in so many more processes meanwhile, which do trials of the same study; stop them at the end."""
+    if not count or _WORKER in os.environ:
+        yield
+        return
+    environment = {**os.environ, _WORKER: "1"}
+    command = [sys.executable, "-m", "luthier", *arguments, "--quiet"]
+    started = [
+        subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+        for _ in range(count)
+    ]
+    try:
+        yield
+        for process in started:
+            process.wait()
+    finally:
+        for process in started:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def is_worker() -> bool:
+    """Whether this process was started to do trials of another's study."""
+    return _WORKER in os.environ

@@ -158,6 +158,60 @@ def _asked() -> str | None:
     return None if arguments is None else shlex.join(["luthier", *map(without_password, arguments)])
 
 
+@cli.command(cls=GroupedCommand, short_help="Search settings by trials, and keep the best run.")
+@click.argument("source")
+@settings_options
+@click.option("--trials", type=click.IntRange(1), help="Trials in all; 30 unless --max-time-s is given.")
+@click.option("--metric", help="Validation figure to search by: loss by default, or accuracy, f1, auc, rmse, mae, r2.")
+@click.option("--search", help="TOML file of what to search, in place of what follows from the design.")
+@click.option("--print-search", is_flag=True, help="Print what would be searched as TOML, and do nothing else.")
+@click.option("--run", help="The study's folder; the same call continues it. A new one under runs/ by default.")
+@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that do trials; the order then varies.")
+@_output_options
+def tune(
+    source: str,
+    trials: int | None,
+    metric: str | None,
+    search: str | None,
+    print_search: bool,
+    run: str | None,
+    jobs: int,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
+    """Search settings for SOURCE by trials, choose by validation, and test the best run once.
+
+    SOURCE is what `luthier train` takes. --max-time-s is the time of the whole study. Its folder holds a run a trial;
+    the best one is a run as any other. A study that was stopped goes on by the same call with the same --run.
+    """
+    given = given_settings(values)
+    max_time_s = given.pop("max_time_s", None)
+    if print_search:
+        from luthier.pipeline.tune import print_space
+
+        print(print_space(source, **given), end="")
+        return 0
+    from luthier.cli import show
+    from luthier.cli.launch import helpers, is_worker
+    from luthier.cli.stopping import Stopping
+    from luthier.pipeline.tune import tune as tune_source
+
+    if jobs > 1:
+        _refuse_stdin(source)
+        if run is None:
+            raise click.UsageError("--jobs needs --run: the processes meet in that folder")
+    silent = quiet or as_json
+    stopping, line = Stopping(), show.trial_lines(silent=silent)
+    with stopping.armed(), helpers(click.get_current_context().find_root().obj, jobs - 1):
+        study = tune_source(
+            source, trials=trials, max_time_s=max_time_s, metric=metric, search=search, run=run, callbacks=[stopping],
+            on_trial=line, is_worker=is_worker(), **given,
+        )  # fmt: skip
+    show.study(study, as_json=as_json, quiet=quiet)
+    return stopping.status if not study.is_done else 0
+
+
 @cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")
 @click.argument("run")
 @click.option("--epochs", type=int, help="Epochs in all, more than were planned.")
@@ -457,19 +511,53 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
 @cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error in a program, a run or data.")
 @click.argument("source")
 @settings_options
+@click.option(
+    "--output-format", type=click.Choice(["text", "json", "github", "sarif"]), default="text",
+    help="How to print the findings: github for annotations, sarif for code scanning.",
+)  # fmt: skip
+@click.option(
+    "--fail-on", type=click.Choice(["error", "warning", "never"]), default="error",
+    help="From which severity on the exit status is 1.",
+)  # fmt: skip
+@click.option("--baseline", help="File of findings that are known, and left out.")
+@click.option("--write-baseline", help="Write the findings there as known, and leave with status 0.")
 @_output_options
-def check(source: str, quiet: bool, as_json: bool, **values: Any) -> int:
+def check(
+    source: str,
+    output_format: str,
+    fail_on: str,
+    baseline: str | None,
+    write_baseline: str | None,
+    quiet: bool,
+    as_json: bool,
+    **values: Any,
+) -> int:
     """Look for silent mistakes in SOURCE: a program FILE.py:FUNCTION, a run's folder, a run file, or data.
 
     The function takes nothing and returns a dict of what `luthier.check` takes: module, train, valid, criterion,
-    optimizer. Exit status 1: there is a finding of severity error.
+    optimizer. Exit status 1: there is a finding of the severity that --fail-on names, or of a graver one.
     """
-    from luthier.cli import show
+    from pathlib import Path
+
+    from luthier.cli import formats, show
     from luthier.pipeline.check import check_source
 
     findings = check_source(source, **given_settings(values))
-    show.findings(findings, as_json=as_json, quiet=quiet)
-    return int(any(finding.severity == "error" for finding in findings))
+    if baseline is not None:
+        findings = formats.without_known(findings, Path(baseline))
+    if write_baseline is not None:
+        formats.write_baseline(findings, Path(write_baseline))
+        if not quiet:
+            say(f"{len(findings)} findings are known from here on: --baseline {write_baseline}", is_error=True)
+        return 0
+    if output_format == "github":
+        print("\n".join(formats.github(findings, source)))
+    elif output_format == "sarif":
+        say_json(formats.sarif(findings, source))
+    else:
+        show.findings(findings, as_json=as_json or output_format == "json", quiet=quiet)
+    failing = {"error": ("error",), "warning": ("error", "warning"), "never": ()}[fail_on]
+    return int(any(finding.severity in failing for finding in findings))
 
 
 @cli.command(short_help="Explain the code of a finding or an error.")

@@ -3,7 +3,7 @@
 import math
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from luthier.networks.foreign import is_own_file
 from luthier.pipeline.compare import Comparison
 from luthier.pipeline.parts import Warned
 from luthier.pipeline.plan import Plan
+from luthier.pipeline.tune import Study
 from luthier.serving.explaining import Explanation
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
@@ -261,3 +262,52 @@ def _number(value: Any) -> str:
     if isinstance(value, str):
         return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if abs(value) < 1000 else f"{value:,.1f}"
+
+
+def trial_lines(*, silent: bool) -> Callable[[dict[str, Any], bool], None]:
+    """Return what prints a line a trial of a study."""
+    seen: list[int] = []
+
+    def line(row: dict[str, Any], is_best: bool) -> None:
+        if silent:
+            return
+        if not seen:
+            say("trial  state          value   seconds  settings")
+        seen.append(row["trial"])
+        value = "" if row["value"] is None else f"{row['value']:.5g}"
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        settings = ", ".join(f"{name} {_short(x)}" for name, x in row["settings"].items()) or "as designed"
+        say(f"{row['trial']:>5}  {row['state']:<8} {value:>11}{' *' if is_best else '  '} {seconds:>7}  {settings}")
+
+    return line
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return "-".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def study(study: Study, *, as_json: bool, quiet: bool) -> None:
+    """Print what came of a search."""
+    if as_json:
+        best = study.best
+        say_json(
+            {
+                "study": str(study.folder), "best": study.number, "metric": study.metric, "done": study.is_done,
+                "run": None if best is None else str(best.folder), "test": {} if best is None else best.test,
+                "trials": study.trials, "importances": study.importances,
+            }
+        )  # fmt: skip
+        return
+    if quiet:
+        return
+    if not study.is_done:
+        say(f"stopped; the study is saved in {study.folder}: the same call with --run {study.folder} continues it")
+        return
+    if study.importances:
+        shares = (f"{name} {share:.0%}" for name, share in study.importances.items())
+        say(f"what the trials' {study.metric} differs by: {', '.join(shares)}")
+    say(f"best: trial {study.number} of {len(study.trials)}, by {study.metric} on the validation rows")
+    if study.best is not None:
+        result(study.best, as_json=False, quiet=False)

@@ -235,11 +235,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         )
     if recipe.augment and prepared.schema.image is None:
         raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
-    for part in prepared.parts.values():  # the design may have chosen what to do to training images
-        if part is prepared.parts["train"] and hasattr(part.source, "augment"):
-            part.source.augment = recipe.augment
-        if hasattr(part.source, "channels_last"):
-            part.source.channels_last = recipe.memory_format == "channels_last"
+    fit_parts(prepared, recipe)
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
     if is_foreign(chosen.family):
         try_out(chosen, prepared.schema, prepared.parts["train"].source)
@@ -248,6 +244,15 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         finish, reasons["refit"] = replace(finish, refit=True), "once more on all rows, as long as the best epoch took"
     _check_finish(finish, settings, prepared)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by)
+
+
+def fit_parts(prepared: Prepared, recipe: Recipe) -> None:
+    """Have images given as a recipe wants them: the design may have chosen what to do to training images."""
+    for part in prepared.parts.values():
+        if part is prepared.parts["train"] and hasattr(part.source, "augment"):
+            part.source.augment = recipe.augment
+        if hasattr(part.source, "channels_last"):
+            part.source.channels_last = recipe.memory_format == "channels_last"
 
 
 def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prepared) -> None:

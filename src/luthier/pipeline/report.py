@@ -1,5 +1,6 @@
 """A run as one plain document for its page: from its folder, and from its data where that is still there."""
 
+import json
 import logging
 import tomllib
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ from luthier.report.page import write_page
 from luthier.report.record import run_words, training_document, without_cells
 from luthier.serving.model import Model, load
 from luthier.serving.summary import summary
-from luthier.store.files import check_output, read_plain
+from luthier.store.files import TRIALS_FILE, check_output, read_plain
 from luthier.training.record import is_training, read_record
 from luthier.training.result import Result
 
@@ -121,7 +122,20 @@ def folder_document(run: Path) -> dict[str, Any]:
     found["state"] = run_state(run, trainings, is_finished=found["finished"])
     if is_finished:
         found |= model_document(load_facts(run))
+        found |= search_document(run)
     return found
+
+
+def search_document(run: Path) -> dict[str, Any]:
+    """Return the trials of the study that a run is the best of, where it is one's."""
+    try:
+        found = json.loads(read_plain(run.parent / TRIALS_FILE))
+        return {"search": found} if found["number"] == int(run.name.removeprefix("trial-")) else {}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError, KeyError, TypeError, RecursionError) as error:
+        _log.warning("%s cannot be read: %s", run.parent / TRIALS_FILE, error)
+        return {}
 
 
 def run_state(run: Path, trainings: list[dict[str, Any]], *, is_finished: bool) -> str:

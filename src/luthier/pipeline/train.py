@@ -282,6 +282,18 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
+def train_plan(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
+    """Train the network of a plan, or one a fold, in a folder, which may hold the beginning; nothing is tested."""
+    if plan.prepared.folds is not None:
+        return _train_folds(plan, folder, callbacks, verbose=False)[0]
+    return _fit(plan, folder, callbacks, verbose=False)
+
+
+def finish_run(plan: Plan, folder: Path) -> Result:
+    """Make a run of what `train_plan` trained: what is to be done after training, figures on test rows, the model."""
+    return _with_details(plan, _run(plan, folder, (), verbose=False))
+
+
 def make_module(plan: Plan) -> nn.Module:
     """Return the network of a plan with the weights that training starts from."""
     assert plan.recipe.seed is not None
@@ -576,9 +588,18 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
             )
         remove_parts(wanted)  # of a run that was killed while it wrote its first file
         return open_folder(wanted)
-    stem = re.sub(r"[^\w.-]+", "-", source_name(plan.settings.source).split(".")[0]).strip("-.") or "run"
+    return free_folder(run_name(plan))
+
+
+def run_name(plan: Plan) -> str:
+    """Return what a run over a plan's data is called."""
+    return re.sub(r"[^\w.-]+", "-", source_name(plan.settings.source).split(".")[0]).strip("-.") or "run"
+
+
+def free_folder(name: str) -> Path:
+    """Make a new folder under `runs/`, with a number where the name is taken."""
     for i in count(1):
-        folder = Path("runs") / (stem if i == 1 else f"{stem}-{i}")
+        folder = Path("runs") / (name if i == 1 else f"{name}-{i}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:

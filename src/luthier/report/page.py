@@ -12,6 +12,7 @@ from luthier.core.html import Html, concat, shown, table, tag, text
 from luthier.core.plain import finite_or_none
 from luthier.core.version import VERSION
 from luthier.report.measured import measured_sections
+from luthier.report.search import search_section
 from luthier.report.training import training_section
 from luthier.store.files import write_whole
 
@@ -92,6 +93,7 @@ def _run(document: dict[str, Any], place: str) -> Html:
         ("asked", "What was asked", _asked(document)),
         ("data", "Data and split", _data(document)),
         ("design", "Design", _design(document)),
+        ("search", "The search", search_section(document)),
         ("training", "Training", concat(training_section(training) for training in document["trainings"])),
         *measured_sections(document),
         ("findings", "Findings of the checks", _findings(document)),

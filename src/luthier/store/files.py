@@ -23,6 +23,7 @@ from luthier.errors import LuthierError, RunError, SettingError
 _UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 TRACKING_FILE = "tracking.json"
 TEST_FILE, MEASURED_FILE = "test.safetensors", "measured.json"
+TRIALS_FILE = "trials.json"  # of a study
 RUN_FILES = (
     "run.toml", "record.jsonl", "split.safetensors", "model.safetensors", TEST_FILE, MEASURED_FILE, TRACKING_FILE,
     "tracking.csv",

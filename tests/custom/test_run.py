@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -389,7 +390,19 @@ def test_what_differs_from_the_checkpoint_is_named_at_a_resume(
 def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Wrapper:
         def __init__(self, env: Any) -> None:
-            self.env, self.count = env, 0
+            self.env, self.count, self.last = env, 0, deque([0.0], maxlen=3)
+
+        def step(self) -> float:
+            self.count += 1
+            self.last.append(self.env.step() + self.count)
+            return sum(self.last)
+
+    class Vector:
+        def __init__(self, envs: list[Any]) -> None:
+            self.envs = tuple(envs)
+
+        def step(self) -> float:
+            return sum(env.step() for env in self.envs)
 
     class Env:
         def __init__(self) -> None:
@@ -401,15 +414,17 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
             self.state = self.state + self.rng.normal(size=2) + self.lazy.random()
             return float(self.state.sum())
 
+    def deep() -> Any:
+        return Vector([Wrapper(Wrapper(Wrapper(Wrapper(Env())))), Wrapper(Env())])
+
     def script(left: int | None) -> list[float]:
-        env = Wrapper(Env())
+        env = deep()
         seen: list[float] = []
         with luthier.run(
             tmp_path, env=env, seen=seen, seed=0, checkpoint_every_steps=1, verbose=False, watched=False
         ) as run:
             for step in run.steps(6):
-                env.count += 1
-                seen.append(env.env.step() + env.count)
+                seen.append(env.step())
                 if step == left:
                     raise Killed
         return seen
@@ -417,8 +432,8 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with pytest.raises(Killed):
         script(3)
     found = script(None)
-    again = Wrapper(Env())
-    assert found == [again.env.step() + i + 1 for i in range(6)]
+    again = deep()
+    assert found == [again.step() for _ in range(6)]
     assert caplog.text == ""
 
     class Opaque:

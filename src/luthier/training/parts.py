@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,9 +21,10 @@ from luthier.errors import DataError, RunError, SettingError
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.folder import describe_feed, hash_tensors
 
-_DEPTH = 4  # of an environment: wrappers, their spaces, and the generators of these
+_DEPTH = 16  # of an environment: those of a vector, wrappers, their spaces, and the generators of these
 _PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
 _DESCRIBES = ("spec", "_cached_spec", "metadata", "_metadata")  # attributes of an environment that do not change
+_MOST_ITEMS = 4096  # of a list
 _GENERATOR = "generator"
 _SET = ("value", "tensor", "array", "data")  # kinds of parts that the loop may put others in the place of
 _MADE: dict[str, Callable[[], Any]] = {
@@ -43,7 +45,7 @@ class Parts:
     their state; tensors and arrays in place, or where they were replaced, and numbers, texts, lists and dicts, as the
     run's attributes. Data is not kept
     but recognised. Other objects, such as environments, come back by what their attributes hold: plain values, arrays,
-    tensors and generators, to a depth of four.
+    tensors and generators, and by those of what hangs on them, also in lists, tuples and dicts.
 
     Attributes:
         opaque: Of each other object, the attributes that no checkpoint can keep.
@@ -277,23 +279,25 @@ def _kind_of(name: str, value: Any) -> str:
     return "object"
 
 
-def _children(value: Any) -> dict[str, Any]:
-    found = getattr(value, "__dict__", None)
+def _children(value: Any) -> dict[Any, Any]:
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value)) if len(value) <= _MOST_ITEMS else {}
+    found = value if isinstance(value, dict) else getattr(value, "__dict__", None)
     return dict(found) if isinstance(found, dict) else {}
 
 
 def _is_kept(value: Any) -> bool:
     if isinstance(value, Mapping):
         return len(value) <= 64 and all(isinstance(key, str) and _is_kept(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return len(value) <= 4096 and all(map(_is_kept, value))
+    if isinstance(value, list | tuple | deque):
+        return len(value) <= _MOST_ITEMS and all(map(_is_kept, value))
     is_array = isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm")
     return is_array or isinstance(value, (*_PLAIN, *GENERATORS))
 
 
-def _held(owner: Any) -> dict[str, tuple[Any, str]]:
-    """Return where an object and those that hang on it hold what can be kept, by path: the owner and the attribute."""
-    found: dict[str, tuple[Any, str]] = {}
+def _held(owner: Any) -> dict[str, tuple[Any, Any]]:
+    """Return where an object and those that hang on it hold what can be kept, by path: the owner, and the key in it."""
+    found: dict[str, tuple[Any, Any]] = {}
     seen: set[int] = set()
 
     def look(value: Any, path: str, depth: int) -> None:
@@ -304,7 +308,7 @@ def _held(owner: Any) -> dict[str, tuple[Any, str]]:
             where = f"{path}.{key}" if path else key
             if key in _DESCRIBES:
                 continue
-            if _is_kept(item):
+            if _is_kept(item) and not isinstance(value, tuple):
                 found[where] = value, key
             elif depth and not callable(item) and not isinstance(item, type):
                 look(item, where, depth - 1)
@@ -326,27 +330,40 @@ def _opaque(owner: Any, name: str) -> list[str]:
         if not children and not hasattr(type(value), "__slots__"):
             found.append(path)
         for key, item in children.items():
-            if key in _DESCRIBES or _is_kept(item) or isinstance(item, type | Mapping | Sequence | set | np.dtype):
+            if key in _DESCRIBES or _is_kept(item) or isinstance(item, type | set | np.dtype):
                 continue
-            if not callable(item) and depth:
+            if (_children(item) or not isinstance(item, Mapping | Sequence)) and not callable(item) and depth:
                 look(item, f"{path}.{key}", depth - 1)
 
     look(owner, name, _DEPTH)
     return found
 
 
-def _kept(owner: Any, key: str) -> Any:
-    value = getattr(owner, key)
+def _item(owner: Any, key: Any) -> Any:
+    return owner[key] if isinstance(owner, list | dict) else getattr(owner, key)
+
+
+def _kept(owner: Any, key: Any) -> Any:
+    value = _item(owner, key)
+    if isinstance(value, deque):
+        return list(value)
     if not isinstance(value, GENERATORS):
         return value
     kind = type(value.bit_generator).__name__ if isinstance(value, np.random.Generator) else type(value).__name__
     return {_GENERATOR: kind, "state": generator_states({"": value})}
 
 
-def _put(owner: Any, key: str, state: Any) -> None:
-    value = getattr(owner, key)
+def _put(owner: Any, key: Any, state: Any) -> None:
+    value = _item(owner, key)
+    if isinstance(value, deque):
+        value.clear()
+        value.extend(state)
+        return
     if not (isinstance(state, dict) and _GENERATOR in state):
-        setattr(owner, key, state)
+        if isinstance(owner, list | dict):
+            owner[key] = state
+        else:
+            setattr(owner, key, state)
         return
     if not isinstance(value, GENERATORS):  # one that is made when it is first drawn from
         value = _MADE[state[_GENERATOR]]()

@@ -395,14 +395,14 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
         def step(self) -> float:
             self.count += 1
             self.last.append(self.env.step() + self.count)
-            return sum(self.last)
+            return float(sum(self.last))
 
     class Vector:
         def __init__(self, envs: list[Any]) -> None:
             self.envs = tuple(envs)
 
         def step(self) -> float:
-            return sum(env.step() for env in self.envs)
+            return float(sum(env.step() for env in self.envs))
 
     class Env:
         def __init__(self) -> None:

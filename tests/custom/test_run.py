@@ -620,6 +620,20 @@ def test_watching_says_what_is_wrong_and_nothing_of_what_is_right(
     assert "check-zero-grad" in [finding.code for finding in run.findings]
 
 
+def test_a_forward_pass_whose_backward_an_error_cut_off_is_no_finding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = Life(tmp_path)
+    with contextlib.suppress(Killed), life.start(inputs=X, watched=True) as run:
+        for _ in run.epochs(1):
+            for x in run.batches(X, batch_size=10):
+                life.update(x, x.sum(1, keepdim=True))
+                if run.batch == 3:
+                    life.net(x)
+                    raise Killed
+    assert "answers alone" not in caplog.text
+
+
 def test_trackers_get_the_rows(tmp_path: Path) -> None:
     life = Life(tmp_path)
     with life.start(data=X, trackers=["csv"], width=8) as run:

@@ -377,6 +377,8 @@ class CustomRun:
         is_left = isinstance(error, _Leave)
         try:
             self._looking.close()
+            for seen in self._watches if error is not None else ():
+                seen.cut_off()
             if self._tracer is not None and isinstance(error, Exception):
                 self._say_origin(self._tracer)
             if error is None:

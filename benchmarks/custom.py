@@ -290,7 +290,7 @@ def main() -> None:
         program = importlib.import_module(f"tests.custom.programs.{name}")
         print(f"| {name} | {' | '.join(map(str, count_changes(program.plain, program.with_run)))} |")
     print(
-        "\n| program | by | lines added | removed | CPU µs a step, first 400 | over plain | CPU µs a step after | over plain |"
+        "\n| program | by | lines added | removed | first 400: CPU µs a step | over plain | later steps | over plain |"
         "\n| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
     for program_name, forms in FORMS.items():

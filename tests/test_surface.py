@@ -23,8 +23,8 @@ from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, N
 SOURCE = Path(luthier.__file__).parent
 
 PUBLIC = [
-    "Blueprint", "Callback", "CheckSettings", "CustomRun", "EarlyStopping", "Finding", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
-    "Schema", "Stop", "Study", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "fit", "load", "order", "read_record",
+    "Blueprint", "Callback", "CheckSettings", "CustomRun", "EarlyStopping", "Finding", "LearningRates", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
+    "Schema", "Stop", "Study", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "find_lr", "fit", "load", "order", "read_record",
     "replay", "resume", "run", "summary", "train", "tune", "watch",
 ]  # fmt: skip
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from luthier.training.callbacks import Callback, EarlyStopping, Stop, View
     from luthier.training.custom import CustomRun, run
     from luthier.training.fit import fit
+    from luthier.training.rates import LearningRates, find_lr
     from luthier.training.record import Record, read_record
     from luthier.training.result import Result
     from luthier.training.trackers import Tracker
@@ -44,6 +45,7 @@ _HOMES = {
     "CustomRun": "luthier.training.custom",
     "EarlyStopping": "luthier.training.callbacks",
     "Finding": "luthier.core.finding",
+    "LearningRates": "luthier.training.rates",
     "LuthierError": "luthier.errors",
     "Model": "luthier.serving.model",
     "Plan": "luthier.pipeline.plan",
@@ -62,6 +64,7 @@ _HOMES = {
     "design": "luthier.pipeline.plan",
     "eject": "luthier.pipeline.eject",
     "explain": "luthier.core.pages",
+    "find_lr": "luthier.training.rates",
     "fit": "luthier.training.fit",
     "load": "luthier.serving.model",
     "order": "luthier.core.order",
@@ -82,6 +85,7 @@ __all__ = [
     "CustomRun",
     "EarlyStopping",
     "Finding",
+    "LearningRates",
     "LuthierError",
     "Model",
     "Plan",
@@ -101,6 +105,7 @@ __all__ = [
     "design",
     "eject",
     "explain",
+    "find_lr",
     "fit",
     "load",
     "order",

@@ -308,6 +308,13 @@ def study(study: Study, *, as_json: bool, quiet: bool) -> None:
     if study.importances:
         shares = (f"{name} {share:.0%}" for name, share in study.importances.items())
         say(f"what the trials' {study.metric} differs by: {', '.join(shares)}")
-    say(f"best: trial {study.number} of {len(study.trials)}, by {study.metric} on the validation rows")
+    if study.errors is not None and study.number == 0:
+        errors = max(study.errors, 0)
+        say(
+            f"kept: trial 0, the design. The best of the others is better by {errors:.1f} standard errors on the "
+            "validation rows; below 2, chance alone makes one of many as good. More rows, or --folds 5, tell more"
+        )
+    else:
+        say(f"kept: trial {study.number} of {len(study.trials)}, the best by {study.metric} on the validation rows")
     if study.best is not None:
         result(study.best, as_json=False, quiet=False)

@@ -289,6 +289,17 @@ def train_plan(plan: Plan, folder: Path, callbacks: Iterable[Any]) -> Result:
     return _fit(plan, folder, callbacks, verbose=False)
 
 
+def validated(plan: Plan, folder: Path) -> Answers:
+    """Return the answers to the validation rows of what `train_plan` trained, with folds to the rows held out."""
+    if plan.prepared.folds is not None:
+        held_out = _train_folds(plan, folder, (), verbose=False)[1]
+        assert held_out is not None
+    else:
+        module = _fit(plan, folder, (), verbose=False).module
+        held_out = outputs_on(module, plan.prepared.parts["valid"], plan.recipe.eval_batch_size or 1024)
+    return _answers(plan, held_out)
+
+
 def finish_run(plan: Plan, folder: Path) -> Result:
     """Make a run of what `train_plan` trained: what is to be done after training, figures on test rows, the model."""
     return _with_details(plan, _run(plan, folder, (), verbose=False))

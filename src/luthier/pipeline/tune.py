@@ -23,7 +23,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.choose import choose
 from luthier.pipeline.plan import Plan, design, fit_parts
 from luthier.pipeline.space import Setting, Space, design_space, read_space, with_values, write_space
-from luthier.pipeline.train import finish_run, free_folder, run_name, train_plan
+from luthier.pipeline.train import finish_run, free_folder, run_name, train_plan, validated
 from luthier.store.files import TRIALS_FILE, read_plain, write_whole
 from luthier.training.callbacks import Callback, Stop, View
 from luthier.training.folder import open_folder
@@ -35,7 +35,7 @@ _TIME = "the time of the study is up"
 _STUDY, _SPACE, _JOURNAL = "study.json", "search.toml", "study.log"
 _FIRST_RUNG, _FACTOR = 8, 3  # epochs before the first look at who goes on, and how many of so many do
 _LOOK_EVERY_S = 0.2  # at whether other processes are through
-_FEW_VALID = 200
+_ERRORS = 1.96  # standard errors by which the best has to be better than the design: a 95 % interval without 0
 _RESERVE = 0.05  # of the time, for the figures of the best
 
 
@@ -51,6 +51,8 @@ class Study:
         higher_is_better: Whether it is better high.
         trials: Of each trial its number, state, value, settings, epochs and seconds.
         importances: Of each setting its share in what the trials' values differ by; empty for few trials.
+        errors: By how many standard errors of the paired difference on the validation rows the best trial is better
+            than the first; below 1.96 the first is kept. None where the first is the best.
         is_done: Whether all trials that were asked for are over.
     """
 
@@ -61,6 +63,7 @@ class Study:
     higher_is_better: bool
     trials: list[dict[str, Any]]
     importances: dict[str, float] = field(default_factory=dict)
+    errors: float | None = None
     is_done: bool = True
 
     def frame(self) -> pl.DataFrame:
@@ -139,12 +142,6 @@ def tune(
         if search is None
         else read_space(Path(search), {n: (p.blueprint, p.recipe) for n, p in designs.items()})
     )
-    if plan.prepared.num_valid < _FEW_VALID:
-        _log.warning(
-            "%d validation rows are few to choose among trials by, and the best one's figure on them will flatter; "
-            "to validate on each row once, pass folds=5",
-            plan.prepared.num_valid,
-        )
     folder = _study_folder(plan, run)
     _recognise(folder, {"search": write_space(space), "metric": monitor, "data": _data_words(plan)})
     if not (folder / _SPACE).exists():
@@ -174,7 +171,7 @@ def tune(
             stopped = True
             break
     if is_worker:
-        return search_.outcome(None, is_done=not stopped)
+        return search_.outcome(None, search_.best_number(), is_done=not stopped)
     if not search_.complete():
         if stopped:
             raise RunError(
@@ -187,7 +184,10 @@ def tune(
             hint=f"narrow the search ({folder / _SPACE} has it), or look at a single run with luthier train",
             code="training-loss-not-finite",
         )
-    return search_.outcome(search_.finish_best() if not stopped else None, is_done=not stopped)
+    if stopped:
+        return search_.outcome(None, search_.best_number(), is_done=False)
+    number = search_.choose()
+    return search_.outcome(search_.finish(number), number, is_done=True)
 
 
 def _optuna() -> Any:
@@ -319,6 +319,8 @@ class _Search:
         self.deadline: float | None = None
         self.failure = ""
         self.told: set[int] = set()
+        self.is_high = study.direction.name == "MAXIMIZE"
+        self.errors: float | None = None
 
     def count(self) -> int:
         """How many trials are over."""
@@ -467,16 +469,37 @@ class _Search:
             write_whole(folder / "run.toml", plan.toml(folder).encode())
         return train_plan(plan, folder, callbacks)
 
-    def finish_best(self) -> Result:
-        """Finish the run of the best trial: refit and what else was asked for, figures on the test rows, its model."""
-        import optuna
+    def choose(self) -> int:
+        """Return the number of the trial to keep: the best, or the first where chance alone would make one as good.
 
+        Of many trials one is the best by chance alone, so it has to be better than the design by so many standard
+        errors of the paired difference on the validation rows.
+        """
         number = self.best_number()
         assert number is not None
+        if number == 0 or 0 not in {trial.number for trial in self.complete()}:
+            return number
+        first, best = (validated(self._plan(each), self.place(each)) for each in (0, number))
+        valid = self.plan.prepared.parts.get("valid")
+        groups = None if valid is None or self.plan.prepared.folds is not None else valid.groups
+        found = first.differences(best, groups)
+        value, low, high = found.get(self.monitor, found[first.loss])
+        error = max((high - low) / 3.92, 1e-30)
+        gain = value if self.is_high and self.monitor in found else -value
+        self.errors = gain / error
+        return number if self.errors >= _ERRORS else 0
+
+    def _plan(self, number: int) -> Plan:
+        import optuna
+
         frozen = self.study.get_trials(deepcopy=False)[number]
-        plan, _ = self._suggested(optuna.trial.Trial(self.study, frozen._trial_id))
+        plan = self._suggested(optuna.trial.Trial(self.study, frozen._trial_id))[0]
         fit_parts(plan.prepared, plan.recipe)
-        return finish_run(plan, self.place(number))
+        return plan
+
+    def finish(self, number: int) -> Result:
+        """Finish the run of a trial: refit and what else was asked for, figures on the test rows, its model."""
+        return finish_run(self._plan(number), self.place(number))
 
     def row(self, trial: Any) -> dict[str, Any]:
         """Return what there is to say of a trial."""
@@ -496,14 +519,14 @@ class _Search:
             "settings": settings,
         }
 
-    def outcome(self, result: Result | None, *, is_done: bool) -> Study:
+    def outcome(self, result: Result | None, number: int | None, *, is_done: bool) -> Study:
         """Return the study."""
         rows = [self.row(trial) for trial in self.study.get_trials(deepcopy=False)]
-        number = self.best_number()
-        is_high = self.study.direction.name == "MAXIMIZE"
-        found = Study(self.folder, result, number, self.monitor, is_high, rows, self._importances(), is_done)
+        found = Study(
+            self.folder, result, number, self.monitor, self.is_high, rows, self._importances(), self.errors, is_done
+        )
         document = {
-            "metric": found.metric, "higher_is_better": is_high, "number": number, "trials": rows,
+            "metric": found.metric, "higher_is_better": self.is_high, "number": number, "trials": rows,
             "importances": found.importances,
         }  # fmt: skip
         write_whole(self.folder / TRIALS_FILE, json.dumps(document, indent=1).encode())

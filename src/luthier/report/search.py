@@ -28,8 +28,8 @@ def search_section(document: dict[str, Any]) -> Html:
     counts = {state: sum(row["state"] == state for row in trials) for state in ("complete", "pruned", "failed")}
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     words = (
-        f"This run is trial {found['number']} of {len(trials)} ({said}), the best by {metric} on the validation rows. "
-        "As the best of many, that figure flatters; those on the test rows do not."
+        f"This run is trial {found['number']} of {len(trials)} ({said}), kept by {metric} on the validation rows. "
+        "The best of many has a figure that flatters; those on the test rows do not."
     )
     names = list(dict.fromkeys(name for row in trials for name in row["settings"]))
     rows = [

@@ -20,7 +20,8 @@ from tests.custom.programs import NAMES, Outcome, seed_everything
 
 HERE = str(Path(__file__).parent / "programs")
 LUTHIER = str(Path(importlib.import_module("luthier").__file__ or "").parent)
-SETTINGS: dict[str, Any] = {"checkpoint_every_s": None, "checkpoint_every_steps": 7, "verbose": False}
+SETTINGS: dict[str, Any] = {"checkpoint_every_s": None, "verbose": False}
+EVERY = {"dqn": 25}  # steps; 7 of the others
 
 
 class Killed(Exception):  # a kill is no error
@@ -57,7 +58,7 @@ class Lines:
         traced = sys.gettrace()
         sys.settrace(self)
         try:
-            outcome: Outcome = with_run(folder, **SETTINGS)
+            outcome: Outcome = with_run(folder, checkpoint_every_steps=EVERY.get(program, 7), **SETTINGS)
         finally:
             sys.settrace(traced)
         return outcome
@@ -76,19 +77,19 @@ def leave() -> None:
     os._exit(9)
 
 
-def life(program: str, folder: Path, at: int | None, said: Path) -> None:
-    """Run in a process of its own, which ends at a line of the program or of luthier; what was logged is in a file."""
+def life(program: str, folder: Path, at: int, of_luthier: bool, said: Path) -> None:
+    """Run in a process of its own, which ends at a line of the program, or of luthier too; what it logs is in a file."""
     torch.set_num_threads(1)
     logging.getLogger("luthier").addHandler(logging.FileHandler(said))
-    Lines(at, leave, of_luthier=True).run(program, folder)
+    Lines(at, leave, of_luthier=of_luthier).run(program, folder)
 
 
-def run_in_process(program: str, folder: Path, at: int | None) -> bool:
+def run_in_process(program: str, folder: Path, at: int, *, of_luthier: bool) -> bool:
     """Return whether it came to its end; an error or a warning fails the test."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, *(f"tests.custom.programs.{name}" for name in NAMES)])
     said = folder.parent / f"{folder.name}.log"
-    process = context.Process(target=life, args=(program, folder, at, said))
+    process = context.Process(target=life, args=(program, folder, at, of_luthier, said))
     process.start()
     process.join()
     assert process.exitcode in (0, 9)
@@ -135,9 +136,9 @@ def nothing_is_said(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
         assert [entry.getMessage() for entry in caplog.get_records(when) if entry.levelno >= logging.WARNING] == []
 
 
-def never_stopped(program: str, tmp_path: Path) -> tuple[Outcome, Lines]:
+def never_stopped(program: str, tmp_path: Path, *, of_luthier: bool) -> tuple[Outcome, Lines]:
     """Return the outcome, and how many lines ran."""
-    lines = Lines(of_luthier=True)
+    lines = Lines(of_luthier=of_luthier)
     return lines.run(program, tmp_path / "whole"), lines
 
 
@@ -151,23 +152,23 @@ def check_same_run(program: str, folder: Path, whole: Outcome) -> None:
 def test_a_program_gives_the_bits_of_the_plain_loop_and_after_two_kills(program: str, tmp_path: Path) -> None:
     seed_everything(1)
     plain: Outcome = importlib.import_module(f"tests.custom.programs.{program}").plain()
-    whole, lines = never_stopped(program, tmp_path)
+    whole, lines = never_stopped(program, tmp_path, of_luthier=False)
     check_equal(whole, plain)
     assert len(whole[1]) == len(plain[1])
     for ours, theirs in zip(whole[1], plain[1], strict=True):
         assert {name: ours.get(name) for name in theirs} == pytest.approx(theirs, rel=1e-6)
 
     chance = random.Random(program)
-    folder = tmp_path / "killed"
-    assert not run_in_process(program, folder, chance.randrange(lines.of_both // 4, lines.of_both * 6 // 10))
-    assert not run_and_raise(program, folder, chance.randrange(lines.of_programs // 10, lines.of_programs * 3 // 10))
+    folder, count = tmp_path / "killed", lines.of_programs
+    assert not run_in_process(program, folder, chance.randrange(count // 4, count * 6 // 10), of_luthier=False)
+    assert not run_and_raise(program, folder, chance.randrange(count // 10, count * 3 // 10))
     check_same_run(program, folder, whole)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", NAMES)
 def test_a_program_that_is_killed_twenty_times_gives_the_same_bits(program: str, tmp_path: Path) -> None:
-    whole, lines = never_stopped(program, tmp_path)
+    whole, lines = never_stopped(program, tmp_path, of_luthier=True)
     chance = random.Random(f"twenty {program}")
     kills = 0
     while kills < 20:
@@ -175,7 +176,7 @@ def test_a_program_that_is_killed_twenty_times_gives_the_same_bits(program: str,
         is_done = False
         while not is_done:
             if chance.random() < 0.5:
-                is_done = run_in_process(program, folder, chance.randrange(1, lines.of_both // 2))
+                is_done = run_in_process(program, folder, chance.randrange(1, lines.of_both // 2), of_luthier=True)
             else:
                 is_done = run_and_raise(program, folder, chance.randrange(1, lines.of_programs // 2))
             kills += not is_done

@@ -1,8 +1,7 @@
 """Own loops: what `luthier.run` adds to a script in lines and in time, beside Lightning Fabric and Accelerate.
 
 `python -m benchmarks.custom` prints two tables; libraries that are not installed are left out. Lines are compared
-without their indentation. All forms get a checkpoint a minute and go on from it; what each of them restores is another
-matter, and stands below the tables in benchmarks/results.
+without their indentation. Fabric and Accelerate get the lines for a checkpoint a minute and for going on from it too; whether they go on with the same bits is not measured here.
 """
 
 import difflib

@@ -1,7 +1,8 @@
 """Own loops: what `luthier.run` adds to a script in lines and in time, beside Lightning Fabric and Accelerate.
 
 `python -m benchmarks.custom` prints two tables; libraries that are not installed are left out. Lines are compared
-without their indentation. Fabric and Accelerate get the lines for a checkpoint a minute and for going on from it too; whether they go on with the same bits is not measured here.
+without their indentation. Fabric and Accelerate get the lines for a checkpoint a minute and for going on from it too;
+whether they go on with the same bits is not measured here.
 """
 
 import difflib

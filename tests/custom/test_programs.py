@@ -78,7 +78,7 @@ def leave() -> None:
 
 
 def life(program: str, folder: Path, at: int, of_luthier: bool, said: Path) -> None:
-    """Run in a process of its own, which ends at a line of the program, or of luthier too; what it logs is in a file."""
+    """Run in a process of its own, which ends at a line of the program, or of luthier; what it logs is in a file."""
     torch.set_num_threads(1)
     logging.getLogger("luthier").addHandler(logging.FileHandler(said))
     Lines(at, leave, of_luthier=of_luthier).run(program, folder)

@@ -1,5 +1,6 @@
 """`luthier.run`: a loop of one's own goes on with the same bits, wherever it was cut off, and keeps a record."""
 
+import contextlib
 import json
 import logging
 import os
@@ -7,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -351,6 +353,24 @@ def test_what_is_not_kept_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert (count, float(total) > 0) == (4, True)
 
 
+def test_what_each_round_makes_anew_is_not_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    life, data = Life(tmp_path), (X, Y)
+    with life.start(data=data) as run:
+        total = 0.0
+        for epoch in run.epochs(3):
+            noise, seen = 0.1 / (epoch + 1), epoch * 2.0
+            for x, y in run.batches(data, batch_size=25):
+                for _ in range(2):
+                    loss = life.update(x + noise, y)
+                seen += 1.0
+                total += float(loss) * seen
+    words = " ".join(record.message for record in caplog.records)
+    assert "noise" not in words
+    assert "loss," not in words
+    assert "goes on with seen," in words
+    assert "goes on with total," in words
+
+
 def test_what_differs_from_the_checkpoint_is_named_at_a_resume(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -370,7 +390,19 @@ def test_what_differs_from_the_checkpoint_is_named_at_a_resume(
 def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Wrapper:
         def __init__(self, env: Any) -> None:
-            self.env, self.count = env, 0
+            self.env, self.count, self.last = env, 0, deque([0.0], maxlen=3)
+
+        def step(self) -> float:
+            self.count += 1
+            self.last.append(self.env.step() + self.count)
+            return float(sum(self.last))
+
+    class Vector:
+        def __init__(self, envs: list[Any]) -> None:
+            self.envs = tuple(envs)
+
+        def step(self) -> float:
+            return float(sum(env.step() for env in self.envs))
 
     class Env:
         def __init__(self) -> None:
@@ -382,15 +414,17 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
             self.state = self.state + self.rng.normal(size=2) + self.lazy.random()
             return float(self.state.sum())
 
+    def deep() -> Any:
+        return Vector([Wrapper(Wrapper(Wrapper(Wrapper(Env())))), Wrapper(Env())])
+
     def script(left: int | None) -> list[float]:
-        env = Wrapper(Env())
+        env = deep()
         seen: list[float] = []
         with luthier.run(
             tmp_path, env=env, seen=seen, seed=0, checkpoint_every_steps=1, verbose=False, watched=False
         ) as run:
             for step in run.steps(6):
-                env.count += 1
-                seen.append(env.env.step() + env.count)
+                seen.append(env.step())
                 if step == left:
                     raise Killed
         return seen
@@ -398,8 +432,8 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
     with pytest.raises(Killed):
         script(3)
     found = script(None)
-    again = Wrapper(Env())
-    assert found == [again.env.step() + i + 1 for i in range(6)]
+    again = deep()
+    assert found == [again.step() for _ in range(6)]
     assert caplog.text == ""
 
     class Opaque:
@@ -421,7 +455,7 @@ def wrong_parts(place: Path) -> Iterator[tuple[str, Callable[[], Any], type[Luth
     yield "called 'best'", lambda: started(best=3), SettingError
     yield "called 'epochs'", lambda: started(epochs=3), SettingError
     yield "nets is a list of Linear", lambda: started(nets=[net]), SettingError
-    yield "keeps, and cannot be replaced", lambda: setattr(started(net=net), "net", net), SettingError
+    yield "keeps, and cannot be replaced", lambda: setattr(started(net=net), "net", nn.Linear(4, 1)), SettingError
     yield "has no part and no attribute 'nett'", lambda: started(net=net).nett, AttributeError  # type: ignore[misc]
 
 
@@ -481,6 +515,69 @@ def test_other_loops_and_other_folders_are_refused(tmp_path: Path) -> None:
         plain(Life(tmp_path / "b"))
 
 
+def test_a_run_goes_on_within_an_epoch_over_a_tensor_that_was_handed_over(tmp_path: Path) -> None:
+    counts = []
+    for left in (3, None):
+        life = Life(tmp_path, left)
+        inputs, count = X.clone(), 0
+        with contextlib.suppress(Killed), life.start(inputs=inputs) as run:
+            for _ in run.epochs(1):
+                for x in run.batches(inputs, batch_size=10):
+                    life.update(x, x.sum(1, keepdim=True))
+                    count += 1
+        counts.append(count)
+    assert counts == [3, 2]
+
+
+def test_a_tensor_or_array_that_the_loop_replaces_comes_back(tmp_path: Path) -> None:
+    def script(left: int | None, folder: Path) -> list[float]:
+        life = Life(folder, left)
+        first, total, array = torch.zeros(1), torch.zeros(1), np.zeros(2, dtype=np.float32)
+        with life.start(state=first, total=total, array=array) as run:
+            for step in run.steps(6):
+                loss = life.update(torch.cat([run.state, torch.ones(3)]), torch.ones(1) * float(run.array.sum()))
+                run.state = loss.reshape(1)
+                run.array = np.full(3 + step, float(loss), dtype=np.float32)
+                run.total += loss
+        assert first.item() == 0.0
+        assert total is run.total
+        return [run.state.item(), total.item(), *run.array.tolist()]
+
+    with pytest.raises(Killed):
+        script(4, tmp_path / "a")
+    assert script(None, tmp_path / "a") == script(None, tmp_path / "b")
+
+
+def test_tensors_in_dicts_and_tuples_come_back_or_are_data(tmp_path: Path) -> None:
+    def script(left: int | None, folder: Path) -> list[list[float]]:
+        life = Life(folder, left)
+        average = {name: value.clone() for name, value in life.net.state_dict().items()}
+        weight, hidden = average["2.weight"], (torch.zeros(1, 2), torch.zeros(1, 2))
+        with life.start(average=average, hidden=hidden, inputs=(X,)) as run:
+            for _ in run.epochs(2):
+                for (x,) in run.batches(run.inputs, batch_size=10):
+                    life.update(x, x.sum(1, keepdim=True) + run.hidden[0].sum() - run.hidden[1].sum())
+                    for name, value in life.net.state_dict().items():
+                        average[name].lerp_(value, 0.5)
+                    run.hidden = (run.hidden[0] + x.mean(), run.hidden[1] * x.mean())
+        assert weight is run.average["2.weight"]
+        return [*(value.flatten().tolist() for value in (*average.values(), *run.hidden))]
+
+    with pytest.raises(Killed):
+        script(4, tmp_path / "a")
+    assert script(None, tmp_path / "a") == script(None, tmp_path / "b")
+
+    pair = (torch.zeros(2), torch.zeros(2))
+
+    def changing() -> None:
+        with Life(tmp_path / "c").start(pair=pair) as run:
+            for _ in run.steps(2):
+                pair[0].add_(1)
+
+    with pytest.raises(SettingError, match="pair changes while the loop"):
+        changing()
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> None:
     whole = lives(plain, tmp_path / "whole")
     with pytest.raises(Killed):
@@ -521,6 +618,20 @@ def test_watching_says_what_is_wrong_and_nothing_of_what_is_right(
                 loss.backward()  # and no zero_grad
                 life.opt.step()
     assert "check-zero-grad" in [finding.code for finding in run.findings]
+
+
+def test_a_forward_pass_whose_backward_an_error_cut_off_is_no_finding(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    life = Life(tmp_path)
+    with contextlib.suppress(Killed), life.start(inputs=X, watched=True) as run:
+        for _ in run.epochs(1):
+            for x in run.batches(X, batch_size=10):
+                life.update(x, x.sum(1, keepdim=True))
+                if run.batch == 3:
+                    life.net(x)
+                    raise Killed
+    assert "answers alone" not in caplog.text
 
 
 def test_trackers_get_the_rows(tmp_path: Path) -> None:

@@ -165,6 +165,8 @@ class Watch:
 
     def __exit__(self, *problem: Any) -> None:
         self._mode.__exit__(*problem)  # type: ignore[no-untyped-call]
+        if problem[0] is not None:
+            self.cut_off()
         self.detach()
 
     @property
@@ -201,6 +203,10 @@ class Watch:
             self._forwards = []
             for handle in self._near:
                 handle.remove()
+
+    def cut_off(self) -> None:
+        """Do not judge the forward passes whose backward pass an error kept from coming."""
+        self._forwards = []
 
     def detach(self) -> None:
         """Take the hooks off, and say what it came to."""

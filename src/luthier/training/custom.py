@@ -42,7 +42,7 @@ from luthier.training.record import Record, read_record
 from luthier.training.settings import is_loader, make_feed
 from luthier.training.state import reading_checkpoint
 from luthier.training.trackers import Tracker, Tracking
-from luthier.training.unkept import Seen, fingerprints, warn_of_changed_variables, warn_of_other
+from luthier.training.unkept import Seen, fingerprints, names_gone_on_with, warn_of_changed_variables, warn_of_other
 
 _log = logging.getLogger("luthier")
 _CLOSE_STEPS = 400  # of a life, after which no watch hears calls any more: twice as many as one looks at, for GANs
@@ -69,8 +69,8 @@ def run(
 
     Args:
         folder: The run's folder: its record and checkpoints. The same call again continues it.
-        seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: one seed for the
-            order of the data is drawn from torch's generator.
+        seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: nothing is
+            seeded, and the order of the data follows from the state of torch's generator.
         checkpoint_every_s: Seconds between checkpoints, which are written between batches.
         checkpoint_every_steps: Batches, or steps of `run.steps`, between checkpoints.
         max_time_s: After so many seconds of this life save, and leave the context: `run.is_done` is False.
@@ -79,10 +79,11 @@ def run(
         trackers: As in `luthier.fit`.
         verbose: Print a line an epoch; None as in `luthier.fit`.
         **parts: What changes, and the data, by name; each is `run.<name>` too. Modules, optimizers, schedulers,
-            scalers and all else with `state_dict`; generators; tensors and arrays, which come back in place; numbers,
-            texts, lists and dicts, which are read and set as `run.<name>`; environments and other objects, by what
-            their attributes hold. Data (a DataLoader, a Dataset, a tuple or dict of tensors or arrays) is not kept:
-            handed over, it lets a run go on within an epoch, and otherwise at the epoch's start.
+            scalers and all else with `state_dict`; generators; tensors and arrays, alone or in lists and dicts, which
+            come back in place or, set as `run.<name> = …`, there; numbers, texts, lists and dicts, which are read and
+            set so too; environments and other objects, by what their attributes hold. Data (a DataLoader, a Dataset, a
+            tuple or dict of tensors or arrays of one length) is not kept: handed over, it lets a run go on within an
+            epoch, and otherwise at the epoch's start.
 
     Raises:
         SettingError: a part that cannot be kept, or a name that the run has itself.
@@ -146,6 +147,7 @@ class _Level:
         is_stable: Whether the rounds are the same in each life.
         feed: Of batches.
         number: Of batches, which pass over data of the run it is.
+        lasting: Variables that go on from one round to the next.
     """
 
     kind: str
@@ -157,6 +159,7 @@ class _Level:
     number: int = 0
     start: float = 0.0
     is_over: bool = False  # the round under way is done
+    lasting: frozenset[str] = frozenset()
 
 
 class Best:
@@ -289,6 +292,7 @@ class CustomRun:
         self._look_until, self._is_close, self._first_step = 0, True, 0
         self._unfinished: _Level | None = None
         self._seen = Seen()
+        self._data: dict[str, Any] = {}
         self._watches: list[Watch] = []
         self._saved_step = -1
         self._has_header = False
@@ -303,14 +307,8 @@ class CustomRun:
         parts = self.__dict__["_parts"]
         if name not in parts.given:
             super().__setattr__(name, value)
-        elif parts.kinds[name] == "value":
-            parts.given[name] = value
         else:
-            raise SettingError(
-                f"{name} is a {parts.kinds[name]} that the run keeps, and cannot be replaced",
-                hint=f"change it in place, as by {name}.load_state_dict",
-                code="setting-ignored",
-            )
+            parts.replace(name, value)
 
     def __enter__(self) -> "CustomRun":
         if (group := find_group()) is not None:
@@ -339,8 +337,11 @@ class CustomRun:
         self._levels = [_Level("run")]
         self._started = self._saved = time.monotonic()
         if tree is None:
-            self.seed = draw_seed() if self.seed is None else self.seed
-            if self._is_seeded:
+            if self.seed is None:  # from a copy of the generator, so that the loop draws what it would draw by itself
+                before = get_rng_state()
+                self.seed = draw_seed()
+                set_rng_state(before)
+            else:
                 seed_all(self.seed)
             self.record.rewrite("")
             names = {name: type(module).__name__ for name, module in self._parts.modules.items()}
@@ -376,6 +377,8 @@ class CustomRun:
         is_left = isinstance(error, _Leave)
         try:
             self._looking.close()
+            for seen in self._watches if error is not None else ():
+                seen.cut_off()
             if self._tracer is not None and isinstance(error, Exception):
                 self._say_origin(self._tracer)
             if error is None:
@@ -536,6 +539,9 @@ class CustomRun:
     def _pause(self, level: _Level, index: int) -> None:
         """Stand between two rounds: go on from a checkpoint, write one where it is due, or leave."""
         level.index, level.done, level.is_over = index, [], False
+        frame = sys._getframe(2)
+        if not level.lasting:
+            level.lasting = names_gone_on_with(frame, self._entered)
         if level.kind == "epochs" and len(self._levels) == 2:
             self._epoch, level.start = index, time.monotonic()
         if self._seek is not None:
@@ -552,7 +558,7 @@ class CustomRun:
                 f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was told to stop"
             )
         elif by_time or by_step or self._saved_step < 0 or self._is_asked_to_save:
-            self._save(sys._getframe(2))
+            self._save(frame)
 
     def _hear(self) -> None:
         """Begin to hear the calls of torch in a round, where they are looked at; `_finish` ends it."""
@@ -743,13 +749,16 @@ class CustomRun:
         self._refuse_not_finite()
         feed = self._levels[-1].feed
         found = {} if frame is None else self._fingerprint(frame)
-        warn_of_changed_variables(self._seen.changed(found, tuple(level.kind for level in self._levels)))
+        around = self._levels[1:-1]
+        lasting = {name for level in around for name in level.lasting}
+        kinds, rounds = tuple(level.kind for level in self._levels), [level.index for level in around]
+        warn_of_changed_variables(self._seen.changed(found, kinds, rounds, lasting))
         start = self._levels[1].start if len(self._levels) > 1 else time.monotonic()
         tree = {
             "custom": 1,
             "parts": self._parts.states(),
             "described": self._parts.describe(),
-            "data": {name: describe_data(self._parts.given[name]) for name in self._parts.data},
+            "data": self._describe_data(),
             "seed": self.seed,
             "levels": [
                 {"kind": level.kind, "index": level.index, "done": level.done, "number": level.number}
@@ -780,6 +789,22 @@ class CustomRun:
         self._saved, self._saved_step, self._is_asked_to_save = time.monotonic(), self.global_step, False
         return True
 
+    def _describe_data(self) -> dict[str, Any]:
+        """Return what the data is.
+
+        Raises:
+            SettingError: it is no more what it was, so that it is state of the loop.
+        """
+        data = {name: describe_data(self._parts.given[name]) for name in self._parts.data}
+        for name, now in data.items():
+            if self._data.setdefault(name, now) != now:
+                raise SettingError(
+                    f"{name} changes while the loop runs, and was taken for data, which no checkpoint keeps",
+                    hint="tensors of one length in a tuple or dict are data; hand over each that changes by a name",
+                    code="setting-wrong-type",
+                )
+        return data
+
     def _restore(self, tree: dict[str, Any]) -> None:
         with reading_checkpoint(self.folder):
             self._parts.put_back(tree["parts"])
@@ -806,7 +831,7 @@ class CustomRun:
         before, now = tree["described"], self._parts.describe()
         other = [f"{name} was {before.get(name)} and is {now.get(name)}" for name in {**before, **now}
                  if before.get(name) != now.get(name)]  # fmt: skip
-        data = {name: describe_data(self._parts.given[name]) for name in self._parts.data}
+        data = self._describe_data()
         other += [f"the data {name} has changed" for name in data if tree["data"].get(name, data[name]) != data[name]]
         if self._is_seeded and self.seed != tree["seed"]:
             other.append(f"seed was {tree['seed']} and is {self.seed}")
@@ -818,7 +843,7 @@ class CustomRun:
             )
         warn_of_machine(tree["machine"])
 
-    def _fingerprint(self, frame: FrameType | None) -> dict[str, str]:
+    def _fingerprint(self, frame: FrameType) -> dict[str, str]:
         return fingerprints(frame, self._entered, [*self._parts.given.values(), self, *self._streams])
 
     def _refuse_not_finite(self) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import random
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,10 +21,12 @@ from luthier.errors import DataError, RunError, SettingError
 from luthier.store.bundle import load_weights, module_weights
 from luthier.training.folder import describe_feed, hash_tensors
 
-_DEPTH = 4  # of an environment: wrappers, their spaces, and the generators of these
+_DEPTH = 16  # of an environment: those of a vector, wrappers, their spaces, and the generators of these
 _PLAIN = (bool, int, float, str, bytes, type(None), np.generic)
 _DESCRIBES = ("spec", "_cached_spec", "metadata", "_metadata")  # attributes of an environment that do not change
+_MOST_ITEMS = 4096  # of a list
 _GENERATOR = "generator"
+_SET = ("value", "tensor", "array", "data")  # kinds of parts that the loop may put others in the place of
 _MADE: dict[str, Callable[[], Any]] = {
     "Generator": torch.Generator,
     "Random": random.Random,
@@ -39,9 +42,10 @@ class Parts:
     """The parts of a run by name, and their states.
 
     Modules, optimizers and all else that has `state_dict` and `load_state_dict` come back by these; generators by
-    their state; tensors and arrays in place; numbers, texts, lists and dicts as the run's attributes. Data is not kept
+    their state; tensors and arrays in place, or where they were replaced, and numbers, texts, lists and dicts, as the
+    run's attributes. Data is not kept
     but recognised. Other objects, such as environments, come back by what their attributes hold: plain values, arrays,
-    tensors and generators, to a depth of four.
+    tensors and generators, and by those of what hangs on them, also in lists, tuples and dicts.
 
     Attributes:
         opaque: Of each other object, the attributes that no checkpoint can keep.
@@ -50,10 +54,14 @@ class Parts:
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = dict(given)
         self.kinds = {name: _kind_of(name, value) for name, value in given.items()}
+        self._replaced: set[str] = set()
         self.opaque = {name: _opaque(self.given[name], name) for name in self._of("object")}
 
     def _of(self, *kinds: str) -> list[str]:
         return [name for name, kind in self.kinds.items() if kind in kinds]
+
+    def _is_kept(self, name: str) -> bool:
+        return self.kinds[name] != "data" or name in self._replaced
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -68,22 +76,40 @@ class Parts:
     @property
     def data(self) -> list[str]:
         """The names of data."""
-        return self._of("data")
+        return [name for name in self.kinds if not self._is_kept(name)]
 
     def is_data(self, value: Any) -> bool:
-        """Whether this very object was handed over as data, so that it is the same in every life of the run."""
-        return any(self.given[name] is value for name in self._of("data"))
+        """Whether this very object was handed over, so that what it holds is the same in every life of the run."""
+        names = set(self._of("data", "tensor", "array")) - self._replaced
+        return any(self.given[name] is value for name in names)
+
+    def replace(self, name: str, value: Any) -> None:
+        """Put another value, tensor or array in the place of a part.
+
+        Raises:
+            SettingError: the part is none of these.
+        """
+        if value is self.given[name]:  # run.total += loss
+            return
+        if self.kinds[name] not in _SET or (self.kinds[name] == "data" and not _is_arrays(value)):
+            raise SettingError(
+                f"{name} is a part of kind {self.kinds[name]!r} that the run keeps, and cannot be replaced",
+                hint=f"change it in place, as by {name}.load_state_dict",
+                code="setting-ignored",
+            )
+        self.given[name] = value
+        self._replaced.add(name)
 
     def describe(self) -> dict[str, str]:
         """Return what each part is, to hold it against that of another life."""
         words = {name: f"{kind} {type(self.given[name]).__name__}" for name, kind in self.kinds.items()}
         for name, module in self.modules.items():
             words[name] += f" of {sum(p.numel() for p in module.parameters())} parameters"
-        return {name: "value" if self.kinds[name] == "value" else said for name, said in words.items()}
+        return {name: "value" if self.kinds[name] in _SET else said for name, said in words.items()}
 
     def states(self) -> dict[str, Any]:
         """Return the state of each part as nested plain values and tensors; these are the live ones."""
-        return {name: self._state(name, kind) for name, kind in self.kinds.items() if kind != "data"}
+        return {name: self._state(name, kind) for name, kind in self.kinds.items() if self._is_kept(name)}
 
     def _state(self, name: str, kind: str) -> Any:
         value = self.given[name]
@@ -91,6 +117,8 @@ class Parts:
             return module_weights(value, copy=False)
         if kind in ("optimizer", "state"):
             return value.state_dict()
+        if kind != "value" and name in self._replaced:
+            return {"value": value}
         if kind == "generator":
             return generator_states({name: value})
         if kind == "object":
@@ -122,6 +150,8 @@ class Parts:
             value.load_state_dict(state)
         elif kind == "generator":
             put_generators_back({name: value}, state)
+        elif kind in ("tensor", "array", "data") and isinstance(state, dict):
+            self.replace(name, copy.deepcopy(state["value"]))
         elif kind == "tensor":
             with torch.no_grad():
                 value.copy_(state)
@@ -131,13 +161,29 @@ class Parts:
             for path, (owner, key) in _held(value).items():
                 if path in state:
                     _put(owner, key, state[path])
-        elif isinstance(value, list) and isinstance(state, list):  # whoever else holds it sees it too
-            value[:] = state
-        elif isinstance(value, dict) and isinstance(state, dict):
-            value.clear()
-            value.update(state)
         else:
-            self.given[name] = state
+            self.given[name] = _fill(value, state)
+
+
+def _fill(value: Any, state: Any) -> Any:
+    """Return state in the lists, dicts, tensors and arrays of value that it fits: whoever else holds them sees it."""
+    if isinstance(value, Tensor | np.ndarray) and type(value) is type(state):
+        if value.shape != state.shape or value.dtype != state.dtype:
+            return state
+        with torch.no_grad():
+            value[...] = state  # type: ignore[assignment]
+        return value
+    if isinstance(value, list) and isinstance(state, list):
+        value[:] = [_fill(old, new) for old, new in zip(value, state, strict=False)] + state[len(value) :]
+        return value
+    if isinstance(value, dict) and isinstance(state, dict):
+        filled = {key: _fill(value.get(key), new) for key, new in state.items()}
+        value.clear()
+        value.update(filled)
+        return value
+    if type(value) is tuple and isinstance(state, tuple) and len(value) == len(state):
+        return tuple(map(_fill, value, state))
+    return state
 
 
 class RowSource:
@@ -217,7 +263,8 @@ def _kind_of(name: str, value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         items = list(value.values()) if isinstance(value, dict) else list(value)
         if _is_arrays(value):
-            return "data"
+            sizes = {item.shape[:1] for item in items}
+            return "data" if len(sizes) == 1 and sizes != {()} else "value"
         if any(hasattr(item, "state_dict") for item in items):
             raise SettingError(
                 f"{name} is a {type(value).__name__} of {type(items[0]).__name__} and has no state of its own",
@@ -232,23 +279,25 @@ def _kind_of(name: str, value: Any) -> str:
     return "object"
 
 
-def _children(value: Any) -> dict[str, Any]:
-    found = getattr(value, "__dict__", None)
+def _children(value: Any) -> dict[Any, Any]:
+    if isinstance(value, list | tuple):
+        return dict(enumerate(value)) if len(value) <= _MOST_ITEMS else {}
+    found = value if isinstance(value, dict) else getattr(value, "__dict__", None)
     return dict(found) if isinstance(found, dict) else {}
 
 
 def _is_kept(value: Any) -> bool:
     if isinstance(value, Mapping):
         return len(value) <= 64 and all(isinstance(key, str) and _is_kept(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return len(value) <= 4096 and all(map(_is_kept, value))
+    if isinstance(value, list | tuple | deque):
+        return len(value) <= _MOST_ITEMS and all(map(_is_kept, value))
     is_array = isinstance(value, Tensor) or (isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm")
     return is_array or isinstance(value, (*_PLAIN, *GENERATORS))
 
 
-def _held(owner: Any) -> dict[str, tuple[Any, str]]:
-    """Return where an object and those that hang on it hold what can be kept, by path: the owner and the attribute."""
-    found: dict[str, tuple[Any, str]] = {}
+def _held(owner: Any) -> dict[str, tuple[Any, Any]]:
+    """Return where an object and those that hang on it hold what can be kept, by path: the owner, and the key in it."""
+    found: dict[str, tuple[Any, Any]] = {}
     seen: set[int] = set()
 
     def look(value: Any, path: str, depth: int) -> None:
@@ -259,7 +308,7 @@ def _held(owner: Any) -> dict[str, tuple[Any, str]]:
             where = f"{path}.{key}" if path else key
             if key in _DESCRIBES:
                 continue
-            if _is_kept(item):
+            if _is_kept(item) and not isinstance(value, tuple):
                 found[where] = value, key
             elif depth and not callable(item) and not isinstance(item, type):
                 look(item, where, depth - 1)
@@ -281,27 +330,40 @@ def _opaque(owner: Any, name: str) -> list[str]:
         if not children and not hasattr(type(value), "__slots__"):
             found.append(path)
         for key, item in children.items():
-            if key in _DESCRIBES or _is_kept(item) or isinstance(item, type | Mapping | Sequence | set | np.dtype):
+            if key in _DESCRIBES or _is_kept(item) or isinstance(item, type | set | np.dtype):
                 continue
-            if not callable(item) and depth:
+            if (_children(item) or not isinstance(item, Mapping | Sequence)) and not callable(item) and depth:
                 look(item, f"{path}.{key}", depth - 1)
 
     look(owner, name, _DEPTH)
     return found
 
 
-def _kept(owner: Any, key: str) -> Any:
-    value = getattr(owner, key)
+def _item(owner: Any, key: Any) -> Any:
+    return owner[key] if isinstance(owner, list | dict) else getattr(owner, key)
+
+
+def _kept(owner: Any, key: Any) -> Any:
+    value = _item(owner, key)
+    if isinstance(value, deque):
+        return list(value)
     if not isinstance(value, GENERATORS):
         return value
     kind = type(value.bit_generator).__name__ if isinstance(value, np.random.Generator) else type(value).__name__
     return {_GENERATOR: kind, "state": generator_states({"": value})}
 
 
-def _put(owner: Any, key: str, state: Any) -> None:
-    value = getattr(owner, key)
+def _put(owner: Any, key: Any, state: Any) -> None:
+    value = _item(owner, key)
+    if isinstance(value, deque):
+        value.clear()
+        value.extend(state)
+        return
     if not (isinstance(state, dict) and _GENERATOR in state):
-        setattr(owner, key, state)
+        if isinstance(owner, list | dict):
+            owner[key] = state
+        else:
+            setattr(owner, key, state)
         return
     if not isinstance(value, GENERATORS):  # one that is made when it is first drawn from
         value = _MADE[state[_GENERATOR]]()

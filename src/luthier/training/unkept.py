@@ -95,14 +95,26 @@ class Seen:
     """What the variables of a loop held when the checkpoints before were written."""
 
     def __init__(self) -> None:
-        self.before: dict[tuple[str, ...], dict[str, str]] = {}
+        self.before: dict[tuple[str, ...], tuple[dict[str, str], list[int]]] = {}
         self.named: set[str] = set()
 
-    def changed(self, found: Mapping[str, str], place: tuple[str, ...]) -> list[str]:
-        """Return which variables differ from what they were at the same place of the loops, each once."""
-        before = self.before.get(place, {})
-        self.before[place] = dict(found)
+    def changed(
+        self, found: Mapping[str, str], place: tuple[str, ...], rounds: list[int], lasting: set[str]
+    ) -> list[str]:
+        """Return which variables differ from what they were at the same place of the loops, each once.
+
+        Args:
+            found: What `fingerprints` gave.
+            place: The loops that are under way.
+            rounds: Of the loops around the innermost, the number of each.
+            lasting: Variables that go on from one of those rounds to the next. Others are made anew in each, as they
+                are when a run goes on there.
+        """
+        before, then = self.before.get(place, ({}, rounds))
+        self.before[place] = dict(found), rounds
         names = [name for name, value in found.items() if before.get(name, value) != value and name not in self.named]
+        if rounds != then:
+            names = [name for name in names if name.rpartition(" of ")[2] in lasting]
         self.named |= set(names)
         return names
 
@@ -127,7 +139,7 @@ def warn_of_other(before: Mapping[str, str], now: Mapping[str, str]) -> None:
         )
 
 
-def fingerprints(frame: FrameType | None, first: FrameType, known: Iterable[Any]) -> dict[str, str]:
+def fingerprints(frame: FrameType, first: FrameType, known: Iterable[Any]) -> dict[str, str]:
     """Return what the variables hold that a loop goes on with, by name: a hash of each.
 
     Args:
@@ -142,19 +154,27 @@ def fingerprints(frame: FrameType | None, first: FrameType, known: Iterable[Any]
         elif isinstance(item, list | tuple | dict):
             kept |= set(map(id, item.values() if isinstance(item, dict) else item))
     found: dict[str, str] = {}
-    while frame is not None:
-        for name in sorted(live_names(frame.f_code, frame.f_lasti)):
-            value = frame.f_locals.get(name, frame.f_globals.get(name))
+    for each in _frames(frame, first):
+        for name in sorted(live_names(each.f_code, each.f_lasti)):
+            value = each.f_locals.get(name, each.f_globals.get(name))
             held = [(name, value)]
             if inspect.isfunction(value):
                 held = [(f"{inner} of {name}", item) for inner, item in _held(value) if not callable(item)]
             for words, item in held:
                 if id(item) not in kept and (hashed := _hashed(item)) is not None:
                     found[words] = hashed
-        if frame is first:
-            break
-        frame = frame.f_back
     return found
+
+
+def names_gone_on_with(frame: FrameType, first: FrameType) -> frozenset[str]:
+    """Return the variables that a loop goes on with, whatever they hold. Arguments as in `fingerprints`."""
+    return frozenset().union(*(live_names(each.f_code, each.f_lasti) for each in _frames(frame, first)))
+
+
+def _frames(frame: FrameType | None, first: FrameType) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = None if frame is first else frame.f_back
 
 
 def _hashed(value: Any) -> str | None:
@@ -190,7 +210,8 @@ def _hashed(value: Any) -> str | None:
 def live_names(code: CodeType, place: int) -> frozenset[str]:
     """Return the variables that code reads, from an instruction on, before it writes them.
 
-    The classic backward analysis over its bytecode (Aho, Lam, Sethi, Ullman 2006, section 9.2.5).
+    The classic backward analysis over its bytecode (Aho, Lam, Sethi, Ullman 2006, section 9.2.5), but that a loop
+    within is taken to have a round at least: what each of its rounds writes is not carried on from before it.
     """
     steps = list(dis.get_instructions(code))
     at = {step.offset: number for number, step in enumerate(steps)}
@@ -199,7 +220,8 @@ def live_names(code: CodeType, place: int) -> frozenset[str]:
     for number, step in enumerate(steps):
         jumps = [at[step.argval]] if step.opcode in _JUMPS and step.argval in at else []
         ends = step.opname.startswith(("RETURN", "RAISE", "RERAISE")) or step.opname in _ALWAYS
-        after.append([*jumps, *([] if ends or number + 1 == len(steps) else [number + 1])])
+        then = number + 1 + (number + 2 < len(steps) and steps[number + 1].opname == "FOR_ITER")
+        after.append([*jumps, *([] if ends or then == len(steps) else [then])])
     live: list[set[str]] = [set() for _ in steps]
     is_changing = True
     while is_changing:

@@ -105,9 +105,11 @@ def tune(
     """Search settings for data by trials, choose by validation, and test the best one once.
 
     The first trial has the settings of `design`. The others are suggested by Optuna's TPE from the trials before; one
-    that is among the worse two thirds after 8, 24, 72 … epochs is given up. The data is read once. The same call with
-    the same `run` continues a study that was stopped, inside the trial that was under way, and comes to the same
-    trials; more trials or time may be given.
+    that is among the worse two thirds after 8, 24, 72 … epochs is given up. Of many trials one is the best by chance
+    alone, so the best is kept only where it is better than the first by more than that. The data is read once.
+
+    The same call with the same `run` continues a study that was stopped, inside the trial that was under way, and comes
+    to the same trials; more trials or time may be given.
 
     Args:
         source: As in `train`.

@@ -53,14 +53,16 @@ COMMANDS: dict[str, set[str]] = {
     "doctor": {"quiet", "as_json"},
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},
     "replay": {"run", "start", "stop", "network", "trust_code", "quiet", "as_json"},
+    "export": {"model", "output", "format", "rows", "network", "trust_code", "quiet", "as_json"},
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
     "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
+    "serve": {"models", "host", "port", "workers", "max_body_mb", "max_rows", "max_megapixels", "timeout_s", "gather_ms", "token_file", "log_requests", "quiet"},
     "explain-row": {"model", "row", "background", "of", "network", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
     "report": {"runs", "output", "rows", "network", "trust_code", "quiet", "as_json"},
     "runs": {"folder", "sort", "match", "quiet", "as_json"},
     "compare": {"runs", "network", "trust_code", "quiet", "as_json"},
-    "predict": {"model", "source", "output", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
+    "predict": {"model", "source", "output", "output_folder", "output_format", "workers", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
 }  # fmt: skip
 
 

@@ -21,7 +21,7 @@ comm -3 <(git ls-files src/luthier | sed 's#^src/##' | sort) \
 records="$("$place/old/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/torch-2.1.0.dist-info"
 mkdir "$records"
 printf 'Metadata-Version: 2.1\nName: torch\nVersion: 2.1.0\n' > "$records/METADATA"
-for extra in "" "[text]" "[jpeg]" "[excel]" "[sql]"; do
+for extra in "" "[text]" "[jpeg]" "[excel]" "[sql]" "[onnx]"; do
     "$place/old/bin/pip" install --quiet --dry-run --report "$place/plan.json" "$wheel$extra"
     "$python" - "$place/plan.json" <<'PYTHON'
 import json, sys

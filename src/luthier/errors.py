@@ -84,6 +84,22 @@ class MissingPackageError(LuthierError):
     """An optional package is needed and not installed."""
 
 
+class RequestError(LuthierError):
+    """A request over HTTP is refused.
+
+    Args:
+        message: As in `LuthierError`.
+        status: That of HTTP, 400 to 503.
+        hint: As there.
+        code: As there.
+        where: Of a cell or row: `row`, counted from 1, and `column`.
+    """
+
+    def __init__(self, message: str, *, status: int, hint: str = "", code: str, **where: int | str) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.status, self.where = status, where
+
+
 class CheckError(LuthierError):
     """A check found a mistake that would have raised no error."""
 

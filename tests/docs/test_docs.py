@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import luthier
+import luthier.sklearn
 from luthier.cli.main import _run
 
 ROOT = Path(__file__).parents[2]
@@ -55,8 +56,9 @@ def test_the_first_page_shows_what_the_command_prints(
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "api.md").read_text()
-    named = set(re.findall(r"^\.\. auto\w+:: luthier\.(\w+)", page, re.M))
-    assert named == set(luthier.__all__) - {"__version__"}
+    named = set(re.findall(r"^\.\. auto\w+:: luthier\.([\w.]+)", page, re.M))
+    own = {f"sklearn.{name}" for name in luthier.sklearn.__all__}
+    assert named == set(luthier.__all__) - {"__version__"} | own
 
 
 def test_files_that_contributors_are_told_to_touch_are_there() -> None:
@@ -67,7 +69,11 @@ def test_files_that_contributors_are_told_to_touch_are_there() -> None:
 
 def test_every_code_has_a_page_and_every_page_a_code() -> None:
     source = "".join(path.read_text() for path in (ROOT / "src").rglob("*.py"))
-    codes = set(re.findall(r'"((?:bundle|check|data|missing|network|run|setting|system|training)-[a-z-]+)"', source))
+    codes = set(
+        re.findall(
+            r'"((?:bundle|check|data|export|missing|network|request|run|setting|system|training)-[a-z-]+)"', source
+        )
+    )
     pages = {path.stem for path in (ROOT / "src" / "luthier" / "pages").glob("*.md")}
     assert {code for code in pages if code not in codes} == set()
     literal = set(re.findall(r'code="([a-z-]+)"', source)) | {"network-wrong-family", "network-unknown-family"}

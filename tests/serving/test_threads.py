@@ -60,3 +60,26 @@ def test_sixteen_threads_get_the_answers_of_one(family: str, tmp_path: Path) -> 
         for answer in answers:
             np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
         assert all(torch.equal(value, before[name]) for name, value in model.module.state_dict().items())
+
+
+def _answers(path: str, rows: Any, found: Any) -> None:
+    found.put(luthier.load(path).predict_proba(rows))
+
+
+@pytest.mark.parametrize("way", ["spawn", "forkserver"])
+def test_processes_of_torch_get_the_answers_of_one(way: str, tmp_path: Path) -> None:
+    result = luthier.train(TABLE, target="y", epochs=1, seed=0, check=False, verbose=False)
+    result.save(tmp_path / "model.safetensors")
+    rows = {name: values for name, values in TABLE.items() if name != "y"}
+    context: Any = torch.multiprocessing.get_context(way)
+    found = context.Queue()
+    asked = [
+        context.Process(target=_answers, args=(str(tmp_path / "model.safetensors"), rows, found)) for _ in range(2)
+    ]
+    for process in asked:
+        process.start()
+    answers = [found.get(timeout=120) for _ in asked]
+    for process in asked:
+        process.join()
+    for answer in answers:
+        assert np.array_equal(answer, result.predict_proba(rows))

@@ -17,6 +17,7 @@ _EXTRAS = {
     "jpeg": "a faster decoder of JPEG",
     "excel": "Excel workbooks",
     "sql": "databases other than SQLite",
+    "onnx": "export to ONNX",
     "tensorboard": "tracking by TensorBoard",
     "mlflow": "tracking by MLflow",
     "wandb": "tracking by Weights & Biases",

@@ -335,6 +335,11 @@ def evaluate(
 @click.argument("model")
 @click.argument("source")
 @click.option("--output", "-o", help="Where to write: .csv, .parquet or .jsonl; standard output as CSV without it.")
+@click.option(
+    "--output-folder", help="Write a file of answers for each file of SOURCE; a second call does what is left."
+)
+@click.option("--output-format", type=click.Choice(["parquet", "csv", "jsonl"]), help="Of --output-folder; parquet.")
+@click.option("--workers", type=click.IntRange(1), help="Processes for --output-folder; 1 by default.")
 @_reading_options
 @_device_option
 @_output_options
@@ -342,6 +347,9 @@ def predict(
     model: str,
     source: str,
     output: str | None,
+    output_folder: str | None,
+    output_format: str | None,
+    workers: int | None,
     quiet: bool,
     as_json: bool,
     device: str | None,
@@ -358,6 +366,35 @@ def predict(
     from luthier.serving.files import write_answers
     from luthier.serving.model import load
 
+    if output_folder is not None:
+        if output is not None:
+            raise click.UsageError("--output and --output-folder are two places: give one of them")
+        from luthier.serving.many import predict_files
+
+        found = predict_files(
+            model,
+            source_files(source),
+            output_folder,
+            suffix=f".{output_format or 'parquet'}",
+            workers=workers or 1,
+            options=ReadOptions(**reading),
+            report=None if quiet or as_json else lambda line: say(line, is_error=True),
+            network=network,
+            device=device,
+        )
+        counts = {"rows": found.rows, "files": found.files, "kept": found.kept}
+        errors = {path: str(error) for path, error in found.errors.items()}
+        if as_json:
+            say_json({**counts, "errors": errors})
+        elif not quiet:
+            say(
+                f"{found.rows:,} predictions in {found.files} files in {output_folder}; {found.kept} were there already"
+            )
+        for path, words in errors.items():
+            _complain(f"{path}: {words}")
+        return 2 if errors else 0
+    if output_format or workers:
+        raise click.UsageError("--output-format and --workers go with --output-folder")
     output = None if output == "-" else output
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
@@ -367,6 +404,67 @@ def predict(
     )
     if output and not quiet:
         say(f"{rows:,} predictions in {output}", is_error=True)
+    return 0
+
+
+@cli.command(short_help="Answer over HTTP with one model or several.")
+@click.argument("models", nargs=-1, required=True)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 is a free one.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that answer.")
+@click.option("--max-body-mb", type=click.FloatRange(0), default=16, show_default=True, help="Largest body, in MB.")
+@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows of a request.")
+@click.option("--max-megapixels", type=click.FloatRange(0), default=32, show_default=True, help="Largest image.")
+@click.option(
+    "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds for a body to come."
+)
+@click.option(
+    "--gather-ms", type=click.FloatRange(0), help="Gather rows of several requests for the network this long."
+)
+@click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
+@click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+def serve(
+    models: tuple[str, ...],
+    host: str,
+    port: int,
+    workers: int,
+    max_body_mb: float,
+    max_rows: int,
+    max_megapixels: float,
+    timeout_s: float,
+    gather_ms: float | None,
+    token_file: str | None,
+    log_requests: bool,
+    quiet: bool,
+) -> int:
+    """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
+
+    POST rows to /predict; /docs shows how. A model whose file changes is read again. It listens on this machine alone
+    unless --host says otherwise.
+    """
+    from luthier.http.limits import Limits
+    from luthier.http.serve import read_token
+    from luthier.http.serve import serve as serve_models
+
+    limits = Limits(
+        max_body_bytes=int(max_body_mb * 2**20),
+        max_rows=max_rows,
+        max_pixels=int(max_megapixels * 1e6),
+        timeout_s=timeout_s,
+        gather_s=None if gather_ms is None else gather_ms / 1000,
+    )
+    report = None if quiet else lambda line: say(f"{line}  ({', '.join(models)}); Ctrl-C stops it")
+    serve_models(
+        models,
+        host=host,
+        port=port,
+        workers=workers,
+        limits=limits,
+        token=read_token(token_file),
+        logs_requests=log_requests,
+        report=report,
+    )
     return 0
 
 
@@ -409,6 +507,32 @@ def explain_row(
         say_json(asdict(found))
     elif not quiet:
         show.explanation(found)
+    return 0
+
+
+@cli.command(short_help="Write a model as ONNX or for torch.export, proven to answer alike.")
+@click.argument("model")
+@click.option("--output", "-o", required=True, help="File (.onnx, .pt2), or a new folder, with a card and a web page.")
+@click.option(
+    "--format",
+    type=click.Choice(["onnx", "pt2", "aoti"]),
+    help="By default what the suffix says, of a folder onnx; aoti is compiled for this kind of machine.",
+)
+@click.option("--rows", help="File of rows to prove it on as well; by default a run's test rows.")
+@_trust_options
+@_output_options
+def export(
+    model: str, output: str, format: str | None, rows: str | None, quiet: bool, as_json: bool, **trusted: Any
+) -> int:
+    """Write MODEL, a model.safetensors or a run's folder, so that it is used without Luthier.
+
+    It takes raw cells and gives the answers of `predict`. Before it is kept it answers rows; exit status 1: it differs.
+    """
+    from luthier.cli import show
+    from luthier.pipeline.export import export as export_model
+
+    made = export_model(model, output, format=format, rows=rows, **trusted)
+    show.export(made, as_json=as_json, quiet=quiet)
     return 0
 
 

@@ -20,6 +20,8 @@ from luthier.pipeline.parts import Warned
 from luthier.pipeline.plan import Plan
 from luthier.pipeline.tune import Study
 from luthier.serving.explaining import Explanation
+from luthier.serving.exporting.export import Export
+from luthier.serving.exporting.proof import TOLERANCE
 from luthier.training.progress import Progress, is_watched
 from luthier.training.replay import Replay
 from luthier.training.result import Result
@@ -87,6 +89,20 @@ def findings(found: Sequence[Finding], *, as_json: bool, quiet: bool) -> None:
         say(finding)
     counts = {kind: sum(finding.severity == kind for finding in found) for kind in ("error", "warning", "note")}
     say(", ".join(f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in counts.items()))
+
+
+def export(made: Export, *, as_json: bool, quiet: bool) -> None:
+    """Print what was written, and how near its answers are to the model's."""
+    if as_json:
+        say_json({**asdict(made), "path": str(made.path), "tolerance": TOLERANCE})
+        return
+    if quiet:
+        return
+    say(f"answered as the model does: {'; '.join(f'{count:,} rows {what}' for what, count in made.rows.items())}")
+    if made.reference:
+        say(f"onnx.reference: {made.reference}")
+    say(f"greatest difference {made.greatest:.2g}, tolerance {TOLERANCE:g}")
+    say(f"{made.path}: {', '.join(made.files)} ({made.size:,} bytes)")
 
 
 def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:

@@ -8,7 +8,7 @@ from luthier.errors import printable
 
 _MOST = 200  # characters of a text that is shown
 _MOST_ATTRIBUTE = 1 << 26  # a picture may be one
-_EMPTY = ("br", "img", "meta")
+_EMPTY = ("br", "img", "input", "meta")
 
 
 class Html(str):

@@ -17,7 +17,7 @@ def answers_in_units(outputs: Tensor, targets: Sequence[Target]) -> Tensor:
     >>> answers_in_units(torch.tensor([[0.0], [1.0], [9.0]]), [target]).T
     tensor([[ 2.,  5., 10.]], dtype=torch.float64)
     """
-    numbers = outputs.double().reshape(len(outputs), -1)
+    numbers = outputs.double().reshape(outputs.shape[0], len(targets))
     found = []
     for number, target in zip(numbers.unbind(dim=1), targets, strict=True):
         of_counts = target.transform == "count"
@@ -28,14 +28,14 @@ def answers_in_units(outputs: Tensor, targets: Sequence[Target]) -> Tensor:
 
 def targets_in_units(encoded: Tensor, targets: Sequence[Target]) -> Tensor:
     """Return encoded targets `(N, K)` as they were, float64."""
-    numbers = encoded.double().reshape(len(encoded), -1)
+    numbers = encoded.double().reshape(encoded.shape[0], len(targets))
     return torch.stack([_undone(column, target) for column, target in zip(numbers.unbind(1), targets, strict=True)], 1)
 
 
 def interval_ends(outputs: Tensor, targets: Sequence[Target], margins: Sequence[float]) -> tuple[Tensor, Tensor]:
     """Return the low and the high ends of intervals around answers, each `(N, K)`, in the targets' units."""
     half = torch.tensor(margins, dtype=torch.float64)
-    centre = outputs.double().reshape(len(outputs), -1)
+    centre = outputs.double().reshape(outputs.shape[0], len(targets))
     return answers_in_units(centre - half, targets), answers_in_units(centre + half, targets)
 
 

@@ -1,7 +1,7 @@
 """What a caller asks about, a piece at a time: tables, images and arrays, as the network's inputs by the Schema."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -59,6 +59,7 @@ def pieces(
     with_targets: bool = False,
     options: ReadOptions | None = None,
     unseen: dict[str, int] | None = None,
+    warn: Callable[[str], Any] | None = None,
 ) -> Iterator[Piece]:
     """Yield the rows of `source` in order, a piece at a time.
 
@@ -69,10 +70,13 @@ def pieces(
         with_targets: Read the targets too. Rows without one are an error.
         options: How to read a CSV.
         unseen: Where to count rows by the classes that training rows do not have.
+        warn: Called with each line on cells that are not like those of training rows, or were read with a doubt; the
+            log gets them without it.
 
     Raises:
         DataError: the source cannot be read, or is not of the kind that the network was trained on.
     """
+    warn = warn or _to_log
     named = as_source(source)
     path = None if named is None else Path(source_lines(named)[0])
     check_name(str(path or ""), "the file")
@@ -124,7 +128,7 @@ def pieces(
             commas = find_commas(frame, delimiter=";", likely=",", points=schema.points, as_written=as_written)
             frame = frame if commas is None else with_decimal_points(frame, commas)
         for line in (*table.notes, *table.doubts):
-            _log.warning("%s", line)
+            warn(line)
         if schema.series is not None:
             scalars = target_names(schema) if with_targets else []
             frame = fold_steps(frame, schema.series, schema.order, scalars=scalars, where=table.name)
@@ -137,7 +141,11 @@ def pieces(
             piece.names = None if names is None else names[start : start + len(piece)]
             yield piece
     for line in odd.lines(schema):
-        _log.warning("%s", line)
+        warn(line)
+
+
+def _to_log(line: str) -> None:
+    _log.warning("%s", line)
 
 
 def _array_frame(x: np.ndarray[Any, Any], schema: Schema) -> pl.DataFrame:

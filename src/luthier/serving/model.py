@@ -6,7 +6,7 @@ What reads tables and images is imported where raw data is met, so that `fit` ov
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from luthier.networks.foreign import is_own_file
 from luthier.networks.one_row import RowForward, row_forward
 from luthier.serving.fitting import check_fit
 from luthier.store.bundle import Bundle, load_bundle, load_weights, module_weights, save_bundle, without_wrapper
+from luthier.store.urls import fetched, is_url, sent
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from luthier.data.one_row import RowEncoder
     from luthier.data.textfile import ReadOptions
     from luthier.serving.explaining import Explanation
+    from luthier.serving.exporting.export import Export, Format
     from luthier.serving.inputs import Piece
 
 _log = logging.getLogger("luthier")
@@ -238,12 +240,19 @@ class Model:
         both: NDArray[Any] = torch.stack(ends, dim=-1).numpy()  # (N, K, 2)
         return both[:, 0] if len(self.schema.targets) == 1 else both
 
-    def stream(self, source: Any, *, options: ReadOptions | None = None) -> Iterator[pl.DataFrame]:
+    def stream(
+        self, source: Any, *, options: ReadOptions | None = None, warn: Callable[[str], Any] | None = None
+    ) -> Iterator[pl.DataFrame]:
         """Yield answers as frames, piece by piece, so that a source larger than memory is no problem.
 
         Columns: `image` for images, the column of the series where a row is a step; `prediction`, or
         `prediction_<target>` of several; `probability_<class>`. An image that cannot be read has null for an answer
         and the reason in the column `error`.
+
+        Args:
+            source: As in `predict`.
+            options: How to read a CSV.
+            warn: Called with each line on cells that are not like those of training rows; the log gets them without it.
 
         Raises:
             DataError: as `predict`.
@@ -254,7 +263,7 @@ class Model:
 
         schema = self._need_schema()
         rows = unread = 0
-        for outputs, piece in self._answers(source, options, strict=False):
+        for outputs, piece in self._answers(source, options, strict=False, warn=warn):
             rows, unread = rows + len(piece), unread + len(piece.errors or ())
             frame = answer_frame(outputs, schema, self.answering)
             errors = piece.errors
@@ -270,7 +279,7 @@ class Model:
         if unread == rows and piece.errors:
             raise next(iter(piece.errors.values()))
         if unread:
-            _log.warning("%d of %d images could not be read; the column error says why", unread, rows)
+            (warn or _log.warning)(f"{unread} of {rows} images could not be read; the column error says why")
 
     def evaluate(
         self,
@@ -332,12 +341,56 @@ class Model:
 
         return explain(self, row, background, of=of, options=options)
 
+    def export(
+        self,
+        path: str | Path,
+        *,
+        format: Format | None = None,
+        rows: Any = (),
+        example: Any = None,
+    ) -> Export:
+        """Write the model for elsewhere: as ONNX, or as a program of torch.
+
+        Raw cells go in and answers come out, all in one graph: see the page "Export" of the documentation. What was
+        written answers drawn rows, and those given, before it is kept.
+
+        Args:
+            path: A file, `.onnx` or `.pt2`; or a folder, which gets the model, its card, readers for Python and
+                JavaScript, and a web page.
+            format: `onnx`, `pt2` (`torch.export`) or `aoti` (an AOTInductor package, compiled for this kind of
+                machine); by default what the suffix says, of a folder `onnx`.
+            rows: Rows of the user's to answer as well: a list of dicts.
+            example: For a custom module without a Schema, what its forward takes, as a tensor, a tuple or a dict, with
+                two rows or more; the first dimension is that of the rows.
+
+        Returns:
+            What was written, and the greatest difference that was seen.
+
+        Raises:
+            CheckError: what was written does not answer as the model does; nothing is kept.
+            MissingPackageError: a package or a compiler is not there.
+            NetworkError: torch cannot export the network.
+            RunError: it cannot be written, or the folder is there already.
+            SettingError: an unknown format or suffix, or no example where one is needed.
+        """
+        from luthier.serving.exporting.export import export
+
+        return export(self, path, format=format, rows=list(rows), example=example)
+
     def save(self, path: str | Path) -> None:
         """Write the model as one safetensors file, a bundle; `luthier.load` reads it.
 
+        Args:
+            path: A file, or an address that fsspec knows, such as `s3://bucket/model.safetensors`.
+
         Raises:
             RunError: it cannot be written.
+            MissingPackageError: the address needs a package that is not installed.
         """
+        if is_url(path):
+            with sent(str(path)) as file:
+                self.save(file)
+            return
         bundle = Bundle(
             weights=module_weights(self.module),
             module_name=type(without_wrapper(self.module)).__name__,
@@ -393,10 +446,12 @@ class Model:
             names += [piece.names] if by_series and piece.names is not None else []
         return torch.cat(found), pl.concat(names) if names else None
 
-    def _answers(self, source: Any, options: ReadOptions | None, *, strict: bool) -> Iterator[tuple[Tensor, Piece]]:
+    def _answers(
+        self, source: Any, options: ReadOptions | None, *, strict: bool, warn: Callable[[str], Any] | None = None
+    ) -> Iterator[tuple[Tensor, Piece]]:
         from luthier.serving.inputs import pieces
 
-        for piece in pieces(source, self._need_schema(), options=options):
+        for piece in pieces(source, self._need_schema(), options=options, warn=warn):
             if strict and piece.errors:
                 raise next(iter(piece.errors.values()))
             yield self._forward(piece.inputs), piece
@@ -488,14 +543,23 @@ def load(
     """Load a model from a bundle: the file, or the folder of the run that wrote it. No code in it is run.
 
     Args:
-        path: A `model.safetensors`, or a run's folder.
+        path: A `model.safetensors`, or a run's folder; or the address of one that fsspec knows, such as
+            `s3://bucket/model.safetensors`.
         module: For an own module, an instance of it to load the weights into.
         network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in PATH.
         device: Where to put it; the CPU by default.
 
     Raises:
         BundleError: no such file, a pickle, a damaged file, or weights that do not fit.
+        MissingPackageError: the address needs a package that is not installed.
     """
+    if is_url(path):
+        with fetched(str(path)) as file:
+            try:
+                return load(file, module, network=network, device=device)
+            except BundleError as error:
+                message, hint = (text.replace(str(file), str(path)) for text in (error.message, error.hint))
+                raise BundleError(message, hint=hint, code=error.code) from error
     bundle = load_bundle(Path(path))
     blueprint = bundle.blueprint
     own = blueprint is not None and is_own_file(blueprint.family)

@@ -16,6 +16,8 @@ class MaskedNorm(nn.BatchNorm1d):
     def forward(self, values: Tensor, inside: Tensor | None = None) -> Tensor:
         """Normalise; `inside`, bool `(N, L)`, says which steps are real, and the others become 0. None: all are."""
         steps = values.transpose(1, 2)  # (N, L, C)
+        if inside is not None and torch.compiler.is_exporting():  # which has no tensor as long as a row is
+            return torch.where(inside[:, None], super().forward(values), 0.0)
         real = steps.reshape(-1, steps.shape[2]) if inside is None else steps[inside]  # (S, C)
         training = self.training
         if len(real) < 2:  # a single step has no variance
@@ -120,13 +122,14 @@ class InceptionNet(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Map values `(N, C, L)` and lengths `(N,)`, int64, to outputs `(N, K)`."""
-        longest = max(int(lengths.max()), 1)
+        is_exporting = torch.compiler.is_exporting()  # then nothing depends on the data but by tensors
+        longest = values.shape[2] if is_exporting else max(int(lengths.max()), 1)
         real = torch.arange(longest, device=values.device) < lengths[:, None]  # (N, L)
         values = torch.where(real[:, None], values[:, :, :longest], 0.0)
         if self.stem is not None:
             values, lengths = self.stem(values), -(-lengths // self.stride)
             real = torch.arange(values.shape[2], device=values.device) < lengths[:, None]
-        inside = None if bool(real.all()) else real
+        inside = None if not is_exporting and bool(real.all()) else real
         if self.stem is not None:
             values = torch.relu(self.stem_norm(values, inside))
         start = values

@@ -48,7 +48,8 @@ class TextReader(nn.Module):
         """Map tokens `(N, T)`, int64, to features `(N, F)`."""
         known = tokens != 0
         length = known.sum(dim=1)  # (N,)
-        longest = max(int(length.max()), 1)  # what no row of the batch has need not be read
+        is_exporting = torch.compiler.is_exporting()  # else what no row of the batch has need not be read
+        longest = tokens.shape[1] if is_exporting else max(int(length.max()), 1)
         known, embedded = known[:, :longest, None], self.embedding(tokens[:, :longest])  # (N, T, E)
         if self.training and self.token_dropout:
             kept = torch.rand(embedded.shape[:2], device=tokens.device) >= self.token_dropout
@@ -58,6 +59,8 @@ class TextReader(nn.Module):
             return mean
         if isinstance(self.reader, nn.Conv1d):
             read = torch.relu(self.reader(embedded.transpose(1, 2))).transpose(1, 2)
+        elif is_exporting:  # an export puts there what reads rows without packing
+            read, _ = self.reader(embedded, length.clamp(min=1))
         else:
             packed = pack_padded_sequence(embedded, length.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
             read, _ = pad_packed_sequence(self.reader(packed)[0], batch_first=True, total_length=longest)
@@ -85,10 +88,14 @@ class NGrams(nn.Module):
             found = self.places(characters.long(), range(1, 6), base=1_000_003, apart=ord(" "))
             found += self.places(tokens, range(1, 3), base=998_244_353)
             places = torch.cat(found, dim=1)  # (N, G)
-            is_there = torch.cat([self.are_new(part) for part in places.split(16)])  # in the cache
+            if torch.compiler.is_exporting():  # by order: a table of all buckets a row is slow elsewhere
+                places = places.sort(dim=1).values
+                is_there = (places != nn.functional.pad(places[:, :-1], (1, 0))) & (places != 0)
+            else:
+                is_there = torch.cat([self.are_new(part) for part in places.split(16)])  # in the cache
             shares = STRENGTH * is_there / is_there.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         said = self.weight.index_select(0, places.flatten())  # on the CPU a tenth of an EmbeddingBag's time
-        return torch.bmm(shares[:, None].to(said), said.view(*places.shape, -1))[:, 0]
+        return torch.bmm(shares[:, None].to(said), said.view(*places.shape, self.weight.shape[1]))[:, 0]
 
     def places(self, codes: Tensor, sizes: range, base: int, apart: int = 0) -> list[Tensor]:
         """Return the bucket of each n-gram of codes `(N, L)`, `(N, L - n + 1)` for each n: 0 for what is none.
@@ -99,7 +106,8 @@ class NGrams(nn.Module):
             base: Of the polynomial that is the hash.
             apart: A code that does not stand inside an n-gram, but at its ends.
         """
-        codes = codes[:, : max(int((codes != 0).sum(dim=1).max()), sizes.stop)]
+        if not torch.compiler.is_exporting():
+            codes = codes[:, : max(int((codes != 0).sum(dim=1).max()), sizes.stop)]
         hashes, is_apart = codes, torch.zeros_like(codes, dtype=torch.bool)
         found = []
         for n in range(1, min(sizes.stop, codes.shape[1] + 1)):
@@ -136,7 +144,7 @@ class SeriesReader(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Map values `(N, C, L)` and lengths `(N,)`, int64, to features `(N, F)`."""
-        longest = max(int(lengths.max()), 1)
+        longest = values.shape[2] if torch.compiler.is_exporting() else max(int(lengths.max()), 1)
         inside = torch.arange(longest, device=lengths.device) < lengths[:, None]  # (N, L)
         read = torch.where(inside[:, None], values[:, :, :longest], 0.0)
         read = torch.where(inside[:, None], torch.relu(self.first(read)), 0.0)

@@ -61,13 +61,16 @@ class RecurrentNet(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Map values `(N, C, L)` and lengths `(N,)`, int64, to outputs `(N, K)`."""
-        longest = max(int(lengths.max()), 1)
+        longest = values.shape[2] if torch.compiler.is_exporting() else max(int(lengths.max()), 1)
         inside = torch.arange(longest, device=values.device) < lengths[:, None]  # (N, L)
         steps = torch.where(inside[:, None], values[:, :, :longest], 0.0).transpose(1, 2)  # (N, L, C)
-        packed = pack_padded_sequence(steps, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
-        states, final = self.recurrent(packed)
-        states, _ = pad_packed_sequence(states, batch_first=True, total_length=longest)  # (N, L, F)
-        last = final[0] if isinstance(final, tuple) else final  # (layers and directions, N, H)
+        if torch.compiler.is_exporting():  # an export puts there what reads rows without packing
+            states, last = self.recurrent(steps, lengths.clamp(min=1))
+        else:
+            packed = pack_padded_sequence(steps, lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False)
+            states, final = self.recurrent(packed)
+            states, _ = pad_packed_sequence(states, batch_first=True, total_length=longest)  # (N, L, F)
+            last = final[0] if isinstance(final, tuple) else final  # (layers and directions, N, H)
         pooled = {
             "last": torch.cat([last[-2], last[-1]], dim=1) if self.recurrent.bidirectional else last[-1],
             "mean": states.sum(dim=1) / lengths.clamp(min=1)[:, None],

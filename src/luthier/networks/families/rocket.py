@@ -146,7 +146,7 @@ class RocketNet(nn.Module):
 
     def forward(self, values: Tensor, lengths: Tensor) -> Tensor:
         """Map values `(N, C, L)` and lengths `(N,)`, int64, to outputs `(N, K)`."""
-        longest = max(int(lengths.max()), 1)
+        longest = values.shape[2] if torch.compiler.is_exporting() else max(int(lengths.max()), 1)
         inside = (torch.arange(longest, device=values.device) < lengths[:, None])[:, None]  # (N, 1, L)
         values = torch.where(inside, values[:, :, :longest], 0.0)
         lengths = lengths.clamp(min=1)

@@ -1,0 +1,1 @@
+"""`luthier serve`: answers of models over HTTP."""

@@ -1,0 +1,136 @@
+"""Workers of `luthier serve`: uvicorn's, on one socket, which restarts one that dies and stops all in order."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from luthier.errors import MissingPackageError, RunError, SettingError
+from luthier.http.limits import Limits
+
+_GRACE_S = 30
+_STDERR = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}
+_LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"plain": {"format": "%(asctime)s %(process)d %(levelname)s %(message)s"}},
+    "handlers": {"stderr": _STDERR},
+    "loggers": {
+        "uvicorn": {"handlers": ["stderr"], "level": "WARNING", "propagate": False},
+        "luthier.http": {"handlers": ["stderr"], "level": "INFO", "propagate": False},
+    },
+}
+
+
+def read_token(file: str | None) -> str | None:
+    """Return the token that clients must send: from a file, or the variable LUTHIER_TOKEN; None for none.
+
+    Raises:
+        SettingError: there is no such file, or it is empty.
+    """
+    if file is None:
+        return os.environ.get("LUTHIER_TOKEN") or None
+    path = Path(file)
+    token = path.read_text(encoding="utf-8").strip() if path.is_file() else ""
+    if not token:
+        raise SettingError(f"{file} holds no token", hint="write it into the file, on one line", code="setting-token")
+    return token
+
+
+def serve(
+    models: Sequence[str],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    limits: Limits | None = None,
+    token: str | None = None,
+    logs_requests: bool = False,
+    report: Callable[[str], Any] | None = None,
+) -> None:
+    """Answer over HTTP until SIGTERM or Ctrl-C; requests that were accepted are answered before it ends.
+
+    Args:
+        models: Bundles, or folders of runs.
+        host: The address to listen at.
+        port: The port; 0 is a free one.
+        workers: Processes. One that dies is started anew.
+        limits: For each request.
+        token: What clients must send as `Authorization: Bearer TOKEN`.
+        logs_requests: Log a line for each request, without the data.
+        report: Called with the address when the socket is bound.
+
+    Raises:
+        BundleError: a model cannot be loaded.
+        RunError: the address is taken.
+    """
+    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-")
+    if workers > 1:  # before the library is imported, here and in each worker
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+    try:
+        import uvicorn
+        from uvicorn.supervisors import Multiprocess
+
+        from luthier.http.app import App
+        from luthier.http.impatience import Impatient
+    except ImportError as error:
+        raise MissingPackageError(
+            f"luthier serve needs the package {error.name}, which is not installed",
+            hint="pip install 'luthier[serve]'",
+            code="missing-package",
+        ) from error
+    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests)
+    app = make()  # what is wrong with a model is said here, once
+    is_alone = workers == 1
+    config = uvicorn.Config(
+        app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
+        http=Impatient, server_header=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
+    )  # fmt: skip
+    try:
+        bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        raise RunError(
+            f"{host}:{port} cannot be listened at: {error.strerror or error}",
+            hint="choose another port=, or 0 for a free one",
+            code="run-address",
+        ) from error
+    address = bound.getsockname()
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
+    if not is_alone:
+        del app
+        bound.close()
+        bound = bind(host, address[1])  # which keeps the port while workers die and are started anew
+    with folder, bound, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
+        if report is not None:
+            report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
+        if is_alone:
+            uvicorn.Server(config).run(sockets=[bound])
+        else:
+            Multiprocess(config, sockets=[_OfWorker(host, address[1])]).run()  # type: ignore[list-item]
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a socket at an address at which other workers listen too: the kernel spreads connections over them."""
+    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    made.bind((host, port))
+    return made
+
+
+@dataclass(frozen=True)
+class _OfWorker:
+    """Becomes a worker's own socket where it is unpickled: one that all shared would give one worker most clients."""
+
+    host: str
+    port: int
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return bind, (self.host, self.port)

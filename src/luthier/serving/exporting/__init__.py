@@ -1,0 +1,1 @@
+"""A model as ONNX or a program of torch: raw inputs in, answers out, proven on rows before anything is kept."""

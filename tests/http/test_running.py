@@ -1,0 +1,266 @@
+"""The command under load: stopped, a worker killed, slow clients, a fuzzer, a changed file; and what it prints."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.http.conftest import rows
+
+Bundle = Callable[[str], Path]
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Run the command on a free port until the end, and wait until it is ready."""
+    command = [sys.executable, "-m", "luthier", "serve", "--port", "0", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        found = re.match(r"http://127\.0\.0\.1:(\d+) ", process.stdout.readline())
+        assert found, process.stderr and process.stderr.read()
+        port = int(found[1])
+        for _ in range(600):
+            with suppress(OSError):
+                if get(port, "/health/ready") == b"ready\n":
+                    break
+            time.sleep(0.1)
+        try:
+            yield process, port
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def get(port: int, path: str) -> bytes:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def children(process: subprocess.Popen[str]) -> list[int]:
+    """Return the workers, the oldest first."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == process.pid and b"spawn_main" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+    return sorted(found)
+
+
+class Load:
+    """Clients that ask one after the other on connections that stay open, and hold each answer against the first."""
+
+    def __init__(self, port: int, clients: int) -> None:
+        self.port, self.counts, self.is_over = port, Counter[str](), False
+        self.bodies = [json.dumps({"rows": [row]}).encode() for row in rows(20)]
+        self.answers: dict[bytes, set[bytes]] = {body: set() for body in self.bodies}
+        self.threads = [threading.Thread(target=self.ask, args=(i,)) for i in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self.threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over = True
+        for thread in self.threads:
+            thread.join()
+
+    def ask(self, number: int) -> None:
+        connection: HTTPConnection | None = None
+        while not self.is_over:
+            body = self.bodies[number % len(self.bodies)]
+            number += 1
+            try:
+                connection = connection or HTTPConnection("127.0.0.1", self.port, timeout=30)
+                if connection.sock is None:
+                    connection.connect()
+            except OSError:
+                self.counts["refused"] += 1
+                time.sleep(0.01)
+                continue
+            try:
+                connection.request("POST", "/predict", body)
+                answer = connection.getresponse()
+                self.answers[body].add(answer.read())
+                self.counts[str(answer.status)] += 1
+            except (HTTPException, OSError):
+                self.counts["lost"] += 1
+                connection.close()
+                connection = None
+        if connection is not None:
+            connection.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_answers_and_stops_with_status_0(bundle: Bundle, number: int) -> None:
+    with serving(str(bundle("words")), "--log-requests") as (process, port):
+        assert json.loads(get(port, "/models"))["models"][0]["name"] == "words"
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out == ""
+    assert re.search(r"INFO GET /models 200, \d+ bytes, [\d.]+ ms", errors)
+    assert "Traceback" not in errors
+
+
+def test_a_port_in_use_is_an_error_of_one_line(bundle: Bundle) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "luthier", "serve", str(bundle("words")), "--port", port, "--workers", "2"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert f"127.0.0.1:{port} cannot be listened at" in done.stderr
+    assert "[run-address]" in done.stderr
+
+
+@pytest.mark.parametrize("package", ["msgspec", "uvicorn", "prometheus_client", "python_multipart"])
+def test_a_missing_package_is_named(bundle: Bundle, package: str) -> None:
+    code = f"""
+import sys
+sys.modules[{package!r}] = None
+from luthier.cli.main import _run
+sys.exit(_run(["serve", {str(bundle("words"))!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert "pip install 'luthier[serve]'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_stop_under_load_loses_no_request(bundle: Bundle, workers: str) -> None:
+    with serving(str(bundle("words")), "--workers", workers) as (process, port), Load(port, 16) as load:
+        time.sleep(2)
+        process.terminate()
+        process.wait(30)
+        time.sleep(0.2)
+    assert process.returncode == 0
+    assert load.counts["200"] > 500
+    assert load.counts["lost"] == 0
+    assert set(load.counts) <= {"200", "refused", "lost"}
+    assert all(len(found) == 1 for found in load.answers.values())
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_replaced_and_loses_only_what_it_was_at(bundle: Bundle) -> None:
+    with serving(str(bundle("words")), "--workers", "2") as (process, port):
+        with Load(port, 16) as load:
+            time.sleep(2)
+            before = children(process)
+            os.kill(before[0], signal.SIGKILL)
+            for _ in range(300):
+                time.sleep(0.1)
+                if len(set(children(process)) - set(before)) == 1:
+                    break
+            time.sleep(5)
+        assert len(children(process)) == 2
+    assert load.counts["lost"] <= 32  # of each client the request under way, and one sent while the worker went down
+    assert set(load.counts) <= {"200", "refused", "lost"}
+    assert all(len(found) == 1 for found in load.answers.values())
+
+
+@pytest.mark.slow
+def test_slow_clients_keep_nobody_waiting(bundle: Bundle) -> None:
+    with serving(str(bundle("words")), "--timeout-s", "2") as (_, port):
+        slow = []
+        for number in range(200):
+            made = socket.create_connection(("127.0.0.1", port))
+            made.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\n" + b"content-length: 99\r\n\r\n{" * (number % 2))
+            slow.append(made)
+        start = time.monotonic()
+        with Load(port, 1) as load:
+            time.sleep(1)
+        assert load.counts["200"] > 50
+        time.sleep(max(0, 11 - (time.monotonic() - start)))
+        for number, made in enumerate(slow):
+            made.settimeout(5)
+            said = made.recv(1000)
+            assert said.startswith(b"HTTP/1.1 408") if number % 2 else said == b""
+            made.close()
+
+
+@pytest.mark.slow
+def test_memory_stays_flat(bundle: Bundle) -> None:
+    def resident(process: subprocess.Popen[str]) -> int:
+        return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1])  # type: ignore[index]
+
+    body = json.dumps({"rows": [{**rows(1)[0], "city": "new"}]}).encode()  # by way of a frame
+    with serving(str(bundle("words"))) as (process, port):
+        sizes = []
+        connection = HTTPConnection("127.0.0.1", port)
+        for number in range(6000):
+            connection.request("POST", "/predict", body if number % 3 else b"{")
+            connection.getresponse().read()
+            if number % 1000 == 999:
+                sizes.append(resident(process))
+        connection.close()
+    assert sizes[-1] - sizes[1] < 4096, sizes  # kB; the first thousand fill pools
+
+
+@pytest.mark.slow
+def test_a_changed_file_is_taken_up_by_all_workers_without_a_gap(bundle: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    shutil.copy(bundle("words"), path)
+    other = json.loads(subprocess.check_output([sys.executable, "-c", _FACTS, str(bundle("flags"))], text=True))
+    with serving(str(tmp_path), "--workers", "2") as (_, port):
+        with Load(port, 8) as load:
+            time.sleep(1)
+            shutil.copy(bundle("flags"), tmp_path / "beside")
+            (tmp_path / "beside").replace(path)
+            time.sleep(6)
+        assert {json.loads(get(port, "/models"))["models"][0]["version"] for _ in range(20)} == {other}
+    assert set(load.counts) == {"200"}
+    assert {len(found) for found in load.answers.values()} == {2}  # that of the model before, and of the one after
+
+
+_FACTS = """
+import json, sys
+from luthier.http.app import App
+print(json.dumps(next(iter(App([sys.argv[1]]).models.values())).version))
+"""
+
+
+@pytest.mark.slow
+def test_a_fuzzer_finds_no_fault(bundle: Bundle, tmp_path: Path) -> None:
+    if shutil.which("schemathesis", path=Path(sys.executable).parent) is None:
+        pytest.skip("schemathesis is not installed")
+    models = [str(bundle(kind)) for kind in ("words", "numbers", "series", "text", "photos")]
+    with serving(*models) as (process, port):
+        command = [
+            str(Path(sys.executable).parent / "schemathesis"), "run", f"http://127.0.0.1:{port}/openapi.json",
+            "--seed", "1", "--max-examples", "200",
+            "--exclude-checks", "positive_data_acceptance",  # of bytes that are to be images
+        ]  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stdout[-3000:]
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert " ERROR " not in errors
+
+
+def test_metrics_are_summed_over_workers(bundle: Bundle) -> None:
+    with serving(str(bundle("words")), "--workers", "2") as (_, port):
+        for _ in range(20):
+            request: Any = urllib.request.Request(
+                f"http://127.0.0.1:{port}/predict", json.dumps({"rows": rows(1)}).encode()
+            )
+            with urllib.request.urlopen(request) as answer:
+                answer.read()
+        for _ in range(3):
+            assert b'luthier_rows_total{model="words"} 20.0' in get(port, "/metrics")

@@ -98,9 +98,8 @@ def plain() -> Outcome:
         optimizer.zero_grad(set_to_none=True)
         if (iter_num + 1) % 10 == 0:
             rows.append({"loss": loss.item() * 2})
-    last = {name: value.clone() for name, value in model.state_dict().items()}
     model.load_state_dict(best_state)
-    return {"last": last, "best": model.state_dict()}, rows
+    return {"best": model.state_dict()}, rows
 
 
 def with_run(folder: Path, **settings: Any) -> Outcome:
@@ -126,6 +125,5 @@ def with_run(folder: Path, **settings: Any) -> Outcome:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             run.log(loss=loss * 2)
-        last = {name: value.clone() for name, value in model.state_dict().items()}
         run.best.restore()
-    return {"last": last, "best": model.state_dict()}, steps_of(run.record)
+    return {"best": model.state_dict()}, steps_of(run.record)

@@ -198,6 +198,34 @@ def test_means_are_over_samples_and_rows_hold_all_figures(tmp_path: Path) -> Non
     assert [row["event"] for row in kept] == ["start", "step", "step", "epoch", "end"]
 
 
+def test_steps_without_epochs_and_epochs_without_steps_have_rows(tmp_path: Path) -> None:
+    def steps(left: int | None, folder: Path) -> list[dict[str, Any]]:
+        with luthier.run(folder, seed=0, verbose=False, checkpoint_every_steps=7, log_every_steps=10) as run:
+            for step in run.steps(30):
+                run.log(value=float(step))
+                if step == left:
+                    raise Killed
+        return [row for row in run.record if row["event"] == "step"]
+
+    rows = steps(None, tmp_path / "a")
+    assert [(row["step"], row["value"]) for row in rows] == [(10, 4.5), (20, 14.5), (30, 24.5)]
+    with pytest.raises(Killed):
+        steps(17, tmp_path / "b")
+    assert steps(None, tmp_path / "b") == rows
+    seen = []
+    for left in (3, None):
+        with (
+            contextlib.suppress(Killed),
+            luthier.run(tmp_path / "c", seed=0, verbose=False, checkpoint_every_steps=1) as run,
+        ):
+            for epoch in run.epochs(5):
+                seen.append(epoch)
+                if epoch == left:
+                    raise Killed
+    assert seen == [0, 1, 2, 3, 3, 4]
+    assert run.global_step == 5
+
+
 def test_an_epoch_that_is_left_by_break_has_its_row_and_one_cut_off_has_none(tmp_path: Path) -> None:
     life = Life(tmp_path / "a")
     with life.start() as run:

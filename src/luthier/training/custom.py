@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from types import FrameType, SimpleNamespace, TracebackType
 from typing import Any
@@ -45,6 +46,7 @@ from luthier.training.trackers import Tracker, Tracking
 from luthier.training.unkept import Seen, fingerprints, names_gone_on_with, warn_of_changed_variables, warn_of_other
 
 _log = logging.getLogger("luthier")
+_ROW_STEPS = 100  # of a loop of steps without epochs, between two rows of the record
 _CLOSE_STEPS = 400  # of a life, after which no watch hears calls any more: twice as many as one looks at, for GANs
 
 
@@ -284,7 +286,7 @@ class CustomRun:
         self._streams: list[Stream] = []
         self._logged = LogMeans()
         self._figures: dict[str, float] = {}
-        self._passes, self._count, self._epoch = 0, 1, 0
+        self._passes, self._count, self._epoch, self._counted = 0, 1, 0, False
         self._signal: int | None = None
         self._is_asked_to_save = False
         self._stack, self._looking = ExitStack(), ExitStack()
@@ -369,7 +371,7 @@ class CustomRun:
             self._watch()
         self._listen()
         if self._tracking.trackers:
-            self._tracking.on_start(self._view())
+            self._tracking.on_start(self._view)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -387,7 +389,7 @@ class CustomRun:
             self._levels = []
             figures = {}
             if self._tracking.trackers:
-                self._tracking.on_end(self._view())
+                self._tracking.on_end(self._view)
                 rows = self.record.epochs[-1:] if self.is_done else []
                 figures = {key: value for row in rows for key, value in row.items() if isinstance(value, float)}
             self._tracking.close(None, figures)
@@ -407,12 +409,15 @@ class CustomRun:
     def epochs(self, count: int) -> Iterator[int]:
         """Yield epochs from 0, those of an earlier life left out; each ends with a row of the record.
 
-        The row has the means of what `log` got, what `validate` and `figures` gave, and the seconds.
+        The row has the means of what `log` got, what `validate` gave, and the seconds.
         """
         return self._rounds("epochs", count)
 
     def steps(self, count: int) -> Iterator[int]:
-        """Yield steps from 0, those of an earlier life left out: a loop without data, as over an environment."""
+        """Yield steps from 0, those of an earlier life left out: a loop without data, as over an environment.
+
+        Outside of epochs each `log_every_steps` steps, or each 100, a row has the means of what `log` got meanwhile.
+        """
         return self._rounds("steps", count)
 
     def batches(
@@ -543,7 +548,7 @@ class CustomRun:
         if not level.lasting:
             level.lasting = names_gone_on_with(frame, self._entered)
         if level.kind == "epochs" and len(self._levels) == 2:
-            self._epoch, level.start = index, time.monotonic()
+            self._epoch, level.start, self._counted = index, time.monotonic(), False
         if self._seek is not None:
             if not self._wanted:  # else the checkpoint was written further in
                 self._arrive(self._seek, level)
@@ -599,14 +604,26 @@ class CustomRun:
                 self._say_origin(self._tracer)
                 self._tracer = None
         if level.kind == "epochs" and len(self._levels) == 2:
+            self.global_step += not self._counted  # an epoch without batches and steps is one itself
             self._end_epoch(level)
         elif level.kind != "epochs":
             self.global_step += 1
-            if self._log_every is not None and self.global_step % self._log_every == 0:
-                row = {"event": "step", "epoch": self._epoch, "step": self.global_step}
-                self.record.append({**row, **self._logged.last()})
+            self._counted = True
+            self._record_step(is_alone=level.kind == "steps" and len(self._levels) == 2)
             if self._tracking.trackers:
-                self._tracking.on_step_end(self._view())
+                self._tracking.on_step_end(self._view)
+
+    def _record_step(self, *, is_alone: bool) -> None:
+        """Add a row of a step where one is due: of steps without epochs, the means since the row before."""
+        every = self._log_every or (_ROW_STEPS if is_alone else None)
+        if every is None or self.global_step % every:
+            return
+        figures = self._logged.last()
+        if is_alone:
+            self._refuse_not_finite()
+            figures, self._logged = self._logged.means(), LogMeans()
+        if figures:
+            self._note({"event": "step", "epoch": self._epoch, "step": self.global_step, **figures})
 
     def _end_epoch(self, level: _Level) -> None:
         """Add the row of an epoch to the record."""
@@ -622,7 +639,7 @@ class CustomRun:
         self._logged, self._figures = LogMeans(), {}
         self._note(row)
         if self._tracking.trackers:
-            self._tracking.on_epoch_end(self._view())
+            self._tracking.on_epoch_end(self._view)
         if self._is_shown:
             figures = {name: value for name, value in row.items() if name not in ("event", "epoch", "step")}
             is_best = self.best.value is not None and self.best.epoch == level.index
@@ -767,6 +784,7 @@ class CustomRun:
             "feed": None if feed is None else feed.state_dict(),
             "streams": [stream._state() for stream in self._streams],
             "steps": self.global_step,
+            "counted": self._counted,
             "passes": self._passes,
             "epoch": self._epoch,
             "epoch_seconds": time.monotonic() - start,
@@ -812,7 +830,7 @@ class CustomRun:
             for stream, state in zip(self._streams, tree["streams"], strict=False):
                 stream._put_back(state)
             self.global_step, self._passes, self._epoch = tree["steps"], tree["passes"], tree["epoch"]
-            self._saved_step, self._saved = self.global_step, time.monotonic()
+            self._saved_step, self._saved, self._counted = self.global_step, time.monotonic(), tree["counted"]
             self._logged, self._figures = LogMeans(), dict(tree["figures"])
             self._logged.load_state_dict(tree["logged"])
             self.record.rewrite(tree["record"])
@@ -920,7 +938,9 @@ class CustomRun:
         self._signal = number
         _log.warning("stopping after this batch; to stop at once, press Ctrl-C again")
 
+    @cached_property
     def _view(self) -> Any:
+        """What trackers see: the plain values as they are at the start."""
         values = {name: value for name, value in self._parts.given.items() if self._parts.kinds[name] == "value"}
         module = nn.ModuleDict(self._parts.modules)
         return SimpleNamespace(

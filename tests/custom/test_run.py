@@ -200,17 +200,17 @@ def test_means_are_over_samples_and_rows_hold_all_figures(tmp_path: Path) -> Non
 
 def test_steps_without_epochs_and_epochs_without_steps_have_rows(tmp_path: Path) -> None:
     def steps(left: int | None, folder: Path) -> list[dict[str, Any]]:
-        with luthier.run(folder, seed=0, verbose=False, checkpoint_every_steps=7, log_every_steps=10) as run:
-            for step in run.steps(30):
+        with luthier.run(folder, seed=0, verbose=False, checkpoint_every_steps=7) as run:
+            for step in run.steps(250):
                 run.log(value=float(step))
                 if step == left:
                     raise Killed
         return [row for row in run.record if row["event"] == "step"]
 
     rows = steps(None, tmp_path / "a")
-    assert [(row["step"], row["value"]) for row in rows] == [(10, 4.5), (20, 14.5), (30, 24.5)]
+    assert [(row["step"], row["value"]) for row in rows] == [(100, 49.5), (200, 149.5)]
     with pytest.raises(Killed):
-        steps(17, tmp_path / "b")
+        steps(170, tmp_path / "b")
     assert steps(None, tmp_path / "b") == rows
     seen = []
     for left in (3, None):

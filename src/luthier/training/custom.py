@@ -416,7 +416,7 @@ class CustomRun:
     def steps(self, count: int) -> Iterator[int]:
         """Yield steps from 0, those of an earlier life left out: a loop without data, as over an environment.
 
-        Outside of epochs each `log_every_steps` steps, or each 100, a row has the means of what `log` got meanwhile.
+        Outside of epochs each 100 steps a row has the means of what `log` got meanwhile, without `log_every_steps`.
         """
         return self._rounds("steps", count)
 
@@ -614,14 +614,14 @@ class CustomRun:
                 self._tracking.on_step_end(self._view)
 
     def _record_step(self, *, is_alone: bool) -> None:
-        """Add a row of a step where one is due: of steps without epochs, the means since the row before."""
+        """Add a row where one is due: of single steps as asked for, else of steps without epochs their means."""
         every = self._log_every or (_ROW_STEPS if is_alone else None)
         if every is None or self.global_step % every:
             return
         figures = self._logged.last()
         if is_alone:
             self._refuse_not_finite()
-            figures, self._logged = self._logged.means(), LogMeans()
+            figures, self._logged = figures if self._log_every else self._logged.means(), LogMeans()
         if figures:
             self._note({"event": "step", "epoch": self._epoch, "step": self.global_step, **figures})
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from luthier.core.names import did_you_mean
 from luthier.core.recipe import Recipe
+from luthier.core.rng import kept_rng, seed_all
 from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
 from luthier.data.frames import is_pandas, object_series
 from luthier.data.sources import TensorSource
@@ -148,7 +149,10 @@ class _Estimator(BaseEstimator):  # type: ignore[misc]  # scikit-learn has no ty
         if sample_weight is not None:
             weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
         if self.module is not None:
-            module, named = self._make_module(), {"criterion": criterion, "optimizer": "AdamW"}
+            with kept_rng():
+                seed_all(settings["seed"])  # the weights that a function makes follow from random_state too
+                module = self._make_module()
+            named = {"criterion": criterion, "optimizer": "AdamW"}
             assert module is not None
             values = torch.from_numpy(np.stack([*targets.values()], axis=1))
             source = TensorSource(

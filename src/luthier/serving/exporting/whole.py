@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from luthier.core.schema import Column, ImageInput, Schema, Task
+from luthier.core.tape import Tape
 from luthier.core.units import answers_in_units, class_sets, interval_ends
 from luthier.data.augment import normalise
 from luthier.data.cells import missing_words
@@ -142,15 +142,15 @@ def _as_tuple(example: Any) -> tuple[Any, ...]:
     return example if isinstance(example, tuple) else (example,)
 
 
-class _ExactScalars(TorchFunctionMode):
+class _ExactScalars(Tape):
     """Make tensors of Python's numbers beside float64 tensors: torch's ONNX export rounds them to float32."""
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = kwargs or {}
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Make the call with exact numbers."""
         if any(isinstance(arg, Tensor) and arg.dtype == torch.float64 for arg in args):
             args = tuple(_exact(arg) for arg in args)
-            given = {name: _exact(arg) for name, arg in given.items()}
-        return func(*args, **given)
+            kwargs = {name: _exact(arg) for name, arg in kwargs.items()}
+        return func(*args, **kwargs)
 
 
 def _exact(arg: Any) -> Any:

@@ -285,14 +285,14 @@ def test_a_time_limit_leaves_the_body_and_the_run_goes_on(tmp_path: Path) -> Non
     count = 0
     while True:
         life = Life(tmp_path)
-        with life.start(data=X, max_time_s=0.0 if count < 3 else None) as run:
+        with life.start(data=X, max_time_s=1e-9 if count < 3 else None) as run:
             for _ in run.epochs(2):
                 for x in run.batches(X, batch_size=50):
                     life.update(x, x.sum(1, keepdim=True))
             assert count == 3
         if run.is_done:
             break
-        assert run.stopped == "the time limit of 0 s is reached"
+        assert run.stopped == "the time limit of 1e-09 s is reached"
         count += 1
     assert run.stopped is None
     assert run.global_step == 2
@@ -484,6 +484,8 @@ def wrong_parts(place: Path) -> Iterator[tuple[str, Callable[[], Any], type[Luth
     yield "called 'epochs'", lambda: started(epochs=3), SettingError
     yield "nets is a list of Linear", lambda: started(nets=[net]), SettingError
     yield "keeps, and cannot be replaced", lambda: setattr(started(net=net), "net", nn.Linear(4, 1)), SettingError
+    yield "seed in the recipe", lambda: luthier.run(place / "new", seed="a"), SettingError  # type: ignore[arg-type]
+    yield "max_time_s is -1", lambda: luthier.run(place / "new", max_time_s=-1), SettingError
     yield "has no part and no attribute 'nett'", lambda: started(net=net).nett, AttributeError  # type: ignore[misc]
 
 
@@ -613,6 +615,22 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path) -> Non
     newest = max((tmp_path / "a" / "checkpoints").glob("*.safetensors"))
     newest.write_bytes(newest.read_bytes()[:-9])
     assert lives(plain, tmp_path / "a") == whole
+
+
+def test_a_damaged_record_is_written_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = lives(plain, tmp_path / "whole")
+    for text in ("{\n", "no json", ""):
+        with pytest.raises(Killed):
+            plain(Life(tmp_path / f"a{len(text)}", 6))
+        (tmp_path / f"a{len(text)}" / "record.jsonl").write_text(text)
+        assert lives(plain, tmp_path / f"a{len(text)}") == whole
+    assert "is damaged" in caplog.text
+
+
+def test_an_open_file_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with (tmp_path / "a.txt").open("w") as file, luthier.run(tmp_path / "run", file=file, seed=0, verbose=False):
+        pass
+    assert "a checkpoint cannot keep file of file" in caplog.text
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,6 +106,33 @@ def test_a_study_that_is_killed_comes_to_the_same(here: Path) -> None:
     assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("damage", ["cut", "garbage", "appended", "emptied", "checkpoints", "cut checkpoint"])
+def test_a_damaged_study_goes_on(here: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    whole = tune("people.csv", trials=3, run="a", **QUICK)
+    subprocess.run([sys.executable, "-c", KILLED.replace("trials=5", "trials=3"), "16"], check=False)
+    journal = Path("killed/study.log")
+    if damage in ("cut", "emptied"):
+        journal.write_bytes(journal.read_bytes()[: -7 if damage == "cut" else 0])
+    elif damage == "garbage":
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join([*lines[:9], b"garbage{\n", *lines[10:]]))
+    elif damage == "appended":
+        journal.write_bytes(journal.read_bytes() + b'{"x":1}\n')
+    else:
+        newest = sorted(Path("killed").glob("trial-*"))[-1] / "checkpoints"
+        for path in newest.iterdir():
+            path.write_bytes(path.read_bytes()[:100]) if damage == "cut checkpoint" else path.unlink()
+    study = tune("people.csv", trials=3, run="killed", checkpoint_every_steps=1, **QUICK)
+    assert [row["value"] for row in study.trials] == [row["value"] for row in whole.trials]
+    assert [row["settings"] for row in study.trials] == [row["settings"] for row in whole.trials]
+    for text in ("{", "[]", "{}"):
+        Path("killed/study.json").write_text(text)
+        with pytest.raises(RunError, match="cannot be read"):
+            tune("people.csv", trials=3, run="killed", checkpoint_every_steps=1, **QUICK)
+    Path("killed/study.json").unlink()
+    assert plain(tune("people.csv", trials=3, run="killed", checkpoint_every_steps=1, **QUICK)) == plain(study)
+
+
 def test_more_trials_go_on_and_another_search_is_refused(here: Path) -> None:
     few = tune("people.csv", trials=2, run="a", **QUICK)
     more = tune("people.csv", trials=4, run="a", **QUICK)

@@ -68,5 +68,12 @@ def test_an_own_step_and_what_is_wrong() -> None:
     module.lock = threading.Lock()  # type: ignore[assignment]
     with pytest.raises(SettingError, match="cannot be copied"):
         luthier.find_lr(module, DATA, criterion="mse")
+    with pytest.raises(SettingError, match="LBFGS evaluates the loss several times"):
+        luthier.find_lr(net(), DATA, criterion="mse", optimizer="LBFGS")
+    with pytest.raises(SettingError, match="the module is a function"):
+        luthier.find_lr(lambda x: x, DATA, criterion="mse")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError) as caught:
+        luthier.find_lr(nn.Linear(9, 1), DATA, criterion="mse")
+    assert "it takes in_features=9" in " ".join(caught.value.__notes__)
     with pytest.raises(DataError, match="the loss falls at no learning rate"):
         luthier.find_lr(net(), DATA, step=lambda m, b: -(m(b[0]) * 0).sum() + 1)

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from luthier.core.finding import Finding
 from luthier.core.pages import codes
@@ -58,7 +59,7 @@ def sarif(found: Sequence[Finding], source: str) -> dict[str, Any]:
     """Return the findings as a SARIF 2.1.0 document, which code scanning takes."""
     file, line = place_of(source)
     said, names = codes(), sorted({finding.code for finding in found})
-    place = {"artifactLocation": {"uri": Path(file).as_posix()}, "region": {"startLine": line}}
+    place = {"artifactLocation": {"uri": quote(Path(file).as_posix())}, "region": {"startLine": line}}
     results = [
         {
             "ruleId": finding.code,
@@ -99,7 +100,8 @@ def without_known(found: Sequence[Finding], path: Path) -> list[Finding]:
     try:
         known = {(item["code"], item["where"]) for item in json.loads(read_plain(path))["known"]}
     except (OSError, ValueError, KeyError, TypeError, RunError) as error:
+        why = "it lacks a list of known findings" if isinstance(error, KeyError | TypeError) else error
         raise SettingError(
-            f"{path} is no baseline: {error}", hint="write one with write_baseline=FILE", code="setting-no-run-file"
+            f"{path} is no baseline: {why}", hint="write one with --write-baseline FILE", code="setting-no-run-file"
         ) from error
     return [finding for finding in found if (finding.code, finding.where) not in known]

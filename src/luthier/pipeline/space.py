@@ -117,7 +117,7 @@ def read_space(path: Path, designed: Mapping[str, tuple[Blueprint, Recipe]]) -> 
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError(
             f"the search space {path} cannot be read: {error}",
-            hint="print_space writes one to start from",
+            hint="the folder of a study has one to start from, search.toml",
             code="setting-toml",
         ) from error
     space: Space = {}

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -148,6 +149,8 @@ def tune(
     _recognise(folder, {"search": write_space(space), "metric": monitor, "data": _data_words(plan)})
     if not (folder / _SPACE).exists():
         write_whole(folder / _SPACE, write_space(space).encode())
+    with _locked(folder / "study.lock", wait=True):
+        _heal(folder / _JOURNAL)
     storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(folder / _JOURNAL)))
     study = optuna.create_study(
         storage=storage, study_name="luthier", load_if_exists=True, direction="maximize" if is_high else "minimize",
@@ -265,11 +268,12 @@ def _study_folder(plan: Plan, run: str | Path | None) -> Path:
         return free_folder(f"{run_name(plan)}-tune")
     check_name(str(run), "the study's folder")
     folder = Path(run)
-    if folder.exists() and any(folder.iterdir()) and not (folder / _STUDY).is_file():
+    is_study = (folder / _STUDY).is_file() or (folder / _JOURNAL).is_file()
+    if folder.exists() and any(folder.iterdir()) and not is_study:
         raise RunError(
             f"{folder} is there already, and is no study", hint="choose another folder: run=", code="run-folder-taken"
         )
-    return open_folder(folder) if not (folder / _STUDY).is_file() else folder
+    return folder if is_study else open_folder(folder)
 
 
 def _data_words(plan: Plan) -> str:
@@ -289,11 +293,15 @@ def _recognise(folder: Path, document: dict[str, Any]) -> None:
         return
     try:
         kept = json.loads(read_plain(path))
-        other = [name for name, value in document.items() if kept.get(name) != value]
-    except (ValueError, OSError, AttributeError) as error:
+        if not (isinstance(kept, dict) and document.keys() <= kept.keys()):
+            raise ValueError("it lacks what a study has")
+    except (ValueError, OSError) as error:
         raise RunError(
-            f"{path} cannot be read: {error}", hint="choose a new folder", code="run-record-damaged"
+            f"{path} cannot be read: {error}",
+            hint="remove it, and make the same call: it is written anew, and the study goes on",
+            code="run-record-damaged",
         ) from error
+    other = [name for name, value in document.items() if kept[name] != value]
     if other:
         said = {"search": "the search space", "metric": "the metric", "data": "the data or a setting"}
         raise RunError(
@@ -301,6 +309,24 @@ def _recognise(folder: Path, document: dict[str, Any]) -> None:
             hint="make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",
         )
+
+
+def _heal(journal: Path) -> None:
+    """Cut a journal that was damaged where its whole lines end: what came after is done again, and is the same."""
+    if not journal.is_file():
+        return
+    content, whole = journal.read_bytes(), 0
+    for line in content.splitlines(keepends=True):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n") or not (isinstance(entry, dict) and {"op_code", "worker_id"} <= entry.keys()):
+            break
+        whole += len(line)
+    if whole < len(content):
+        _log.warning("%s is damaged from byte %d on: the trials after it are done again", journal, whole)
+        write_whole(journal, content[:whole])
 
 
 class _Search:
@@ -465,7 +491,16 @@ class _Search:
 
     def _train(self, plan: Plan, place: Path, callbacks: list[Any]) -> Result:
         fit_parts(plan.prepared, plan.recipe)
-        folder = open_folder(place)
+        try:
+            return self._train_in(open_folder(place), plan, callbacks)
+        except RunError as error:
+            if error.code not in ("run-checkpoints-damaged", "run-checkpoints-missing"):
+                raise
+            _log.warning("%s; the trial begins again", error.message)
+            shutil.rmtree(place)
+            return self._train_in(open_folder(place), plan, callbacks)
+
+    def _train_in(self, folder: Path, plan: Plan, callbacks: list[Any]) -> Result:
         if not (folder / "run.toml").exists():
             plan = replace(plan, asked=f"trial of {self.folder}")
             write_whole(folder / "run.toml", plan.toml(folder).encode())

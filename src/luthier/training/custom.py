@@ -109,6 +109,10 @@ def run(
     ...     life.is_done, [sorted(row) for row in life.record.epochs][0]
     (True, ['epoch', 'event', 'loss', 'seconds', 'step'])
     """
+    Recipe(  # which says what is wrong
+        seed=seed, checkpoint_every_s=checkpoint_every_s, checkpoint_every_steps=checkpoint_every_steps,
+        max_time_s=max_time_s, log_every_steps=log_every_steps,
+    )  # fmt: skip
     return CustomRun(
         Path(folder), Parts(_named(parts)), seed=seed, every_s=checkpoint_every_s, every_steps=checkpoint_every_steps,
         max_time_s=max_time_s, log_every=log_every_steps, watched=watched, trackers=trackers, verbose=verbose,
@@ -359,7 +363,11 @@ class CustomRun:
         else:
             self._recognise(tree)
             self.seed = tree["seed"]
-            last: dict[str, Any] = next(reversed(read_record(self.folder / "record.jsonl").rows), {})
+            last: dict[str, Any] = {}
+            try:
+                last = next(reversed(read_record(self.folder / "record.jsonl").rows), {})
+            except RunError as error:  # it is written anew from the checkpoint
+                _log.warning("%s", error.message)
             self._first_step = tree["steps"]
             self._look_until = last["step"] if last.get("event") == "not-finite" else 0
             self._seek, self._wanted = tree, list(tree["levels"])

@@ -1,6 +1,7 @@
 """What a custom loop hands over by name: what of it a checkpoint keeps, and how it comes back."""
 
 import copy
+import io
 import random
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -327,7 +328,7 @@ def _opaque(owner: Any, name: str) -> list[str]:
             return
         seen.add(id(value))
         children = _children(value)
-        if not children and not hasattr(type(value), "__slots__"):
+        if isinstance(value, io.IOBase) or (not children and not hasattr(type(value), "__slots__")):
             found.append(path)
         for key, item in children.items():
             if key in _DESCRIBES or _is_kept(item) or isinstance(item, type | set | np.dtype):

@@ -8,14 +8,16 @@ from typing import Any
 import torch
 from torch import nn
 
+from luthier.checks.look import check_parts
 from luthier.core.charts import Chart, Line, notebook
+from luthier.core.failure import explaining
 from luthier.core.html import Html, concat, tag
 from luthier.core.recipe import Recipe
 from luthier.core.rng import kept_rng, seed_all
 from luthier.errors import DataError, SettingError
 from luthier.metrics.criteria import Criterion
 from luthier.metrics.objective import Objective, Step
-from luthier.training.optimizers import make_optimizer
+from luthier.training.optimizers import closure_of, make_optimizer
 from luthier.training.settings import choose_criterion, make_feed
 
 _SMOOTH = 0.9  # of the running mean of the losses
@@ -100,6 +102,7 @@ def find_lr(
             hint="give 0 < low < high, and at least 20 steps",
             code="setting-out-of-range",
         )
+    check_parts(module, None)
     if isinstance(optimizer, torch.optim.Optimizer):
         raise SettingError(
             "the optimizer is an instance, which steps the network itself and not a copy",
@@ -120,8 +123,14 @@ def find_lr(
         objective = Objective(choose_criterion(copy.deepcopy(criterion), step, recipe, train, place), step)
         feed = make_feed(train, recipe, seed, target_key, split=step is None, is_train=True)
         updater = make_optimizer(optimizer, tried, recipe)
+        if closure_of(updater) is not None:
+            raise SettingError(
+                f"{type(updater).__name__} evaluates the loss several times a step, and has no rate to be found so",
+                hint="find one for an optimizer such as SGD or AdamW", code="setting-optimizer",
+            )  # fmt: skip
         tried.train()
-        rates, losses = _tried(tried, feed, objective, updater, place, low, high, steps)
+        with explaining(tried):
+            rates, losses = _tried(tried, feed, objective, updater, place, low, high, steps)
     return _judged(rates, losses)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import luthier
 from luthier.data.cells import is_missing, to_numbers, to_texts
-from luthier.data.frames import index_columns
+from luthier.data.frames import index_columns, object_series
 from luthier.data.tables import read_table, table_from
 
 N = 60
@@ -177,3 +177,12 @@ def test_infinite_and_missing_cells_of_rows() -> None:
     frame = table_from([{"a": pd.NA, "b": pd.NaT, "c": 1}, {"a": 2, "b": pd.Timestamp("2024-05-01"), "c": None}]).frame
     assert is_missing(frame["a"]).tolist() == [True, False]
     assert np.isnan(to_numbers(frame["c"])[0]).tolist() == [False, True]
+
+
+def test_a_whole_number_of_any_size_is_a_number() -> None:
+    for other in (1, 0.5):
+        found = object_series([10**300, other, None])
+        assert found.dtype == pl.Float64
+        assert found.to_list() == [1e300, float(other), None]
+    assert object_series([10**400, -(10**400)]).to_list() == [float("inf"), float("-inf")]
+    assert object_series([2**62, None]).to_list() == [2**62, None]

@@ -1,6 +1,7 @@
 """Frames of any make to polars frames of plain columns: text, numbers, booleans, dates and times."""
 
 import json
+import math
 from collections.abc import Collection, Mapping, Sequence
 from datetime import date, time, timedelta
 from decimal import Decimal
@@ -92,6 +93,7 @@ def category_order(kind: Any) -> tuple[Any, ...] | None:
     return tuple(kind.categories) if getattr(kind, "ordered", False) is True else None
 
 
+_WHOLE = 2**63  # beyond, a whole number of Python's has no place in a column of them
 _PLAIN = (str, bool, int, float, bytes, date, time, Decimal, list, tuple, dict, np.ndarray)
 
 
@@ -114,12 +116,23 @@ def _plain_value(value: Any) -> Any:
     return value if isinstance(value, _PLAIN) else str(value)
 
 
+def _as_float(value: Any) -> float | None:
+    """Return a number as a float, infinite where it is too large for one."""
+    try:
+        return None if value is None else float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
 def object_series(values: Sequence[Any]) -> pl.Series:
     """Return Python values as one column: of their own type where they share one, else of text."""
     if not set(map(type, values)) <= {*_PLAIN, type(None)}:
         values = [_plain_value(value) for value in values]
     kinds = {type(value) for value in values if value is not None}
     if kinds <= {int, float}:
+        if int in kinds and any(type(value) is int and abs(value) >= _WHOLE for value in values):
+            values = [_as_float(value) for value in values]  # which would be read as missing
+            kinds = {float}
         return pl.Series(values, strict=False, dtype=pl.Float64 if kinds - {int} else None)
     if len(kinds) == 1 or all(issubclass(kind, list | tuple | dict | np.ndarray) for kind in kinds):
         return pl.Series(values, strict=False)

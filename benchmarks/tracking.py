@@ -1,8 +1,8 @@
 """What trackers cost: the share of a run that is spent in them, and the CPU seconds beside a run without.
 
-    python -m benchmarks.tracking [--repeats 5]
+    python -m benchmarks.tracking [--repeats 5] [--epochs 12] [--only mlflow]
 
-A perceptron over 30,000 rows of 15 numbers, 117 updates an epoch, 12 epochs; with a row an epoch, and with a row each
+A perceptron over 30,000 rows of 15 numbers, 117 updates an epoch; with a row an epoch, and with a row each
 50 updates beside it. Runs with and without a tracker take turns. Trackers whose package is missing are left out.
 """
 
@@ -28,15 +28,18 @@ _MOMENTS = ("on_step_end", "on_epoch_end", "on_end")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--only", choices=list(TRACKERS))
+    given = parser.parse_args()
+    repeats, epochs = given.repeats, given.epochs
     print("| tracker | rows | share of the run spent in it | CPU seconds beside none | least to greatest |")
     print("| --- | --- | --- | --- | --- |")
-    for name in [name for name in TRACKERS if find_spec(name)]:
+    for name in [name for name in TRACKERS if find_spec(name) and given.only in (None, name)]:
         for every in (None, 50):
             shares, ratios = [], []
             for _ in range(repeats):
-                plain, _ = run_once(None, every)
-                tracked, share = run_once(name, every)
+                plain, _ = run_once(None, every, epochs)
+                tracked, share = run_once(name, every, epochs)
                 shares.append(share)
                 ratios.append(tracked / plain)
             rows = "an epoch" if every is None else f"an epoch and each {every} updates"
@@ -44,7 +47,7 @@ def main() -> None:
             print(f"| {name} | {rows} | {statistics.median(shares):.2%} | {statistics.median(ratios):.3f} | {ends} |")
 
 
-def run_once(tracker: str | None, every: int | None) -> tuple[float, float]:
+def run_once(tracker: str | None, every: int | None, epochs: int) -> tuple[float, float]:
     """Return the CPU seconds of the epochs of a run, and the share of their time that went by in the tracker."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(15, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 1))
@@ -57,7 +60,13 @@ def run_once(tracker: str | None, every: int | None) -> tuple[float, float]:
             "MLFLOW_TRACKING_URI": f"sqlite:///{place}/m.db", "WANDB_MODE": "offline", "TRACKIO_DIR": place,
             "WANDB_SILENT": "true", "HF_HUB_OFFLINE": "1",
         }  # fmt: skip
-        settings: dict[str, Any] = {"epochs": 12, "batch_size": 256, "lr": 0.001, "seed": 0, "log_every_steps": every}
+        settings: dict[str, Any] = {
+            "epochs": epochs,
+            "batch_size": 256,
+            "lr": 0.001,
+            "seed": 0,
+            "log_every_steps": every,
+        }
         spent: list[float] = []
         kept = {moment: getattr(Tracking, moment) for moment in _MOMENTS}
         try:

@@ -75,6 +75,11 @@ class Parts:
         return {name: self.given[name] for name in self._of("optimizer")}
 
     @property
+    def generators(self) -> dict[str, Any]:
+        """The generators by name."""
+        return {name: self.given[name] for name in self._of("generator")}
+
+    @property
     def data(self) -> list[str]:
         """The names of data."""
         return [name for name in self.kinds if not self._is_kept(name)]
@@ -111,6 +116,14 @@ class Parts:
     def states(self) -> dict[str, Any]:
         """Return the state of each part as nested plain values and tensors; these are the live ones."""
         return {name: self._state(name, kind) for name, kind in self.kinds.items() if self._is_kept(name)}
+
+    def own_states(self) -> dict[str, Any]:
+        """Return the states of the parts that differ between processes: all but what holds or moves the weights."""
+        return {
+            name: self._state(name, kind)
+            for name, kind in self.kinds.items()
+            if self._is_kept(name) and kind not in ("module", "optimizer", "state")
+        }
 
     def _state(self, name: str, kind: str) -> Any:
         value = self.given[name]

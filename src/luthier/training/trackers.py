@@ -27,7 +27,7 @@ from luthier.training.callbacks import Callback, View
 from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
-_FLUSH_S, _SHARE = 1.0, 0.005  # rows go together: once a second at most, and in a two-hundredth of the time
+_FLUSH_S, _SHARE = 1.0, 0.0025  # rows go together: once a second at most, and in a four-hundredth of the time
 _NO_FIGURES = ("event", "step")
 _MOST_SETTING = 500  # characters: MLflow takes no longer value
 

@@ -25,10 +25,10 @@ def digest(*modules: nn.Module) -> str:
     return found.hexdigest()
 
 
-def classes(place: str, at: int | None = None, by_loader: bool = False) -> Any:
-    """A classifier without draws: the losses of one process, to rounding."""
+def classes(place: str, at: int | None = None, by_loader: bool = False, norm: str = "BatchNorm1d") -> Any:
+    """A classifier: with LayerNorm the losses of one process, to rounding."""
     torch.manual_seed(torch.distributed.get_rank() if torch.distributed.is_initialized() else 0)
-    net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.BatchNorm1d(16), nn.Linear(16, 3))
+    net = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), getattr(nn, norm)(16), nn.Linear(16, 3))
     if not (torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
         torch.manual_seed(0)
     optimizer = optim.SGD(net.parameters(), 0.1, momentum=0.9)

@@ -229,7 +229,8 @@ class CustomRun:
     def _begin(self) -> None:
         tree = None
         if self._is_first:
-            remove_parts(self.folder / "checkpoints")
+            for place in ("checkpoints", "checkpoints/blocks"):
+                remove_parts(self.folder / place)
             tree = load_checkpoint(self.folder / "checkpoints")
         tree = self._of_first(tree)
         self._state.levels = [Level("run")]
@@ -759,7 +760,7 @@ class CustomRun:
         tree, is_first_one = snapshot(self, frame), self._saved_step < 0
         try:
             if self._is_first:
-                self._writer.save(tree, global_step=self._state.steps)
+                self._writer.save(tree, global_step=self._state.steps, steady=self._parts.steady)
         except RunError as error:
             if is_first_one:
                 raise

@@ -117,6 +117,25 @@ class Parts:
         """Return the state of each part as nested plain values and tensors; these are the live ones."""
         return {name: self._state(name, kind) for name, kind in self.kinds.items() if self._is_kept(name)}
 
+    def gradients(self) -> dict[str, dict[str, Tensor]]:
+        """Return the gradients that stand in each module's parameters: those that a loop adds up itself, above all."""
+        return {
+            name: {path: p.grad for path, p in module.named_parameters() if p.grad is not None}
+            for name, module in self.modules.items()
+        }
+
+    def put_gradients_back(self, gradients: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Put back what `gradients` gave; a parameter that had none has none."""
+        for name, module in self.modules.items():
+            for path, p in module.named_parameters():
+                kept = gradients.get(name, {}).get(path)
+                p.grad = None if kept is None else kept.to(p.device, copy=True)
+
+    @property
+    def steady(self) -> list[str]:
+        """Where in a checkpoint the parts are whose large tensors change little by little."""
+        return [f"parts.{name}" for name in self._of("tensor", "array", "value", "object", "data")]
+
     def own_states(self) -> dict[str, Any]:
         """Return the states of the parts that differ between processes: all but what holds or moves the weights."""
         return {

@@ -39,6 +39,7 @@ def snapshot(run: "CustomRun", frame: FrameType | None) -> dict[str, Any]:
     tree = {
         "custom": 1,
         "parts": run._parts.states(),
+        "gradients": run._parts.gradients(),
         "described": run._parts.describe(),
         "data": data_of(run),
         "seed": state.seed,
@@ -93,6 +94,7 @@ def put_back(run: "CustomRun", tree: dict[str, Any]) -> None:
     state = run._state
     with reading_checkpoint(run.folder):
         run._parts.put_back(tree["parts"])
+        run._parts.put_gradients_back(tree.get("gradients", {}))
         run.best._put_back(tree["best"])
         for stream, kept in zip(run._streams, tree["streams"], strict=False):
             stream._put_back(kept)

@@ -28,7 +28,7 @@ from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
 _FLUSH_S, _SHARE = 1.0, 0.0025  # rows go together: once a second at most, and in a four-hundredth of the time
-_NO_FIGURES = ("event", "step")
+_NO_FIGURES = ("event", "step", "epoch")
 _MOST_SETTING = 500  # characters: MLflow takes no longer value
 
 
@@ -135,9 +135,12 @@ class Tracking(Callback):
         points = []
         for row in rows:
             if row["event"] in ("epoch", "step", "validation"):
-                before = self.stage + ("step_" if row["event"] == "step" else "")
+                is_step = row["event"] == "step"
+                before = self.stage + ("step_" if is_step else "")
                 figures = {f"{before}{name}": value for name, value in row.items() if name not in _NO_FIGURES}
-                points.append(({**figures, f"{before}epoch": row["epoch"] + 1}, row["step"]))
+                if not is_step:  # a tracker of a step takes time: its number says the epoch
+                    figures[f"{before}epoch"] = row["epoch"] + 1
+                points.append((figures, row["step"]))
         for word, tracker in list(self.trackers.items()):
             if isinstance(tracker, MLflow):
                 self._call(word, "log_all", points)

@@ -72,7 +72,13 @@ def adversaries(place: str, at: int | None = None) -> Any:
     opt_g, opt_d = optim.Adam(generator.parameters(), 1e-3), optim.Adam(discriminator.parameters(), 1e-3)
     train, noise = torch.randn(96, 2, generator=torch.Generator().manual_seed(1)), torch.Generator().manual_seed(2)
     drawn: list[float] = []
-    parts = {"generator": generator, "discriminator": discriminator, "opt_g": opt_g, "opt_d": opt_d, "noise": noise}
+    parts: dict[str, Any] = {
+        "generator": generator,
+        "discriminator": discriminator,
+        "opt_g": opt_g,
+        "opt_d": opt_d,
+        "noise": noise,
+    }
     try:
         with luthier.run(
             place, seed=0, train=train, smooth=0.0, checkpoint_every_s=None, checkpoint_every_steps=3, verbose=False,

@@ -45,15 +45,17 @@ EPOCHS, SIZE = 8, 24
 
 
 def by_fit(case: dict[str, Any]) -> list[Any]:
-    settings = {
+    settings: dict[str, Any] = {
         "momentum": case.get("momentum", 0.0), "lr": case["lr"], "clip_norm": case.get("clip"), "ema": case.get("ema"),
-        "accumulate": case.get("accumulate"), "batch_size": None if "accumulate" in case else SIZE, "precision": case.get("precision"),
+        "accumulate": case.get("accumulate"), "batch_size": None if "accumulate" in case else SIZE, 
+        "precision": case.get("precision"),
         "patience": case.get("patience"), "scheduler": "OneCycleLR" if case.get("cycle") else None,
     }  # fmt: skip
     net = network()
     result = luthier.fit(
         net, training(case), data(1, 60), criterion="cross-entropy", optimizer="SGD", epochs=EPOCHS,
-        metrics=["accuracy"], seed=3, verbose=False, check=False, **{k: v for k, v in settings.items() if v is not None},
+        metrics=["accuracy"], seed=3, verbose=False, check=False, 
+        **{name: value for name, value in settings.items() if value is not None},
     )  # fmt: skip
     rows = [[row[name] for name in ("train_loss", "valid_loss", "valid_accuracy")] for row in result.record.epochs]
     return [*rows, [value.tolist() for value in net.state_dict().values()]]
@@ -63,6 +65,7 @@ def by_run(case: dict[str, Any], folder: Path, at: int | None = None) -> list[An
     train, valid, net = training(case), data(1, 60), network()
     optimizer = optim.SGD(net.parameters(), case["lr"], momentum=case.get("momentum", 0.0))
     over, steps = case.get("accumulate", 1), 5
+    sizes: dict[str, Any] = {} if "accumulate" in case else {"batch_size": SIZE}
     parts: dict[str, Any] = {"net": net, "optimizer": optimizer, "waited": 0}
     move: Callable[[], Any] = lambda: None  # noqa: E731
     kept, update = net, move
@@ -78,7 +81,7 @@ def by_run(case: dict[str, Any], folder: Path, at: int | None = None) -> list[An
     ) as run:  # fmt: skip
         for _ in run.epochs(EPOCHS):
             net.train()
-            for x, y in run.batches(train, **({} if "accumulate" in case else {"batch_size": SIZE})):
+            for x, y in run.batches(train, **sizes):
                 if run.global_step == at:
                     raise Killed
                 with torch.autocast("cpu", torch.bfloat16, enabled="precision" in case):

@@ -38,7 +38,7 @@ def test_only_blocks_that_changed_are_written(tmp_path: Path) -> None:
     second = files(tmp_path)
     assert len(second.keys() - first.keys()) == 1
     assert {name: second[name] for name in first} == first
-    found = load_checkpoint(tmp_path)
+    found = load_checkpoint(tmp_path) or {}
     assert torch.equal(found["parts"]["memory"], memory)
     assert np.array_equal(found["parts"]["counts"], np.arange(300_000))
 
@@ -75,7 +75,7 @@ def test_a_damaged_block_leaves_the_checkpoint_before(
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
     (tmp_path / "blocks").write_text("")
-    with pytest.raises(RunError, match="cannot be written|is a file|not a directory|File exists"):
+    with pytest.raises(RunError, match="cannot write"):
         Blocks(tmp_path / "blocks").put(torch.zeros(4))
 
 

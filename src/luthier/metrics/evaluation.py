@@ -70,7 +70,11 @@ class LossMean:
 
     def add(self, measured: Measured) -> None:
         """Take in a batch, with no host sync."""
-        self.pending.append(Measured(self._kept(measured.loss.detach()), measured.count, measured.is_sum))
+        self.take(measured.loss, measured.count, is_sum=measured.is_sum)
+
+    def take(self, loss: Tensor, count: Tensor | float, *, is_sum: bool = False) -> None:
+        """Take in a loss, as `add` does."""
+        self.pending.append(Measured(self._kept(loss.detach()), count, is_sum))
 
     def _kept(self, loss: Tensor) -> Tensor:
         """Copy a loss out of the step's own memory, where it would keep the heap from closing over the activations."""
@@ -119,9 +123,10 @@ class LogMeans:
     def add(self, log: Mapping[str, Any], count: Tensor | float) -> None:
         """Take in what a step logged for a batch of so many."""
         for name, value in log.items():
-            mean = self.by_name.setdefault(str(name), LossMean())
-            exact = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-            mean.add(Measured(exact, count))
+            mean = self.by_name.get(name)
+            if mean is None:
+                mean = self.by_name.setdefault(str(name), LossMean())
+            mean.take(value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64), count)
             if len(mean.pending) > _SLOTS:
                 mean.fold()
 

@@ -10,6 +10,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,7 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
-    story = _story(found, plan)
+    story, plan = _story(found, plan), _with_micro_batch_size(found, plan)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -104,6 +105,22 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
 
 def _cannot(run: Path, why: str) -> RunError:
     return RunError(f"{run} cannot be ejected: {why}", hint="see docs/eject.md", code="run-cannot-eject")
+
+
+def _with_micro_batch_size(run: Path, plan: Plan) -> Plan:
+    """Return the plan with the number that the run found for `micro_batch_size="auto"`.
+
+    Raises:
+        RunError: it trained several networks, each with a number of its own.
+    """
+    if plan.recipe.micro_batch_size != "auto":
+        return plan
+    if plan.prepared.folds is not None or plan.finish.refit:
+        raise _cannot(run, "each of its networks has found a micro_batch_size of its own; give a number")
+    tree = load_checkpoint(run / "checkpoints") or {}
+    with reading_checkpoint(run):
+        size = tree["arguments"]["recipe"]["micro_batch_size"]
+    return replace(plan, recipe=plan.recipe.updated(micro_batch_size=size))
 
 
 def _story(run: Path, plan: Plan) -> Story:

@@ -403,8 +403,8 @@ class CustomRun:
             return
         try:
             self._pause(level, level.index)
-            for raw in self._read(feed, level.number, level.index):
-                self._count = num_rows(raw) or 1
+            for raw, count in self._read(feed, level.number, level.index):
+                self._count = count
                 if self._is_close:
                     self._hear()
                 yield raw
@@ -413,11 +413,12 @@ class CustomRun:
         finally:
             self._close(level, None)
 
-    def _read(self, feed: Feed, number: int, start: int) -> Iterator[Any]:
-        """Return the batches of a pass from one on: of several processes the rows that this one works on."""
-        if self._joint is not None:
-            return self._joint.batches(feed, number, start)
-        return (batch.original() for batch in feed.batches(number, start))
+    def _read(self, feed: Feed, number: int, start: int) -> Iterator[tuple[Any, int]]:
+        """Yield the batches of a pass from one on, and their samples: of several processes this one's rows of them."""
+        joint = self._joint
+        for batch in feed.batches(number, start) if joint is None else joint.batches(feed, number, start):
+            raw = batch.original()
+            yield raw, (num_rows(raw) or 1) if batch.indices is None else len(batch.indices)
 
     def _open(self, level: Level, total: int | None) -> Level | None:
         """Begin a loop; return None where it was over when the checkpoint was written."""

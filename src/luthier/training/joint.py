@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from luthier.core.batch import Batch
 from luthier.core.machine import machine
 from luthier.core.processes import Group, own_shards
 from luthier.core.rng import get_rng_state, kept_rng, seed_generators, seed_sample, set_rng_state
@@ -82,7 +83,7 @@ class Joint:
         """Return this process's rows of each batch."""
         return Share(rows=lambda count: own_shards(self.group.rank, self.group.size, count))
 
-    def batches(self, feed: Feed, number: int, start: int = 0) -> Iterator[Any]:
+    def batches(self, feed: Feed, number: int, start: int = 0) -> Iterator[Batch]:
         """Yield this process's rows of the batches of a pass.
 
         Raises:
@@ -96,9 +97,9 @@ class Joint:
                     hint="choose drop_last=True, or another batch_size",
                     code="setting-processes",
                 )
-            yield batch.original()
+            yield batch
 
-    def alike(self, batches: Iterator[Any]) -> Iterator[Any]:
+    def alike(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Yield batches of a loader, which draws in each process what it draws in the others."""
         while True:
             own = get_rng_state()

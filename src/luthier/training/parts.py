@@ -240,8 +240,13 @@ class RowSource:
 
     def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
         """Yield one batch for each tensor of sample numbers, in order; nothing is drawn."""
+        is_plain = type(self.value) in (tuple, list) and all(isinstance(item, Tensor) for item in self.value)
         for indices in chunks:
-            yield Batch((), None, raw=map_leaves(lambda item, at=indices: item[at], self.value), indices=indices)
+            if is_plain:  # each batch, before anything else: 2 µs for 8
+                raw = type(self.value)([item.index_select(0, indices) for item in self.value])
+            else:
+                raw = map_leaves(lambda item, at=indices: item.index_select(0, at), self.value)
+            yield Batch((), None, raw=raw, indices=indices)
 
 
 def as_rows(data: Any, *, num_workers: int) -> Source:

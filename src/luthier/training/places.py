@@ -133,7 +133,7 @@ class Stream:
         for _ in range(2):
             if self._iterator is None:
                 self._iterator = self._run._read(self._feed, self._pass, self._batch)
-            for batch in self._iterator:
+            for batch, _ in self._iterator:
                 self._batch += 1
                 return batch
             if self._batch == 0:

@@ -203,7 +203,7 @@ def _backward(run: Run, part: Batch) -> list[float]:
 
     total = count = 0.0
     is_sum = False
-    size = run.recipe.micro_batch_size
+    size = run.recipe.micro_size
     for some in [part] if size is None else part.micro(size):
         measured = forward(run, some)
         number, is_sum = float(measured.count), measured.is_sum

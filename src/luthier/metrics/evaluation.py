@@ -82,7 +82,7 @@ class LossMean:
         if place == len(self.slots):
             self.slots += torch.empty(_SLOTS, dtype=loss.dtype, device=loss.device).unbind()
         slot = self.slots[place]
-        if loss.shape != slot.shape or loss.dtype != slot.dtype or loss.device != slot.device:
+        if loss.ndim or loss.dtype is not slot.dtype or loss.device != slot.device:
             return loss
         return slot.copy_(loss)
 
@@ -155,8 +155,9 @@ class LogMeans:
 
 
 def _to_floats(values: Sequence[Tensor | float]) -> list[float]:
-    if values and all(isinstance(value, Tensor) for value in values):
-        stacked: list[float] = torch.stack([torch.as_tensor(value).reshape(()) for value in values]).double().tolist()
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if values and len(tensors) == len(values):
+        stacked: list[float] = torch.stack([x if not x.ndim else x.reshape(()) for x in tensors]).double().tolist()
         return stacked
     return [float(value) for value in values]
 

@@ -64,6 +64,7 @@ class App:
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`, or as the password of a browser; None: nothing.
         logs_requests: Log a line for each request: method, route, status, bytes and time, none of the data.
+        network: For a network of an own file, that file and class, as `luthier.load` takes it.
     """
 
     def __init__(
@@ -73,9 +74,10 @@ class App:
         limits: Limits | None = None,
         token: str | None = None,
         logs_requests: bool = False,
+        network: str | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.models = {name: Served(path, name, self.limits) for name, path in find_names(paths).items()}
+        self.models = {name: Served(path, name, self.limits, network) for name, path in find_names(paths).items()}
         self.token = None if token is None else token.encode()
         self.logs_requests = logs_requests
         self.is_ready, self.is_closing = True, False
@@ -280,8 +282,7 @@ class App:
             found = await self._compute(lambda: answering.answer(answering.read_rows(body)))
         else:
             rows = answering.read_rows(body)
-            lone = answering.answer_row(rows)
-            found = (lone, []) if lone is not None else await self._compute(lambda: answering.answer(rows))
+            found = answering.answer_row(rows) or await self._compute(lambda: answering.answer(rows))
         metrics.count_rows(served.name, len(found[0]), len(found[1]))
         return Answer(encode({"predictions": found[0], "warnings": found[1]}), headers=answering.headers)
 

@@ -53,6 +53,7 @@ def serve(
     limits: Limits | None = None,
     token: str | None = None,
     logs_requests: bool = False,
+    network: str | None = None,
     report: Callable[[str], Any] | None = None,
 ) -> None:
     """Answer over HTTP until SIGTERM or Ctrl-C; requests that were accepted are answered before it ends.
@@ -65,6 +66,7 @@ def serve(
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`.
         logs_requests: Log a line for each request, without the data.
+        network: For a network of an own file, that file and class; each worker runs its code.
         report: Called with the address when the socket is bound.
 
     Raises:
@@ -86,7 +88,7 @@ def serve(
             hint="pip install 'luthier[serve]'",
             code="missing-package",
         ) from error
-    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests)
+    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
     app = make()  # what is wrong with a model is said here, once
     is_alone = workers == 1
     config = uvicorn.Config(

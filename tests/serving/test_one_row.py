@@ -36,7 +36,7 @@ COLUMNS = (
         name="d", kind="date", date_format="YYYY-MM-DD", parts=("seconds", "month_sin"), means=(1e9, 0.0),
         stds=(1e8, 0.7), missing=2, span=(9e8, 1.8e9),
     ),
-    Column(name="m", kind="date", date_format="DD Mon YY", parts=("weekday", "hour"), means=(0.1,) * 2, stds=(1.0,) * 2),
+    Column(name="m", kind="date", date_format="DD Mon YY", parts=("weekday",), means=(0.1,), stds=(1.0,)),
     Column(name="g", kind="date", date_format="YYYYMMDD", parts=("yearday",), means=(0.1,), stds=(1.0,)),
 )  # fmt: skip
 SCHEMA = Schema(task="regression", targets=(Target(name="y", kind="number"),), columns=COLUMNS)

@@ -442,8 +442,8 @@ def serve(
 ) -> int:
     """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
 
-    POST rows to /predict; the page at / tries them, and /openapi.json describes all. A model whose file changes is read again. It listens on this machine alone
-    unless --host says otherwise.
+    POST rows to /predict; the page at / tries them, and /openapi.json describes all. A model whose file changes is
+    read again. It listens on this machine alone unless --host says otherwise.
     """
     from luthier.http.limits import Limits
     from luthier.http.serve import read_token

@@ -107,6 +107,76 @@ class Load:
             connection.close()
 
 
+def head(path: str = "/predict", *lines: str, body: bytes = b"") -> bytes:
+    """Return a request as it is sent."""
+    fields = [
+        "host: x",
+        *lines,
+        *([] if any("chunked" in line for line in lines) else [f"content-length: {len(body)}"]),
+    ]
+    return "\r\n".join([f"POST {path} HTTP/1.1", *fields, "", ""]).encode() + body
+
+
+def read_answers(made: socket.socket, count: int) -> list[tuple[int, dict[str, str], Any]]:
+    """Return that many answers of a connection: status, headers, and the body as JSON."""
+    found = []
+    with made.makefile("rb") as lines:
+        for _ in range(count):
+            while (status := int(lines.readline().split()[1])) == 100:
+                lines.readline()
+            headers = dict(line.decode().strip().lower().split(": ", 1) for line in iter(lines.readline, b"\r\n"))
+            found.append((status, headers, json.loads(lines.read(int(headers["content-length"])))))
+    return found
+
+
+def test_a_row_is_answered_alike_however_its_request_comes(bundle: Bundle) -> None:
+    """What is there at once is answered without a task; the rest is uvicorn's; both keep their order."""
+    bodies = [json.dumps({"rows": [row]}).encode() for row in rows(6)]
+    many, bad = json.dumps({"rows": rows(3)}).encode(), b'{"rows": [3]}'
+    with serving(str(bundle("words")), "--log-requests") as (process, port):
+
+        def ask(*parts: bytes, count: int = 1) -> list[tuple[int, dict[str, str], Any]]:
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for part in parts:
+                    made.sendall(part)
+                    time.sleep(0.1 * (len(parts) > 1))
+                return read_answers(made, count)
+
+        wanted = [ask(head(body=body))[0] for body in bodies]
+        assert {status for status, _, _ in wanted} == {200}
+        one, body = head(body=bodies[0]), bodies[0]
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        ways: dict[str, tuple[bytes, ...]] = {
+            "in two parts": (one[:-9], one[-9:]),
+            "headers first": (one[: -len(body)], one[-len(body) :]),
+            "headers in two parts": (one[:20], one[20:]),
+            "in chunks": (head("/predict", "transfer-encoding: chunked") + chunks,),
+            "by the model's name": (head("/models/words/predict", body=body),),
+            "with a query": (head("/predict?a=b", body=body),),
+            "after a hundred": (head("/predict", "expect: 100-continue", body=body),),
+            "and the connection ends": (head("/predict", "connection: close", body=body),),
+        }
+        for name, parts in ways.items():
+            (status, headers, found), *_ = ask(*parts)
+            assert (status, found) == (200, wanted[0][2]), name
+            assert headers.get("connection") == ("close" if "ends" in name else None)
+            assert {key: headers[key] for key in headers if key not in ("date", "connection")} == {
+                key: value for key, value in wanted[0][1].items() if key != "date"
+            }, name
+        pipelined = [bodies[0], many, bodies[1], bad, bodies[2], bodies[3]]
+        answers = ask(b"".join(head(body=body) for body in pipelined), count=6)
+        assert [status for status, _, _ in answers] == [200, 200, 200, 422, 200, 200]
+        lone = [answers[place][2] for place in (0, 2, 4, 5)]
+        assert lone == [found for _, _, found in wanted[:4]]
+        assert len(answers[1][2]["predictions"]) == 3
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert " ERROR " not in errors
+    assert errors.count("POST /predict 200") == 6 + len(ways) - 1 + 5  # each is counted once
+    assert errors.count("POST /models/{name}/predict 200") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_and_stops_with_status_0(bundle: Bundle, number: int) -> None:
     with serving(str(bundle("words")), "--log-requests") as (process, port):

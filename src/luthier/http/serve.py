@@ -81,7 +81,7 @@ def serve(
         from uvicorn.supervisors import Multiprocess
 
         from luthier.http.app import App
-        from luthier.http.impatience import Impatient
+        from luthier.http.protocol import Protocol
     except ImportError as error:
         raise MissingPackageError(
             f"luthier serve needs the package {error.name}, which is not installed",
@@ -93,7 +93,7 @@ def serve(
     is_alone = workers == 1
     config = uvicorn.Config(
         app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
-        http=Impatient, server_header=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
+        http=Protocol, server_header=False, proxy_headers=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
     )  # fmt: skip
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -263,6 +264,70 @@ def test_slow_clients_keep_nobody_waiting(bundle: Bundle) -> None:
             said = made.recv(1000)
             assert said.startswith(b"HTTP/1.1 408") if number % 2 else said == b""
             made.close()
+
+
+@pytest.mark.slow
+def test_cut_bodies_and_vanished_clients_harm_nobody(bundle: Bundle) -> None:
+    body = json.dumps({"rows": rows(3)}).encode()
+    table = b"size,city,day,paid\n" + b"1,Bonn,2024-01-01,yes\n" * 2000
+    sent = [head(body=body), head("/predict", "content-type: text/csv", body=table)]
+    sent += [head("/predict", "transfer-encoding: chunked") + b"%x\r\n%s\r\n" % (len(body), body), b"\x16\x03\x01"]
+    with serving(str(bundle("words"))) as (process, port):
+        with Load(port, 2) as load:
+            for number in range(400):
+                request = sent[number % len(sent)]
+                part = request[: len(request) * (number % 7 + 1) // 7]
+                with socket.create_connection(("127.0.0.1", port)) as made:
+                    made.sendall(part)
+                    if number % 3 == 0:  # it goes without a word, and with what was not read
+                        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    elif number % 3 == 1:
+                        made.shutdown(socket.SHUT_WR)
+            time.sleep(1)
+        assert set(load.counts) == {"200"}
+        assert all(len(found) == 1 for found in load.answers.values())
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert " ERROR " not in errors
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_files_out_and_rows_are_answered(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here (it needs root)")
+    monkeypatch.setenv("TMPDIR", str(place))
+    table = b"size,city,day,paid\n" + b"1,Bonn,2024-01-01,yes\n" * 500
+
+    def ask(port: int, body: bytes, kind: str) -> tuple[int, Any]:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("POST", "/predict", body, {"content-type": kind})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    try:
+        with serving(str(bundle("words")), "--workers", "2") as (process, port):
+            before = children(process)
+            assert {ask(port, table, "text/csv")[0] for _ in range(20)} == {200}  # each worker finds its folder
+            with suppress(OSError), (place / "large").open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 512)
+            for _ in range(20):
+                status, found = ask(port, table, "text/csv")
+                assert (status, found["code"]) == (503, "request-busy")
+                assert "No space left on device" in found["error"]
+                assert str(place) not in found["error"]
+                assert ask(port, json.dumps({"rows": rows(2)}).encode(), "application/json")[0] == 200
+            assert b"luthier_rows_total" in get(port, "/metrics")
+            (place / "large").unlink()
+            assert ask(port, table, "text/csv")[0] == 200
+            assert children(process) == before
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import io
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -171,11 +172,16 @@ class Answering:
     ) -> tuple[list[Row], list[str]]:
         """Return the answers to what is made of files, which stand in a folder meanwhile; its name is not said."""
         are_images = self.schema.image is not None
-        with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
-            for name, content in files.items():
-                if are_images:
-                    self._check_pixels(content)
-                Path(folder, name).write_bytes(content)
+        with ExitStack() as kept:
+            try:
+                folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="luthier-"))
+                for name, content in files.items():
+                    if are_images:
+                        self._check_pixels(content)
+                    Path(folder, name).write_bytes(content)
+            except OSError as error:
+                message = f"the server has no place for the files of the request: {error.strerror}"
+                raise RequestError(message, status=503, hint="try again later", code="request-busy") from error
             try:
                 answers, said = self._answer(make_source(folder))
             except RequestError:

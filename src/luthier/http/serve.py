@@ -73,7 +73,9 @@ def serve(
         BundleError: a model cannot be loaded.
         RunError: the address is taken.
     """
-    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-")
+    # in memory where there is such a place: a full disk would kill the workers, whose figures are mapped files
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-", dir=shared)
     if workers > 1:  # before the library is imported, here and in each worker
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     try:

@@ -59,7 +59,7 @@ class Protocol(HttpToolsProtocol):
             return
         method, app = self.parser.get_method(), self.app
         can = method == b"POST" and not self.flow.write_paused
-        answer = app.answer_now(self.url, self.headers, bytes(self._body)) if can else None  # type: ignore[union-attr]
+        answer = app.answer_now(self.url, self.headers, bytes(self._body)) if can else None
         if answer is None:
             self._hand_on()
             super().on_message_complete()

@@ -16,6 +16,9 @@ from luthier.errors import MissingPackageError, RunError, SettingError
 from luthier.http.limits import Limits
 
 _GRACE_S = 30
+# libuv accepts one connection a socket between two rounds of answers: with one socket, the last of 256 clients that
+# come together waits more than a second
+_SOCKETS = 16
 _STDERR = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}
 _LOGGING = {
     "version": 1,
@@ -115,9 +118,9 @@ def serve(
         if report is not None:
             report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
         if is_alone:
-            uvicorn.Server(config).run(sockets=[bound])
+            uvicorn.Server(config).run(sockets=[bound.dup() for _ in range(_SOCKETS)])
         else:
-            Multiprocess(config, sockets=[_OfWorker(host, address[1])]).run()  # type: ignore[list-item]
+            Multiprocess(config, sockets=[_OfWorker(host, address[1]) for _ in range(_SOCKETS)]).run()  # type: ignore[list-item]
 
 
 def bind(host: str, port: int) -> socket.socket:

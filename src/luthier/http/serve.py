@@ -118,7 +118,9 @@ def serve(
         if report is not None:
             report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
         if is_alone:
-            uvicorn.Server(config).run(sockets=[bound.dup() for _ in range(_SOCKETS)])
+            sockets = [bound.dup() for _ in range(_SOCKETS)]
+            bound.close()  # so that nobody listens once these are closed
+            uvicorn.Server(config).run(sockets=sockets)
         else:
             Multiprocess(config, sockets=[_OfWorker(host, address[1]) for _ in range(_SOCKETS)]).run()  # type: ignore[list-item]
 

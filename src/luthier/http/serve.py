@@ -16,6 +16,7 @@ from luthier.errors import MissingPackageError, RunError, SettingError
 from luthier.http.limits import Limits
 
 _GRACE_S = 30
+_START_S = 120  # for a worker to load torch: it answers nobody meanwhile, and is not to be killed for that
 # libuv accepts one connection a socket between two rounds of answers: with one socket, the last of 256 clients that
 # come together waits more than a second
 _SOCKETS = 16
@@ -99,6 +100,7 @@ def serve(
     config = uvicorn.Config(
         app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
         http=Protocol, server_header=False, proxy_headers=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
+        timeout_worker_healthcheck=_START_S,
     )  # fmt: skip
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)

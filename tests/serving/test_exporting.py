@@ -148,7 +148,11 @@ def binary() -> luthier.Model:
     return trained(inputs_and("kind"), "kind", kind={"code": "category"})
 
 
-@pytest.mark.parametrize("case", CASES)
+# torch takes seconds to make each graph; these differ from others by a layer or a formula
+RARER = ("a logarithm", "counts", "two numbers", "recurrent lstm", "recurrent rnn", "text", "text by convolutions")
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, marks=[pytest.mark.slow] * (case in RARER)) for case in CASES])
 def test_every_family_and_task_answers_alike(case: str, tmp_path: Path) -> None:
     (source, _, given), model = CASES[case], model_of(case)
     rows = source.to_dicts()
@@ -168,7 +172,7 @@ def test_every_family_and_task_answers_alike(case: str, tmp_path: Path) -> None:
         np.testing.assert_allclose(ends, model.predict_interval(source), rtol=1e-4)
 
 
-@pytest.mark.parametrize("network", ["convnet", "resnet"])
+@pytest.mark.parametrize("network", [pytest.param("convnet", marks=pytest.mark.slow), "resnet"])
 def test_images_of_any_size_answer_alike(network: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name in ("light", "dark"):
@@ -266,7 +270,14 @@ def test_an_input_called_prediction_keeps_its_name(tmp_path: Path) -> None:
     assert set(Reader(made.path).predict(source.to_dicts())["prediction_"]) <= {"a", "b"}
 
 
-@pytest.mark.parametrize("case", ["a number with an interval", "recurrent gru", "text", "labels"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        "a number with an interval",
+        "recurrent gru",
+        *(pytest.param(case, marks=pytest.mark.slow) for case in ("text", "labels")),
+    ],
+)
 def test_a_program_of_torch_answers_alike(case: str, tmp_path: Path) -> None:
     made = model_of(case).export(tmp_path / "model.pt2", rows=CASES[case][0].to_dicts())
     assert made.greatest <= proof.TOLERANCE

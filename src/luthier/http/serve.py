@@ -124,7 +124,8 @@ def serve(
             bound.close()  # so that nobody listens once these are closed
             uvicorn.Server(config).run(sockets=sockets)
         else:
-            Multiprocess(config, sockets=[_OfWorker(host, address[1]) for _ in range(_SOCKETS)]).run()  # type: ignore[list-item]
+            of_workers: list[Any] = [_OfWorker(host, address[1]) for _ in range(_SOCKETS)]
+            Multiprocess(config, sockets=of_workers).run()
 
 
 def bind(host: str, port: int) -> socket.socket:

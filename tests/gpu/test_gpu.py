@@ -91,6 +91,7 @@ def test_autocast_learns_and_resumes(precision: str, tmp_path: Path) -> None:
     assert digest(resumed) == digest(whole)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own compiler
 def test_compiled_and_fast_learn() -> None:
     assert fit(network(), compile=True).record.epochs[-1]["valid_accuracy"] > 0.7
     assert fit(network(), fast=True).record.epochs[-1]["valid_accuracy"] > 0.7

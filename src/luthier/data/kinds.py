@@ -29,6 +29,7 @@ def infer_columns(
     exclude: Collection[str] = (),
     images: Collection[str] = (),
     channels: Mapping[str, tuple[str, ...]] | None = None,
+    whole: tuple[Rows, int] | None = None,
 ) -> tuple[Column, ...]:
     """Return what each column is, in the order of the file, from the rows `rows` alone.
 
@@ -39,6 +40,7 @@ def infer_columns(
         exclude: Columns that are no inputs (targets, groups); they do not come back.
         images: Columns whose cells name image files.
         channels: Columns of lists that stand in several columns of the file, and which.
+        whole: Where the frame holds some rows of a table alone: the numbers of `rows` in it, and how many it has.
 
     Raises:
         DataError: what was said names no column or a kind that there is not, the cells do not meet it, or no input is
@@ -59,7 +61,7 @@ def infer_columns(
                     code="data-kind-unmet",
                 )
             return column
-        found = Cells(first_values(cells) if is_lists(cells) else cells, rows, asked, only=only)
+        found = Cells(first_values(cells) if is_lists(cells) else cells, rows, asked, only=only, whole=whole)
         if kind == "image" or (kind is None and name in images):
             return found.image()
         return found.as_kind(kind) if kind else found.infer()

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,9 +26,7 @@ from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
-from luthier.data.augment import ImageSource
 from luthier.data.files import as_source, source_name, without_password
-from luthier.data.sources import TensorSource
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating
 from luthier.metrics.figures import Answers
@@ -498,7 +497,7 @@ def _train_folds(
 
 def _split_rows(plan: Plan) -> dict[str, torch.Tensor]:
     """Return the row numbers of each part, and of training rows the fold that validates on each."""
-    rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+    rows = {part: torch.from_numpy(np.array(found.rows)) for part, found in plan.prepared.parts.items()}
     folds = plan.prepared.folds
     return rows if folds is None else {**rows, "folds": torch.from_numpy(folds)}
 
@@ -540,7 +539,7 @@ def _with_reasons(schema: Schema, folder: Path) -> Schema:
 def _hash_test(plan: Plan) -> str | None:
     """Return a hash of the test rows, which `fit` does not see and therefore does not compare."""
     test = plan.prepared.parts.get("test")
-    return hash_source(test.source) if test and isinstance(test.source, TensorSource | ImageSource) else None
+    return hash_source(test.source) if test else None
 
 
 def _hash_network(plan: Plan) -> str | None:

@@ -1,0 +1,454 @@
+"""Tables larger than memory: encoded once into a store of rows, which training then reads window by window."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from luthier.core.names import did_you_mean
+from luthier.core.order import MOST_PERMUTED
+from luthier.core.plain import to_plain
+from luthier.core.schema import Column, Schema
+from luthier.core.settings import DataSettings
+from luthier.data.cells import Hashes, cell_hashes, mix, need_column
+from luthier.data.columns import Asked
+from luthier.data.distinct import code_texts
+from luthier.data.encode import encode_inputs, input_sizes
+from luthier.data.files import (
+    as_source,
+    with_paths,
+)
+from luthier.data.kinds import infer_columns
+from luthier.data.pieces import look_at, open_pieces
+from luthier.data.rows import Records
+from luthier.data.split import row_hashes, split_by_threshold
+from luthier.data.targets import encode_targets, rows_with_target, unseen_words, with_types, words_as_classes
+from luthier.errors import DataError, SettingError
+from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, warn
+from luthier.pipeline.tables import (
+    asked_of,
+    groups_of,
+    learn_targets,
+    read_options,
+    read_strata,
+    shaped,
+    split_notes,
+    split_table,
+    weights_of,
+    with_label_column,
+    with_target,
+)
+from luthier.store.rows import (
+    MOST_BYTES,
+    RowStore,
+    RowWriter,
+    StoredPart,
+    bucket_count,
+    describe_files,
+    is_row_store,
+    open_rows,
+    refuse_changed,
+)
+
+_log = logging.getLogger("luthier")
+_SAMPLE = 1 << 20  # training rows of least hash that kinds and statistics of columns are learnt from
+_SAMPLED_CELLS = 1 << 26  # of them that are held at a time
+_LEFT_OUT = 255
+_HELD = ("number", "boolean", "category", "date")  # kinds of columns that a store holds
+_NOT_HELD = (
+    "series", "order", "channel", "arrays", "image_size", "decoder", "skip_unreadable", "image_means", "image_stds",
+    "valid", "test", "folds", "start", "weights",
+)  # fmt: skip
+_ONLY_LARGE = "a table of more than 16,777,216 rows"
+_CELL_BYTES, _TEXT_TIMES, _SHARE = 34, 6, 0.8  # memory a cell of Parquet takes until it is trained on; see docs/rows.md
+
+
+def write_rows(
+    source: Any, output: str | Path, *, target: str | int | Sequence[str | int] = (), **given: Any
+) -> RowStore:
+    """Encode a table piece by piece into a store of rows, from which `train` reads them; it is whole or not there.
+
+    Args:
+        source: A table as in `train`, in a file or several, of any size.
+        output: The store's folder, which is made.
+        target: Column to predict, or several.
+        **given: Fields of `DataSettings`.
+
+    Returns:
+        What was written; `train(output)` trains on it.
+
+    Raises:
+        DataError: the table cannot be read, split or trained on, or has columns that a store does not hold.
+        SettingError: a setting that a store does not go with.
+        RunError: the folder is taken, or cannot be written.
+    """
+    named = as_source(source)
+    if named is None:
+        raise DataError(
+            "rows are read from files", hint="give a path, or train on the frame", code="data-not-understood"
+        )
+    known = {item.name for item in fields(DataSettings)} - {"source"}
+    if unknown := given.keys() - known:
+        name = min(unknown)
+        raise SettingError(f"there is no setting {name!r}", hint=did_you_mean(name, known), code="setting-unknown")
+    return _convert(DataSettings(source=named, target=target, **given), Path(output))  # type: ignore[arg-type]
+
+
+def _convert(settings: DataSettings, output: Path) -> RowStore:
+    return _Conversion(replace(settings, source=with_paths(settings.source, os.path.abspath)), output).write()
+
+
+class _Conversion:
+    """A table on its way into a store: looked at, split, its columns learnt, encoded."""
+
+    def __init__(self, settings: DataSettings, output: Path) -> None:
+        refuse(settings, _NOT_HELD, "to be a store of rows")
+        self.settings, self.output = settings, output
+        aside = (settings.group, settings.time)
+        texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
+        wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
+        self.pieces = open_pieces(settings.source, read_options(settings), texts=texts, wanted=wanted)
+        self.names = list(settings.target)
+        if not self.names:
+            raise DataError(
+                f"{self.pieces.name} is a table, and no column to predict is given",
+                hint=f"name it with target='COLUMN'; its columns are: {', '.join(self.pieces.columns[:12])}",
+                code="data-target-missing",
+            )
+        for name in self.names:
+            need_column(self.pieces.head, name, role="a target")
+        self.is_large = self.pieces.num_rows > MOST_PERMUTED
+        if self.is_large:
+            refuse(settings, ("time",), _ONLY_LARGE)
+        own = (settings.group, settings.weight)
+        self.exclude = {*self.names, *(name for name in own if name is not None)}
+        self.inputs = [name for name in self.pieces.columns if name not in self.exclude]
+        columns = f"{self.pieces.num_rows:,} rows, {self.pieces.head.width} columns"
+        self.notes: list[str] = [f"{self.pieces.name}: {columns}", *self.pieces.notes]
+        for doubt in self.pieces.doubts:
+            warn(self.notes, doubt)
+        self.parts: NDArray[np.uint8] = np.empty(0, dtype=np.uint8)  # of each row; `_LEFT_OUT` without a target
+
+    def write(self) -> RowStore:
+        """Do it."""
+        self.readings, numbering = look_at(self.pieces)
+        self.content = [name for name in self.inputs if name not in numbering] or self.inputs
+        sample = self._split_large() if self.is_large else self._split()
+        schema = self._learn(sample)
+        store = self._empty_store(schema)
+        writer = RowWriter(store)
+        with writer.opened():
+            self._encode(store, writer)
+            store.files = describe_files(self.settings.source)
+            sizes = {name: part.count for name, part in store.parts.items()}
+            self.notes += split_notes(sizes, schema, self.settings)
+            writer.finish()
+        return open_rows(self.output)
+
+    def _hashes(self, frame: pl.DataFrame) -> Hashes:
+        if self.settings.group is not None:
+            return mix(cell_hashes(frame[self.settings.group], self.readings[self.settings.group]))
+        return row_hashes(frame, self.content, self.readings)
+
+    def _split(self) -> Rows:
+        """Split as a table in memory is split: the columns that it goes by are held whole, and a hash of each row."""
+        settings, keys, hashes = self.settings, [], []
+        by = (*self.names, settings.group, settings.time, settings.weight)
+        held = list(dict.fromkeys(name for name in by if name is not None))
+        for frame in self.pieces.read():
+            keys.append(frame.select(held))
+            hashes.append(self._hashes(frame))
+        self.keys, found = pl.concat(keys, rechunk=True), np.concatenate(hashes)
+        is_text = self.pieces.is_text
+        self.words = settings.missing or (None if is_text else words_as_classes(self.keys, self.names))
+        self.keys = shaped(self.keys, settings, self.pieces.name, [])[0]
+        frame, kept = with_target(self.keys, settings, self.notes, self.words)
+        self.task, _, strata, labels = read_strata(frame, settings, self.words)
+        split = split_table(settings, frame, lambda: found[kept], strata, labels)
+        self.parts = np.full(len(found), _LEFT_OUT, dtype=np.uint8)
+        for number, rows in enumerate((split.train, split.valid, split.test)):
+            self.parts[kept[rows]] = number
+        self.train = kept[split.train]
+        if len(self.train) <= _SAMPLE:
+            return self.train
+        least = np.argpartition(found[self.train], _SAMPLE)[:_SAMPLE]
+        return np.sort(self.train[least])
+
+    def _split_large(self) -> Rows:
+        """Split by thresholds on the hash, a piece at a time; keep which training rows have the least hashes."""
+        valid, test = fractions(self.settings)
+        self.words = self.settings.missing or None
+        parts, start = [], 0
+        best: tuple[Hashes, Rows] = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
+        classes: pl.DataFrame | None = None
+        for frame in self.pieces.read():
+            hashes = self._hashes(frame)
+            found = split_by_threshold(hashes, valid=valid, test=test)
+            there = np.zeros(len(found), dtype=np.bool_)
+            there[self._with_target(frame)] = True
+            found[~there] = _LEFT_OUT
+            train = np.flatnonzero(found == 0)
+            best = np.concatenate([best[0], hashes[train]]), np.concatenate([best[1], train + start])
+            if len(best[0]) > 2 * _SAMPLE:
+                best = _least(*best)
+            classes = self._classes(frame.filter(pl.Series(found == 0)), classes)
+            parts.append(found)
+            start += frame.height
+        self.parts, self.class_rows = np.concatenate(parts), classes
+        return np.sort(_least(*best)[1])
+
+    def _with_target(self, frame: pl.DataFrame) -> Rows:
+        delimiter = self.settings.labels
+        try:
+            return rows_with_target(frame, self.names, label_delimiter=delimiter, missing=self.words)
+        except DataError as error:
+            if error.code != "data-target-missing":
+                raise
+            return np.empty(0, dtype=np.int64)  # none in this piece
+
+    def _classes(self, frame: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame | None:
+        """Return a row of each class that training rows have: a sample may lack rare ones."""
+        if len(self.names) > 1 or self.settings.task == "regression" or self.settings.labels is not None:
+            return None
+        both = [frame.select(self.names), *([] if before is None else [before])]
+        found = pl.concat(both).unique(maintain_order=True)
+        return found if found.height < 1 << 16 else before  # as many are numbers
+
+    def _learn(self, sample: Rows) -> Schema:
+        """Return the Schema: targets from all training rows, or in a large table from the sample, columns from it."""
+        settings, notes = self.settings, self.notes
+        columns: list[Column] = []
+        at_once = max(1, _SAMPLED_CELLS // max(1, len(sample)))
+        wanted = [*self.names, *self.inputs] if self.is_large else self.inputs
+        keys = None if self.is_large else self.keys
+        asked, frames = asked_of(settings), {}
+        for start in range(0, len(wanted), at_once):
+            frame = self._rows(sample, wanted[start : start + at_once])
+            if self.is_large and keys is None:
+                keys = frame.select(self.names)
+            frames = {name: frame[name] for name in frame.columns if name not in self.exclude}
+            columns += self._columns(pl.DataFrame(frames), asked, sample)
+        if not any(column.is_input for column in columns):  # an identifier is better than nothing
+            columns = list(self._columns(self._rows(sample, self.inputs), asked, sample, is_all=True))
+        for column in columns:
+            if column.is_input and column.kind not in _HELD:
+                raise DataError(
+                    f"column {column.name!r} of {self.pieces.name} holds {column.kind} ({column.why}), and a store "
+                    "of rows holds none",
+                    hint=f"leave it out: kind={{{column.name!r}: 'ignored'}}",
+                    code="data-rows-kind",
+                )
+        assert keys is not None
+        if self.is_large:
+            more = [] if self.class_rows is None or self.class_rows.height > keys.height // 2 else [self.class_rows]
+            keys = pl.concat([keys, *more])
+            self.words = settings.missing or (None if self.pieces.is_text else words_as_classes(keys, self.names))
+            keys = code_texts(keys)
+            self.task = read_strata(keys, settings, self.words)[0]
+            train = np.arange(keys.height, dtype=np.int64)
+        else:
+            train = self.train
+        task, targets = learn_targets(keys, train, settings, self.words, self.task, notes)
+        targets = with_types(targets, keys, is_text=self.pieces.is_text, pandas={})
+        made = Schema(
+            task=task, targets=targets, columns=tuple(columns), label_delimiter=settings.labels,
+            decimal=self.pieces.decimal, points=self.pieces.points, num_rows=int(np.count_nonzero(self.parts == 0)),
+        )  # fmt: skip
+        return with_label_column(made, self.names)
+
+    def _columns(self, frame: pl.DataFrame, asked: Asked, sample: Rows, *, is_all: bool = False) -> tuple[Column, ...]:
+        if not frame.width:
+            return ()
+        own = replace(
+            asked,
+            kinds={name: kind for name, kind in asked.kinds.items() if name in frame.columns},
+            formats={name: form for name, form in asked.formats.items() if name in frame.columns},
+        )
+        rows, whole = np.arange(frame.height, dtype=np.int64), (sample, self.pieces.num_rows)
+        try:
+            return infer_columns(shaped(frame, self.settings, self.pieces.name, [])[0], rows, asked=own, whole=whole)
+        except DataError as error:
+            if error.code != "data-no-inputs" or is_all:
+                raise
+            return ()
+
+    def _rows(self, numbers: Rows, columns: list[str]) -> pl.DataFrame:
+        """Return some rows, whose numbers ascend."""
+        found, start = [], 0
+        for frame in self.pieces.read(columns):
+            first, stop = np.searchsorted(numbers, (start, start + frame.height))
+            if stop > first:
+                found.append(frame[numbers[first:stop] - start])
+            start += frame.height
+        return pl.concat(found, rechunk=True)
+
+    def _empty_store(self, schema: Schema) -> RowStore:
+        counts = np.bincount(self.parts, minlength=256)[:3].tolist()
+        firsts = [0, counts[0], counts[0] + counts[1]]
+        parts = {name: StoredPart(first, size) for name, first, size in zip(PARTS, firsts, counts, strict=True) if size}
+        store = RowStore(
+            self.output, self.settings, schema, parts, {}, self.pieces.num_rows, self.notes, by_windows=True,
+            weights=self.settings.weight is not None, groups=self.settings.group is not None and not self.is_large,
+        )  # fmt: skip
+        store.by_windows = self.is_large or sum(counts) * store.kind.itemsize > MOST_BYTES
+        return store
+
+    def _encode(self, store: RowStore, writer: RowWriter) -> None:
+        """Encode all rows: in their order, or dealt to buckets by their number, each of which is then shuffled."""
+        settings, kind = self.settings, store.kind
+        needed = {column.name for column in store.schema.inputs} | self.exclude
+        content = None if self.is_large else hashlib.sha256()
+        buckets = {name: _Buckets(self.parts == PARTS.index(name), part, store) for name, part in store.parts.items()}
+        targets = {}
+        groups = {}
+        for name, part in store.parts.items() if not self.is_large else ():
+            rows = np.flatnonzero(self.parts == PARTS.index(name))
+            targets[name] = encode_targets(self.keys, store.schema, rows, unseen=part.unseen)
+            groups[name] = groups_of(self.keys, settings.group, rows)
+        start, done = 0, dict.fromkeys(store.parts, 0)
+        everything = self.pieces.columns if content is not None and "test" in store.parts else None
+        for frame in self.pieces.read(everything or needed):
+            own = self.parts[start : start + frame.height]
+            coded = code_texts(frame.select(name for name in frame.columns if name in needed))
+            for name, part in store.parts.items():
+                rows = np.flatnonzero(own == PARTS.index(name))
+                if not len(rows):
+                    continue
+                records = np.zeros(len(rows), dtype=kind)
+                records["row"] = rows + start
+                blocks = encode_inputs(coded, store.schema, rows, where=self.pieces.name)
+                records["numbers"], records["categories"] = blocks["numbers"], blocks["categories"]
+                here = slice(done[name], done[name] + len(rows))
+                if self.is_large:
+                    records["target"] = encode_targets(coded, store.schema, rows, unseen=part.unseen)
+                else:
+                    records["target"] = targets[name][here]
+                if settings.weight is not None:
+                    weight = need_column(coded, settings.weight, role="the weight")
+                    records["weight"] = weights_of(weight, rows, start).numpy()
+                if store.groups and groups[name] is not None:
+                    records["group"] = groups[name][here]
+                if name == "test" and content is not None:
+                    content.update(row_hashes(frame[rows], sorted(frame.columns), self.readings).tobytes())
+                if store.by_windows:
+                    buckets[name].add(writer, records)
+                else:
+                    writer.write(part.first + here.start, records)
+                if kind["target"].kind == "i":
+                    low = int(records["target"].min())
+                    part.lowest = low if part.lowest is None else min(low, part.lowest)
+                done[name] = here.stop
+            start += frame.height
+        for name, part in store.parts.items():
+            if name == "test" and content is not None:
+                part.content = content.hexdigest()
+            if part.unseen:
+                warn(self.notes, unseen_words(part.unseen, store.schema, f"the {name} data"))
+            if store.by_windows:
+                buckets[name].shuffle(writer)
+
+
+class _Buckets:
+    """Where the rows of a part go that are to be shuffled: each to a bucket by its number, and there one by one."""
+
+    def __init__(self, which: NDArray[np.bool_], part: StoredPart, store: RowStore) -> None:
+        self.number = bucket_count(store, part.count)
+        sizes = np.zeros(self.number, dtype=np.int64)
+        for start in range(0, len(which) if store.by_windows else 0, 1 << 20):
+            rows = np.flatnonzero(which[start : start + (1 << 20)]) + start
+            sizes += np.bincount(self._of(rows), minlength=self.number)
+        self.starts = part.first + np.concatenate([[0], np.cumsum(sizes)])
+        self.filled = self.starts[:-1].copy()
+
+    def _of(self, rows: Rows) -> NDArray[np.int64]:
+        return (mix(rows.view(np.uint64)) % np.uint64(self.number)).astype(np.int64)
+
+    def add(self, writer: RowWriter, records: Records) -> None:
+        """Write records into their buckets."""
+        numbers = self._of(np.ascontiguousarray(records["row"]))
+        ordered = np.argsort(numbers, kind="stable")
+        records, ends = records.take(ordered), np.cumsum(np.bincount(numbers, minlength=self.number))
+        for bucket, end in enumerate(ends.tolist()):
+            begin = int(ends[bucket - 1]) if bucket else 0
+            if end > begin:
+                writer.write(int(self.filled[bucket]), records[begin:end])
+                self.filled[bucket] += end - begin
+
+    def shuffle(self, writer: RowWriter) -> None:
+        """Permute the records of each bucket."""
+        for bucket, (first, stop) in enumerate(zip(self.starts, self.starts[1:], strict=False)):
+            writer.shuffle(int(first), int(stop - first), bucket)
+
+
+def _least(hashes: Hashes, rows: Rows) -> tuple[Hashes, Rows]:
+    """Return the rows of the least hashes."""
+    if len(rows) <= _SAMPLE:
+        return hashes, rows
+    least = np.lexsort((rows, hashes))[:_SAMPLE]
+    return hashes[least], rows[least]
+
+
+def prepare_rows(settings: DataSettings, schema: Schema | None) -> Prepared:
+    """Return a store as data ready for training: nothing is read but what says what it holds.
+
+    Raises:
+        DataError: the store is damaged, or its source has changed.
+        SettingError: it is to start from a bundle whose Schema is another.
+    """
+    store = open_rows(Path(settings.source))
+    refuse_changed(store)
+    if schema is not None and to_plain(schema) != to_plain(store.schema):
+        raise SettingError(
+            f"{store.name} was encoded by another Schema than that of {settings.start}",
+            hint="train on the table itself, or without start=",
+            code="setting-ignored",
+        )
+    parts = {}
+    for name, part in store.parts.items():
+        source = store.source(name)
+        groups = source.records["group"] if store.groups else None
+        parts[name] = Part(
+            source.records["row"], source, file=store.settings.source, unseen=part.unseen, groups=groups,
+            content=part.content,
+        )  # fmt: skip
+    return Prepared(store.schema, parts, list(store.notes), input_sizes(store.schema))
+
+
+def with_store(settings: DataSettings) -> DataSettings:
+    """Return the settings of a store, where the source is one, or a table that memory does not hold: it becomes one.
+
+    Raises:
+        SettingError: a setting that the store was made without.
+        DataError: as `write_rows`.
+    """
+    if settings.source and is_row_store(Path(settings.source)):
+        store = open_rows(Path(settings.source))
+        _refuse_other(settings, store)
+        return replace(store.settings, source=settings.source, start=settings.start, weights=settings.weights)
+    return settings
+
+
+def _refuse_other(settings: DataSettings, store: RowStore) -> None:
+    """Refuse settings that are not those that a store was made with."""
+    kinds = {column.name: column.kind for column in store.schema.columns}
+    plain = DataSettings(source="")
+    for item in fields(DataSettings):
+        given, made = getattr(settings, item.name), getattr(store.settings, item.name)
+        if item.name in ("source", "start", "weights") or given in (getattr(plain, item.name), made):
+            continue
+        if item.name == "kind" and given.items() <= kinds.items():
+            continue
+        if item.name == "target_transform" and {target.transform for target in store.schema.targets} == {given}:
+            continue
+        raise SettingError(
+            f"{item.name} would be ignored: {store.name} was made with {made!r}, and {given!r} is given",
+            hint="leave it out, or make a store of its own: luthier rows",
+            code="setting-ignored",
+        )

@@ -71,12 +71,13 @@ class Windows:
 
     def rows(self, window: int) -> Tensor:
         """Return the rows of a window in the order in which they come, int64."""
-        rows = (self.blocks[window][:, None] * self.block + torch.arange(self.block)).reshape(-1)
+        rows: Tensor = (self.blocks[window][:, None] * self.block + torch.arange(self.block)).reshape(-1)
         rows = rows[rows < self.n]
         if self.seed is None:
             return rows
         generator = torch.Generator().manual_seed(mix(self.seed, self.epoch, window + 2))  # `draws` has 1
-        return rows[torch.randperm(len(rows), generator=generator)]
+        shuffled: Tensor = rows[torch.randperm(len(rows), generator=generator)]
+        return shuffled
 
     def cut(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """Yield the windows that places `start` to `stop` of the epoch lie in, and from where to where in each."""

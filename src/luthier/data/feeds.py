@@ -88,7 +88,8 @@ class AddressedFeed:
             windows = Windows(n, self.source.block, self.seed if self.shuffle else None, epoch)
             return Spans(windows, [(a, min(a + self.batch_size, n)) for a in range(0, n, self.batch_size)])
         indices = order(n, self.seed, epoch) if self.shuffle else torch.arange(n)
-        return indices.split(self.batch_size)
+        chunks: Sequence[torch.Tensor] = indices.split(self.batch_size)
+        return chunks
 
     def _parts(
         self, chunks: Sequence[torch.Tensor], rows: Callable[[int], tuple[int, int]], epoch: int

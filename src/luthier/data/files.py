@@ -181,7 +181,8 @@ def read_any(
 
     def read(path: Path, more: Collection[str], options: ReadOptions) -> Table:
         known = None if texts is None else {*texts, *more}
-        table = _read_file(path, options, texts=known, targets=targets, wanted=wanted)
+        open_targets = [target for target in targets if target not in more]
+        table = _read_file(path, options, texts=known, targets=open_targets, wanted=wanted)
         name = str(path) if len(files) > 1 else table.name
         return replace(table, frame=with_folders(table.frame, path, source), name=name)
 

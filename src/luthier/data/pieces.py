@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from luthier.core.schema import Decimal
 from luthier.data.cells import Floats, Reading, dates_of_digits, find_reading, mix, to_numbers
@@ -77,6 +78,16 @@ class Pieces:
         )
         for table in found:
             yield table.frame.select(names).cast(types)  # type: ignore[arg-type]  # polars' stub wants its own mapping
+
+    def take(self, numbers: NDArray[np.int64], columns: Collection[str] | None = None) -> pl.DataFrame:
+        """Return some rows, whose numbers ascend."""
+        found, start = [self.head.select(name for name in self.columns if columns is None or name in columns)], 0
+        for frame in self.read(columns):
+            first, stop = np.searchsorted(numbers, (start, start + frame.height))
+            if stop > first:
+                found.append(frame[numbers[first:stop] - start])
+            start += frame.height
+        return pl.concat(found, rechunk=True)
 
 
 def open_pieces(source: str, options: ReadOptions, *, texts: Collection[str], wanted: Collection[str]) -> Pieces:

@@ -1,6 +1,5 @@
 """Encoded rows of fixed width in a file, as a source: read by number, or window by window where they are many."""
 
-import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -72,8 +71,9 @@ class RowFile:
 
     def _bytes(self, first: int, stop: int) -> bytes:
         width = self.kind.itemsize
-        with self.path.open("rb") as file:
-            return os.pread(file.fileno(), (stop - first) * width, first * width)
+        with self.path.open("rb", buffering=0) as file:
+            file.seek(first * width)
+            return file.read((stop - first) * width)
 
     def sum_up(self, first: int, count: int) -> None:
         """Take the checksums of a part from the file as it is."""

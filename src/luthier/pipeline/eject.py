@@ -10,6 +10,7 @@ import runpy
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from luthier.data.csvtext import UTF8_WITH_STRAYS
 from luthier.data.encode import text_columns
 from luthier.data.files import is_one_file, source_name
 from luthier.data.images import image_paths
+from luthier.data.rows import RowSource
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
 from luthier.data.tables import Table, read_table
@@ -42,6 +44,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
+from luthier.pipeline.prepare import prepare
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan
 from luthier.pipeline.tables import read_options
 from luthier.pipeline.train import make_module, open_run, read_split
@@ -85,7 +88,7 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
-    story = _story(found, plan)
+    story, plan = _story(found, plan), _read_whole(found, plan)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -104,6 +107,21 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
 
 def _cannot(run: Path, why: str) -> RunError:
     return RunError(f"{run} cannot be ejected: {why}", hint="see docs/eject.md", code="run-cannot-eject")
+
+
+def _read_whole(run: Path, plan: Plan) -> Plan:
+    """Return a plan over a store of rows as one over the table itself, which a project reads; others as they are.
+
+    Raises:
+        RunError: the order of the rows is that of a store.
+    """
+    part = plan.prepared.parts["train"]
+    if not isinstance(part.source, RowSource):
+        return plan
+    if part.source.block is not None:
+        raise _cannot(run, "its rows lie shuffled in a store, and a project reads a table into memory")
+    settings = replace(plan.settings, source=part.file)
+    return replace(plan, settings=settings, prepared=prepare(settings))
 
 
 def _story(run: Path, plan: Plan) -> Story:
@@ -192,6 +210,7 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         module = make_module(plan)
         facts["frozen"] = sorted(name for prefix in plan.recipe.freeze for name in names_under(module, prefix))
     train = fitted.prepared.parts["train"].source
+    assert not isinstance(train, RowSource)
     loop = Loop(
         schema=plan.schema,
         blueprint=plan.blueprint,
@@ -324,6 +343,7 @@ def _prove(plan: Plan, folder: Path) -> None:
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
     for found, part in zip(made, parts, strict=True):
         source = part.source
+        assert not isinstance(source, RowSource)
         own = {"targets": source.targets}
         if isinstance(source, TensorSource):
             assert isinstance(source.inputs, tuple)

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.core.plain import to_plain
 from luthier.core.schema import Schema
 from luthier.data.files import source_name
+from luthier.data.rows import RowSource
 from luthier.errors import DataError, LuthierError, RunError, SettingError, printable
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_own_file
@@ -33,6 +35,7 @@ from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
 _COLUMNS = 12  # of a row that is shown, the most important ones
+_MOST_ROWS = 1 << 17  # of a store, that a page is made of
 _MOST_COLUMNS = 300  # of a table that are listed
 _MISSED = (
     "setting-no-run-file",
@@ -270,6 +273,8 @@ def measured_document(plan: Plan, model: Model, *, rows: bool, data: Any = None)
     part = plan.prepared.parts.get("test")
     if part is None:
         return {**found, "unmeasured": "there are no test rows"}
+    if isinstance(part.source, RowSource) and len(part.rows) > _MOST_ROWS:
+        part = part.taken(np.linspace(0, len(part.rows) - 1, _MOST_ROWS).astype(np.int64))
     answers = test_answers(*outputs_on(model.module, part, plan.recipe.eval_batch_size or 1024), part)
     cells = read_cells(plan.settings, plan.schema, part, data)
     answered = Answered(

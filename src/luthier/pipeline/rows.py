@@ -3,8 +3,11 @@
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +15,38 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from luthier.core.machine import free_memory
 from luthier.core.names import did_you_mean
 from luthier.core.order import MOST_PERMUTED
 from luthier.core.plain import to_plain
 from luthier.core.schema import Column, Schema
-from luthier.core.settings import DataSettings
+from luthier.core.settings import NO_ROWS, DataSettings
 from luthier.data.cells import Hashes, cell_hashes, mix, need_column
 from luthier.data.columns import Asked
 from luthier.data.distinct import code_texts
 from luthier.data.encode import encode_inputs, input_sizes
 from luthier.data.files import (
+    STDIN,
     as_source,
+    file_format,
+    is_database,
+    is_table_folder,
+    source_files,
+    source_lines,
+    source_name,
     with_paths,
 )
 from luthier.data.kinds import infer_columns
 from luthier.data.pieces import look_at, open_pieces
+from luthier.data.records import number_types
 from luthier.data.rows import Records
 from luthier.data.split import row_hashes, split_by_threshold
+from luthier.data.tables import parquet_head
 from luthier.data.targets import encode_targets, rows_with_target, unseen_words, with_types, words_as_classes
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, warn
 from luthier.pipeline.tables import (
+    aside_texts,
     asked_of,
     groups_of,
     learn_targets,
@@ -47,11 +61,13 @@ from luthier.pipeline.tables import (
 )
 from luthier.store.rows import (
     MOST_BYTES,
+    ROWS_DESCRIPTION,
     RowStore,
     RowWriter,
     StoredPart,
     bucket_count,
     describe_files,
+    is_beginning,
     is_row_store,
     open_rows,
     refuse_changed,
@@ -62,12 +78,9 @@ _SAMPLE = 1 << 20  # training rows of least hash that kinds and statistics of co
 _SAMPLED_CELLS = 1 << 26  # of them that are held at a time
 _LEFT_OUT = 255
 _HELD = ("number", "boolean", "category", "date")  # kinds of columns that a store holds
-_NOT_HELD = (
-    "series", "order", "channel", "arrays", "image_size", "decoder", "skip_unreadable", "image_means", "image_stds",
-    "valid", "test", "folds", "start", "weights",
-)  # fmt: skip
 _ONLY_LARGE = "a table of more than 16,777,216 rows"
-_CELL_BYTES, _TEXT_TIMES, _SHARE = 34, 6, 0.8  # memory a cell of Parquet takes until it is trained on; see docs/rows.md
+_SMALL = 1 << 26  # bytes of files that memory always has room for
+_CELL_BYTES, _TEXT_TIMES, _SHARE = 34, 6, 0.8  # memory a cell takes, and a byte of text; and how much may be taken
 
 
 def write_rows(
@@ -94,6 +107,12 @@ def write_rows(
         raise DataError(
             "rows are read from files", hint="give a path, or train on the frame", code="data-not-understood"
         )
+    if named == STDIN or is_database(named):
+        raise DataError(
+            "rows are read several times, and standard input and a database are read once",
+            hint="write them to a Parquet or CSV file, and give that",
+            code="data-not-understood",
+        )
     known = {item.name for item in fields(DataSettings)} - {"source"}
     if unknown := given.keys() - known:
         name = min(unknown)
@@ -109,10 +128,9 @@ class _Conversion:
     """A table on its way into a store: looked at, split, its columns learnt, encoded."""
 
     def __init__(self, settings: DataSettings, output: Path) -> None:
-        refuse(settings, _NOT_HELD, "to be a store of rows")
+        refuse(settings, NO_ROWS, "to be a store of rows")
         self.settings, self.output = settings, output
-        aside = (settings.group, settings.time)
-        texts = {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
+        texts = aside_texts(settings)
         wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
         self.pieces = open_pieces(settings.source, read_options(settings), texts=texts, wanted=wanted)
         self.names = list(settings.target)
@@ -165,9 +183,8 @@ class _Conversion:
         for frame in self.pieces.read():
             keys.append(frame.select(held))
             hashes.append(self._hashes(frame))
-        self.keys, found = pl.concat(keys, rechunk=True), np.concatenate(hashes)
-        is_text = self.pieces.is_text
-        self.words = settings.missing or (None if is_text else words_as_classes(self.keys, self.names))
+        self.keys, found = self._typed(pl.concat(keys, rechunk=True)), np.concatenate(hashes)
+        self.words = self._words(self.keys)
         self.keys = shaped(self.keys, settings, self.pieces.name, [])[0]
         frame, kept = with_target(self.keys, settings, self.notes, self.words)
         self.task, _, strata, labels = read_strata(frame, settings, self.words)
@@ -180,6 +197,16 @@ class _Conversion:
             return self.train
         least = np.argpartition(found[self.train], _SAMPLE)[:_SAMPLE]
         return np.sort(self.train[least])
+
+    def _words(self, keys: pl.DataFrame) -> tuple[str, ...] | None:
+        """Return the words for no value in a target."""
+        return self.settings.missing or (None if self.pieces.is_text else words_as_classes(keys, self.names))
+
+    def _typed(self, keys: pl.DataFrame) -> pl.DataFrame:
+        """Return targets of a text file that can be no classes as numbers, as a table in memory has them."""
+        settings = self.settings
+        is_open = self.pieces.is_text and settings.task in (None, "regression") and settings.labels is None
+        return keys.cast(number_types(keys, keys.columns, self.names)) if is_open else keys  # type: ignore[arg-type]
 
     def _split_large(self) -> Rows:
         """Split by thresholds on the hash, a piece at a time; keep which training rows have the least hashes."""
@@ -230,13 +257,13 @@ class _Conversion:
         keys = None if self.is_large else self.keys
         asked, frames = asked_of(settings), {}
         for start in range(0, len(wanted), at_once):
-            frame = self._rows(sample, wanted[start : start + at_once])
+            frame = self.pieces.take(sample, wanted[start : start + at_once])
             if self.is_large and keys is None:
                 keys = frame.select(self.names)
             frames = {name: frame[name] for name in frame.columns if name not in self.exclude}
             columns += self._columns(pl.DataFrame(frames), asked, sample)
         if not any(column.is_input for column in columns):  # an identifier is better than nothing
-            columns = list(self._columns(self._rows(sample, self.inputs), asked, sample, is_all=True))
+            columns = list(self._columns(self.pieces.take(sample, self.inputs), asked, sample, is_all=True))
         for column in columns:
             if column.is_input and column.kind not in _HELD:
                 raise DataError(
@@ -247,10 +274,11 @@ class _Conversion:
                 )
         assert keys is not None
         if self.is_large:
-            more = [] if self.class_rows is None or self.class_rows.height > keys.height // 2 else [self.class_rows]
-            keys = pl.concat([keys, *more])
-            self.words = settings.missing or (None if self.pieces.is_text else words_as_classes(keys, self.names))
-            keys = code_texts(keys)
+            if self.class_rows is not None and self.class_rows.height <= keys.height // 2:
+                lacking = self.class_rows.join(keys, on=self.names, how="anti")
+                keys = pl.concat([keys, lacking])
+            keys = code_texts(self._typed(keys))
+            self.words = self._words(keys)
             self.task = read_strata(keys, settings, self.words)[0]
             train = np.arange(keys.height, dtype=np.int64)
         else:
@@ -279,16 +307,6 @@ class _Conversion:
                 raise
             return ()
 
-    def _rows(self, numbers: Rows, columns: list[str]) -> pl.DataFrame:
-        """Return some rows, whose numbers ascend."""
-        found, start = [], 0
-        for frame in self.pieces.read(columns):
-            first, stop = np.searchsorted(numbers, (start, start + frame.height))
-            if stop > first:
-                found.append(frame[numbers[first:stop] - start])
-            start += frame.height
-        return pl.concat(found, rechunk=True)
-
     def _empty_store(self, schema: Schema) -> RowStore:
         counts = np.bincount(self.parts, minlength=256)[:3].tolist()
         firsts = [0, counts[0], counts[0] + counts[1]]
@@ -313,6 +331,7 @@ class _Conversion:
             targets[name] = encode_targets(self.keys, store.schema, rows, unseen=part.unseen)
             groups[name] = groups_of(self.keys, settings.group, rows)
         start, done = 0, dict.fromkeys(store.parts, 0)
+        counts = np.zeros(len(store.schema.targets[0].classes), dtype=np.int64)
         everything = self.pieces.columns if content is not None and "test" in store.parts else None
         for frame in self.pieces.read(everything or needed):
             own = self.parts[start : start + frame.height]
@@ -327,25 +346,32 @@ class _Conversion:
                 records["numbers"], records["categories"] = blocks["numbers"], blocks["categories"]
                 here = slice(done[name], done[name] + len(rows))
                 if self.is_large:
-                    records["target"] = encode_targets(coded, store.schema, rows, unseen=part.unseen)
+                    with _rows_from(start, self.pieces.name):
+                        records["target"] = encode_targets(coded, store.schema, rows, unseen=part.unseen)
                 else:
                     records["target"] = targets[name][here]
                 if settings.weight is not None:
                     weight = need_column(coded, settings.weight, role="the weight")
                     records["weight"] = weights_of(weight, rows, start).numpy()
-                if store.groups and groups[name] is not None:
-                    records["group"] = groups[name][here]
+                if (group := groups.get(name)) is not None:
+                    records["group"] = group[here]
                 if name == "test" and content is not None:
                     content.update(row_hashes(frame[rows], sorted(frame.columns), self.readings).tobytes())
                 if store.by_windows:
                     buckets[name].add(writer, records)
                 else:
                     writer.write(part.first + here.start, records)
+                if name == "train" and self.is_large and store.schema.task in ("binary", "multiclass"):
+                    codes = records["target"].reshape(-1).astype(np.int64)
+                    counts += np.bincount(codes, minlength=len(counts))
                 if kind["target"].kind == "i":
                     low = int(records["target"].min())
                     part.lowest = low if part.lowest is None else min(low, part.lowest)
                 done[name] = here.stop
             start += frame.height
+        if counts.any():
+            target = replace(store.schema.targets[0], counts=tuple(counts.tolist()))
+            store.schema = replace(store.schema, targets=(target,))
         for name, part in store.parts.items():
             if name == "test" and content is not None:
                 part.content = content.hexdigest()
@@ -387,6 +413,16 @@ class _Buckets:
             writer.shuffle(int(first), int(stop - first), bucket)
 
 
+@contextmanager
+def _rows_from(start: int, name: str) -> Iterator[None]:
+    """Have errors about a piece of a table say from which row on it counts."""
+    try:
+        yield
+    except DataError as error:
+        words = f"counted from row {start + 1:,} of {name} on: {error.message}"
+        raise DataError(words, hint=error.hint, code=error.code) from error
+
+
 def _least(hashes: Hashes, rows: Rows) -> tuple[Hashes, Rows]:
     """Return the rows of the least hashes."""
     if len(rows) <= _SAMPLE:
@@ -413,7 +449,7 @@ def prepare_rows(settings: DataSettings, schema: Schema | None) -> Prepared:
     parts = {}
     for name, part in store.parts.items():
         source = store.source(name)
-        groups = source.records["group"] if store.groups else None
+        groups = np.array(source.records["group"], dtype=np.int64) if store.groups else None
         parts[name] = Part(
             source.records["row"], source, file=store.settings.source, unseen=part.unseen, groups=groups,
             content=part.content,
@@ -432,7 +468,57 @@ def with_store(settings: DataSettings) -> DataSettings:
         store = open_rows(Path(settings.source))
         _refuse_other(settings, store)
         return replace(store.settings, source=settings.source, start=settings.start, weights=settings.weights)
-    return settings
+    if not is_beyond_memory(settings.source):
+        return settings
+    takes, free = (size / 2**30 for size in (memory_taken(settings.source), free_memory()))
+    what = f"{source_name(settings.source)} takes about {takes:.1f} GiB of memory, of which {free:.1f} are free"
+    try:
+        refuse(settings, NO_ROWS, "a store of rows")
+    except SettingError as error:
+        _log.warning("%s; it is read into memory all the same, as it cannot be a store: %s", what, error.message)
+        return settings
+    absolute = replace(settings, source=with_paths(settings.source, os.path.abspath))
+    place = _place(absolute)
+    if not (place / ROWS_DESCRIPTION).is_file():
+        _log.warning("%s: its rows are encoded once, into %s, and are trained on from there", what, place)
+        _convert(absolute, place)
+    return replace(open_rows(place).settings, source=str(place))
+
+
+def is_beyond_memory(source: str) -> bool:
+    """Whether a source is a table that takes more memory than is free."""
+    return memory_taken(source) > _SHARE * free_memory()
+
+
+def memory_taken(source: str) -> float:
+    """Return how many bytes of memory a table in Parquet or text files takes until it is trained on, about; else 0.
+
+    A run over 1,000,000 rows of 41 columns held 1.4 GB: 34 bytes a cell.
+    """
+    path = Path(source_lines(source)[0])
+    if source == STDIN or is_database(source) or (path.is_dir() and not is_table_folder(path)):
+        return 0.0
+    files = [path for path in source_files(source) if path.is_file()]
+    formats = {file_format(path.name) for path in files}
+    if sum(path.stat().st_size for path in files) < _SMALL or not formats <= {"csv", "tsv", "parquet", "pq"}:
+        return 0.0
+    if formats <= {"csv", "tsv"}:
+        return float(_TEXT_TIMES * sum(path.stat().st_size for path in files))
+    heads = (parquet_head(path) for path in files)
+    return float(sum(_CELL_BYTES * head.width * rows for head, _, rows in heads))
+
+
+def _place(settings: DataSettings) -> Path:
+    """Return where the store of a table lies: beside it, with a number where another store has the name."""
+    path = Path(source_lines(settings.source)[0])
+    name = re.sub(r"[*?\[\]]+", "", path.name).strip(".-_") or "table"
+    for number in count(1):
+        place = path.parent / f"{name}{'' if number == 1 else f'-{number}'}.rows"
+        if not place.exists() or all(map(is_beginning, place.iterdir())):
+            return place
+        if (place / ROWS_DESCRIPTION).is_file() and open_rows(place).settings == settings:
+            return place
+    raise AssertionError("count() ends never")
 
 
 def _refuse_other(settings: DataSettings, store: RowStore) -> None:

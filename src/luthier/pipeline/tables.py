@@ -1,7 +1,9 @@
 """Tables: read, split, then the kinds of columns and their statistics from training rows."""
 
+import glob
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -24,6 +26,8 @@ from luthier.data.encode import OddCells, encode_inputs, feature_names, input_si
 from luthier.data.files import read_any, source_lines, source_name
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
+from luthier.data.pieces import open_pieces
+from luthier.data.rows import RowSource
 from luthier.data.series import first_values, fold_channels, fold_steps, is_lists, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
@@ -59,8 +63,7 @@ def read_source(
 
     So do those of the columns `as_text`, whose cells may all happen to be numbers in this file.
     """
-    aside = (settings.group, settings.time, settings.series, settings.order)
-    texts = {*settings.target, *settings.kind, *as_text, *(name for name in aside if name is not None)}
+    texts = {*aside_texts(settings), *as_text}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
     wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
     return read_any(source, read_options(settings, likely_decimal, points), texts=texts, targets=targets, wanted=wanted)
@@ -242,6 +245,8 @@ def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = N
     path = Path(source_lines(part.file)[0]) if part.file else Path()
     if not schema.columns:
         return pl.DataFrame()
+    if isinstance(part.source, RowSource):
+        return _cells_of_store(settings, part)
     if data is not None:
         table = table_from(data)
     elif path.suffix.lower() == ".npz":
@@ -259,6 +264,23 @@ def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = N
     found = shaped(table.frame, settings, table.name, [])[0][part.rows]
     lists = [column.name for column in schema.columns if column.kind != "series" and column.name in found.columns]
     return found.with_columns(first_values(found[name]) for name in lists if is_lists(found[name]))
+
+
+def _cells_of_store(settings: DataSettings, part: Part) -> pl.DataFrame:
+    """Return the rows of a part of a store as the table has them; empty where the table is gone."""
+    if not all(os.path.exists(line) or glob.has_magic(line) for line in source_lines(part.file)):
+        return pl.DataFrame()
+    texts = aside_texts(settings)
+    pieces = open_pieces(part.file, read_options(settings), texts=texts, wanted={*texts, settings.weight or ""})
+    ascending = np.argsort(part.rows, kind="stable")
+    found = pieces.take(part.rows[ascending])
+    return found[np.argsort(ascending)]
+
+
+def aside_texts(settings: DataSettings) -> set[str]:
+    """Return the columns whose cells stay as a text file has them: targets, groups, those of a kind that was said."""
+    aside = (settings.group, settings.time, settings.series, settings.order)
+    return {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
 
 
 def _content(frame: pl.DataFrame) -> str:

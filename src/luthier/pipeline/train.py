@@ -38,6 +38,7 @@ from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.kept import TestAnswers, test_answers, write_test
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
+from luthier.pipeline.rows import is_beyond_memory
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan, stage_folders
 from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.measuring import measured_figures
@@ -100,7 +101,7 @@ def train(
             if is_there if group is None else group.from_first(is_there):
                 return resume(run, callbacks=callbacks, report=report, verbose=verbose)
         tracking, start = Tracking(trackers if is_first else ()), time.perf_counter()
-        plan = _shared(design(source, target=target, **given), group)
+        plan = _shared(_designed(source, group, target=target, **given), group)
         callbacks = [*callbacks, _Reading(time.perf_counter() - start)]
         plan.asked = asked or _call_words(plan, target, given)
         find_device(plan.recipe.device)
@@ -109,6 +110,16 @@ def train(
         folder = _fresh_folder(plan, None if run is True else Path(str(run))) if has_folder else None
         data = None if as_source(source) is not None else source
         return _train(plan, folder, callbacks, tracking, report, data, is_shown=is_shown)
+
+
+def _designed(source: Any, group: Group | None, /, **given: Any) -> Plan:
+    """Return the plan of this process: a table that memory does not hold is encoded by process 0, for all."""
+    named = as_source(source)
+    if group is None or named is None or not group.from_first(is_beyond_memory(named)):
+        return design(source, **given)
+    first = design(source, **given) if group.rank == 0 else None
+    place = group.from_first(None if first is None else first.settings.source)
+    return design(place, **given) if first is None else first
 
 
 def _shared(plan: Plan, group: Group | None) -> Plan:

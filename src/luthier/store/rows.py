@@ -28,6 +28,7 @@ MOST_BYTES = 1 << 32
 """Bytes of a store up to which an epoch is one permutation of its rows, whatever the machine has."""
 
 _FORMAT = 1
+_PLAIN = ("files", "num_rows", "notes", "by_windows", "weights", "groups", "block")
 _BLOCK_ROWS, _BLOCK_BYTES = 1 << 12, 1 << 20
 _BUCKET_BYTES = 1 << 26  # rows that are shuffled in memory at a time
 
@@ -66,7 +67,9 @@ class RowStore:
         by_windows: Whether an epoch goes by windows of blocks, over rows that lie shuffled.
         weights: Whether each row has a weight.
         groups: Whether each row has a group.
-        checksums: Of each block of the file.
+        block: Records of a block.
+        checksums: Of each block of the file, by its first record.
+        sha256: Of all that is said of the rows, checksums among it.
     """
 
     path: Path
@@ -79,18 +82,17 @@ class RowStore:
     by_windows: bool
     weights: bool = False
     groups: bool = False
+    block: int = 0
     checksums: dict[int, int] = field(default_factory=dict)
     sha256: str = ""
+
+    def __post_init__(self) -> None:
+        self.block = self.block or max(64, min(_BLOCK_ROWS, _BLOCK_BYTES // self.kind.itemsize))
 
     @property
     def kind(self) -> np.dtype[np.void]:
         """What a record is."""
         return record_type(self.schema, input_sizes(self.schema), weights=self.weights, groups=self.groups)
-
-    @property
-    def block(self) -> int:
-        """Records of a block."""
-        return max(64, min(_BLOCK_ROWS, _BLOCK_BYTES // self.kind.itemsize))
 
     @property
     def name(self) -> str:
@@ -123,7 +125,8 @@ class RowStore:
 
 def is_row_store(path: Path) -> bool:
     """Whether a folder is a store of rows, or the beginning of one."""
-    return path.is_dir() and ((path / ROWS_DESCRIPTION).is_file() or (path / ROWS_FILE).is_file())
+    names = (ROWS_DESCRIPTION, ROWS_FILE)
+    return path.is_dir() and (any((path / name).is_file() for name in names) or any(path.glob(f".{ROWS_FILE}.*.part")))
 
 
 def open_rows(path: Path) -> RowStore:
@@ -160,7 +163,7 @@ def open_rows(path: Path) -> RowStore:
             from_plain(DataSettings, document["settings"], where=f"settings of {path.name}"),
             from_plain(Schema, document["schema"], where=f"schema of {path.name}"),
             parts,
-            **{name: document[name] for name in ("files", "num_rows", "notes", "by_windows", "weights", "groups")},
+            **{name: document[name] for name in _PLAIN},
             sha256=sha256,
         )
         starts = [a for p in parts.values() for a in range(p.first, p.first + p.count, found.block)]
@@ -220,16 +223,15 @@ def _has_changed(path: Path, before: Mapping[str, Any]) -> bool:
     if stat.st_mtime_ns == before["time"]:
         return False
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() != before["sha256"]
+        return bool(hashlib.file_digest(file, "sha256").hexdigest() != before["sha256"])
 
 
 class RowWriter:
-    """Writes the records of a store, each part in its place; whole once `finish` has written `rows.json`."""
+    """Writes the records of a store, each in its place; the store is whole once `finish` has written `rows.json`."""
 
     def __init__(self, store: RowStore) -> None:
         self.store, self.kind = store, store.kind
-        self.handle = -1
-        self.file = RowFile(store.path / ROWS_FILE, self.kind, store.block, store.name)
+        self.rows = RowFile(store.path / ROWS_FILE, self.kind, store.block, store.name)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -239,58 +241,60 @@ class RowWriter:
             RunError: the folder is taken, or cannot be written.
         """
         path = self.store.path
-        if path.exists() and not (path.is_dir() and all(map(_is_beginning, path.iterdir()))):
+        if path.exists() and not (path.is_dir() and all(map(is_beginning, path.iterdir()))):
             raise RunError(f"{path} is there already", hint="remove it, or name another", code="run-folder-taken")
         size = sum(part.count for part in self.store.parts.values()) * self.kind.itemsize
-        made = not path.exists()
+        was_there = path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self.file.path = part_of(path / ROWS_FILE)
-            self.handle = os.open(self.file.path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(self.handle, 0, size)
-            yield
+            self.rows.path = part_of(path / ROWS_FILE)
+            with self.rows.path.open("w+b", buffering=0) as self.file:
+                if hasattr(os, "posix_fallocate"):
+                    os.posix_fallocate(self.file.fileno(), 0, size)
+                yield
+            self.rows.path.replace(path / ROWS_FILE)
+            self._describe()
         except OSError as error:
             raise cannot_write(path, error) from error
         finally:
-            if self.handle >= 0:
-                os.close(self.handle)
-            self.file.path.unlink(missing_ok=True)
-            if made and path.is_dir() and not any(path.iterdir()):
+            self.rows.path.unlink(missing_ok=True)
+            if not was_there and path.is_dir() and not any(path.iterdir()):
                 path.rmdir()
 
     def write(self, first: int, records: Records) -> None:
         """Write records from place `first` on."""
-        content, place = memoryview(records.tobytes()), first * self.kind.itemsize
+        content = memoryview(records.tobytes())
+        self.file.seek(first * self.kind.itemsize)
         while len(content):
-            done = os.pwrite(self.handle, content, place)
-            content, place = content[done:], place + done
+            content = content[self.file.write(content) :]
 
     def shuffle(self, first: int, count: int, bucket: int) -> None:
         """Permute records among themselves; `bucket` seeds it."""
         width = self.kind.itemsize
-        content = os.pread(self.handle, count * width, first * width)
-        self.write(first, np.frombuffer(content, dtype=self.kind).take(order(count, 0, bucket).numpy()))
+        self.file.seek(first * width)
+        records = np.frombuffer(self.file.read(count * width), dtype=self.kind)
+        self.write(first, records.take(order(count, 0, bucket).numpy()))
 
     def finish(self) -> None:
-        """Flush the records, give them their name, and write what they are."""
-        os.fsync(self.handle)
+        """Flush the records, and take their checksums from what is read back."""
+        os.fsync(self.file.fileno())
         for part in self.store.parts.values():
-            self.file.sum_up(part.first, part.count)
-        self.file.path.replace(self.store.path / ROWS_FILE)
-        self.file.path = self.store.path / ROWS_FILE.removesuffix(".bin")  # nothing is there to be removed
-        names = ("schema", "settings", "parts", "files", "num_rows", "notes", "by_windows", "weights", "groups")
+            self.rows.sum_up(part.first, part.count)
+
+    def _describe(self) -> None:
+        """Write what the records are, which makes the store whole."""
+        names = ("schema", "settings", "parts", *_PLAIN)
         document = {
             "format": _FORMAT,
             "luthier": VERSION,
             **{name: to_plain(getattr(self.store, name)) for name in names},
-            "checksums": list(self.file.checksums.values()),
+            "checksums": list(self.rows.checksums.values()),
         }
         content = json.dumps({**document, "sha256": _digest(document)}, ensure_ascii=False)
         write_whole(self.store.path / ROWS_DESCRIPTION, content.encode())
 
 
-def _is_beginning(path: Path) -> bool:
+def is_beginning(path: Path) -> bool:
     """Whether a file is of a conversion that was stopped."""
     return path.name.startswith((f".{ROWS_FILE}.", f".{ROWS_DESCRIPTION}.")) or path.name == ROWS_FILE
 

@@ -1,4 +1,4 @@
-"""A store of rows: the run of a table in memory where it is small, bounded memory where it is not, whole or not there."""
+"""A store of rows: the run of a table in memory where it is small, read by windows where not; whole or not there."""
 
 import json
 import shutil
@@ -142,9 +142,9 @@ def test_shuffled_rows_are_those_of_the_table(write: Write, settings: dict[str, 
         records = records[np.argsort(records["row"])]
         assert (records["row"] == part.rows).all()
         batch = part.source.batches([torch.arange(len(part.rows))], 0, 0)
-        (inputs, targets) = next((found.inputs, found.targets) for found in batch)
-        assert (records["numbers"] == inputs[0].numpy()).all()
-        assert (records["categories"] == inputs[1].numpy()).all()
+        (numbers, categories), targets = next((tuple(found.inputs), found.targets) for found in batch)
+        assert (records["numbers"] == numbers.numpy()).all()
+        assert (records["categories"] == categories.numpy()).all()
         assert (records["target"] == targets.numpy()).all()
 
 
@@ -175,14 +175,16 @@ def test_an_epoch_by_windows_sees_each_row_once_and_a_resume_is_a_seek(tmp_path:
     assert torch.equal(numbers.sort().values, torch.arange(len(source)))
     assert not torch.equal(numbers, torch.cat([b.indices for b in feed.batches(2) if b.indices is not None]))
     for late, batch in zip(feed.batches(1, start=30), whole[30:], strict=True):
-        assert torch.equal(late.inputs[0], batch.inputs[0])
+        assert torch.equal(late.original()[0], batch.original()[0])
         assert torch.equal(late.targets, batch.targets)
     halves = [list(feed.batches(1, share=Share(rows=lambda n, i=i: (n * i // 2, n * (i + 1) // 2)))) for i in (0, 1)]  # type: ignore[misc]
     for first, second, batch in zip(*halves, whole, strict=True):
-        assert torch.equal(torch.cat([first.inputs[0], second.inputs[0]]), batch.inputs[0])
+        assert torch.equal(torch.cat([first.original()[0], second.original()[0]]), batch.original()[0])
         assert first.whole == len(batch)
     valid = AddressedFeed(source, batch_size=50, seed=3, shuffle=False)
-    assert torch.equal(torch.cat([b.inputs[0] for b in valid.batches(0)]), source.batch(torch.arange(len(source))).inputs[0])
+    assert torch.equal(
+        torch.cat([b.original()[0] for b in valid.batches(0)]), source.batch(torch.arange(len(source))).original()[0]
+    )
 
 
 @pytest.mark.parametrize("n", [1, 63, 64, 65, 64 * 64, 64 * 64 + 1, 10_000])
@@ -194,16 +196,12 @@ def test_windows_are_a_permutation(n: int) -> None:
     assert torch.equal(torch.cat(list(spans)), rows)
 
 
-def test_shuffled_sorted_data_mixes_classes_as_a_permutation_does(tmp_path: Path) -> None:
+def test_shuffled_sorted_data_mixes_classes_as_a_permutation_does(tmp_path: Path, monkeypatch: Any) -> None:
     """Of a table sorted by class, the share of a class in a batch by windows spreads as in a draw from all rows."""
     n = 1 << 17
     frame = pl.DataFrame({"x": np.arange(n, dtype=np.float64), "y": np.arange(n) < n // 2})
-    kept = conversion.MOST_BYTES
-    try:
-        conversion.MOST_BYTES = 1000
-        write_rows(one(frame, tmp_path), tmp_path / "s.rows", target="y")
-    finally:
-        conversion.MOST_BYTES = kept
+    monkeypatch.setattr(conversion, "MOST_BYTES", 1000)
+    write_rows(one(frame, tmp_path), tmp_path / "s.rows", target="y")
     feed = AddressedFeed(open_rows(tmp_path / "s.rows").source("train"), batch_size=1000, seed=0, shuffle=True)
     shares = torch.stack([batch.targets.mean() for batch in feed.batches(0)][:-1])
     assert float(shares.std()) == pytest.approx(0.5 / 1000**0.5, rel=0.35)
@@ -274,7 +272,7 @@ def test_what_a_store_does_not_hold_is_refused_by_name(tmp_path: Path) -> None:
         text=pl.Series([f"the {a} thing number {i} is not so good as that" for i, a in enumerate(table()["word"])]),
     )
     frame.write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="column 'text' of t.parquet holds text") as refused:
+    with pytest.raises(DataError, match=r"column 'text' of t\.parquet holds text") as refused:
         write_rows(tmp_path / "t.parquet", tmp_path / "s.rows", target="y", kind={"text": "text"})
     assert refused.value.code == "data-rows-kind"
     assert not (tmp_path / "s.rows").exists()
@@ -286,7 +284,7 @@ def test_settings_that_a_store_was_made_without_are_refused(tmp_path: Path) -> N
     write_rows(one(table(), tmp_path), tmp_path / "s.rows", target="y", valid_fraction=0.2)
     for given in ({"target": "z"}, {"valid_fraction": 0.3}, {"kind": {"few": "category"}}, {"group": "shop"}):
         with pytest.raises(SettingError, match=f"{next(iter(given))} would be ignored: s.rows was made with"):
-            luthier.design(tmp_path / "s.rows", **given)  # type: ignore[arg-type]
+            luthier.design(tmp_path / "s.rows", **given)
     luthier.design(tmp_path / "s.rows", target="y", valid_fraction=0.2, kind={"few": "number"})
 
 
@@ -336,7 +334,7 @@ def test_a_damaged_store_is_said(by_windows: bool, tmp_path: Path, request: pyte
 def test_files_of_other_columns_are_refused(tmp_path: Path) -> None:
     source = parts(table(), tmp_path)
     table(100).drop("few").write_parquet(source / "part-9.parquet")
-    with pytest.raises(DataError, match="part-9.parquet has other columns") as refused:
+    with pytest.raises(DataError, match=r"part-9\.parquet has other columns") as refused:
         write_rows(source, tmp_path / "s.rows", target="y")
     assert refused.value.code == "data-files-differ"
     table(100).with_columns(few=pl.lit("a")).write_parquet(source / "part-9.parquet")
@@ -351,8 +349,8 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stores.os, "posix_fallocate", full)
-    with pytest.raises(RunError, match="cannot write .*s.rows: No space left on device") as refused:
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(RunError, match=r"cannot write .*s\.rows: No space left on device") as refused:
         write_rows(source, tmp_path / "s.rows", target="y")
     assert refused.value.code == "run-cannot-write"
     assert not (tmp_path / "s.rows").exists()
@@ -380,6 +378,14 @@ def test_a_conversion_that_is_killed_is_not_taken_for_whole(tmp_path: Path) -> N
     assert sorted(path.name for path in (tmp_path / "s.rows").iterdir()) == [ROWS_FILE, ROWS_DESCRIPTION]
     write_rows(source, tmp_path / "again.rows", target="y")
     assert (tmp_path / "again.rows" / ROWS_FILE).read_bytes() == (tmp_path / "s.rows" / ROWS_FILE).read_bytes()
+
+
+def test_frames_that_come_one_by_one_are_encoded_as_the_table_is(tmp_path: Path) -> None:
+    whole = write_rows(one(table(), tmp_path), tmp_path / "whole.rows", target="y")
+    pieces = write_rows(table().iter_slices(700), tmp_path / "pieces.rows", target="y")
+    assert pieces.schema == whole.schema
+    assert (tmp_path / "whole.rows" / ROWS_FILE).read_bytes() == (tmp_path / "pieces.rows" / ROWS_FILE).read_bytes()
+    luthier.design(tmp_path / "pieces.rows")
 
 
 def test_the_command_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from luthier.data.files import (
 from luthier.data.tables import Table, parquet_head
 from luthier.data.textfile import ReadOptions
 
-_CELLS, _LEAST, _MOST = 1 << 22, 1 << 12, 1 << 16  # of a piece: cells, and the fewest and the most rows
+_CELLS, _LEAST, _MOST = 1 << 23, 1 << 12, 1 << 17  # of a piece: cells, and the fewest and the most rows
 _MOST_TEXTS = 1 << 20  # different texts of a column that are kept to see how it is read
 
 

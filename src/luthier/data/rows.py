@@ -118,6 +118,11 @@ class RowSource:
         """All targets, read into memory."""
         return self._batch(self.records[["target"]], None).targets  # type: ignore[no-any-return]
 
+    @property
+    def weights(self) -> Tensor | None:
+        """All weights, read into memory; None where rows have none."""
+        return torch.from_numpy(self.records["weight"].copy()) if "weight" in (self.file.kind.names or ()) else None
+
     def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
         """Yield one batch for each tensor of sample numbers, in order; nothing is drawn."""
         if isinstance(chunks, Spans):

@@ -210,7 +210,6 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         module = make_module(plan)
         facts["frozen"] = sorted(name for prefix in plan.recipe.freeze for name in names_under(module, prefix))
     train = fitted.prepared.parts["train"].source
-    assert not isinstance(train, RowSource)
     loop = Loop(
         schema=plan.schema,
         blueprint=plan.blueprint,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -41,7 +42,7 @@ from luthier.data.pieces import look_at, open_pieces
 from luthier.data.records import number_types
 from luthier.data.rows import Records
 from luthier.data.split import row_hashes, split_by_threshold
-from luthier.data.tables import parquet_head
+from luthier.data.tables import parquet_head, table_from
 from luthier.data.targets import encode_targets, rows_with_target, unseen_words, with_types, words_as_classes
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, warn
@@ -60,7 +61,9 @@ from luthier.pipeline.tables import (
     with_target,
 )
 from luthier.store.rows import (
-    MOST_BYTES,
+    MOST_BYTES as MOST_BYTES,
+)
+from luthier.store.rows import (
     ROWS_DESCRIPTION,
     RowStore,
     RowWriter,
@@ -75,7 +78,7 @@ from luthier.store.rows import (
 
 _log = logging.getLogger("luthier")
 _SAMPLE = 1 << 20  # training rows of least hash that kinds and statistics of columns are learnt from
-_SAMPLED_CELLS = 1 << 26  # of them that are held at a time
+_SAMPLED_CELLS = 1 << 25  # of them that are held at a time
 _LEFT_OUT = 255
 _HELD = ("number", "boolean", "category", "date")  # kinds of columns that a store holds
 _ONLY_LARGE = "a table of more than 16,777,216 rows"
@@ -89,7 +92,7 @@ def write_rows(
     """Encode a table piece by piece into a store of rows, from which `train` reads them; it is whole or not there.
 
     Args:
-        source: A table as in `train`, in a file or several, of any size.
+        source: A table as in `train`, in a file or several, of any size; or an iterable of frames, each a part of it.
         output: The store's folder, which is made.
         target: Column to predict, or several.
         **given: Fields of `DataSettings`.
@@ -102,22 +105,29 @@ def write_rows(
         SettingError: a setting that a store does not go with.
         RunError: the folder is taken, or cannot be written.
     """
+    known = {item.name for item in fields(DataSettings)} - {"source"}
+    if unknown := given.keys() - known:
+        name = min(unknown)
+        raise SettingError(f"there is no setting {name!r}", hint=did_you_mean(name, known), code="setting-unknown")
     named = as_source(source)
     if named is None:
-        raise DataError(
-            "rows are read from files", hint="give a path, or train on the frame", code="data-not-understood"
-        )
+        return _write_frames(source, Path(output), {"target": target, **given})
     if named == STDIN or is_database(named):
         raise DataError(
             "rows are read several times, and standard input and a database are read once",
             hint="write them to a Parquet or CSV file, and give that",
             code="data-not-understood",
         )
-    known = {item.name for item in fields(DataSettings)} - {"source"}
-    if unknown := given.keys() - known:
-        name = min(unknown)
-        raise SettingError(f"there is no setting {name!r}", hint=did_you_mean(name, known), code="setting-unknown")
     return _convert(DataSettings(source=named, target=target, **given), Path(output))  # type: ignore[arg-type]
+
+
+def _write_frames(frames: Any, output: Path, given: dict[str, Any]) -> RowStore:
+    """Encode frames that come one after the other, which lie beside the store as Parquet until it is written."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="frames-", dir=output.parent) as place:
+        for number, frame in enumerate(frames):
+            table_from(frame, f"frame {number}").frame.write_parquet(Path(place, f"{number:08d}.parquet"))
+        return _convert(DataSettings(source=place, **given), output)
 
 
 def _convert(settings: DataSettings, output: Path) -> RowStore:
@@ -173,7 +183,7 @@ class _Conversion:
     def _hashes(self, frame: pl.DataFrame) -> Hashes:
         if self.settings.group is not None:
             return mix(cell_hashes(frame[self.settings.group], self.readings[self.settings.group]))
-        return row_hashes(frame, self.content, self.readings)
+        return row_hashes(code_texts(frame.select(self.content)), self.content, self.readings)
 
     def _split(self) -> Rows:
         """Split as a table in memory is split: the columns that it goes by are held whole, and a hash of each row."""
@@ -336,36 +346,39 @@ class _Conversion:
         for frame in self.pieces.read(everything or needed):
             own = self.parts[start : start + frame.height]
             coded = code_texts(frame.select(name for name in frame.columns if name in needed))
-            for name, part in store.parts.items():
-                rows = np.flatnonzero(own == PARTS.index(name))
-                if not len(rows):
-                    continue
-                records = np.zeros(len(rows), dtype=kind)
-                records["row"] = rows + start
-                blocks = encode_inputs(coded, store.schema, rows, where=self.pieces.name)
+            kept = np.flatnonzero(own != _LEFT_OUT)
+            records = np.zeros(len(kept), dtype=kind)
+            records["row"] = kept + start
+            if len(kept):
+                blocks = encode_inputs(coded, store.schema, kept, where=self.pieces.name)
                 records["numbers"], records["categories"] = blocks["numbers"], blocks["categories"]
+                if settings.weight is not None:
+                    weight = need_column(coded, settings.weight, role="the weight")
+                    records["weight"] = weights_of(weight, kept, start).numpy()
+            for name, part in store.parts.items():
+                places = np.flatnonzero(own[kept] == PARTS.index(name))
+                if not len(places):
+                    continue
+                rows = kept[places]
                 here = slice(done[name], done[name] + len(rows))
                 if self.is_large:
                     with _rows_from(start, self.pieces.name):
-                        records["target"] = encode_targets(coded, store.schema, rows, unseen=part.unseen)
+                        found = encode_targets(coded, store.schema, rows, unseen=part.unseen)
                 else:
-                    records["target"] = targets[name][here]
-                if settings.weight is not None:
-                    weight = need_column(coded, settings.weight, role="the weight")
-                    records["weight"] = weights_of(weight, rows, start).numpy()
+                    found = targets[name][here]
+                records["target"][places] = found
                 if (group := groups.get(name)) is not None:
-                    records["group"] = group[here]
+                    records["group"][places] = group[here]
                 if name == "test" and content is not None:
                     content.update(row_hashes(frame[rows], sorted(frame.columns), self.readings).tobytes())
                 if store.by_windows:
-                    buckets[name].add(writer, records)
+                    buckets[name].add(writer, records, places)
                 else:
-                    writer.write(part.first + here.start, records)
+                    writer.write(part.first + here.start, records.take(places))
                 if name == "train" and self.is_large and store.schema.task in ("binary", "multiclass"):
-                    codes = records["target"].reshape(-1).astype(np.int64)
-                    counts += np.bincount(codes, minlength=len(counts))
-                if kind["target"].kind == "i":
-                    low = int(records["target"].min())
+                    counts += np.bincount(found.reshape(-1).astype(np.int64), minlength=len(counts))
+                if store.schema.task == "multiclass":
+                    low = int(found.min())
                     part.lowest = low if part.lowest is None else min(low, part.lowest)
                 done[name] = here.stop
             start += frame.height
@@ -396,15 +409,15 @@ class _Buckets:
     def _of(self, rows: Rows) -> NDArray[np.int64]:
         return (mix(rows.view(np.uint64)) % np.uint64(self.number)).astype(np.int64)
 
-    def add(self, writer: RowWriter, records: Records) -> None:
-        """Write records into their buckets."""
-        numbers = self._of(np.ascontiguousarray(records["row"]))
-        ordered = np.argsort(numbers, kind="stable")
-        records, ends = records.take(ordered), np.cumsum(np.bincount(numbers, minlength=self.number))
+    def add(self, writer: RowWriter, records: Records, places: Rows) -> None:
+        """Write the records at some places into their buckets."""
+        numbers = self._of(records["row"][places])
+        ordered = records.take(places[np.argsort(numbers, kind="stable")])
+        ends = np.cumsum(np.bincount(numbers, minlength=self.number))
         for bucket, end in enumerate(ends.tolist()):
             begin = int(ends[bucket - 1]) if bucket else 0
             if end > begin:
-                writer.write(int(self.filled[bucket]), records[begin:end])
+                writer.write(int(self.filled[bucket]), ordered[begin:end])
                 self.filled[bucket] += end - begin
 
     def shuffle(self, writer: RowWriter) -> None:

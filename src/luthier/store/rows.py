@@ -263,7 +263,7 @@ class RowWriter:
 
     def write(self, first: int, records: Records) -> None:
         """Write records from place `first` on."""
-        content = memoryview(records.tobytes())
+        content = memoryview(np.ascontiguousarray(records).view(np.uint8).data)
         self.file.seek(first * self.kind.itemsize)
         while len(content):
             content = content[self.file.write(content) :]

@@ -9,6 +9,7 @@ and `many` convert and train in processes whose private memory the system limits
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import resource
@@ -277,14 +278,40 @@ def large(gigabytes: float, folder: Path, epochs: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def tile(store: str, output: str, times: int) -> dict[str, Any]:
+    """Write a store whose parts are those of another so many times over: what a run holds does not depend on values."""
+    from luthier.store.rows import RowWriter, open_rows
+
+    _limit()
+    small = open_rows(Path(store))
+    parts, first = {}, 0
+    for name, part in small.parts.items():
+        parts[name] = dataclasses.replace(part, first=first, count=part.count * times)
+        first += part.count * times
+    large = dataclasses.replace(small, path=Path(output), parts=parts, num_rows=first, checksums={}, sha256="")
+    writer = RowWriter(large)
+    with Peak() as peak, writer.opened():
+        for name, part in parts.items():
+            records = small.source(name).records
+            for number in range(times):
+                writer.write(part.first + number * len(records), records)
+        writer.finish()
+    return {**peak.facts(), "rows": first, "bytes": first * large.kind.itemsize}
+
+
 def many(rows: int, folder: Path) -> None:
-    """Encode that many rows of a narrow table, and train some steps on one process and on two; go on with a copy."""
+    """Train some steps over a store of that many rows, on one process and on two; go on with a copy.
+
+    The store holds the rows of a table of 1,000,000 again and again: to encode 100 million takes as long as a hundred
+    times to encode one.
+    """
     try:
-        size = make(folder / "table", rows, 3, each=1_000_000, is_narrow=True)
-        print(f"{rows:,} rows, {size / 1e9:.1f} GB of Parquet", flush=True)
-        store = str(folder / "table.rows")
-        found = in_child("convert", str(folder / "table"), store, None, 0.01, limit=_LIMIT)
-        print("convert", found, f"{found['seconds'] / rows * 1e6:.2f} s a million rows", flush=True)
+        some = min(rows, 1_000_000)
+        make(folder / "table", some, 3, is_narrow=True)
+        small, store = str(folder / "small.rows"), str(folder / "table.rows")
+        found = in_child("convert", str(folder / "table"), small, 1, 0.01, limit=_LIMIT)
+        print("convert", found, f"{found['seconds'] / some * 1e6:.2f} s a million rows", flush=True)
+        print("tiled", in_child("tile", small, store, rows // some, limit=_LIMIT), flush=True)
         most = min(400, rows // _BATCH // 4 * 4)
         steps = {"max_steps": most, "shards": 2, "threads": 1, "checkpoint_every_steps": most // 4}
         one = in_child("train", store, steps, str(folder / "one"), most * 3 // 4, limit=_LIMIT)

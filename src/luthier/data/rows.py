@@ -91,6 +91,11 @@ class RowFile:
             self.read(start, stop)
 
 
+def is_by_windows(source: Any) -> bool:
+    """Whether a source is read by windows."""
+    return isinstance(source, RowSource) and source.block is not None
+
+
 class RowSource:
     """Some records of a file as samples, in the order of the file.
 

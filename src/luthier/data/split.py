@@ -196,7 +196,7 @@ def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15, 
     """
     gone = np.flatnonzero(is_missing(groups))
     if len(gone):
-        raise _missing(groups.name, gone, "group")
+        raise missing_cells(groups.name, gone, "group")
     return split_rows(mix(cell_hashes(groups)), strata=None, valid=valid, test=test, folds=folds)
 
 
@@ -214,7 +214,7 @@ def split_time(times: Floats, *, valid: float = 0.15, test: float = 0.15, name: 
     """
     gone = np.flatnonzero(np.isnan(times))
     if len(gone):
-        raise _missing(name, gone, "time")
+        raise missing_cells(name, gone, "time")
     _check_fractions(valid, test)
     _, moments, sizes = np.unique(-times, return_inverse=True, return_counts=True)
     parts = _parts_in_order(sizes, valid, test)
@@ -270,7 +270,8 @@ def _check_fractions(valid: float, test: float) -> None:
         )
 
 
-def _missing(name: str, rows: Rows, what: str) -> DataError:
+def missing_cells(name: str, rows: Rows, what: str) -> DataError:
+    """Return the error for rows without what they are to be split by."""
     return DataError(
         f"{len(rows)} row{'s have' if len(rows) > 1 else ' has'} no {what} in column {name!r}, "
         f"the first is row {rows[0] + 1}",

@@ -28,7 +28,7 @@ from luthier.data.csvtext import UTF8_WITH_STRAYS
 from luthier.data.encode import text_columns
 from luthier.data.files import is_one_file, source_name
 from luthier.data.images import image_paths
-from luthier.data.rows import RowSource
+from luthier.data.rows import RowSource, is_by_windows
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
 from luthier.data.tables import Table, read_table
@@ -118,7 +118,7 @@ def _read_whole(run: Path, plan: Plan) -> Plan:
     part = plan.prepared.parts["train"]
     if not isinstance(part.source, RowSource):
         return plan
-    if part.source.block is not None:
+    if is_by_windows(part.source):
         raise _cannot(run, "its rows lie shuffled in a store, and a project reads a table into memory")
     settings = replace(plan.settings, source=part.file)
     return replace(plan, settings=settings, prepared=prepare(settings))

@@ -61,6 +61,8 @@ class Part:
     def joined(self, other: "Part") -> "Part":
         """Return the rows of both."""
         source: Any = self.source.joined(other.source)  # type: ignore[arg-type]
+        if isinstance(source, RowSource):
+            return Part(source.records["row"], source, file=self.file)
         names = tuple(part.name_of(place) for part in (self, other) for place in range(len(part.rows)))
         return Part(np.concatenate([self.rows, other.rows]), source, names, self.file)
 

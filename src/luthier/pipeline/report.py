@@ -24,7 +24,7 @@ from luthier.pipeline.plan import Plan
 from luthier.pipeline.runfile import asked_in, reasons_in
 from luthier.pipeline.stages import refit_folder, stage_folders
 from luthier.pipeline.tables import read_cells
-from luthier.pipeline.train import figures_of, open_run, outputs_on, read_split, refuse_other_rows
+from luthier.pipeline.train import figures_of, open_run, outputs_on, part_sizes, refuse_other_rows
 from luthier.report.page import write_page
 from luthier.report.record import run_words, training_document, without_cells
 from luthier.serving.model import Model, load
@@ -119,7 +119,7 @@ def folder_document(run: Path) -> dict[str, Any]:
     if (run / "run.toml").is_file():
         found |= file_document(read_plain(run / "run.toml", most=1 << 24).decode(errors="replace"))
     if (run / "split.safetensors").is_file():
-        found["parts"] = {part: len(numbers) for part, numbers in read_split(run).items() if part != "folds"}
+        found["parts"] = part_sizes(run)
     is_finished = (run / "model.safetensors").is_file()
     found["finished"] = is_finished and all(training["done"] for training in trainings)
     found["state"] = run_state(run, trainings, is_finished=found["finished"])

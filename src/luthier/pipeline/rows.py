@@ -22,8 +22,7 @@ from luthier.core.order import MOST_PERMUTED
 from luthier.core.plain import to_plain
 from luthier.core.schema import Column, Schema
 from luthier.core.settings import NO_ROWS, DataSettings
-from luthier.data.cells import Hashes, cell_hashes, mix, need_column
-from luthier.data.columns import Asked
+from luthier.data.cells import Hashes, cell_hashes, is_missing, mix, need_column
 from luthier.data.distinct import code_texts
 from luthier.data.encode import encode_inputs, input_sizes
 from luthier.data.files import (
@@ -37,11 +36,11 @@ from luthier.data.files import (
     source_name,
     with_paths,
 )
-from luthier.data.kinds import infer_columns
+from luthier.data.kinds import check_asked, infer_columns
 from luthier.data.pieces import look_at, open_pieces
 from luthier.data.records import number_types
 from luthier.data.rows import Records
-from luthier.data.split import row_hashes, split_by_threshold
+from luthier.data.split import missing_cells, row_hashes, split_by_threshold
 from luthier.data.tables import parquet_head, table_from
 from luthier.data.targets import encode_targets, rows_with_target, unseen_words, with_types, words_as_classes
 from luthier.errors import DataError, SettingError
@@ -158,6 +157,17 @@ class _Conversion:
         own = (settings.group, settings.weight)
         self.exclude = {*self.names, *(name for name in own if name is not None)}
         self.inputs = [name for name in self.pieces.columns if name not in self.exclude]
+        roles = {"the group": settings.group, "the weight": settings.weight, "the time": settings.time}
+        for role, column in roles.items():
+            if column is not None:
+                need_column(self.pieces.head, column, role=role)
+        check_asked(self.pieces.head, asked_of(settings), self.exclude)
+        if not self.inputs:
+            raise DataError(
+                f"{self.pieces.name} has no column to learn from beside {', '.join(map(repr, sorted(self.exclude)))}",
+                hint=f"its columns are: {', '.join(self.pieces.columns[:12])}",
+                code="data-no-inputs",
+            )
         columns = f"{self.pieces.num_rows:,} rows, {self.pieces.head.width} columns"
         self.notes: list[str] = [f"{self.pieces.name}: {columns}", *self.pieces.notes]
         for doubt in self.pieces.doubts:
@@ -180,19 +190,23 @@ class _Conversion:
             writer.finish()
         return open_rows(self.output)
 
-    def _hashes(self, frame: pl.DataFrame) -> Hashes:
+    def _hashes(self, frame: pl.DataFrame, start: int) -> Hashes:
         if self.settings.group is not None:
-            return mix(cell_hashes(frame[self.settings.group], self.readings[self.settings.group]))
+            groups = frame[self.settings.group]
+            if len(gone := np.flatnonzero(is_missing(groups))):
+                raise missing_cells(groups.name, gone + start, "group")
+            return mix(cell_hashes(groups, self.readings[groups.name]))
         return row_hashes(code_texts(frame.select(self.content)), self.content, self.readings)
 
     def _split(self) -> Rows:
         """Split as a table in memory is split: the columns that it goes by are held whole, and a hash of each row."""
-        settings, keys, hashes = self.settings, [], []
+        settings, keys, hashes, start = self.settings, [], [], 0
         by = (*self.names, settings.group, settings.time, settings.weight)
         held = list(dict.fromkeys(name for name in by if name is not None))
         for frame in self.pieces.read():
             keys.append(frame.select(held))
-            hashes.append(self._hashes(frame))
+            hashes.append(self._hashes(frame, start))
+            start += frame.height
         self.keys, found = self._typed(pl.concat(keys, rechunk=True)), np.concatenate(hashes)
         self.words = self._words(self.keys)
         self.keys = shaped(self.keys, settings, self.pieces.name, [])[0]
@@ -226,7 +240,7 @@ class _Conversion:
         best: tuple[Hashes, Rows] = (np.empty(0, dtype=np.uint64), np.empty(0, dtype=np.int64))
         classes: pl.DataFrame | None = None
         for frame in self.pieces.read():
-            hashes = self._hashes(frame)
+            hashes = self._hashes(frame, start)
             found = split_by_threshold(hashes, valid=valid, test=test)
             there = np.zeros(len(found), dtype=np.bool_)
             there[self._with_target(frame)] = True
@@ -239,14 +253,18 @@ class _Conversion:
             parts.append(found)
             start += frame.height
         self.parts, self.class_rows = np.concatenate(parts), classes
+        if lost := int(np.count_nonzero(self.parts == _LEFT_OUT)):
+            warn(self.notes, f"{lost:,} rows without {' or '.join(map(repr, self.names))} are left out")
+        if not len(best[0]):
+            self._with_target(self.pieces.head, is_whole=True)
         return np.sort(_least(*best)[1])
 
-    def _with_target(self, frame: pl.DataFrame) -> Rows:
+    def _with_target(self, frame: pl.DataFrame, *, is_whole: bool = False) -> Rows:
         delimiter = self.settings.labels
         try:
             return rows_with_target(frame, self.names, label_delimiter=delimiter, missing=self.words)
         except DataError as error:
-            if error.code != "data-target-missing":
+            if is_whole or error.code != "data-target-missing":
                 raise
             return np.empty(0, dtype=np.int64)  # none in this piece
 
@@ -261,19 +279,11 @@ class _Conversion:
     def _learn(self, sample: Rows) -> Schema:
         """Return the Schema: targets from all training rows, or in a large table from the sample, columns from it."""
         settings, notes = self.settings, self.notes
-        columns: list[Column] = []
         at_once = max(1, _SAMPLED_CELLS // max(1, len(sample)))
-        wanted = [*self.names, *self.inputs] if self.is_large else self.inputs
-        keys = None if self.is_large else self.keys
-        asked, frames = asked_of(settings), {}
-        for start in range(0, len(wanted), at_once):
-            frame = self.pieces.take(sample, wanted[start : start + at_once])
-            if self.is_large and keys is None:
-                keys = frame.select(self.names)
-            frames = {name: frame[name] for name in frame.columns if name not in self.exclude}
-            columns += self._columns(pl.DataFrame(frames), asked, sample)
+        groups = [self.inputs[start : start + at_once] for start in range(0, len(self.inputs), at_once)]
+        columns = [column for group in groups for column in self._columns(group, sample, is_part=len(groups) > 1)]
         if not any(column.is_input for column in columns):  # an identifier is better than nothing
-            columns = list(self._columns(self.pieces.take(sample, self.inputs), asked, sample, is_all=True))
+            columns = self._columns(self.inputs, sample)
         for column in columns:
             if column.is_input and column.kind not in _HELD:
                 raise DataError(
@@ -282,17 +292,8 @@ class _Conversion:
                     hint=f"leave it out: kind={{{column.name!r}: 'ignored'}}",
                     code="data-rows-kind",
                 )
-        assert keys is not None
-        if self.is_large:
-            if self.class_rows is not None and self.class_rows.height <= keys.height // 2:
-                lacking = self.class_rows.join(keys, on=self.names, how="anti")
-                keys = pl.concat([keys, lacking])
-            keys = code_texts(self._typed(keys))
-            self.words = self._words(keys)
-            self.task = read_strata(keys, settings, self.words)[0]
-            train = np.arange(keys.height, dtype=np.int64)
-        else:
-            train = self.train
+        keys, train = (self._sampled_keys(sample), None) if self.is_large else (self.keys, self.train)
+        train = np.arange(keys.height, dtype=np.int64) if train is None else train
         task, targets = learn_targets(keys, train, settings, self.words, self.task, notes)
         targets = with_types(targets, keys, is_text=self.pieces.is_text, pandas={})
         made = Schema(
@@ -301,21 +302,26 @@ class _Conversion:
         )  # fmt: skip
         return with_label_column(made, self.names)
 
-    def _columns(self, frame: pl.DataFrame, asked: Asked, sample: Rows, *, is_all: bool = False) -> tuple[Column, ...]:
-        if not frame.width:
-            return ()
-        own = replace(
+    def _sampled_keys(self, sample: Rows) -> pl.DataFrame:
+        """Return the targets of the sample, and a row of each class that it lacks; find the task."""
+        keys = self.pieces.take(sample, self.names)
+        if self.class_rows is not None and self.class_rows.height <= keys.height // 2:
+            keys = pl.concat([keys, self.class_rows.join(keys, on=self.names, how="anti")])
+        keys = code_texts(self._typed(keys))
+        self.words = self._words(keys)
+        self.task = read_strata(keys, self.settings, self.words)[0]
+        return keys
+
+    def _columns(self, names: list[str], sample: Rows, *, is_part: bool = False) -> list[Column]:
+        asked = asked_of(self.settings)
+        asked = replace(
             asked,
-            kinds={name: kind for name, kind in asked.kinds.items() if name in frame.columns},
-            formats={name: form for name, form in asked.formats.items() if name in frame.columns},
+            kinds={name: kind for name, kind in asked.kinds.items() if name in names},
+            formats={name: form for name, form in asked.formats.items() if name in names},
         )
+        frame = shaped(self.pieces.take(sample, names), self.settings, self.pieces.name, [])[0]
         rows, whole = np.arange(frame.height, dtype=np.int64), (sample, self.pieces.num_rows)
-        try:
-            return infer_columns(shaped(frame, self.settings, self.pieces.name, [])[0], rows, asked=own, whole=whole)
-        except DataError as error:
-            if error.code != "data-no-inputs" or is_all:
-                raise
-            return ()
+        return list(infer_columns(frame, rows, asked=asked, whole=whole, is_part=is_part))
 
     def _empty_store(self, schema: Schema) -> RowStore:
         counts = np.bincount(self.parts, minlength=256)[:3].tolist()
@@ -527,7 +533,7 @@ def _place(settings: DataSettings) -> Path:
     name = re.sub(r"[*?\[\]]+", "", path.name).strip(".-_") or "table"
     for number in count(1):
         place = path.parent / f"{name}{'' if number == 1 else f'-{number}'}.rows"
-        if not place.exists() or all(map(is_beginning, place.iterdir())):
+        if not place.exists() or (place.is_dir() and all(map(is_beginning, place.iterdir()))):
             return place
         if (place / ROWS_DESCRIPTION).is_file() and open_rows(place).settings == settings:
             return place

@@ -27,6 +27,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
 from luthier.data.files import as_source, source_name, without_password
+from luthier.data.rows import is_by_windows
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating
 from luthier.metrics.figures import Answers
@@ -367,6 +368,7 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
         rows = _split_rows(plan)
         words: dict[str, Any] = {
             "rows": "row numbers of each part, from 0",
+            "sizes": {part: len(found.rows) for part, found in plan.prepared.parts.items()},
             "test": _hash_test(plan),
             "network": _hash_network(plan),
         }
@@ -507,8 +509,12 @@ def _train_folds(
 
 
 def _split_rows(plan: Plan) -> dict[str, torch.Tensor]:
-    """Return the row numbers of each part, and of training rows the fold that validates on each."""
-    rows = {part: torch.from_numpy(np.array(found.rows)) for part, found in plan.prepared.parts.items()}
+    """Return the row numbers of each part, and of training rows the fold that validates on each.
+
+    Those of a store that is read by windows stand in it, and are too many to be written once more.
+    """
+    parts = {part: found for part, found in plan.prepared.parts.items() if not is_by_windows(found.source)}
+    rows = {part: torch.from_numpy(np.array(found.rows)) for part, found in parts.items()}
     folds = plan.prepared.folds
     return rows if folds is None else {**rows, "folds": torch.from_numpy(folds)}
 
@@ -520,6 +526,18 @@ def read_split(run: Path) -> dict[str, torch.Tensor]:
         RunError: they cannot be read.
     """
     return _read_split(run)[0]
+
+
+def part_sizes(run: Path) -> dict[str, int]:
+    """Return how many rows each part of a run's data has.
+
+    Raises:
+        RunError: they cannot be read.
+    """
+    rows, words = _read_split(run)
+    sizes = {part: len(numbers) for part, numbers in rows.items() if part != "folds"}
+    told = words.get("sizes")
+    return sizes | told if isinstance(told, dict) else sizes
 
 
 def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:

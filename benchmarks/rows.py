@@ -288,7 +288,7 @@ def tile(store: str, output: str, times: int) -> dict[str, Any]:
     for name, part in small.parts.items():
         parts[name] = dataclasses.replace(part, first=first, count=part.count * times)
         first += part.count * times
-    large = dataclasses.replace(small, path=Path(output), parts=parts, num_rows=first, checksums={}, sha256="")
+    large = dataclasses.replace(small, path=Path(output), parts=parts, num_rows=first, checksums=[], sha256="")
     writer = RowWriter(large)
     with Peak() as peak, writer.opened():
         for name, part in parts.items():

@@ -220,6 +220,15 @@ def test_a_run_over_a_store_is_resumed_exactly(tmp_path: Path) -> None:
         assert torch.equal(again.module.state_dict()[name], value), name
 
 
+@pytest.mark.usefixtures("windows")
+def test_a_run_over_windows_can_train_once_more_on_all_rows(tmp_path: Path) -> None:
+    write_rows(one(table(), tmp_path), tmp_path / "s.rows", target="y")
+    result = luthier.train(tmp_path / "s.rows", seed=0, epochs=1, refit=True, run=tmp_path / "run", verbose=False)
+    assert any("2,550 training and validation rows" in note for note in result.notes)
+    with pytest.raises(RunError, match="its rows lie shuffled in a store"):
+        luthier.eject(tmp_path / "run", tmp_path / "project")
+
+
 def train_on(store: str, run: str | None) -> list[Any]:
     result = luthier.train(store, run=run, seed=0, epochs=2, shards=4, batch_size=64, check=False, verbose=False)
     return [figures(result), [float(value.double().sum()) for value in result.module.state_dict().values()]]
@@ -364,7 +373,7 @@ def test_another_folder_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_conversion_that_is_killed_is_not_taken_for_whole(tmp_path: Path) -> None:
-    source = parts(table(60_000), tmp_path)
+    source = parts(table(20_000), tmp_path)
     command = [sys.executable, "-m", "luthier", "rows", str(source), "-t", "y", "-o", str(tmp_path / "s.rows"), "-q"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list((tmp_path / "s.rows").glob(".rows.bin.*")):

@@ -1,6 +1,7 @@
 """Encoded rows of fixed width in a file, as a source: read by number, or window by window where they are many."""
 
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
@@ -45,40 +46,46 @@ class RowFile:
     Attributes:
         path: The file.
         kind: What a record is.
-        block: Records of a block; blocks begin anew with each part.
+        block: Records of a block; blocks begin anew with each part, and the last of a part may be short.
+        starts: The first record of each block, and the number of all records.
+        checksums: Of each block; empty before they are taken.
         name: What the user calls it.
     """
 
-    def __init__(self, path: Path, kind: np.dtype[np.void], block: int, name: str) -> None:
+    def __init__(
+        self, path: Path, kind: np.dtype[np.void], block: int, starts: list[int], checksums: list[int], name: str
+    ) -> None:
         self.path, self.kind, self.block, self.name = path, kind, block, name
-        self.checksums: dict[int, int] = {}  # of the block that begins at a record
+        self.starts, self.checksums = starts, checksums
 
     def read(self, first: int, stop: int) -> Records:
-        """Return the records of one block.
+        """Return some records, read by whole blocks.
 
         Raises:
             DataError: they are not what was written.
         """
-        content = self._bytes(first, stop)
-        if zlib.crc32(content) != self.checksums.get(first):
-            raise DataError(
-                f"{self.name} is damaged: the block at row {first:,} of {self.path.name} holds other bytes than were "
-                "written",
-                hint=f"look at the disk, remove {self.name} and make it again with luthier rows",
-                code="data-rows-damaged",
-            )
-        return np.frombuffer(content, dtype=self.kind)
+        blocks = range(bisect_right(self.starts, first) - 1, bisect_left(self.starts, stop))
+        parts = []
+        for number in blocks:
+            content = self.content(number)
+            if zlib.crc32(content) != self.checksums[number]:
+                raise DataError(
+                    f"{self.name} is damaged: the block at row {self.starts[number]:,} of {self.path.name} holds other "
+                    "bytes than were written",
+                    hint=f"look at the disk, remove {self.name} and make it again with luthier rows",
+                    code="data-rows-damaged",
+                )
+            parts.append(np.frombuffer(content, dtype=self.kind))
+        found = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        begin = self.starts[blocks[0]]
+        return found[first - begin : stop - begin]
 
-    def _bytes(self, first: int, stop: int) -> bytes:
-        width = self.kind.itemsize
+    def content(self, number: int) -> bytes:
+        """Return the bytes of a block."""
+        first, stop = self.starts[number : number + 2]
         with self.path.open("rb", buffering=0) as file:
-            file.seek(first * width)
-            return file.read((stop - first) * width)
-
-    def sum_up(self, first: int, count: int) -> None:
-        """Take the checksums of a part from the file as it is."""
-        for start in range(first, first + count, self.block):
-            self.checksums[start] = zlib.crc32(self._bytes(start, min(start + self.block, first + count)))
+            file.seek(first * self.kind.itemsize)
+            return file.read((stop - first) * self.kind.itemsize)
 
     def check(self) -> None:
         """Read all blocks once, which leaves them in the system's memory where there is some.
@@ -86,8 +93,7 @@ class RowFile:
         Raises:
             DataError: one is damaged.
         """
-        starts = [*sorted(self.checksums), self.path.stat().st_size // self.kind.itemsize]
-        for start, stop in pairwise(starts):
+        for start, stop in pairwise(self.starts):
             self.read(start, stop)
 
 

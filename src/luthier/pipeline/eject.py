@@ -88,7 +88,9 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
-    story, plan = _story(found, plan), _read_whole(found, plan)
+    if is_by_windows(plan.prepared.parts["train"].source):
+        raise _cannot(found, "its rows lie shuffled in a store, and a project reads a table into memory")
+    story, plan = _story(found, plan), _read_whole(plan)
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -109,17 +111,11 @@ def _cannot(run: Path, why: str) -> RunError:
     return RunError(f"{run} cannot be ejected: {why}", hint="see docs/eject.md", code="run-cannot-eject")
 
 
-def _read_whole(run: Path, plan: Plan) -> Plan:
-    """Return a plan over a store of rows as one over the table itself, which a project reads; others as they are.
-
-    Raises:
-        RunError: the order of the rows is that of a store.
-    """
+def _read_whole(plan: Plan) -> Plan:
+    """Return a plan over a store of rows as one over the table itself, which a project reads; others as they are."""
     part = plan.prepared.parts["train"]
     if not isinstance(part.source, RowSource):
         return plan
-    if is_by_windows(part.source):
-        raise _cannot(run, "its rows lie shuffled in a store, and a project reads a table into memory")
     settings = replace(plan.settings, source=part.file)
     return replace(plan, settings=settings, prepared=prepare(settings))
 

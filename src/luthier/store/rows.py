@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class RowStore:
         weights: Whether each row has a weight.
         groups: Whether each row has a group.
         block: Records of a block.
-        checksums: Of each block of the file, by its first record.
+        checksums: Of each block of the file.
         sha256: Of all that is said of the rows, checksums among it.
     """
 
@@ -83,7 +84,7 @@ class RowStore:
     weights: bool = False
     groups: bool = False
     block: int = 0
-    checksums: dict[int, int] = field(default_factory=dict)
+    checksums: list[int] = field(default_factory=list)
     sha256: str = ""
 
     def __post_init__(self) -> None:
@@ -107,10 +108,15 @@ class RowStore:
         made.feature_names = [name for block in self.schema.blocks for name in feature_names(self.schema, block)]
         return made
 
+    @property
+    def starts(self) -> list[int]:
+        """The first record of each block, and the number of all records."""
+        found = [at for part in self.parts.values() for at in range(part.first, part.first + part.count, self.block)]
+        return [*found, sum(part.count for part in self.parts.values())]
+
     @cached_property
     def _file(self) -> RowFile:
-        file = RowFile(self.path / ROWS_FILE, self.kind, self.block, self.name)
-        file.checksums = self.checksums
+        file = RowFile(self.path / ROWS_FILE, self.kind, self.block, self.starts, self.checksums, self.name)
         if not self.by_windows:
             file.check()
         return file
@@ -166,8 +172,9 @@ def open_rows(path: Path) -> RowStore:
             **{name: document[name] for name in _PLAIN},
             sha256=sha256,
         )
-        starts = [a for p in parts.values() for a in range(p.first, p.first + p.count, found.block)]
-        found.checksums = dict(zip(starts, document["checksums"], strict=True))
+        found.checksums = document["checksums"]
+        if len(found.checksums) != len(found.starts) - 1:
+            raise ValueError("it has another number of checksums than blocks")
         wanted = sum(part.count for part in parts.values()) * found.kind.itemsize
         size = (path / ROWS_FILE).stat().st_size if (path / ROWS_FILE).is_file() else 0
         if size != wanted:
@@ -231,7 +238,7 @@ class RowWriter:
 
     def __init__(self, store: RowStore) -> None:
         self.store, self.kind = store, store.kind
-        self.rows = RowFile(store.path / ROWS_FILE, self.kind, store.block, store.name)
+        self.rows = RowFile(store.path / ROWS_FILE, self.kind, store.block, store.starts, [], store.name)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -278,8 +285,7 @@ class RowWriter:
     def finish(self) -> None:
         """Flush the records, and take their checksums from what is read back."""
         os.fsync(self.file.fileno())
-        for part in self.store.parts.values():
-            self.rows.sum_up(part.first, part.count)
+        self.rows.checksums = [zlib.crc32(self.rows.content(number)) for number in range(len(self.rows.starts) - 1)]
 
     def _describe(self) -> None:
         """Write what the records are, which makes the store whole."""
@@ -288,7 +294,7 @@ class RowWriter:
             "format": _FORMAT,
             "luthier": VERSION,
             **{name: to_plain(getattr(self.store, name)) for name in names},
-            "checksums": list(self.rows.checksums.values()),
+            "checksums": self.rows.checksums,
         }
         content = json.dumps({**document, "sha256": _digest(document)}, ensure_ascii=False)
         write_whole(self.store.path / ROWS_DESCRIPTION, content.encode())

@@ -51,7 +51,7 @@ class Peak:
         self._ends = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
-        self._start = time.perf_counter()
+        self._start, self._cpu = time.perf_counter(), time.process_time()
         return self
 
     def _watch(self) -> None:
@@ -59,7 +59,7 @@ class Peak:
             self.most = max(self.most, anonymous())
 
     def __exit__(self, *_: object) -> None:
-        self.seconds = time.perf_counter() - self._start
+        self.seconds, self.cpu_s = time.perf_counter() - self._start, time.process_time() - self._cpu
         self._ends.set()
         self._thread.join()
         self.most = max(self.most, anonymous())
@@ -70,7 +70,8 @@ class Peak:
 
     def facts(self) -> dict[str, float]:
         """Return them."""
-        return {"seconds": round(self.seconds, 2), "anonymous_mb": round(self.most / 2**20)}
+        words = {"seconds": round(self.seconds, 2), "cpu_s": round(self.cpu_s, 2)}
+        return {**words, "anonymous_mb": round(self.most / 2**20)}
 
 
 def table(rows: int, number: int, floats: int, *, is_narrow: bool = False) -> pl.DataFrame:

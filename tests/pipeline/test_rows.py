@@ -234,6 +234,12 @@ def train_on(store: str, run: str | None) -> list[Any]:
     return [figures(result), [float(value.double().sum()) for value in result.module.state_dict().values()]]
 
 
+def train_beyond_memory(source: str) -> list[Any]:
+    vars(conversion).update(_SMALL=0, free_memory=lambda: 1e6)
+    result = luthier.train(source, target="y", seed=0, epochs=1, shards=2, check=False, verbose=False)
+    return [figures(result), len(result.record.epochs)]
+
+
 @pytest.mark.usefixtures("windows")
 def test_several_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     write_rows(one(table(), tmp_path), tmp_path / "s.rows", target="y")
@@ -241,6 +247,11 @@ def test_several_processes_give_the_bits_of_one(tmp_path: Path) -> None:
     with workers(2) as group:
         for found in group.run("tests.pipeline.test_rows:train_on", str(tmp_path / "s.rows"), str(tmp_path / "run")):
             assert found == alone
+        (tmp_path / "large").mkdir()
+        source = one(table(), tmp_path / "large")
+        first, second = group.run("tests.pipeline.test_rows:train_beyond_memory", str(source))
+        assert first == second
+        assert [path.name for path in (tmp_path / "large").iterdir() if path.is_dir()] == ["table.rows"]
 
 
 def test_a_finished_run_is_reported_evaluated_and_ejected(tmp_path: Path) -> None:

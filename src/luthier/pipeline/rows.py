@@ -530,7 +530,7 @@ def memory_taken(source: str) -> float:
 def _place(settings: DataSettings) -> Path:
     """Return where the store of a table lies: beside it, with a number where another store has the name."""
     path = Path(source_lines(settings.source)[0])
-    name = re.sub(r"[*?\[\]]+", "", path.name).strip(".-_") or "table"
+    name = re.sub(r"[*?\[\]]+", "", path.name if path.is_dir() else path.stem).strip(".-_") or "table"
     for number in count(1):
         place = path.parent / f"{name}{'' if number == 1 else f'-{number}'}.rows"
         if not place.exists() or (place.is_dir() and all(map(is_beginning, place.iterdir()))):

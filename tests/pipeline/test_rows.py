@@ -303,9 +303,28 @@ def test_what_a_store_does_not_hold_is_refused_by_name(tmp_path: Path) -> None:
 def test_settings_that_a_store_was_made_without_are_refused(tmp_path: Path) -> None:
     write_rows(one(table(), tmp_path), tmp_path / "s.rows", target="y", valid_fraction=0.2)
     for given in ({"target": "z"}, {"valid_fraction": 0.3}, {"kind": {"few": "category"}}, {"group": "shop"}):
-        with pytest.raises(SettingError, match=f"{next(iter(given))} would be ignored: s.rows was made with"):
+        with pytest.raises(
+            SettingError, match=f"{next(iter(given))} would be ignored: s.rows was made with"
+        ):
             luthier.design(tmp_path / "s.rows", **given)
     luthier.design(tmp_path / "s.rows", target="y", valid_fraction=0.2, kind={"few": "number"})
+
+
+def test_wrong_calls_are_refused_before_the_rows_are_read(tmp_path: Path) -> None:
+    source = one(table(), tmp_path)
+    for given, code in (
+        ({"target": "Y"}, "data-column-missing"),
+        ({}, "data-target-missing"),
+        ({"target": "y", "kind": {"fewer": "number"}}, "data-column-missing"),
+        ({"target": "y", "weight": "no"}, "data-column-missing"),
+        ({"target": "y", "tagret": "z"}, "setting-unknown"),
+    ):
+        with pytest.raises(LuthierError) as refused:
+            write_rows(source, tmp_path / "s.rows", **given)
+        assert refused.value.code == code
+    with pytest.raises(DataError) as refused:
+        write_rows(tmp_path / "no.parquet", tmp_path / "s.rows", target="y")
+    assert refused.value.code == "data-no-file"
 
 
 def test_a_changed_source_is_said(tmp_path: Path) -> None:

@@ -285,6 +285,7 @@ def parquet_head(path: Path, wanted: Collection[str] = ()) -> tuple[pl.DataFrame
     Raises:
         DataError: it is damaged, or no Parquet file.
     """
+    _is_parquet(path)  # that there is a file, and something in it
     try:
         lazy = pl.scan_parquet(path, glob=False)
         kept, left_out = without_index(lazy.head(0).collect(), _pandas_metadata(path), wanted)

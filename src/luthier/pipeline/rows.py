@@ -73,6 +73,7 @@ from luthier.store.rows import (
     is_row_store,
     open_rows,
     refuse_changed,
+    refuse_taken,
 )
 
 _log = logging.getLogger("luthier")
@@ -138,6 +139,7 @@ class _Conversion:
 
     def __init__(self, settings: DataSettings, output: Path) -> None:
         refuse(settings, NO_ROWS, "to be a store of rows")
+        refuse_taken(output)
         self.settings, self.output = settings, output
         texts = aside_texts(settings)
         wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
@@ -552,8 +554,13 @@ def _refuse_other(settings: DataSettings, store: RowStore) -> None:
             continue
         if item.name == "target_transform" and {target.transform for target in store.schema.targets} == {given}:
             continue
+        how = "without it" if made == getattr(plain, item.name) else f"with {_shown(made)}"
         raise SettingError(
-            f"{item.name} would be ignored: {store.name} was made with {made!r}, and {given!r} is given",
-            hint="leave it out, or make a store of its own: luthier rows",
+            f"{item.name} would be ignored: {store.name} was made {how}, and {_shown(given)} is given",
+            hint="train on the table itself" if item.name in NO_ROWS else "leave it out, or make another store of it",
             code="setting-ignored",
         )
+
+
+def _shown(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else repr(value)

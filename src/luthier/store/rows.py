@@ -233,6 +233,16 @@ def _has_changed(path: Path, before: Mapping[str, Any]) -> bool:
         return bool(hashlib.file_digest(file, "sha256").hexdigest() != before["sha256"])
 
 
+def refuse_taken(path: Path) -> None:
+    """Refuse to write a store where something else is.
+
+    Raises:
+        RunError: it is.
+    """
+    if path.exists() and not (path.is_dir() and all(map(is_beginning, path.iterdir()))):
+        raise RunError(f"{path} is there already", hint="remove it, or name another", code="run-folder-taken")
+
+
 class RowWriter:
     """Writes the records of a store, each in its place; the store is whole once `finish` has written `rows.json`."""
 
@@ -248,8 +258,7 @@ class RowWriter:
             RunError: the folder is taken, or cannot be written.
         """
         path = self.store.path
-        if path.exists() and not (path.is_dir() and all(map(is_beginning, path.iterdir()))):
-            raise RunError(f"{path} is there already", hint="remove it, or name another", code="run-folder-taken")
+        refuse_taken(path)
         size = sum(part.count for part in self.store.parts.values()) * self.kind.itemsize
         was_there = path.exists()
         try:

@@ -54,6 +54,13 @@ def mixed() -> tuple[pl.DataFrame, str]:
     return some.with_columns(kind=pl.Series(["a", "b"] * (count // 2 + 1))[:count]), target
 
 
+def pictures() -> tuple[pl.DataFrame, str]:
+    """Return pictures beside a number, and their category."""
+    files = sorted(path for path in emoji().rglob("*.png"))[::3]
+    rows = [{"picture": str(path), "bytes": path.stat().st_size, "y": path.parent.name} for path in files]
+    return pl.DataFrame(rows), "y"
+
+
 def wine() -> tuple[pl.DataFrame, str]:
     """Return wines of three cultivars."""
     found = datasets.load_wine(as_frame=True)
@@ -88,6 +95,7 @@ CASES: dict[str, tuple[Callable[[], tuple[Any, Any]], dict[str, Any]]] = {
     "mixed, text (film reviews)": (reviews, {}),
     "mixed, text by an lstm": (reviews, {"reader": "lstm"}),
     "mixed, text, series, numbers": (mixed, {}),
+    "mixed, pictures and a number": (pictures, {}),
     "convnet (emoji)": (lambda: (emoji(), None), {"network": "convnet"}),
     "resnet (emoji)": (lambda: (emoji(), None), {"network": "resnet"}),
 }

@@ -122,7 +122,7 @@ def load(port: int, path: str, body: bytes, connections: int, seconds: int, serv
     return {"rate": float(rate[1]), **found, "failed": sum(failed), "wrk": cpu / wall / (os.cpu_count() or 1)}
 
 
-def wait_until_quiet(most_s: float = 15) -> None:
+def wait_until_quiet(most_s: float) -> None:
     """Wait until nobody else uses the processors, or as long as may be: then the rounds say how alike they are."""
     end = time.monotonic() + most_s
     while time.monotonic() < end:
@@ -134,7 +134,9 @@ def wait_until_quiet(most_s: float = 15) -> None:
             return
 
 
-def measure(name: str, command: Sequence[str], port: int, expected: Any, seconds: int, folder: Path) -> dict[int, Any]:
+def measure(
+    name: str, command: Sequence[str], port: int, expected: Any, seconds: int, wait_s: float, folder: Path
+) -> dict[int, Any]:
     """Start a server, hold its answer against the model's, and return its figures by connections."""
     path, body = request_of(name)
     paths = os.pathsep.join([str(Path(luthier.__file__).parents[1]), str(Path(__file__).parent)])
@@ -158,7 +160,7 @@ def measure(name: str, command: Sequence[str], port: int, expected: Any, seconds
             load(port, path, body, 16, 2, server.pid, folder)
             found = {}
             for count in CONNECTIONS:
-                wait_until_quiet()
+                wait_until_quiet(wait_s)
                 found[count] = load(port, path, body, count, seconds, server.pid, folder)
             return found
         finally:
@@ -176,6 +178,7 @@ def main() -> None:
     parser.add_argument("--peers", default="", help="Python of an environment with the other servers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--wait-s", type=float, default=15, help="how long to wait for idle processors before each")
     parser.add_argument("--out", help="file for the raw figures, as JSON")
     given = parser.parse_args()
     raw: dict[str, list[dict[int, Any]]] = {}
@@ -189,7 +192,9 @@ def main() -> None:
                 with socket.create_server(("127.0.0.1", 0)) as free:
                     port = free.getsockname()[1]
                 command = commands(bundle, given.peers, port, folder)[name]
-                raw.setdefault(name, []).append(measure(name, command, port, expected, given.seconds, folder))
+                raw.setdefault(name, []).append(
+                    measure(name, command, port, expected, given.seconds, given.wait_s, folder)
+                )
                 print(f"# round {turn + 1}, {name}: {json.dumps(raw[name][-1])}", file=sys.stderr, flush=True)
     if given.out:
         Path(given.out).write_text(json.dumps(raw, indent=1))

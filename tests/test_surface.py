@@ -57,7 +57,7 @@ COMMANDS: dict[str, set[str]] = {
     "export": {"model", "output", "format", "rows", "network", "trust_code", "quiet", "as_json"},
     "eject": {"run", "folder", "network", "trust_code", "quiet", "as_json"},
     "evaluate": {"model", "source", "network", "device", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
-    "serve": {"models", "host", "port", "workers", "max_body_mb", "max_rows", "max_megapixels", "timeout_s", "gather_ms", "token_file", "log_requests", "quiet"},
+    "serve": {"models", "host", "port", "workers", "max_body_mb", "max_rows", "max_megapixels", "timeout_s", "gather_ms", "token_file", "log_requests", "network", "quiet"},
     "explain-row": {"model", "row", "background", "of", "network", "delimiter", "encoding", "decimal", "sheet", "query", "quiet", "as_json"},
     "summary": {"model", "svg", "network", "quiet", "as_json"},
     "report": {"runs", "output", "rows", "network", "trust_code", "quiet", "as_json"},

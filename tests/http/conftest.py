@@ -33,6 +33,23 @@ TARGETS: dict[str, tuple[dict[str, list[Any]], dict[str, Any]]] = {
 }
 
 
+NETS = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_numbers: int, category_sizes: list[int], num_outputs: int) -> None:
+        super().__init__()
+        self.tables = nn.ModuleList(nn.Embedding(size, 4) for size in category_sizes)
+        self.head = nn.Linear(num_numbers + 4 * len(category_sizes), num_outputs)
+
+    def forward(self, numbers: torch.Tensor, categories: torch.Tensor) -> torch.Tensor:
+        embedded = [table(categories[:, i]) for i, table in enumerate(self.tables)]
+        return self.head(torch.cat([numbers, *embedded], dim=1))
+"""
+
+
 def rows(count: int = 5) -> list[dict[str, Any]]:
     return [{name: values[i] for name, values in TABLE.items()} for i in range(count)]
 
@@ -53,6 +70,19 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
                     pixels = RANDOM.normal(base, 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
                     Image.fromarray(pixels).save(folder / "photos" / name / f"{i}.png")
             result = luthier.train(folder / "photos", epochs=1, seed=0, verbose=False)
+        elif kind == "shots":
+            (folder / "shots").mkdir()
+            for i in range(40):
+                pixels = RANDOM.normal(60 + 100 * (i % 2), 20, (16, 16, 3)).clip(0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / "shots" / f"{i}.png")
+            shots = [f"{folder}/shots/{i}.png" for i in range(40)]
+            data = {"shot": shots, "size": TABLE["size"][:40], "y": ["a", "b"] * 20}
+            result = luthier.train(data, target="y", epochs=1, seed=0, verbose=False)
+        elif kind == "own":
+            (folder / "nets.py").write_text(NETS)
+            data = {**TABLE, "y": ["a", "b"] * (N // 2)}
+            network = f"{folder / 'nets.py'}:Net"
+            result = luthier.train(data, target="y", network=network, epochs=1, seed=0, verbose=False)
         elif kind == "series":
             steps = {"s": [RANDOM.normal(size=4 + i % 3).tolist() for i in range(N)], "y": ["a", "b"] * (N // 2)}
             result = luthier.train(steps, target="y", epochs=1, seed=0, verbose=False)

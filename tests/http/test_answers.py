@@ -1,5 +1,6 @@
 """Answers over HTTP are those of `Model.predict` on the same rows, to the bit, in whatever body the rows come."""
 
+import base64
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import polars as pl
 import pytest
 
 import luthier
+from luthier.errors import BundleError
 from luthier.http.app import App
 from tests.http.conftest import TARGETS, Client, rows
 
@@ -87,6 +89,38 @@ def test_images_get_the_answers_of_their_folder(bundle: Bundle) -> None:
     assert answer["warnings"] == ["1 of 4 images could not be read; the column error says why"]
     assert broken[3]["prediction"] is None
     assert broken[3]["error"] == "image 00003.png cannot be read: it is no image in a supported format"
+
+
+def test_images_in_rows_come_in_base64(bundle: Bundle) -> None:
+    path = bundle("shots")
+    client, files = Client(App([str(path)])), [path.parent / "shots" / f"{i}.png" for i in range(3)]
+    coded = [base64.b64encode(file.read_bytes()).decode() for file in files]
+    sent = [coded[0], f"data:image/png;base64,{coded[1]}", coded[2], None, base64.b64encode(b"no image").decode()]
+    answer = client.predict(json={"rows": [{"shot": cell, "size": 0.5} for cell in sent]})
+    given = [{"shot": str(file), "size": 0.5} for file in files] + [{"shot": None, "size": 0.5}]
+    wanted = [{**row, "error": None} for row in expected(luthier.load(path), given)]
+    assert answer["predictions"][:4] == wanted
+    assert answer["predictions"][4]["prediction"] is None
+    assert answer["predictions"][4]["error"].startswith("image of row 5 cannot be read: it is no image")
+    for cell in (str(files[0]), 3, "====", "é"):  # a path is text as any other
+        refused = client("POST", "/predict", json={"rows": [{"shot": coded[0], "size": 1}, {"shot": cell, "size": 1}]})
+        assert (refused.status_code, refused.json()["row"], refused.json()["column"]) == (422, 2, "shot"), cell
+    table = pl.DataFrame(given).write_csv().encode()
+    refused = client("POST", "/predict", content=table, headers={"content-type": "text/csv"})
+    assert (refused.status_code, refused.json()["hint"]) == (415, "send rows as JSON, with each image in base64")
+    tensors = [("shot", "BYTES", coded[:2]), ("size", "FP64", [0.5, 0.5])]
+    inputs = [{"name": name, "datatype": kind, "shape": [2], "data": data} for name, kind, data in tensors]
+    found = client("POST", "/v2/models/shots/infer", json={"inputs": inputs}).json()["outputs"]
+    assert found[0]["data"] == [row["prediction"] for row in wanted[:2]]
+
+
+def test_a_network_of_an_own_file_answers_where_it_is_named(bundle: Bundle) -> None:
+    path = bundle("own")
+    network = f"{path.parent / 'nets.py'}:Net"
+    with pytest.raises(BundleError, match="runs no code that only a file names"):
+        App([str(path)])
+    answer = Client(App([str(path)], network=network)).predict(json={"rows": rows(5)})
+    assert answer["predictions"] == expected(luthier.load(path, network=network), rows(5))
 
 
 @pytest.mark.parametrize("kind", ["series", "text"])

@@ -1,5 +1,6 @@
 """The page to try a model: hostile text stays text, and in Chromium the form gets its answer and asks for no more."""
 
+import base64
 import json
 import re
 import shutil
@@ -7,7 +8,8 @@ import subprocess
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -64,8 +66,8 @@ def test_hostile_names_are_text_and_nothing_is_loaded_from_elsewhere(path: Path)
     assert "unsafe" not in answer.headers["content-security-policy"]
 
 
-@pytest.fixture
-def page(path: Path, tmp_path: Path) -> Iterator[Any]:
+@contextmanager
+def opened(path: Path, tmp_path: Path) -> Iterator[Any]:
     """Run the server and Chromium with its page; yield what runs JavaScript in it."""
     client = pytest.importorskip("websockets.sync.client")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -108,6 +110,12 @@ def page(path: Path, tmp_path: Path) -> Iterator[Any]:
             thread.join()
 
 
+@pytest.fixture
+def page(path: Path, tmp_path: Path) -> Iterator[Any]:
+    with opened(path, tmp_path) as run:
+        yield run
+
+
 _ASK = """
 (async () => {
   const form = document.forms[0], output = form.nextElementSibling;
@@ -133,3 +141,25 @@ def test_the_form_is_answered_in_chromium(page: Any) -> None:
     assert found["elements"] == 0
     assert found["width"][0] <= found["width"][1]
     assert {entry.split()[0] for entry in found["asked"]} == {entry.split()[1] for entry in found["asked"]}
+
+
+_SEND_IMAGE = """
+(async () => {
+  const form = document.forms[0], output = form.nextElementSibling, given = new DataTransfer();
+  given.items.add(new File([Uint8Array.from(atob("%s"), c => c.charCodeAt(0))], "mine.png"));
+  form.querySelector("[data-kind=image]").files = given.files;
+  form.requestSubmit();
+  while (!output.querySelector("table, .error")) await new Promise(done => setTimeout(done, 20));
+  return [...output.querySelectorAll("td")].map(cell => cell.textContent);
+})()
+"""
+
+
+def test_an_image_of_a_row_is_sent_by_the_form(bundle: Callable[[str], Path], tmp_path: Path) -> None:
+    path = bundle("shots")
+    file = path.parent / "shots" / "0.png"
+    with opened(path, tmp_path) as run:
+        cells = run(_SEND_IMAGE % base64.b64encode(file.read_bytes()).decode())
+        size = run("document.querySelector('[data-kind=number]').value")
+    chances = luthier.load(path).predict_proba([{"shot": str(file), "size": float(size)}])[0]
+    assert [float(cell) for cell in cells[1:3]] == pytest.approx(chances.tolist(), abs=1e-12)

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import time
 import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,76 @@ class Load:
             connection.close()
 
 
+def head(path: str = "/predict", *lines: str, body: bytes = b"") -> bytes:
+    """Return a request as it is sent."""
+    fields = [
+        "host: x",
+        *lines,
+        *([] if any("chunked" in line for line in lines) else [f"content-length: {len(body)}"]),
+    ]
+    return "\r\n".join([f"POST {path} HTTP/1.1", *fields, "", ""]).encode() + body
+
+
+def read_answers(made: socket.socket, count: int) -> list[tuple[int, dict[str, str], Any]]:
+    """Return that many answers of a connection: status, headers, and the body as JSON."""
+    found = []
+    with made.makefile("rb") as lines:
+        for _ in range(count):
+            while (status := int(lines.readline().split()[1])) == 100:
+                lines.readline()
+            headers = dict(line.decode().strip().lower().split(": ", 1) for line in iter(lines.readline, b"\r\n"))
+            found.append((status, headers, json.loads(lines.read(int(headers["content-length"])))))
+    return found
+
+
+def test_a_row_is_answered_alike_however_its_request_comes(bundle: Bundle) -> None:
+    """What is there at once is answered without a task; the rest is uvicorn's; both keep their order."""
+    bodies = [json.dumps({"rows": [row]}).encode() for row in rows(6)]
+    many, bad = json.dumps({"rows": rows(3)}).encode(), b'{"rows": [3]}'
+    with serving(str(bundle("words")), "--log-requests") as (process, port):
+
+        def ask(*parts: bytes, count: int = 1) -> list[tuple[int, dict[str, str], Any]]:
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                for part in parts:
+                    made.sendall(part)
+                    time.sleep(0.1 * (len(parts) > 1))
+                return read_answers(made, count)
+
+        wanted = [ask(head(body=body))[0] for body in bodies]
+        assert {status for status, _, _ in wanted} == {200}
+        one, body = head(body=bodies[0]), bodies[0]
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+        ways: dict[str, tuple[bytes, ...]] = {
+            "in two parts": (one[:-9], one[-9:]),
+            "headers first": (one[: -len(body)], one[-len(body) :]),
+            "headers in two parts": (one[:20], one[20:]),
+            "in chunks": (head("/predict", "transfer-encoding: chunked") + chunks,),
+            "by the model's name": (head("/models/words/predict", body=body),),
+            "with a query": (head("/predict?a=b", body=body),),
+            "after a hundred": (head("/predict", "expect: 100-continue", body=body),),
+            "and the connection ends": (head("/predict", "connection: close", body=body),),
+        }
+        for name, parts in ways.items():
+            (status, headers, found), *_ = ask(*parts)
+            assert (status, found) == (200, wanted[0][2]), name
+            assert headers.get("connection") == ("close" if "ends" in name else None)
+            assert {key: headers[key] for key in headers if key not in ("date", "connection")} == {
+                key: value for key, value in wanted[0][1].items() if key != "date"
+            }, name
+        pipelined = [bodies[0], many, bodies[1], bad, bodies[2], bodies[3]]
+        answers = ask(b"".join(head(body=body) for body in pipelined), count=6)
+        assert [status for status, _, _ in answers] == [200, 200, 200, 422, 200, 200]
+        lone = [answers[place][2] for place in (0, 2, 4, 5)]
+        assert lone == [found for _, _, found in wanted[:4]]
+        assert len(answers[1][2]["predictions"]) == 3
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert " ERROR " not in errors
+    assert errors.count("POST /predict 200") == 6 + len(ways) - 1 + 5  # each is counted once
+    assert errors.count("POST /models/{name}/predict 200") == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_it_answers_and_stops_with_status_0(bundle: Bundle, number: int) -> None:
     with serving(str(bundle("words")), "--log-requests") as (process, port):
@@ -193,6 +264,70 @@ def test_slow_clients_keep_nobody_waiting(bundle: Bundle) -> None:
             said = made.recv(1000)
             assert said.startswith(b"HTTP/1.1 408") if number % 2 else said == b""
             made.close()
+
+
+@pytest.mark.slow
+def test_cut_bodies_and_vanished_clients_harm_nobody(bundle: Bundle) -> None:
+    body = json.dumps({"rows": rows(3)}).encode()
+    table = b"size,city,day,paid\n" + b"1,Bonn,2024-01-01,yes\n" * 2000
+    sent = [head(body=body), head("/predict", "content-type: text/csv", body=table)]
+    sent += [head("/predict", "transfer-encoding: chunked") + b"%x\r\n%s\r\n" % (len(body), body), b"\x16\x03\x01"]
+    with serving(str(bundle("words"))) as (process, port):
+        with Load(port, 2) as load:
+            for number in range(400):
+                request = sent[number % len(sent)]
+                part = request[: len(request) * (number % 7 + 1) // 7]
+                with socket.create_connection(("127.0.0.1", port)) as made:
+                    made.sendall(part)
+                    if number % 3 == 0:  # it goes without a word, and with what was not read
+                        made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    elif number % 3 == 1:
+                        made.shutdown(socket.SHUT_WR)
+            time.sleep(1)
+        assert set(load.counts) == {"200"}
+        assert all(len(found) == 1 for found in load.answers.values())
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert " ERROR " not in errors
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_full_disk_keeps_files_out_and_rows_are_answered(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (place := tmp_path / "small").mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs cannot be mounted here (it needs root)")
+    monkeypatch.setenv("TMPDIR", str(place))
+    table = b"size,city,day,paid\n" + b"1,Bonn,2024-01-01,yes\n" * 500
+
+    def ask(port: int, body: bytes, kind: str) -> tuple[int, Any]:
+        with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+            connection.request("POST", "/predict", body, {"content-type": kind})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
+
+    try:
+        with serving(str(bundle("words")), "--workers", "2") as (process, port):
+            before = children(process)
+            assert {ask(port, table, "text/csv")[0] for _ in range(20)} == {200}  # each worker finds its folder
+            with suppress(OSError), (place / "large").open("wb", buffering=0) as file:
+                while True:
+                    file.write(b"x" * 512)
+            for _ in range(20):
+                status, found = ask(port, table, "text/csv")
+                assert (status, found["code"]) == (503, "request-busy")
+                assert "No space left on device" in found["error"]
+                assert str(place) not in found["error"]
+                assert ask(port, json.dumps({"rows": rows(2)}).encode(), "application/json")[0] == 200
+            assert b"luthier_rows_total" in get(port, "/metrics")
+            (place / "large").unlink()
+            assert ask(port, table, "text/csv")[0] == 200
+            assert children(process) == before
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.slow

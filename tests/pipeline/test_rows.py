@@ -303,9 +303,7 @@ def test_what_a_store_does_not_hold_is_refused_by_name(tmp_path: Path) -> None:
 def test_settings_that_a_store_was_made_without_are_refused(tmp_path: Path) -> None:
     write_rows(one(table(), tmp_path), tmp_path / "s.rows", target="y", valid_fraction=0.2)
     for given in ({"target": "z"}, {"valid_fraction": 0.3}, {"kind": {"few": "category"}}, {"group": "shop"}):
-        with pytest.raises(
-            SettingError, match=f"{next(iter(given))} would be ignored: s.rows was made with"
-        ):
+        with pytest.raises(SettingError, match=f"{next(iter(given))} would be ignored: s.rows was made with"):
             luthier.design(tmp_path / "s.rows", **given)
     luthier.design(tmp_path / "s.rows", target="y", valid_fraction=0.2, kind={"few": "number"})
 

@@ -133,6 +133,25 @@ def test_a_damaged_study_goes_on(here: Path, damage: str, caplog: pytest.LogCapt
     assert plain(tune("people.csv", trials=3, run="killed", checkpoint_every_steps=1, **QUICK)) == plain(study)
 
 
+def test_the_trade_of_figures_is_what_no_trial_betters(here: Path) -> None:
+    study = tune("people.csv", trials=6, run="front", **QUICK)
+    front = study.pareto("loss", "parameters")
+    assert 1 <= len(front) <= 6
+    frame = study.frame().filter(pl.col("state") == "complete")
+    for row in frame.iter_rows(named=True):
+        betters = [
+            other["trial"]
+            for other in frame.iter_rows(named=True)
+            if other["loss"] <= row["loss"]
+            and other["parameters"] <= row["parameters"]
+            and (other["loss"], other["parameters"]) != (row["loss"], row["parameters"])
+        ]
+        assert (row["trial"] in front["trial"]) == (not betters)
+    assert len(study.pareto("seconds")) >= 1
+    with pytest.raises(SettingError, match="no figure"):
+        study.pareto("speed")
+
+
 def test_more_trials_go_on_and_another_search_is_refused(here: Path) -> None:
     few = tune("people.csv", trials=2, run="a", **QUICK)
     more = tune("people.csv", trials=4, run="a", **QUICK)

@@ -252,7 +252,16 @@ def test_no_word_of_any_kind_of_column_is_in_a_file_without_rows(
     assert "zq" not in report(["run"], "gone.html", rows=False).read_text()
 
 
-def test_data_that_is_gone_or_changed_is_said(here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_emptied_record_is_said(here: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = shutil.copytree(here / "runs" / "two", tmp_path / "two")
+    (run / "record.jsonl").write_text("")
+    report([run], tmp_path / "page.html")
+    assert "no epoch in its record" in caplog.text
+
+
+def test_data_that_is_gone_or_changed_is_said(
+    here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(here / "runs" / "two", tmp_path / "runs" / "two")
     monkeypatch.chdir(tmp_path)
     for wanted in ("people.csv", "changed"):
@@ -261,6 +270,7 @@ def test_data_that_is_gone_or_changed_is_said(here: Path, tmp_path: Path, monkey
         Path("runs/two/measured.json").unlink(missing_ok=True)
         run = read_page(report(["runs/two"], "page.html")).run
         assert wanted in run["unmeasured"]
+        assert wanted in caplog.text
         assert "importance" not in run
         assert run["test"]["auc"] == run["figures"]["test"]["auc"]  # of the answers that the run keeps
         assert run["figures"]["test"]["auc"] > 0.5

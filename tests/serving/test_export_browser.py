@@ -26,7 +26,7 @@ from PIL import Image
 import luthier
 from luthier.plain.reader.reader import Reader
 from luthier.serving.exporting import proof
-from tests.serving.test_exporting import CASES, QUICK, trained
+from tests.serving.test_exporting import CASES, QUICK, model_of
 
 VERSION = "1.30.0"
 FILES = ("ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
@@ -146,8 +146,7 @@ def test_the_browser_answers_as_python_does(
     case: str, chromium: str, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(proof, "SIZES", (0, 1, 7, 30))
-    source, target, given = CASES[case]
-    model = trained(source, target, **given)
+    (source, target, _), model = CASES[case], model_of(case)
     folder = model.export(tmp_path / "made").path
     shutil.copytree(runtime, folder / "ort")
     frame = source.drop(target).head(12)

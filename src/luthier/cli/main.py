@@ -444,6 +444,7 @@ def predict(
 )
 @click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
 @click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
+@_network_option
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def serve(
     models: tuple[str, ...],
@@ -457,12 +458,13 @@ def serve(
     gather_ms: float | None,
     token_file: str | None,
     log_requests: bool,
+    network: str | None,
     quiet: bool,
 ) -> int:
     """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
 
-    POST rows to /predict; /docs shows how. A model whose file changes is read again. It listens on this machine alone
-    unless --host says otherwise.
+    POST rows to /predict; the page at / tries them, and /openapi.json describes all. A model whose file changes is
+    read again. It listens on this machine alone unless --host says otherwise.
     """
     from luthier.http.limits import Limits
     from luthier.http.serve import read_token
@@ -484,6 +486,7 @@ def serve(
         limits=limits,
         token=read_token(token_file),
         logs_requests=log_requests,
+        network=network,
         report=report,
     )
     return 0

@@ -71,6 +71,16 @@ class OrNone(click.ParamType[Any]):
         return _Off(self.off) if value == "none" else self.inner.convert(value, param, ctx)
 
 
+class Auto(click.ParamType[Any]):
+    """A whole number, or `auto`."""
+
+    name = "integer|auto"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number or the word."""
+        return value if value == "auto" else click.INT.convert(value, param, ctx)
+
+
 @dataclass(frozen=True)
 class _Off:
     """A setting that was switched off on the command line, and its value then."""
@@ -146,7 +156,7 @@ def _option(name: str, hint: Any, words: str) -> Callable[[Command], Command]:
     flag = _FLAGS.get(name, f"--{name.replace('_', '-')}")
     names = [name, flag, *([_SHORT[name]] if name in _SHORT else [])]
     kinds = [kind for kind in get_args(hint) if kind is not type(None)] if _is_union(hint) else [hint]
-    kind = kinds[-1]
+    kind = kinds[-1] if name != "micro_batch_size" else Auto()
     more: dict[str, Any] = {"help": words, "default": None}
     if kind is bool:
         return click.option(name, f"{flag}/--no-{flag[2:]}", **more)

@@ -17,6 +17,11 @@ from luthier.core.names import did_you_mean
 from luthier.core.version import OLDEST_TORCH
 from luthier.errors import MissingPackageError, SettingError
 
+try:
+    import resource
+except ModuleNotFoundError:  # Windows
+    resource = None  # type: ignore[assignment]
+
 
 def check_torch(version: str) -> None:
     """Refuse a torch that is too old: pip does not, so that it never replaces the one that is there.
@@ -65,9 +70,18 @@ def free_memory(device: torch.device | None = None) -> float:
     limit, used = _read("/sys/fs/cgroup/memory.max").strip(), _read("/sys/fs/cgroup/memory.current").strip()
     if limit.isdecimal() and used.isdecimal():
         found.append(max(0.0, float(limit) - float(used)))
-    if len(found) == 1 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+    found.append(_left_of_addresses())
+    if len(found) == 2 and "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2)
     return min(found)
+
+
+def _left_of_addresses() -> float:
+    """Return how much more this process may have under `ulimit -v`."""
+    if resource is None or (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) == resource.RLIM_INFINITY:
+        return math.inf
+    taken = _read("/proc/self/statm").split()
+    return max(0.0, limit - (int(taken[0]) * resource.getpagesize() if taken else 0))
 
 
 def _read(path: str) -> str:

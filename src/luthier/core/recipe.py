@@ -96,8 +96,8 @@ class Recipe:
     shards: int | None = _setting(
         None, "Parts that a batch is computed in; any number of processes up to this gives the same bits", "loop"
     )
-    micro_batch_size: int | None = _setting(
-        None, "Samples computed at a time; the update still sees batch_size", "loop"
+    micro_batch_size: int | Literal["auto"] | None = _setting(
+        None, "Samples computed at a time; the update still sees batch_size. auto: as many as fit in memory", "loop"
     )
     accumulate: int = _setting(1, "Batches of your own DataLoader per update, each as loss / k", "loop")
     eval_batch_size: int | None = _setting(None, "Samples at a time in validation; changes no result", "loop")
@@ -143,7 +143,7 @@ class Recipe:
         check_types(self, where="the recipe")
         for name, low in _AT_LEAST.items():
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value >= low):
+            if value not in (None, "auto") and not (math.isfinite(value) and value >= low):
                 _refuse(name, value, f"a finite number of at least {low}")
         if self.seed is not None and self.seed >= 2**63:
             _refuse("seed", self.seed, "a whole number below 2**63")
@@ -169,7 +169,7 @@ class Recipe:
         for name in self.augment:
             if name not in AUGMENTATIONS:
                 _refuse("augment", name, ", ".join(AUGMENTATIONS))
-        if self.micro_batch_size and self.batch_size and self.micro_batch_size > self.batch_size:
+        if self.micro_size and self.batch_size and self.micro_size > self.batch_size:
             _refuse("micro_batch_size", self.micro_batch_size, f"at most batch_size ({self.batch_size})")
         if self.scheduler is None and self.scheduler_args:
             raise SettingError(
@@ -177,6 +177,11 @@ class Recipe:
                 hint="name one with scheduler=, such as CosineAnnealingLR",
                 code="setting-ignored",
             )
+
+    @property
+    def micro_size(self) -> int | None:
+        """Samples computed at a time, where that is known."""
+        return None if self.micro_batch_size == "auto" else self.micro_batch_size
 
     def updated(self, **given: Any) -> "Recipe":
         """Return a copy with the given fields changed.
@@ -236,7 +241,7 @@ class RecipeFields(TypedDict, total=False):
     log_every_steps: int | None
     batch_size: int | None
     shards: int | None
-    micro_batch_size: int | None
+    micro_batch_size: int | Literal["auto"] | None
     accumulate: int
     eval_batch_size: int | None
     shuffle: bool

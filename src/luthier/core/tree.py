@@ -51,7 +51,8 @@ class _Encoder:
         if isinstance(value, Tensor):
             return self._tensor(value, path)
         if isinstance(value, np.ndarray) and value.dtype.kind in "biufcSUMm":
-            kept = torch.from_numpy(np.ascontiguousarray(value).reshape(-1).view(np.uint8).copy())
+            plain = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+            kept = torch.from_numpy(plain if plain.flags.writeable and not self.copy else plain.copy())
             name = self._store(kept, path)
             return {_TAG: "array", "v": name, "dtype": value.dtype.str, "shape": list(value.shape)}
         if isinstance(value, np.generic) and type(value.item()) in (bool, int, float, str):
@@ -148,7 +149,7 @@ def unflatten(document: Any, tensors: Mapping[str, Tensor]) -> Any:
                 made[inner] = _restride(found, value.get("stride"))
             return made[inner]
         if tag == "array":
-            return np.frombuffer(bytes(tensors[inner].numpy()), dtype=value["dtype"]).reshape(value["shape"]).copy()
+            return np.frombuffer(tensors[inner].numpy(), dtype=value["dtype"]).reshape(value["shape"]).copy()
         if tag == "number":
             return np.dtype(value["dtype"]).type(inner)
         if tag == "dtype":

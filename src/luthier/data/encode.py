@@ -250,6 +250,11 @@ def encode_column(cells: pl.Series, column: Column, odd: OddCells) -> list[NDArr
         return [codes]
     values, missing = _values(cells, column)
     odd.add_unread(column, values, missing)
+    return column_features(values, column, odd)
+
+
+def column_features(values: Floats, column: Column, odd: OddCells) -> list[NDArray[Any]]:
+    """Return the features of the numbers, or seconds, `(N,)`, that a column's cells hold; NaN where missing."""
     odd.add_far(column, values)
     return [*_features(values, column)]
 

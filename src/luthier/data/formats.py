@@ -8,7 +8,9 @@ import numpy as np
 import polars as pl
 
 from luthier.errors import DataError
-from luthier.plain.cells import DURATION, SCALES, ZONES, durations, formatted_numbers, in_ascii, to_seconds
+from luthier.plain.cells import DURATION, MONTHS, SCALES, ZONES, durations, formatted_numbers, in_ascii, to_seconds
+
+MONTH_NUMBERS = {word: number for number, words in MONTHS.items() for word in words.split()}
 
 _ZONES = "|".join(["Z", "UTC", "GMT", *ZONES, r"(?:UTC|GMT)?[+\-][0-9]{2}(?::?[0-9]{2})?(?: ?UTC| ?GMT)?"])
 _ZONE = rf"(?P<zone>{_ZONES})?(?: ?\([^()]*\))?"

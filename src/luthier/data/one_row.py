@@ -1,61 +1,70 @@
 """One row of plain values to the network's inputs: what `encode_inputs` makes of a frame of one row, without the frame.
 
-Text, numbers, yes/no and None are read here as `cells` reads them; any cell whose reading is not as plain as that, and
-any date, goes by `encode` itself, one cell at a time.
+Text, numbers, yes/no, dates and None are read here as `cells` reads them; any cell whose reading is not as plain as
+that goes by `encode` itself, one cell at a time.
 """
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from luthier.core.schema import Column, Schema
-from luthier.data.cells import NO_WORDS, YES_WORDS, missing_words
-from luthier.data.encode import OddCells, encode_column
+from luthier.data.cells import NO_WORDS, YES_WORDS, missing_words, to_numbers
+from luthier.data.encode import OddCells, column_features, encode_column
+from luthier.data.formats import MONTH_NUMBERS, patterns
 from luthier.data.tables import table_from
-from luthier.plain.cells import MAX_ABS
+from luthier.plain.cells import MAX_ABS, ZONES
+from luthier.plain.reader.reader import seconds_of
 
 _PLAIN = (str, int, float, bool, type(None))
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # others that may be numbers are not decided here
+_IN_NO_NUMBER = re.compile(r"[a-cf-zA-CF-Z/:;#&%_@*?!<>\[\]{}|\\^~`]")
+_DIGIT, _INFINITE = re.compile(r"\d"), re.compile(r"inf|nan", re.IGNORECASE)
 _SAFE = 2**53
 _SPACES = "".join(
     c for c in map(chr, range(0x3001)) if c.isspace() and not 0x1C <= ord(c) <= 0x1F
 )  # as polars has them
+Odd = list[tuple[str, str]]
+"""Cells unlike those of training rows: the column's name, and in what way, as `OddCells` counts them."""
+
+Reader = Callable[[Any, Odd], Any]
+"""A cell to its numbers, or to its code; it adds to the odd ones."""
 
 
 class RowEncoder:
     """The inputs `numbers` and `categories` of a row by a Schema of numbers, categories, yes/no and dates."""
 
     def __init__(self, schema: Schema) -> None:
-        self.has_commas = schema.decimal == ","
+        self.schema, self.has_commas = schema, schema.decimal == ","
         self.readers = [(column.name, column.kind == "category", _reader(column)) for column in schema.inputs]
 
-    def __call__(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[int]] | None:
-        """Return the numbers `(D,)` and codes `(K,)`, or None where the row is for a frame.
-
-        That is where it lacks columns, or holds other than plain values, or what training rows do not have: a warning
-        says so there.
+    def __call__(self, row: Mapping[str, Any]) -> tuple[NDArray[np.float32], list[int], list[str]] | None:
+        """Return the numbers `(D,)`, codes `(K,)` and what is to be said of odd cells, or None where the row is for
+        a frame: it lacks columns, or holds other than plain values.
         """
         for value in row.values():
             if type(value) not in _PLAIN or (self.has_commas and type(value) is str and ("," in value or "." in value)):
                 return None
         numbers: list[float] = []
         codes: list[int] = []
+        odd: Odd = []
         for name, is_category, read in self.readers:
             if name not in row:
                 return None
-            found = read(row[name])
-            if found is None:
-                return None
             if is_category:
-                codes.append(found)
+                codes.append(read(row[name], odd))
             else:
-                numbers += found
-        return np.array(numbers, dtype=np.float32), codes
+                numbers += read(row[name], odd)
+        # a frame counts those out of range last
+        counts = OddCells(sorted(odd, key=lambda cell: cell[1] in ("above", "below"))) if odd else None
+        return np.array(numbers, dtype=np.float32), codes, counts.lines(self.schema) if counts else []
 
 
 def row_encoder(schema: Schema) -> RowEncoder | None:
@@ -65,91 +74,171 @@ def row_encoder(schema: Schema) -> RowEncoder | None:
     return RowEncoder(schema) if known and schema.image is None and schema.series is None else None
 
 
-def _reader(column: Column) -> Callable[[Any], Any]:
+def _reader(column: Column) -> Reader:
     @lru_cache(maxsize=1024)
-    def by_frame(kind: str, value: Any) -> Any:
+    def encoded(kind: str, value: Any) -> tuple[Any, Odd]:
         odd = OddCells()
-        encoded = encode_column(table_from([{column.name: value}]).frame[column.name], column, odd)
-        if odd:
-            return None
-        return int(encoded[0][0]) if column.kind == "category" else [float(values[0]) for values in encoded]
+        found = encode_column(table_from([{column.name: value}]).frame[column.name], column, odd)
+        return int(found[0][0]) if column.kind == "category" else [float(values[0]) for values in found], list(odd)
 
-    if column.kind == "category":
-        return _category(column, by_frame)
-    if column.kind == "date":
-        return lambda value: by_frame(type(value).__name__, value)
-    words = dict.fromkeys(missing_words(column.missing_words, of_numbers=True), math.nan)
-    if column.kind == "boolean":
-        if column.categories[1] not in YES_WORDS or column.categories[0] not in NO_WORDS:
-            return lambda value: by_frame(type(value).__name__, value)
-        words |= dict.fromkeys(NO_WORDS, 0.0) | dict.fromkeys(YES_WORDS, 1.0)
-    is_plain = not column.number_format and column.missing_words is None
-    mean, std = column.means[0], column.stds[0]
-    knots: Sequence[float] = column.quantiles
-    ranks = np.linspace(-1, 1, len(knots))
-    has_missing = bool(column.missing)
+    def by_frame(value: Any, odd: Odd) -> Any:
+        found, more = encoded(type(value).__name__, value)
+        odd += more
+        return found
 
-    least, most = column.span or (-math.inf, math.inf)
+    kinds = {"category": _category, "date": _date, "boolean": _boolean, "number": _number}
+    return kinds[column.kind](column, by_frame)
 
-    def read(value: Any) -> list[float] | None:
-        found = _number(value, words, is_plain) if column.kind == "number" else _yes_no(value, words)
-        if found is None:
-            by_rules: list[float] | None = by_frame(type(value).__name__, value)
-            return by_rules
-        is_missing = found != found
-        if found < least or found > most:
-            return None
-        features = [0.0 if is_missing else min(max((found - mean) / std, -MAX_ABS), MAX_ABS)]
-        if knots:
-            features.append(0.0 if is_missing else float(np.interp(found, knots, ranks)))
-        if has_missing:
-            features.append(float(is_missing))
-        return features
+
+def _number(column: Column, by_frame: Reader) -> Reader:
+    words = frozenset(missing_words(column.missing_words, of_numbers=True))
+    has_words, has_format = column.missing_words is not None, bool(column.number_format)
+    features, name = _features(column), column.name
+
+    def read(value: Any, odd: Odd) -> Any:
+        if type(value) is float and not has_words:
+            return features(value, odd)
+        if value is None:
+            return features(math.nan, odd)
+        if type(value) is int and not has_words and abs(value) <= _SAFE:
+            return features(float(value), odd)
+        if type(value) is str:
+            text = value.strip(_SPACES)
+            if text.lower() in words:
+                return features(math.nan, odd)
+            if not has_words and not has_format:
+                if _NUMBER.fullmatch(text):
+                    number = float(text)
+                    return features(number if math.isfinite(number) else math.nan, odd)
+                if _is_no_number(text):
+                    odd.append((name, "unread"))
+                    return features(math.nan, odd)
+        return by_frame(value, odd)
 
     return read
 
 
-def _number(value: Any, words: Mapping[str, float], is_plain: bool) -> float | None:
-    """Return the number in a cell, NaN where it is missing, and None where that is for `cells` to say."""
-    if value is None:
-        return math.nan
-    if type(value) is str:
-        text = value.strip(_SPACES)
-        if not (is_plain and _NUMBER.fullmatch(text)):
-            return words.get(text.lower())
-        found = float(text)
-    elif type(value) is bool or not is_plain or (type(value) is int and abs(value) > _SAFE):
-        return None
-    else:
-        found = float(value)
-    return found if math.isfinite(found) else math.nan
+def _boolean(column: Column, by_frame: Reader) -> Reader:
+    no, yes = column.categories
+    are_usual, has_words, name = yes in YES_WORDS, column.missing_words is not None, column.name
+    empty = 0.0 if no == "" else math.nan
+    words = dict.fromkeys(missing_words(column.missing_words, of_numbers=True), empty)
+    words |= dict.fromkeys(NO_WORDS if are_usual else [no], 0.0) | dict.fromkeys(YES_WORDS if are_usual else [yes], 1.0)
+    words |= dict.fromkeys(missing_words(column.missing_words), empty)
+    features = _features(column)
+
+    def read(value: Any, odd: Odd) -> Any:
+        if type(value) is str:
+            text = value.strip(_SPACES)
+            if (found := words.get(text.lower())) is not None:
+                return features(found, odd)
+            if _is_no_number(text):
+                odd.append((name, "unread"))
+                return features(math.nan, odd)
+        elif value is None:
+            return features(empty, odd)
+        elif are_usual and not has_words and value in (0, 1):
+            return features(float(value), odd)
+        return by_frame(value, odd)
+
+    return read
 
 
-def _yes_no(value: Any, words: Mapping[str, float]) -> float | None:
-    if type(value) is str:
-        return words.get(value.strip(_SPACES).lower())
-    if value is None:
-        return math.nan
-    return float(value) if value in (0, 1) else None
+def _features(column: Column) -> Callable[[float, Odd], list[float]]:
+    """Return what makes the features of a number: as `plain.cells.features_of`, and to the bit."""
+    mean, std, name = column.means[0], column.stds[0], column.name
+    knots, ranks = list(column.quantiles), np.linspace(-1, 1, len(column.quantiles)).tolist()
+    least, most = column.span if column.span is not None and column.kind == "number" else (-math.inf, math.inf)
+    gone = [0.0] * (1 + bool(knots)) + [1.0] * bool(column.missing)
+    flag = [0.0] * bool(column.missing)
+
+    def features(value: float, odd: Odd) -> list[float]:
+        if not least <= value <= most:
+            if value != value:
+                return gone
+            odd.append((name, "below" if value < least else "above"))
+        if value in (math.inf, -math.inf):
+            return gone
+        within = min(max(value, least), most)
+        found = [min(max((within - mean) / std, -MAX_ABS), MAX_ABS)]
+        if knots:
+            at = bisect_right(knots, value) - 1
+            if at < 0 or at == len(knots) - 1 or knots[at] == value:
+                found.append(ranks[max(at, 0)])
+            else:
+                slope = (ranks[at + 1] - ranks[at]) / (knots[at + 1] - knots[at])
+                found.append(slope * (value - knots[at]) + ranks[at])
+        return found + flag
+
+    return features
 
 
-def _category(column: Column, by_frame: Callable[[str, Any], Any]) -> Callable[[Any], int | None]:
+def _is_no_number(text: str) -> bool:
+    """Whether text is surely none that `plain.cells.text_numbers` reads."""
+    return bool(_IN_NO_NUMBER.search(text) or not _DIGIT.search(text)) and not _INFINITE.search(text)
+
+
+def _date(column: Column, by_frame: Reader) -> Reader:
+    words = frozenset(missing_words(column.missing_words, of_numbers=True))
+    first, others = patterns(column.date_format)
+    forms = [re.compile(pattern[1:-1]) for pattern in (first, *others)]
+    facts = {"months": MONTH_NUMBERS, "zones": ZONES}
+
+    @lru_cache(maxsize=1024)
+    def encoded(seconds: float) -> tuple[list[float], Odd]:
+        odd = OddCells()
+        found = column_features(np.array([seconds]), column, odd)
+        return [float(values[0]) for values in found], list(odd)
+
+    def read(value: Any, odd: Odd) -> Any:
+        seconds = None
+        if type(value) is str:
+            text = value.strip(_SPACES)
+            found = (form.fullmatch(text) for form in forms)
+            read = (seconds_of({k: v for k, v in parts.groupdict().items() if v}, facts) for parts in found if parts)
+            seconds = next((one for one in read if one is not None), None)
+            if seconds is None and text.lower() not in words:
+                if not _is_no_number(text):  # an infinite one counts as missing
+                    return by_frame(value, odd)
+                odd.append((column.name, "unread"))
+        elif value is not None:
+            return by_frame(value, odd)
+        made, more = encoded(math.nan if seconds is None else seconds)
+        odd += more
+        return made
+
+    return read
+
+
+def _category(column: Column, by_frame: Reader) -> Reader:
     codes = {text: code for code, text in enumerate(column.categories, start=1)}
     missing = codes.get("", 0)
     words = frozenset(missing_words(column.missing_words))
+    has_words, name = column.missing_words is not None, column.name
+    numbers = to_numbers(pl.Series(column.categories, dtype=pl.String))[0]
+    numbers = numbers[~np.isnan(numbers)]
+    of_numbers = encode_column(pl.Series(numbers), column, OddCells())[0] if len(numbers) else numbers
+    by_number = dict(zip(numbers.tolist(), of_numbers.tolist(), strict=True))
 
-    def read(value: Any) -> int | None:
+    def read(value: Any, odd: Odd) -> int:
+        found = None
         if type(value) is str:
             text = value.strip(_SPACES)
             if text.lower() in words:
                 return missing
-            if text in codes:
-                return codes[text]
-        if value is None:
+            if (found := codes.get(text)) is None:
+                if not has_words and _NUMBER.fullmatch(text) and abs(number := float(text)) <= _SAFE:
+                    found = by_number.get(number, 0)
+                elif _is_no_number(text):
+                    found = 0
+        elif value is None:
             return missing
-        if type(value) is int and column.missing_words is None and (code := codes.get(str(value))) is not None:
-            return code
-        found: int | None = by_frame(type(value).__name__, value)
+        elif type(value) in (int, float) and not has_words and abs(value) <= _SAFE:
+            found = by_number.get(float(value), 0)
+        if found is None:
+            found = by_frame(value, odd)
+        elif found == 0:
+            odd.append((name, "unseen"))
         return found
 
     return read

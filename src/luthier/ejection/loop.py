@@ -153,7 +153,7 @@ def _values(loop: Loop, story: Story) -> dict[str, Any]:
     kind, criterion_args = _criterion(loop)
     has_class_weights = issubclass(kind, nn.CrossEntropyLoss | nn.NLLLoss) and "weight" in criterion_args
     interval = interval_of(scheduler, recipe) if scheduler else ""
-    micro = recipe.micro_batch_size or 0
+    micro = recipe.micro_size or 0
     return {
         "SEED": recipe.seed,
         "EPOCHS": recipe.epochs,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import io
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +45,7 @@ class Answering:
 
     Attributes:
         columns: Those that a row must have.
+        takes_images: Whether it is asked about images, and not about rows.
         example: An answer, for its columns and the types of their values.
         headers: Of each answer: which version gave it.
     """
@@ -51,6 +55,8 @@ class Answering:
         self.model, self.schema, self.limits, self.max_rows = model, model.schema, limits, limits.max_rows
         self.version, self.headers = version, ((b"luthier-model-version", version.encode()),)
         self.columns = list(example(self.schema))
+        self.takes_images = self.schema.image is not None and not self.schema.columns
+        self._of_images = next((column.name for column in self.schema.inputs if column.kind == "image"), None)
         has_lists = any(column.kind == "series" and not column.parts for column in self.schema.inputs)
         self._rows: Any = msgspec.json.Decoder(_RowsWithLists if has_lists else _Rows)
         self._values = {name: _by_name(target) for name, target in _decided(self.schema).items()}
@@ -64,7 +70,7 @@ class Answering:
         Raises:
             RequestError: it is no such body; the message names row and column.
         """
-        if self.schema.image is not None:
+        if self.takes_images:
             raise RequestError(
                 "the model takes images, and the body is JSON",
                 status=415,
@@ -100,28 +106,42 @@ class Answering:
                 rows[number - 1] = {name: row[name] for name in self.columns}
         return rows
 
-    def answer_row(self, rows: Sequence[Row]) -> list[Row] | None:
-        """Return the answer to one plain row, in tens of microseconds, or None where `answer` must be asked."""
+    def answer_row(self, rows: Sequence[Row]) -> tuple[list[Row], list[str]] | None:
+        """Return what `answer` does for one plain row, in tens of microseconds, or None where that must be asked."""
         if len(rows) != 1 or self.schema.image is not None or self.schema.series is not None:
             return None
-        outputs = self.model._one_row(rows[0])
+        said: list[str] = []
+        outputs = self.model._one_row(rows[0], said.append)
         if outputs is None:
             return None
         if self._names is None:
-            return self._written(answer_frame(torch.from_numpy(outputs)[None], self.schema, self.model.answering))
+            made = answer_frame(torch.from_numpy(outputs)[None], self.schema, self.model.answering)
+            return self._written(made), said
         decided = row_values(outputs, self.schema, self.model.answering.cuts).tolist()[0]
         if not self._names:
-            return [{"prediction": decided}]
+            return [{"prediction": decided}], said
         chances = probabilities(torch.from_numpy(outputs)[None], self.schema)[0].tolist()
-        return [{"prediction": decided, **dict(zip(self._names, chances, strict=True))}]
+        return [{"prediction": decided, **dict(zip(self._names, chances, strict=True))}], said
 
     def answer(self, source: Any) -> tuple[list[Row], list[str]]:
-        """Return the answers to rows, a file or a folder of images, in order, and the warnings on their cells.
+        """Return the answers to rows, a file or images, in order, and the warnings on their cells.
+
+        In rows, an image is text in base64: a path would be one of this machine.
 
         Raises:
-            RequestError: there are too many rows.
+            RequestError: there are too many rows, or an image cannot be read.
             DataError: as `Model.predict`.
         """
+        if self._of_images is not None:
+            rows: list[Row] = [dict(row) for row in source]
+            files = {}
+            for number, row in enumerate(rows, 1):
+                if (content := _image(row, self._of_images, number)) is not None:
+                    files[f"of row {number}"] = content
+            return self._answer_in_folder(files, lambda folder: _placed(rows, str(self._of_images), folder))
+        return self._answer(source)
+
+    def _answer(self, source: Any) -> tuple[list[Row], list[str]]:
         said: list[str] = []
         found: list[Row] = []
         for frame in self.model.stream(source, warn=said.append):
@@ -139,22 +159,38 @@ class Answering:
         Raises:
             RequestError: as `answer`, or a file that cannot be read.
         """
-        is_images = self.schema.image is not None
-        with tempfile.TemporaryDirectory(prefix="luthier-") as folder:
-            for name, content in files.items():
-                if is_images:
-                    self._check_pixels(content)
-                Path(folder, name).write_bytes(content)
+        lone = next(iter(files))
+        answers, said = self._answer_in_folder(
+            files, lambda folder: folder if self.takes_images else str(Path(folder, lone))
+        )
+        for row in answers if self.takes_images else ():
+            del row["image"]  # a name of our own
+        return answers, said
+
+    def _answer_in_folder(
+        self, files: Mapping[str, bytes], make_source: Callable[[str], Any]
+    ) -> tuple[list[Row], list[str]]:
+        """Return the answers to what is made of files, which stand in a folder meanwhile; its name is not said."""
+        are_images = self.schema.image is not None
+        with ExitStack() as kept:
             try:
-                answers, said = self.answer(folder if is_images else str(Path(folder, next(iter(files)))))
+                folder = kept.enter_context(tempfile.TemporaryDirectory(prefix="luthier-"))
+                for name, content in files.items():
+                    if are_images:
+                        self._check_pixels(content)
+                    Path(folder, name).write_bytes(content)
+            except OSError as error:
+                message = f"the server has no place for the files of the request: {error.strerror}"
+                raise RequestError(message, status=503, hint="try again later", code="request-busy") from error
+            try:
+                answers, said = self._answer(make_source(folder))
             except RequestError:
                 raise
             except LuthierError as error:
-                hint = "send images that can be read" if is_images else error.hint
+                hint = "send images that can be read" if self.takes_images else error.hint
                 message = error.message.replace(f"{folder}/", "")
                 raise RequestError(message, status=422, hint=hint, code=error.code) from error
-        for row in answers if is_images else ():
-            del row["image"]  # a name of our own
+        for row in answers if are_images else ():
             row["error"] = row["error"] and row["error"].replace(f"{folder}/", "")
         return answers, said
 
@@ -200,6 +236,30 @@ def _decided(schema: Schema) -> dict[str, Target]:
     return {name: target for name, target in named.items() if target.dtype not in ("", "str")}
 
 
+def _image(row: Row, column: str, number: int) -> bytes | None:
+    """Return the bytes of the image in a cell: base64, alone or as a `data:` address; None where there is none."""
+    cell = row[column]
+    if cell is None or cell == "":
+        return None
+    try:
+        return base64.b64decode(cell.rpartition("base64,")[2], validate=True)
+    except (AttributeError, ValueError, binascii.Error):
+        raise _malformed(
+            f"row {number}, column {column!r} is no image in base64",
+            "send the bytes of the image file in base64, or null",
+            row=number,
+            column=column,
+        ) from None
+
+
+def _placed(rows: list[Row], column: str, folder: str) -> list[Row]:
+    """Return rows with the paths of their images, by the names that `answer` gives them."""
+    return [
+        {**row, column: str(Path(folder, f"of row {number}")) if row[column] else None}
+        for number, row in enumerate(rows, 1)
+    ]
+
+
 def _by_name(target: Target) -> dict[str, Any]:
     return dict(zip(target.classes, typed(target.classes, target.dtype).tolist(), strict=True))
 
@@ -218,6 +278,9 @@ def example_cell(column: Column) -> Any:
     if column.kind == "number":
         middle = column.quantiles[len(column.quantiles) // 2] if column.quantiles else column.means[0]
         return float(f"{middle:.6g}")
+    if column.kind == "image":
+        Image.new("L", (1, 1)).save(file := io.BytesIO(), "PNG")
+        return base64.b64encode(file.getvalue()).decode()
     if column.kind in ("category", "boolean"):
         return next((name for name in column.categories if name), None)
     if column.kind == "date":

@@ -22,6 +22,7 @@ import msgspec
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError, RequestError
 from luthier.http import inference, metrics
+from luthier.http.answering import Answering, Row
 from luthier.http.bodies import read_files
 from luthier.http.limits import Limits
 from luthier.http.openapi import describe
@@ -33,11 +34,8 @@ _HEALTH = ("/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready
 _THREADS = 16  # that read rows while those of others are gathered
 _SMALL = 1 << 16  # bytes: a larger body is taken apart in the thread that computes
 _LOOKS_S = 1.0  # between two looks at the files of the models
-_AS_JSON = (
-    "",
-    "application/json",
-    "application/x-www-form-urlencoded",
-)  # the last is what curl calls all that it sends
+_AS_JSON = (b"", b"application/json", b"application/x-www-form-urlencoded")  # the last is what curl sends
+_ROUTE = "/models/{name}/predict"
 _IDLE_S = 2.0  # that idle connections are kept open after the last request when the server stops
 _JSON, _TEXT, _HTML = b"application/json", b"text/plain; charset=utf-8", b"text/html; charset=utf-8"
 Scope: TypeAlias = Mapping[str, Any]
@@ -55,6 +53,10 @@ class Answer:
     status: int = 200
     headers: tuple[tuple[bytes, bytes], ...] = ()
 
+    def all_headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the headers, with the type and the length of the body."""
+        return [(b"content-type", self.kind), (b"content-length", b"%d" % len(self.body)), *self.headers]
+
 
 class App:
     """Answers of models over HTTP.
@@ -64,6 +66,7 @@ class App:
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`, or as the password of a browser; None: nothing.
         logs_requests: Log a line for each request: method, route, status, bytes and time, none of the data.
+        network: For a network of an own file, that file and class, as `luthier.load` takes it.
     """
 
     def __init__(
@@ -73,14 +76,18 @@ class App:
         limits: Limits | None = None,
         token: str | None = None,
         logs_requests: bool = False,
+        network: str | None = None,
     ) -> None:
         self.limits = limits or Limits()
-        self.models = {name: Served(path, name, self.limits) for name, path in find_names(paths).items()}
+        self.models = {name: Served(path, name, self.limits, network) for name, path in find_names(paths).items()}
         self.token = None if token is None else token.encode()
         self.logs_requests = logs_requests
         self.is_ready, self.is_closing = True, False
         self.stopped_by: int | None = None
         self.waiting = 0
+        self._lone = {f"/models/{name}/predict".encode(): served for name, served in self.models.items()}
+        if len(self.models) == 1:
+            self._lone[b"/predict"] = next(iter(self.models.values()))
         threads = 1 if self.limits.gather_s is None else _THREADS
         self._computing = ThreadPoolExecutor(threads, "luthier-answers")
 
@@ -102,17 +109,45 @@ class App:
             where = traceback.extract_tb(error.__traceback__)[-1]  # the message might quote the data
             _log.error("%s at %s:%s", type(error).__name__, where.filename, where.lineno)
             answer = Answer(encode({"error": "a fault in the server", "code": "internal"}), status=500)
-        headers = [(b"content-type", answer.kind), (b"content-length", b"%d" % len(answer.body)), *answer.headers]
+        headers = answer.all_headers()
         if self.is_closing:
             headers.append((b"connection", b"close"))
         body = b"" if scope["method"] == "HEAD" else answer.body
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        seconds = time.perf_counter() - start
+        self._count(scope["method"], route, answer, start)
+
+    def answer_now(self, path: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer | None:
+        """Return the answer to one plain row that was POSTed; None where a call must be made, also for what is refused.
+
+        Args:
+            path: As it was sent.
+            headers: Their names in lower case.
+            body: The whole of it.
+        """
+        served = self._lone.get(path)
+        if served is None or self.is_closing or len(body) > min(_SMALL, self.limits.max_body_bytes):
+            return None
+        start, given = time.perf_counter(), dict(headers)
+        try:
+            self._check_token(given)
+            if b"content-encoding" in given or not _is_json(given):
+                return None
+            answering = served.answering
+            found = answering.answer_row(answering.read_rows(body))
+        except Exception:  # what it is, is said when the call is made
+            return None
+        if found is None:
+            return None
+        answer = self._written(served, answering, *found)
+        self._count("POST", "/predict" if path == b"/predict" else _ROUTE, answer, start)
+        return answer
+
+    def _count(self, method: str, route: str, answer: Answer, start: float) -> None:
+        seconds, size = time.perf_counter() - start, len(answer.body)
         metrics.count_request(route, answer.status, seconds)
         if self.logs_requests:
-            size = len(answer.body)
-            _log.info("%s %s %d, %d bytes, %.1f ms", scope["method"], route, answer.status, size, 1000 * seconds)
+            _log.info("%s %s %d, %d bytes, %.1f ms", method, route, answer.status, size, 1000 * seconds)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """Look after the files of the models until the server stops."""
@@ -177,14 +212,11 @@ class App:
     def _route(self, scope: Scope) -> tuple[str, Callable[..., Awaitable[Answer]], tuple[Any, ...]]:
         """Return what answers a request: the route's name, the function, and its arguments."""
         method, path = scope["method"], scope["path"]
-        if path == "/predict" and method == "POST" and len(self.models) == 1:
-            self._check_token(scope)
-            return path, self._predict, (next(iter(self.models.values())),)
         handler: Callable[..., Awaitable[Answer]]
         arguments: tuple[Any, ...]
         parts = path.strip("/").split("/")
         if path not in _HEALTH:
-            self._check_token(scope)
+            self._check_token(dict(scope["headers"]))
         match parts:
             case ["health" | "v2", *rest] if path in _HEALTH:
                 wanted, route, handler, arguments = "GET", path, self._health, (rest[-1] == "ready",)
@@ -195,7 +227,7 @@ class App:
                     raise _unknown(f"there are {len(self.models)} models: {', '.join(self.models)}", self._hint())
                 wanted, route, handler, arguments = "POST", "/predict", self._predict, tuple(self.models.values())
             case ["models", name, "predict"]:
-                wanted, route, handler = "POST", "/models/{name}/predict", self._predict
+                wanted, route, handler = "POST", _ROUTE, self._predict
                 arguments = (self._model(name),)
             case ["v2", "models", name, *rest] if rest[:1] != ["versions"] or len(rest) > 1:
                 served = self._model(name)
@@ -233,10 +265,10 @@ class App:
         paths = ["/predict"] if len(self.models) == 1 else [f"/models/{name}/predict" for name in self.models]
         return f"POST rows to {' or '.join(paths)}; /openapi.json describes all"
 
-    def _check_token(self, scope: Scope) -> None:
+    def _check_token(self, headers: Mapping[bytes, bytes]) -> None:
         if self.token is None:
             return
-        given = dict(scope["headers"]).get(b"authorization", b"")
+        given = headers.get(b"authorization", b"")
         kind, _, value = given.partition(b" ")
         if kind.lower() == b"basic":  # what a browser asks a user for
             with suppress(NotBase64):
@@ -271,19 +303,20 @@ class App:
     async def _predict(self, scope: Scope, receive: Receive, served: Served) -> Answer:
         headers = dict(scope["headers"])
         body = await self._body(headers, receive)
-        kind = headers.get(b"content-type", b"").decode("latin-1")
         answering = served.answering
-        if kind.partition(";")[0].strip().lower() not in _AS_JSON:
-            files = read_files(kind, body, answering.schema)
+        if not _is_json(headers):
+            files = read_files(headers[b"content-type"].decode("latin-1"), body, answering.schema)
             found = await self._compute(lambda: answering.answer_files(files))
         elif len(body) > _SMALL:
             found = await self._compute(lambda: answering.answer(answering.read_rows(body)))
         else:
             rows = answering.read_rows(body)
-            lone = answering.answer_row(rows)
-            found = (lone, []) if lone is not None else await self._compute(lambda: answering.answer(rows))
-        metrics.count_rows(served.name, len(found[0]), len(found[1]))
-        return Answer(encode({"predictions": found[0], "warnings": found[1]}), headers=answering.headers)
+            found = answering.answer_row(rows) or await self._compute(lambda: answering.answer(rows))
+        return self._written(served, answering, *found)
+
+    def _written(self, served: Served, answering: Answering, answers: list[Row], warnings: list[str]) -> Answer:
+        metrics.count_rows(served.name, len(answers), len(warnings))
+        return Answer(encode({"predictions": answers, "warnings": warnings}), headers=answering.headers)
 
     async def _infer(self, scope: Scope, receive: Receive, served: Served) -> Answer:
         headers = dict(scope["headers"])
@@ -350,6 +383,11 @@ class App:
                 hint="send it faster, or have the server wait longer",
                 code="request-too-slow",
             ) from None
+
+
+def _is_json(headers: Mapping[bytes, bytes]) -> bool:
+    kind = headers.get(b"content-type", b"application/json")
+    return kind == b"application/json" or kind.partition(b";")[0].strip().lower() in _AS_JSON
 
 
 def _refusal(error: RequestError) -> Answer:

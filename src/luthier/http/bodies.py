@@ -44,6 +44,8 @@ def read_files(content_type: str, body: bytes, schema: Schema) -> dict[str, byte
         raise _unfit(f"the form has {len(files)} files", "send one table, or for a model of images one or more")
     if wants_images and suffixes & tables:
         raise _unfit("the body is a table, and the model takes images", "send an image, as image/png")
+    if schema.image is not None and schema.columns:
+        raise _unfit("the rows of the model hold images", "send rows as JSON, with each image in base64")
     if not wants_images and suffixes - tables:
         raise _unfit("the body is an image, and the model takes a table", "send rows as JSON, CSV or Parquet")
     return {f"{number:05d}{suffix}": content for number, (suffix, content) in enumerate(files)}

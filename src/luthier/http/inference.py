@@ -57,7 +57,8 @@ def metadata(served: Served) -> dict[str, Any]:
     answering, image = served.answering, served.answering.schema.image
     kinds = {column.name: "FP64" if column.kind == "number" else "BYTES" for column in answering.schema.columns}
     inputs = [{"name": name, "datatype": kinds.get(name, "FP64"), "shape": [-1]} for name in answering.columns]
-    if image is not None:
+    if answering.takes_images:
+        assert image is not None
         kind = "UINT8" if image.value_scale == 255 else "FP32"
         inputs = [{"name": _PIXELS, "datatype": kind, "shape": [-1, image.channels, image.height, image.width]}]
     outputs = [{"name": name, "datatype": kind, "shape": [-1]} for name, kind in _outputs(answering).items()]
@@ -100,7 +101,7 @@ def read_request(body: bytes, length: bytes, answering: Answering) -> Request:
 
 def _source(tensors: dict[str, NDArray[Any]], answering: Answering) -> Any:
     """Return tensors as rows, or as images."""
-    wanted = [_PIXELS] if answering.schema.image is not None else answering.columns
+    wanted = [_PIXELS] if answering.takes_images else answering.columns
     for name in wanted:
         if name not in tensors:
             raise _malformed(f"the input {name!r} is missing", column=name)

@@ -74,6 +74,9 @@ def _cell(column: Column) -> Document:
     """Return the JSON Schema of a cell: any plain value, which the model reads as it reads a file."""
     if column.kind == "series" and not column.parts:
         return {"type": ["array", *_SCALAR], "items": {"type": ["number", "null"]}, "examples": [example_cell(column)]}
+    if column.kind == "image":
+        words = "The bytes of an image file in base64; null is a missing value"
+        return {"type": ["string", "null"], "contentEncoding": "base64", "description": words}
     words = f"{column.kind}; null is a missing value"
     if column.kind in ("category", "boolean"):
         known = [name for name in column.categories if name][:_SHOWN]
@@ -102,12 +105,15 @@ def _predict(served: Served, path: str) -> Document:
 def _contents(schema: Schema, max_rows: int) -> Document:
     binary: Document = {"schema": {}}
     form = {"schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}}}
-    if schema.image is not None:
+    if schema.image is not None and not schema.columns:
         return {"image/png": binary, "image/jpeg": binary, "image/webp": binary, "multipart/form-data": form}
     rows = {"type": "array", "minItems": 1, "description": f"At most {max_rows:,}", "items": row_schema(schema)}
     body = {"type": "object", "required": ["rows"], "properties": {"rows": rows}}
+    json = {"application/json": {"schema": body, "example": {"rows": [example(schema)]}}}
+    if schema.image is not None:
+        return json
     return {
-        "application/json": {"schema": body, "example": {"rows": [example(schema)]}},
+        **json,
         "text/csv": {"schema": {"type": "string"}},
         "application/vnd.apache.parquet": binary,
         "multipart/form-data": form,

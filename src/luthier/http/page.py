@@ -49,16 +49,24 @@ function show(form, answer, isWell) {
     for (const name of names) add(row, "td", found[name]);
   }
 }
+function inBase64(file) {
+  return new Promise(done => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.readAsDataURL(file);
+  });
+}
 for (const form of document.forms) form.addEventListener("submit", async event => {
   event.preventDefault();
   const file = form.elements.file, row = {}, names = JSON.parse(form.dataset.columns);
   for (const field of form.querySelectorAll("[data-kind]")) {
     const text = field.value;
-    row[names.shift()] = text === "" ? null : field.dataset.kind === "list" ? text.split(",").map(Number)
+    row[names.shift()] = text === "" ? null : field.dataset.kind === "image" ? await inBase64(field.files[0])
+      : field.dataset.kind === "list" ? text.split(",").map(Number)
       : field.dataset.kind === "number" && numbers.test(text) ? Number(text) : text;
   }
   let body = JSON.stringify({rows: [row]}), headers = {"content-type": "application/json"};
-  if (file.files.length) {
+  if (file?.files.length) {
     [body, headers] = [new FormData(), {}];
     for (const one of file.files) body.append("file", one);
   }
@@ -102,15 +110,21 @@ def _hash(text: str) -> str:
 
 
 def _fields(schema: Schema, form: int) -> list[Html]:
-    upload = tag("input", type="file", name="file", multiple="" if schema.image is not None else None)
-    words = "Image files" if schema.image is not None else "Or a CSV or Parquet file"
-    fields = [tag("label", words, upload), tag("button", "Answer")]
-    if schema.image is not None:
+    is_images = schema.image is not None and not schema.columns
+    upload = tag("input", type="file", name="file", multiple="" if is_images else None)
+    words = "Image files" if is_images else "Or a CSV or Parquet file"
+    takes_files = is_images or schema.image is None
+    fields = [*([tag("label", words, upload)] if takes_files else []), tag("button", "Answer")]
+    if is_images:
         return fields
     kinds = {column.name: column for column in schema.inputs}
     shown = []
     for number, (name, value) in enumerate(example(schema).items()):
         column = kinds.get(name)
+        if column is not None and column.kind == "image":
+            field = tag("input", type="file", accept="image/*", data_kind="image")
+            shown.append(tag("label", name, field))
+            continue
         kind = "list" if isinstance(value, list) else "text" if column and column.kind != "number" else "number"
         given = {"data_kind": kind, "autocomplete": "off"}
         filled = ",".join(map(str, value)) if isinstance(value, list) else "" if value is None else value

@@ -16,6 +16,10 @@ from luthier.errors import MissingPackageError, RunError, SettingError
 from luthier.http.limits import Limits
 
 _GRACE_S = 30
+_START_S = 120  # for a worker to load torch: it answers nobody meanwhile, and is not to be killed for that
+# libuv accepts one connection a socket between two rounds of answers: with one socket, the last of 256 clients that
+# come together waits more than a second
+_SOCKETS = 16
 _STDERR = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}
 _LOGGING = {
     "version": 1,
@@ -53,6 +57,7 @@ def serve(
     limits: Limits | None = None,
     token: str | None = None,
     logs_requests: bool = False,
+    network: str | None = None,
     report: Callable[[str], Any] | None = None,
 ) -> None:
     """Answer over HTTP until SIGTERM or Ctrl-C; requests that were accepted are answered before it ends.
@@ -65,13 +70,16 @@ def serve(
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`.
         logs_requests: Log a line for each request, without the data.
+        network: For a network of an own file, that file and class; each worker runs its code.
         report: Called with the address when the socket is bound.
 
     Raises:
         BundleError: a model cannot be loaded.
         RunError: the address is taken.
     """
-    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-")
+    # in memory where there is such a place: a full disk would kill the workers, whose figures are mapped files
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-", dir=shared)
     if workers > 1:  # before the library is imported, here and in each worker
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     try:
@@ -79,19 +87,20 @@ def serve(
         from uvicorn.supervisors import Multiprocess
 
         from luthier.http.app import App
-        from luthier.http.impatience import Impatient
+        from luthier.http.protocol import Protocol
     except ImportError as error:
         raise MissingPackageError(
             f"luthier serve needs the package {error.name}, which is not installed",
             hint="pip install 'luthier[serve]'",
             code="missing-package",
         ) from error
-    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests)
+    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
     app = make()  # what is wrong with a model is said here, once
     is_alone = workers == 1
     config = uvicorn.Config(
         app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
-        http=Impatient, server_header=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
+        http=Protocol, server_header=False, proxy_headers=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
+        timeout_worker_healthcheck=_START_S,
     )  # fmt: skip
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
@@ -111,9 +120,12 @@ def serve(
         if report is not None:
             report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
         if is_alone:
-            uvicorn.Server(config).run(sockets=[bound])
+            sockets = [bound.dup() for _ in range(_SOCKETS)]
+            bound.close()  # so that nobody listens once these are closed
+            uvicorn.Server(config).run(sockets=sockets)
         else:
-            Multiprocess(config, sockets=[_OfWorker(host, address[1])]).run()  # type: ignore[list-item]
+            of_workers: list[Any] = [_OfWorker(host, address[1]) for _ in range(_SOCKETS)]
+            Multiprocess(config, sockets=of_workers).run()
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -50,12 +50,12 @@ class Served:
         answering: What answers; another one where the file has changed.
     """
 
-    def __init__(self, path: str, name: str, limits: Limits) -> None:
+    def __init__(self, path: str, name: str, limits: Limits, network: str | None = None) -> None:
         with ExitStack() as kept:  # an address is fetched once
             file = kept.enter_context(fetched(path)) if is_url(path) else Path(path)
             self._kept = kept.pop_all()
         self.path = file / "model.safetensors" if file.is_dir() else file
-        self.name, self.limits = name, limits
+        self.name, self.limits, self.network = name, limits, network
         self.read()
 
     def read(self) -> None:
@@ -66,15 +66,9 @@ class Served:
             SettingError: it is not one that can be served.
         """
         self._seen = self._stamp()
-        model = load(self.path)
+        model = load(self.path, network=self.network)
         schema = model.schema
         assert schema is not None  # a model without one is not loaded without its module
-        if schema.image is not None and schema.columns:
-            raise SettingError(
-                f"{self.path} holds a model of a table with paths of images, which only this machine can read",
-                hint="write a server around luthier.load(path)",
-                code="setting-not-served",
-            )
         version = hashlib.sha256(self.path.read_bytes()).hexdigest()[:12]
         if self.limits.gather_s is not None:
             model._forward = Gathered(  # type: ignore[method-assign]  # of this model alone

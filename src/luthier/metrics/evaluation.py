@@ -70,7 +70,11 @@ class LossMean:
 
     def add(self, measured: Measured) -> None:
         """Take in a batch, with no host sync."""
-        self.pending.append(Measured(self._kept(measured.loss.detach()), measured.count, measured.is_sum))
+        self.take(measured.loss, measured.count, is_sum=measured.is_sum)
+
+    def take(self, loss: Tensor, count: Tensor | float, *, is_sum: bool = False) -> None:
+        """Take in a loss, as `add` does."""
+        self.pending.append(Measured(self._kept(loss.detach()), count, is_sum))
 
     def _kept(self, loss: Tensor) -> Tensor:
         """Copy a loss out of the step's own memory, where it would keep the heap from closing over the activations."""
@@ -78,7 +82,7 @@ class LossMean:
         if place == len(self.slots):
             self.slots += torch.empty(_SLOTS, dtype=loss.dtype, device=loss.device).unbind()
         slot = self.slots[place]
-        if loss.shape != slot.shape or loss.dtype != slot.dtype or loss.device != slot.device:
+        if loss.ndim or loss.dtype is not slot.dtype or loss.device != slot.device:
             return loss
         return slot.copy_(loss)
 
@@ -119,9 +123,10 @@ class LogMeans:
     def add(self, log: Mapping[str, Any], count: Tensor | float) -> None:
         """Take in what a step logged for a batch of so many."""
         for name, value in log.items():
-            mean = self.by_name.setdefault(str(name), LossMean())
-            exact = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
-            mean.add(Measured(exact, count))
+            mean = self.by_name.get(name)
+            if mean is None:
+                mean = self.by_name.setdefault(str(name), LossMean())
+            mean.take(value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64), count)
             if len(mean.pending) > _SLOTS:
                 mean.fold()
 
@@ -150,8 +155,9 @@ class LogMeans:
 
 
 def _to_floats(values: Sequence[Tensor | float]) -> list[float]:
-    if values and all(isinstance(value, Tensor) for value in values):
-        stacked: list[float] = torch.stack([torch.as_tensor(value).reshape(()) for value in values]).double().tolist()
+    tensors = [value for value in values if isinstance(value, Tensor)]
+    if values and len(tensors) == len(values):
+        stacked: list[float] = torch.stack([x if not x.ndim else x.reshape(()) for x in tensors]).double().tolist()
         return stacked
     return [float(value) for value in values]
 

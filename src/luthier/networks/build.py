@@ -165,6 +165,8 @@ def without_memory() -> Iterator[None]:
 
 class _NoDraws(Tape):
     def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        if name in ("rand", "randn"):
+            return torch.empty(*args, **kwargs)
         is_draw = name in ("normal_", "uniform_", "kaiming_uniform_", "xavier_uniform_")
         return (args[0] if args else kwargs["tensor"]) if is_draw else func(*args, **kwargs)
 

@@ -90,7 +90,7 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
     if is_by_windows(plan.prepared.parts["train"].source):
         raise _cannot(found, "its rows lie shuffled in a store, and a project reads a table into memory")
-    story, plan = _story(found, plan), _read_whole(plan)
+    story, plan = _story(found, plan), _read_whole(_with_micro_batch_size(found, plan))
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -118,6 +118,22 @@ def _read_whole(plan: Plan) -> Plan:
         return plan
     settings = replace(plan.settings, source=part.file)
     return replace(plan, settings=settings, prepared=prepare(settings))
+
+
+def _with_micro_batch_size(run: Path, plan: Plan) -> Plan:
+    """Return the plan with the number that the run found for `micro_batch_size="auto"`.
+
+    Raises:
+        RunError: it trained several networks, each with a number of its own.
+    """
+    if plan.recipe.micro_batch_size != "auto":
+        return plan
+    if plan.prepared.folds is not None or plan.finish.refit:
+        raise _cannot(run, "each of its networks has found a micro_batch_size of its own; give a number")
+    tree = load_checkpoint(run / "checkpoints") or {}
+    with reading_checkpoint(run):
+        size = tree["arguments"]["recipe"]["micro_batch_size"]
+    return replace(plan, recipe=plan.recipe.updated(micro_batch_size=size))
 
 
 def _story(run: Path, plan: Plan) -> Story:

@@ -69,7 +69,14 @@ def report(
         SettingError: an output that is none of HTML.
     """
     path = check_output(str(output), (".html", ".htm"), flag="output=", sources=list(map(str, runs)))
-    write_page([run_document(Path(run), rows=rows, **trusted) for run in runs], path, rows=rows)
+    documents = [run_document(Path(run), rows=rows, **trusted) for run in runs]
+    write_page(documents, path, rows=rows)
+    for run, found in zip(runs, documents, strict=True):
+        if "unmeasured" in found:
+            _log.warning("%s is shown as far as it kept what it saw: %s", run, found["unmeasured"])
+        is_there = (Path(run) / "model.safetensors").is_file()
+        if is_there and not any(training["num_epochs"] for training in found["trainings"]):
+            _log.warning("%s has a model, and no epoch in its record: luthier resume writes it anew", run)
     return path
 
 

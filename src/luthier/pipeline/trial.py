@@ -71,7 +71,7 @@ def setting_failed(error: Exception, recipe: Recipe) -> SettingError | None:
     """Return an error in a step of training that a setting is to blame for as one that says so."""
     notes: list[str] = [line for note in getattr(error, "__notes__", []) for line in note.splitlines()]
     if lone := next((note for note in notes if note.startswith(ONE_SAMPLE)), None):
-        size = recipe.micro_batch_size or recipe.batch_size
+        size = recipe.micro_size or recipe.batch_size
         return SettingError(
             f"batch norm cannot train on a batch of one row, which occurs with batches of {size}",
             hint=lone,

@@ -25,6 +25,7 @@ from luthier.networks.choose import choose
 from luthier.pipeline.plan import Plan, design, fit_parts
 from luthier.pipeline.space import Setting, Space, design_space, read_space, with_values, write_space
 from luthier.pipeline.train import finish_run, free_folder, run_name, train_plan, validated
+from luthier.report.search import unbeaten
 from luthier.store.files import TRIALS_FILE, read_plain, write_whole
 from luthier.training.callbacks import Callback, Stop, View
 from luthier.training.folder import open_folder
@@ -55,6 +56,7 @@ class Study:
         errors: By how many standard errors of the paired difference on the validation rows the best trial is better
             than the first; below 1.96 the first is kept. None where the first is the best.
         is_done: Whether all trials that were asked for are over.
+        directions: Of each figure of the trials whether it is better high.
     """
 
     folder: Path
@@ -66,6 +68,7 @@ class Study:
     importances: dict[str, float] = field(default_factory=dict)
     errors: float | None = None
     is_done: bool = True
+    directions: dict[str, bool] = field(default_factory=dict)
 
     def frame(self) -> pl.DataFrame:
         """Return the trials as a frame, a column a setting."""
@@ -76,6 +79,30 @@ class Study:
         ]
         plain = [{key: str(x) if isinstance(x, list | tuple) else x for key, x in row.items()} for row in rows]
         return pl.DataFrame(plain, infer_schema_length=None)
+
+    def pareto(self, *figures: str) -> pl.DataFrame:
+        """Return the complete trials that no other one betters in all of some figures: what one costs in the other.
+
+        Args:
+            figures: Names of figures on the validation rows (`loss`, `accuracy`, …), `seconds` of training, or
+                `parameters` of the network. The metric of the study and `parameters` without any.
+
+        Raises:
+            SettingError: a figure that the trials do not have.
+        """
+        chosen = figures or (self.metric, "parameters")
+        for name in chosen:
+            if name not in self.directions:
+                raise SettingError(
+                    f"the trials have no figure {name!r}",
+                    hint=did_you_mean(name, self.directions),
+                    code="setting-metric",
+                )
+        complete = [{"seconds": row["seconds"], **row["figures"], "trial": row["trial"]} for row in self.trials
+                    if row["state"] == "complete"]  # fmt: skip
+        front = [row["trial"] for row in unbeaten(complete, {name: self.directions[name] for name in chosen})]
+        frame = self.frame().filter(pl.col("trial").is_in(front))
+        return frame.sort(chosen[0], descending=self.directions[chosen[0]]) if front else frame
 
     def __repr__(self) -> str:
         done = sum(row["state"] == "complete" for row in self.trials)
@@ -413,6 +440,7 @@ class _Search:
                     for name, value in figures.items():
                         trial.set_user_attr(name, value)
                     trial.set_user_attr("seconds", round(time.monotonic() - start, 3))
+                    trial.set_user_attr("parameters", sum(p.numel() for p in result.module.parameters()))
                     trial.set_user_attr("epochs", len(result.record.epochs))
                     self._tell(trial, "COMPLETE", figures[self.monitor])
             return self.row(self.study.get_trials(deepcopy=False)[number])
@@ -560,14 +588,21 @@ class _Search:
         """Return the study."""
         rows = [self.row(trial) for trial in self.study.get_trials(deepcopy=False)]
         found = Study(
-            self.folder, result, number, self.monitor, self.is_high, rows, self._importances(), self.errors, is_done
-        )
+            self.folder, result, number, self.monitor, self.is_high, rows, self._importances(), self.errors, is_done,
+            self._directions(rows),
+        )  # fmt: skip
         document = {
             "metric": found.metric, "higher_is_better": self.is_high, "number": number, "trials": rows,
             "importances": found.importances,
         }  # fmt: skip
         write_whole(self.folder / TRIALS_FILE, json.dumps(document, indent=1).encode())
         return found
+
+    def _directions(self, rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+        """Return of each figure that trials have whether it is better high."""
+        known = {name.removeprefix("valid_"): high for name, high in directions(metrics_for(self.plan.schema)).items()}
+        names = dict.fromkeys(["seconds", *(name for row in rows for name in row["figures"])])
+        return {name: known.get(name, False) for name in names}
 
     def _importances(self) -> dict[str, float]:
         import optuna

@@ -413,8 +413,11 @@ class Model:
             )
         return self.schema
 
-    def _one_row(self, source: dict[Any, Any]) -> NDArray[np.float32] | None:
-        """Return the outputs for a dict of one row's values, `(K,)`, or None where it is more than that."""
+    def _one_row(self, source: dict[Any, Any], warn: Callable[[str], Any] = _log.warning) -> NDArray[np.float32] | None:
+        """Return the outputs for a dict of one row's values, `(K,)`, or None where it is more than that.
+
+        `warn` is called with each line on cells that are not like those of training rows.
+        """
         schema, module = self.schema, self.module
         if self._row is None or self._row[0] is not schema or self._row[1] is not module:
             from luthier.data.one_row import row_encoder
@@ -425,7 +428,9 @@ class Model:
         encoded = None if encoder is None else encoder(source)
         if encoded is None:
             return None
-        numbers, codes = encoded
+        numbers, codes, lines = encoded
+        for line in lines:
+            warn(line)
         outputs = None if forward is None else forward(numbers, codes)
         if outputs is None:
             inputs = torch.from_numpy(numbers)[None], torch.tensor([codes], dtype=torch.int64)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
@@ -12,11 +13,13 @@ from torch import Tensor
 
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import LuthierError, RunError
+from luthier.store.blocks import Blocks
 from luthier.store.files import cannot_write, decoding, reading, unpack, write_tensors
 
 _log = logging.getLogger("luthier")
 _KEY = "luthier-checkpoint"
 FORMAT = 1
+_BLOCKS, _IN_BLOCKS_BYTES = "blocks", 1 << 20
 IN_BACKGROUND_BYTES = 32 << 20
 """States of this size or more are copied and written while training goes on; smaller ones are written at once."""
 
@@ -31,26 +34,36 @@ class CheckpointWriter:
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
         self.folder, self.keep = folder, keep
+        self._blocks = Blocks(folder / _BLOCKS)
+        self._used: dict[Path, set[str]] = {}  # blocks, by the checkpoint that refers to them
         self._thread: Thread | None = None
         self._error: LuthierError | None = None
 
-    def save(self, tree: Any, *, global_step: int) -> None:
+    def save(self, tree: Any, *, global_step: int, steady: Sequence[str] = ()) -> None:
         """Write a state; a large one is copied and written in the background.
 
         Args:
             tree: Nested plain values and tensors.
             global_step: The step it was taken after; it names the file.
+            steady: Paths in the tree under which large tensors change little from one state to the next: of those only
+                the blocks that changed are written, at once.
 
         Raises:
             RunError: this one, or the one before in the background, cannot be written, or holds what is no data.
         """
         self.join()
         document, tensors = flatten(tree, where="the run's state")
+        under = tuple(f"{path}." for path in steady)
+        large = [name for name, tensor in tensors.items() if tensor.nbytes >= _IN_BLOCKS_BYTES
+                 and f"{name}.".startswith(under)]  # fmt: skip
+        whole = {"format": FORMAT, "tree": document}
+        if large:
+            whole["blocks"] = {name: self._blocks.put(tensors.pop(name)) for name in large}
         if sum(tensor.nbytes for tensor in tensors.values()) < IN_BACKGROUND_BYTES:
-            self._write(document, tensors, global_step)
+            self._write(whole, tensors, global_step)
             return
-        document, tensors = flatten(tree, where="the run's state", copy=True)
-        self._thread = Thread(target=self._try, args=(document, tensors, global_step), name="luthier-checkpoint")
+        tensors = {name: tensor.to("cpu", copy=True) for name, tensor in tensors.items()}
+        self._thread = Thread(target=self._try, args=(whole, tensors, global_step), name="luthier-checkpoint")
         self._thread.start()
 
     def join(self) -> None:
@@ -85,9 +98,14 @@ class CheckpointWriter:
         except OSError as error:
             raise cannot_write(self.folder, error) from error
         path = self.folder / f"step-{global_step:010d}.safetensors"
-        write_tensors(path, tensors, {"format": FORMAT, "tree": document}, _KEY)
+        write_tensors(path, tensors, document, _KEY)
         for old in checkpoints(self.folder)[self.keep :]:
             old.unlink(missing_ok=True)
+        if "blocks" in document:
+            self._used[path] = {name for facts in document["blocks"].values() for name in facts["blocks"]}
+            kept = checkpoints(self.folder)
+            if all(other in self._used for other in kept):  # not so while one of an earlier life is among them
+                self._blocks.keep(name for other in kept for name in self._used[other])
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -122,6 +140,9 @@ def read_checkpoint(path: Path) -> Any:
             hint="update luthier",
             code="run-newer-format",
         )
+    blocks = Blocks(path.parent / _BLOCKS)
+    for name, facts in document.get("blocks", {}).items():
+        tensors[name] = blocks.get(facts)
     with decoding(lambda error: ValueError(f"it does not hold together ({type(error).__name__}: {error})")):
         return unflatten(document["tree"], tensors)
 

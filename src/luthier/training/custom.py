@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import FrameType, SimpleNamespace, TracebackType
@@ -23,27 +22,28 @@ from luthier.core.batch import describe
 from luthier.core.finding import Finding
 from luthier.core.leaves import num_rows
 from luthier.core.machine import machine
-from luthier.core.processes import find_group
+from luthier.core.processes import together
 from luthier.core.recipe import Recipe
 from luthier.core.rng import draw_seed, get_rng_state, seed_all, set_rng_state
-from luthier.data.feeds import Feed
+from luthier.data.feeds import Feed, LoaderFeed, Share
 from luthier.errors import LuthierError, RunError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion, make_criterion
 from luthier.metrics.evaluation import LogMeans, evaluate_batches, evaluating
 from luthier.metrics.named import as_metrics
 from luthier.metrics.objective import Objective, Step
-from luthier.store.bundle import load_weights, module_weights
 from luthier.store.checkpoint import CheckpointWriter, load_checkpoint
 from luthier.store.files import remove_parts
-from luthier.training.folder import open_folder, warn_of_machine
+from luthier.training.folder import open_folder
+from luthier.training.joint import Joint
 from luthier.training.loop import ALL_DONE
-from luthier.training.parts import Parts, as_rows, describe_data
+from luthier.training.parts import Parts, as_rows
+from luthier.training.places import Best, Leave, Level, LoopState, Stream
 from luthier.training.progress import announce, epoch_lines, is_kept
 from luthier.training.record import Record, read_record
+from luthier.training.resuming import data_of, own_share, put_back, recognise, snapshot, variables_of
 from luthier.training.settings import is_loader, make_feed
-from luthier.training.state import reading_checkpoint
 from luthier.training.trackers import Tracker, Tracking
-from luthier.training.unkept import Seen, fingerprints, names_gone_on_with, warn_of_changed_variables, warn_of_other
+from luthier.training.unkept import Seen, names_gone_on_with, warn_of_other
 
 _log = logging.getLogger("luthier")
 _ROW_STEPS = 100  # of a loop of steps without epochs, between two rows of the record
@@ -134,115 +134,7 @@ def _named(parts: dict[str, Any]) -> dict[str, Any]:
     return parts
 
 
-_OWN = ("folder", "record", "best", "seed", "global_step", "is_done", "stopped", "findings")
-
-
-class _Leave(BaseException):
-    """Leave the body of the context: the run is saved and goes on another time."""
-
-
-@dataclass
-class _Level:
-    """One loop of a run, or the run itself, with what is done within the round under way.
-
-    Attributes:
-        kind: `run`, `epochs`, `steps` or `batches`.
-        index: The round that begins or is under way, from 0.
-        done: The loops and validations of this round that are over.
-        replay: Those that were over when the checkpoint was written, still to be passed over.
-        is_stable: Whether the rounds are the same in each life.
-        feed: Of batches.
-        number: Of batches, which pass over data of the run it is.
-        lasting: Variables that go on from one round to the next.
-    """
-
-    kind: str
-    index: int = 0
-    done: list[dict[str, Any]] = field(default_factory=list)
-    replay: list[dict[str, Any]] = field(default_factory=list)
-    is_stable: bool = True
-    feed: Feed | None = None
-    number: int = 0
-    start: float = 0.0
-    is_over: bool = False  # the round under way is done
-    lasting: frozenset[str] = frozenset()
-
-
-class Best:
-    """The best figure so far, and the weights that had it.
-
-    Attributes:
-        value: The figure, or None.
-        epoch: The epoch that it is of.
-        step: The run's `global_step` then.
-    """
-
-    def __init__(self, modules: dict[str, nn.Module], run: "CustomRun") -> None:
-        self._modules, self._run = modules, run
-        self._weights: dict[str, Any] = {}
-        self.value: float | None = None
-        self.epoch, self.step = 0, 0
-
-    def update(self, value: float | Tensor, *, higher_is_better: bool = False) -> bool:
-        """Keep the weights of all modules where `value` is better than all before; return whether it is.
-
-        NaN is never better.
-        """
-        new, sign = float(value), 1.0 if higher_is_better else -1.0
-        if math.isnan(new) or (self.value is not None and sign * new <= sign * self.value):
-            return False
-        self.value, self.epoch, self.step = new, self._run._epoch, self._run.global_step
-        self._weights = {name: module_weights(module) for name, module in self._modules.items()}
-        return True
-
-    def restore(self) -> None:
-        """Put the best weights into the modules.
-
-        Raises:
-            RunError: there are none yet.
-        """
-        if self.value is None:
-            raise RunError("there are no best weights yet", hint="call run.best.update first", code="run-not-found")
-        for name, weights in self._weights.items():
-            load_weights(self._modules[name], weights, where="the best weights")
-
-    def _state(self) -> dict[str, Any]:
-        return {"value": self.value, "epoch": self.epoch, "step": self.step, "weights": self._weights}
-
-    def _put_back(self, state: Mapping[str, Any]) -> None:
-        self.value, self.epoch, self.step = state["value"], state["epoch"], state["step"]
-        self._weights = state["weights"]
-
-
-class Stream:
-    """Batches of data without end, over pass after pass; `next(stream)` gives one."""
-
-    def __init__(self, run: "CustomRun", feed: Feed) -> None:
-        self._run, self._feed = run, feed
-        self._pass, self._batch = 0, 0
-        self._iterator: Iterator[Any] | None = None
-
-    def __iter__(self) -> "Stream":
-        return self
-
-    def __next__(self) -> Any:
-        for _ in range(2):
-            if self._iterator is None:
-                self._iterator = self._feed.batches(self._pass, self._batch)
-            for batch in self._iterator:
-                self._batch += 1
-                return batch.raw
-            if self._batch == 0:
-                break
-            self._pass, self._batch, self._iterator = self._pass + 1, 0, None
-        raise StopIteration
-
-    def _state(self) -> dict[str, Any]:
-        return {"pass": self._pass, "batch": self._batch, "feed": self._feed.state_dict()}
-
-    def _put_back(self, state: Mapping[str, Any]) -> None:
-        self._pass, self._batch, self._iterator = state["pass"], state["batch"], None
-        self._feed.load_state_dict(state["feed"])
+_OWN = ("folder", "record", "best", "is_done", "stopped", "findings")
 
 
 class CustomRun:
@@ -252,7 +144,6 @@ class CustomRun:
         folder: Its folder.
         record: Its rows, as `luthier.read_record` gives them.
         best: The best figure and its weights: `run.best.update(figure)`, `run.best.restore()`.
-        global_step: Batches, and steps of `run.steps`, that are done over all lives.
         findings: What `luthier.watch` saw.
         is_done: Whether the body came to its end.
         stopped: Why it did not, where the run was asked to stop.
@@ -273,10 +164,10 @@ class CustomRun:
         verbose: bool | None,
     ) -> None:
         self.__dict__["_parts"] = parts
-        self.folder, self.seed, self._is_seeded = folder, seed, seed is not None
+        self.folder, self._given_seed, self._state = folder, seed, LoopState(seed)
         self.record = Record(folder / "record.jsonl")
         self.best = Best(parts.modules, self)
-        self.global_step, self.is_done = 0, False
+        self.is_done = False
         self.stopped: str | None = None
         self.findings: list[Finding] = []
         self._every_s, self._every_steps, self._max_time_s = every_s, every_steps, max_time_s
@@ -284,19 +175,17 @@ class CustomRun:
         self._is_shown = is_kept(sys.stdout) if verbose is None else verbose
         self._tracking = Tracking(trackers, folder)
         self._writer = CheckpointWriter(folder / "checkpoints")
-        self._levels: list[_Level] = []
         self._seek: dict[str, Any] | None = None
         self._wanted: list[dict[str, Any]] = []  # levels of the checkpoint that are still to be entered
         self._streams: list[Stream] = []
-        self._logged = LogMeans()
-        self._figures: dict[str, float] = {}
-        self._passes, self._count, self._epoch, self._counted = 0, 1, 0, False
+        self._count = 1
+        self._joint: Joint | None = None
         self._signal: int | None = None
         self._is_asked_to_save = False
         self._stack, self._looking = ExitStack(), ExitStack()
         self._tracer: Tracer | None = None
         self._look_until, self._is_close, self._first_step = 0, True, 0
-        self._unfinished: _Level | None = None
+        self._unfinished: Level | None = None
         self._seen = Seen()
         self._data: dict[str, Any] = {}
         self._watches: list[Watch] = []
@@ -317,41 +206,51 @@ class CustomRun:
             parts.replace(name, value)
 
     def __enter__(self) -> "CustomRun":
-        if (group := find_group()) is not None:
-            raise SettingError(
-                f"luthier.run trains in one process, and this is process {group.rank} of {group.size}",
-                hint="start it without torchrun, or train with luthier.fit, which takes several",
-                code="setting-processes",
-            )
         self._entered = sys._getframe(1)
-        open_folder(self.folder)
         stack = self._stack
-        if self._is_seeded:
-            stack.callback(set_rng_state, get_rng_state())
-        self.record.open()
-        stack.callback(self.record.close)
         try:
+            if (group := stack.enter_context(together())) is not None:
+                self._joint = Joint(group, self._parts)
+                stack.callback(self._joint.close)
+            if self._is_first:
+                open_folder(self.folder)
+            else:  # process 0 alone writes
+                self.record, self._tracking, self._is_shown = Record(None), Tracking(()), False
+            if self._given_seed is not None or group is not None:
+                stack.callback(set_rng_state, get_rng_state())
+            self.record.open()
+            stack.callback(self.record.close)
             self._begin()
         except BaseException:
-            stack.close()
-            raise
+            if not stack.__exit__(*sys.exc_info()):
+                raise
         return self
 
     def _begin(self) -> None:
-        remove_parts(self.folder / "checkpoints")
-        tree = load_checkpoint(self.folder / "checkpoints")
-        self._levels = [_Level("run")]
+        tree = None
+        if self._is_first:
+            for place in ("checkpoints", "checkpoints/blocks"):
+                remove_parts(self.folder / place)
+            tree = load_checkpoint(self.folder / "checkpoints")
+        tree = self._of_first(tree)
+        self._state.levels = [Level("run")]
         self._started = self._saved = time.monotonic()
         if tree is None:
-            if self.seed is None:  # from a copy of the generator, so that the loop draws what it would draw by itself
+            if (
+                self._state.seed is None
+            ):  # from a copy of the generator, so that the loop draws what it would draw by itself
                 before = get_rng_state()
-                self.seed = draw_seed()
+                self._state.seed = self._of_first(draw_seed())
                 set_rng_state(before)
             else:
-                seed_all(self.seed)
+                seed_all(self._state.seed)
+            if self._joint is not None:
+                self._joint.make_alike(self._state.seed, data_of(self))
             self.record.rewrite("")
             names = {name: type(module).__name__ for name, module in self._parts.modules.items()}
-            self.record.append({"event": "start", "seed": self.seed, "module": ", ".join(names.values()), **machine()})
+            self.record.append(
+                {"event": "start", "seed": self._state.seed, "module": ", ".join(names.values()), **machine()}
+            )
             for name, attributes in self._parts.opaque.items():
                 if attributes:
                     _log.warning(
@@ -361,21 +260,23 @@ class CustomRun:
                         name,
                     )
         else:
-            self._recognise(tree)
-            self.seed = tree["seed"]
+            recognise(self, tree)
+            tree = own_share(self, tree)
+            self._state.seed = tree["seed"]
             last: dict[str, Any] = {}
             try:
-                last = next(reversed(read_record(self.folder / "record.jsonl").rows), {})
+                last = next(reversed(read_record(self.folder / "record.jsonl").rows), {}) if self._is_first else {}
             except RunError as error:  # it is written anew from the checkpoint
                 _log.warning("%s", error.message)
             self._first_step = tree["steps"]
             self._look_until = last["step"] if last.get("event") == "not-finite" else 0
             self._seek, self._wanted = tree, list(tree["levels"])
-            self._levels[0].replay = list(self._wanted.pop(0)["done"])
-            self._restore(tree)
+            self._state.levels[0].replay = list(self._wanted.pop(0)["done"])
+            put_back(self, tree)
+            self._saved_step, self._saved = self._state.steps, time.monotonic()
             if tree["is_done"]:
                 self._seek = None
-        if self._watched and not self._look_until:
+        if self._watched and not self._look_until and self._is_first:
             self._watch()
         self._listen()
         if self._tracking.trackers:
@@ -384,7 +285,7 @@ class CustomRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        is_left = isinstance(error, _Leave)
+        is_left = isinstance(error, Leave)
         try:
             self._looking.close()
             for seen in self._watches if error is not None else ():
@@ -393,8 +294,11 @@ class CustomRun:
                 self._say_origin(self._tracer)
             if error is None:
                 self._end()
+        except BaseException as new:
+            error = new
+            raise
         finally:
-            self._levels = []
+            self._state.levels = []
             figures = {}
             if self._tracking.trackers:
                 self._tracking.on_end(self._view)
@@ -404,7 +308,8 @@ class CustomRun:
             try:
                 self._writer.join()
             finally:
-                self._stack.close()
+                failure = None if is_left else error
+                self._stack.__exit__(type(failure) if failure else None, failure, trace)
                 self.findings = [finding for seen in self._watches for finding in seen.findings]
         if is_left and self._signal == signal.SIGINT:
             raise KeyboardInterrupt from None
@@ -475,11 +380,11 @@ class CustomRun:
     def _feed_of(self, data: Any, batch_size: int | None, shuffle: bool, drop_last: bool, num_workers: int) -> Feed:
         settings = {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last, "num_workers": num_workers}
         source = data if is_loader(data) else as_rows(data, num_workers=num_workers)
-        assert self.seed is not None
-        return make_feed(source, Recipe().updated(**settings), self.seed, None, split=False, is_train=True)
+        assert self._state.seed is not None
+        return make_feed(source, Recipe().updated(**settings), self._state.seed, None, split=False, is_train=True)
 
     def _rounds(self, kind: str, total: int) -> Iterator[int]:
-        level = self._open(_Level(kind), total)
+        level = self._open(Level(kind), total)
         if level is None:
             return
         try:
@@ -493,14 +398,13 @@ class CustomRun:
             self._close(level, total)
 
     def _batches(self, feed: Feed, *, is_stable: bool) -> Iterator[Any]:
-        level = self._open(_Level("batches", is_stable=is_stable, feed=feed), None)
+        level = self._open(Level("batches", is_stable=is_stable, feed=feed), None)
         if level is None:
             return
         try:
             self._pause(level, level.index)
-            for batch in feed.batches(level.number, level.index):
-                raw = batch.original()
-                self._count = num_rows(raw) or 1
+            for raw, count in self._read(feed, level.number, level.index):
+                self._count = count
                 if self._is_close:
                     self._hear()
                 yield raw
@@ -509,16 +413,23 @@ class CustomRun:
         finally:
             self._close(level, None)
 
-    def _open(self, level: _Level, total: int | None) -> _Level | None:
+    def _read(self, feed: Feed, number: int, start: int) -> Iterator[tuple[Any, int]]:
+        """Yield the batches of a pass from one on, and their samples: of several processes this one's rows of them."""
+        joint = self._joint
+        for batch in feed.batches(number, start) if joint is None else joint.batches(feed, number, start):
+            raw = batch.original()
+            yield raw, (num_rows(raw) or 1) if batch.indices is None else len(batch.indices)
+
+    def _open(self, level: Level, total: int | None) -> Level | None:
         """Begin a loop; return None where it was over when the checkpoint was written."""
-        parent = self._levels[-1]
+        parent = self._state.levels[-1]
         if parent.replay:
             entry = parent.replay.pop(0)
             self._expect(entry["kind"], level.kind)
             longer = total is not None and not entry["is_cut"] and total > entry["total"]
             if not longer or parent.replay or self._wanted:
                 parent.done.append(entry)
-                self._passes = max(self._passes, entry.get("number", -1) + 1)
+                self._state.passes = max(self._state.passes, entry.get("number", -1) + 1)
                 return None
             level.index = entry["total"]  # more rounds than it was made with, and nothing came after it
         elif self._wanted:
@@ -526,9 +437,9 @@ class CustomRun:
             self._expect(saved["kind"], level.kind)
             level.index, level.replay, level.number = saved["index"], list(saved["done"]), saved["number"]
         elif level.feed is not None:
-            level.number = self._passes
-            self._passes += 1
-        self._levels.append(level)
+            level.number = self._state.passes
+            self._state.passes += 1
+        self._state.levels.append(level)
         return level
 
     def _expect(self, before: str, now: str) -> None:
@@ -539,56 +450,68 @@ class CustomRun:
                 code="run-arguments-differ",
             )
 
-    def _close(self, level: _Level, total: int | None) -> None:
+    def _close(self, level: Level, total: int | None) -> None:
         """End a loop, also one that was left by `break`."""
-        if level not in self._levels:  # the run is over, and Python only now lets go of the loop
+        if level not in self._state.levels:  # the run is over, and Python only now lets go of the loop
             return
-        del self._levels[self._levels.index(level) :]
+        del self._state.levels[self._state.levels.index(level) :]
         is_left = sys.exc_info()[0] is GeneratorExit  # by `break`, or by an error, which `__exit__` is told of
-        if is_left and level.kind == "epochs" and len(self._levels) == 1:
+        if is_left and level.kind == "epochs" and len(self._state.levels) == 1:
             self._unfinished = level
-        self._levels[-1].done.append({"kind": level.kind, "is_cut": is_left, "total": total, "number": level.number})
+        self._state.levels[-1].done.append(
+            {"kind": level.kind, "is_cut": is_left, "total": total, "number": level.number}
+        )
 
-    def _pause(self, level: _Level, index: int) -> None:
+    def _pause(self, level: Level, index: int) -> None:
         """Stand between two rounds: go on from a checkpoint, write one where it is due, or leave."""
         level.index, level.done, level.is_over = index, [], False
         frame = sys._getframe(2)
         if not level.lasting:
             level.lasting = names_gone_on_with(frame, self._entered)
-        if level.kind == "epochs" and len(self._levels) == 2:
-            self._epoch, level.start, self._counted = index, time.monotonic(), False
+        if level.kind == "epochs" and len(self._state.levels) == 2:
+            self._state.epoch, level.start, self._state.counted = index, time.monotonic(), False
         if self._seek is not None:
             if not self._wanted:  # else the checkpoint was written further in
                 self._arrive(self._seek, level)
             return
         level.replay = []
-        now = time.monotonic()
-        is_late = self._max_time_s is not None and now - self._started >= self._max_time_s
-        by_time = self._every_s is not None and not 0 <= now - self._saved < self._every_s
-        by_step = self._every_steps is not None and self.global_step - self._saved_step >= self._every_steps
-        if is_late or self._signal is not None:
+        is_late, number, is_due = self._wish()
+        if self._joint is not None:
+            wishes = self._joint.agreed([is_late, number, is_due])
+            is_late, number, is_due = (max(found) for found in zip(*wishes, strict=True))
+            self._signal = number or self._signal
+        if is_late or number:
             self._leave(
                 f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was told to stop"
             )
-        elif by_time or by_step or self._saved_step < 0 or self._is_asked_to_save:
+        elif is_due or self._saved_step < 0:
             self._save(frame)
+
+    def _wish(self) -> tuple[bool, int, bool]:
+        """Return whether the time is over, the signal to stop or 0, and whether a checkpoint is due."""
+        now = time.monotonic()
+        is_late = self._max_time_s is not None and now - self._started >= self._max_time_s
+        by_time = self._every_s is not None and not 0 <= now - self._saved < self._every_s
+        by_step = self._every_steps is not None and self._state.steps - self._saved_step >= self._every_steps
+        return is_late, self._signal or 0, by_time or by_step or self._is_asked_to_save
 
     def _hear(self) -> None:
         """Begin to hear the calls of torch in a round, where they are looked at; `_finish` ends it."""
         for seen in self._watches if self._is_close else ():
             self._looking.enter_context(seen.hearing)
-        if self._look_until > self.global_step:
+        if self._look_until > self._state.steps:
             self._tracer = Tracer(nn.ModuleDict(self._parts.modules), "the body of the loop")
             self._looking.enter_context(self._tracer.watching())
 
-    def _arrive(self, tree: dict[str, Any], level: _Level) -> None:
+    def _arrive(self, tree: dict[str, Any], level: Level) -> None:
         """Go on where the checkpoint was written: what the body did on the way here is put back once more."""
-        self._restore(tree)
+        put_back(self, tree)
         if level.feed is not None:
             level.feed.load_state_dict(tree["feed"])
             set_rng_state(tree["rng"])
         level.start = time.monotonic() - tree["epoch_seconds"]
-        warn_of_other(tree["locals"], self._fingerprint(sys._getframe(3)))
+        if self._is_first:
+            warn_of_other(tree["locals"], variables_of(self, sys._getframe(3)))
         self._seek = None
 
     def _leave(self, why: str) -> None:
@@ -598,53 +521,52 @@ class CustomRun:
             _log.warning(
                 "the run goes on at the start of an epoch, as the data of this loop was not handed to luthier.run"
             )
-        raise _Leave
+        raise Leave
 
-    def _finish(self, level: _Level) -> None:
+    def _finish(self, level: Level) -> None:
         """Count a round that is done."""
         level.is_over = True
         if self._is_close and level.kind != "epochs":
             self._looking.close()
-            self._is_close = self.global_step < max(self._first_step + _CLOSE_STEPS, self._look_until)
+            self._is_close = self._state.steps < max(self._first_step + _CLOSE_STEPS, self._look_until)
             for seen in () if self._is_close else self._watches:
                 seen.step_back()
             if self._tracer is not None:
                 self._say_origin(self._tracer)
                 self._tracer = None
-        if level.kind == "epochs" and len(self._levels) == 2:
-            self.global_step += not self._counted  # an epoch without batches and steps is one itself
+        if level.kind == "epochs" and len(self._state.levels) == 2:
+            self._state.steps += not self._state.counted  # an epoch without batches and steps is one itself
             self._end_epoch(level)
         elif level.kind != "epochs":
-            self.global_step += 1
-            self._counted = True
-            self._record_step(is_alone=level.kind == "steps" and len(self._levels) == 2)
+            self._state.steps += 1
+            self._state.counted = True
+            self._record_step(is_alone=level.kind == "steps" and len(self._state.levels) == 2)
             if self._tracking.trackers:
                 self._tracking.on_step_end(self._view)
 
     def _record_step(self, *, is_alone: bool) -> None:
         """Add a row where one is due: of single steps as asked for, else of steps without epochs their means."""
         every = self._log_every or (_ROW_STEPS if is_alone else None)
-        if every is None or self.global_step % every:
+        if every is None or self._state.steps % every:
             return
-        figures = self._logged.last()
+        figures = self._state.logged.last()
         if is_alone:
-            self._refuse_not_finite()
-            figures, self._logged = figures if self._log_every else self._logged.means(), LogMeans()
+            means = self._means()
+            figures, self._state.logged = figures if self._log_every else means, LogMeans()
         if figures:
-            self._note({"event": "step", "epoch": self._epoch, "step": self.global_step, **figures})
+            self._note({"event": "step", "epoch": self._state.epoch, "step": self._state.steps, **figures})
 
-    def _end_epoch(self, level: _Level) -> None:
+    def _end_epoch(self, level: Level) -> None:
         """Add the row of an epoch to the record."""
-        self._refuse_not_finite()
         row = {
             "event": "epoch",
             "epoch": level.index,
-            "step": self.global_step,
-            **self._logged.means(),
-            **self._figures,
+            "step": self._state.steps,
+            **self._means(),
+            **self._state.figures,
         }
         row["seconds"] = round(time.monotonic() - level.start, 3)
-        self._logged, self._figures = LogMeans(), {}
+        self._state.logged, self._state.figures = LogMeans(), {}
         self._note(row)
         if self._tracking.trackers:
             self._tracking.on_epoch_end(self._view)
@@ -658,19 +580,81 @@ class CustomRun:
         try:
             self.record.append(row)
         except LuthierError as error:  # the next write has it too
-            _log.error("THE RECORD cannot be written at step %s: %s", self.global_step, error)
+            _log.error("THE RECORD cannot be written at step %s: %s", self._state.steps, error)
+
+    def _means(self) -> dict[str, float]:
+        """Return the means of what the body logged, in all processes."""
+        self._refuse_not_finite()
+        logged = self._state.logged
+        return (logged if self._joint is None else self._joint.means(logged)).means()
 
     # What the body says
 
     @property
+    def rank(self) -> int:
+        """This process among those of the run, from 0."""
+        return 0 if self._joint is None else self._joint.group.rank
+
+    @property
+    def world_size(self) -> int:
+        """How many processes the run has."""
+        return 1 if self._joint is None else self._joint.group.size
+
+    @property
+    def _is_first(self) -> bool:
+        return not self.rank
+
+    def _of_first(self, value: Any) -> Any:
+        return value if self._joint is None else self._joint.group.from_first(value)
+
+    @property
+    def seed(self) -> int | None:
+        """What the order of the data follows from; None before the run has begun."""
+        return self._state.seed
+
+    @property
+    def global_step(self) -> int:
+        """Batches, and steps of `run.steps`, that are done over all lives."""
+        return self._state.steps
+
+    @property
     def epoch(self) -> int:
         """The epoch under way, from 0."""
-        return self._epoch
+        return self._state.epoch
 
     @property
     def batch(self) -> int:
         """The batch or step under way in the innermost loop, from 0; `enumerate` counts from where a life began."""
-        return self._levels[-1].index
+        return self._state.levels[-1].index
+
+    def backward(self, loss: Tensor, *, count: float | None = None, **options: Any) -> None:
+        """Call `loss.backward`; of several processes each gets the gradient of the whole batch.
+
+        Where a loop runs in several processes, this stands in place of `loss.backward()`. Clipping comes after it, as
+        in one process. Gradients that were there before are added to.
+
+        Args:
+            loss: A mean over this process's rows; scaled, where a GradScaler is used.
+            count: What it is a mean over; the samples of the batch without it.
+            **options: As `Tensor.backward` takes them.
+        """
+        if self._joint is None:
+            loss.backward(**options)
+        else:
+            weight = float(self._count if count is None else count)
+            self._joint.backward(loss, weight, list(self._wish()), **options)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Call `optimizer.step()`, by the GradScaler where one was handed over.
+
+        Raises:
+            SettingError: several processes, and a gradient that did not come by `run.backward`.
+        """
+        scaler = next((part for part in self._parts.given.values() if isinstance(part, torch.amp.GradScaler)), None)
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
 
     def log(self, *, count: float | None = None, **figures: Any) -> None:
         """Take figures of this batch: their means, over the counts, are in the epoch's row.
@@ -691,7 +675,7 @@ class CustomRun:
                     f"{name} is {describe(value)}, and log takes one number for each name", hint="log its mean",
                     code="setting-wrong-type",
                 )  # fmt: skip
-        self._logged.add(figures, self._count if count is None else count)
+        self._state.logged.add(figures, self._count if count is None else count)
 
     def validate(
         self,
@@ -724,16 +708,17 @@ class CustomRun:
             SettingError: neither a loss nor a metric.
         """
         self._settle()
-        parent = self._levels[-1]
+        parent = self._state.levels[-1]
         if parent.replay:
             entry = parent.replay.pop(0)
             self._expect(entry["kind"], "validate")
         else:
             figures = self._measured(module, data, criterion, step, metrics, batch_size)
-            entry = {"kind": "validate", "figures": {str(key): float(value) for key, value in figures.items()}}
+            own = {str(key): float(value) for key, value in figures.items()}
+            entry = {"kind": "validate", "figures": self._of_first(own)}
         parent.done.append(entry)
         found: dict[str, float] = dict(entry["figures"])
-        self._figures |= {f"{name}_{key}": value for key, value in found.items()}
+        self._state.figures |= {f"{name}_{key}": value for key, value in found.items()}
         return found
 
     def _measured(
@@ -749,11 +734,18 @@ class CustomRun:
                 "nothing to measure was given", hint="criterion=, metrics= or step=", code="setting-missing"
             )
         recipe = Recipe().updated(**({} if is_loader(data) else {"eval_batch_size": batch_size}))
-        assert self.seed is not None
-        feed = make_feed(data, recipe, self.seed, None, split=step is None, is_train=False)
+        assert self._state.seed is not None
+        feed = make_feed(data, recipe, self._state.seed, None, split=step is None, is_train=False)
         parameter = next(module.parameters(), None)
         place = torch.device("cpu") if parameter is None else parameter.device
-        return evaluate_batches(module, feed.batches(0), objective=Objective(chosen, step), metrics=own, device=place)
+        joint, batches = self._joint, feed.batches(0)
+        if joint is not None:
+            batches = feed.batches(0, 0, Share(joint.group.rank, joint.group.size))
+            batches = joint.alike(batches) if isinstance(feed, LoaderFeed) else batches
+        return evaluate_batches(
+            module, batches, objective=Objective(chosen, step), metrics=own, device=place,
+            group=None if joint is None else joint.group,
+        )  # fmt: skip
 
     def save(self) -> None:
         """Write a checkpoint before the next batch, or at the end of the body."""
@@ -761,116 +753,27 @@ class CustomRun:
 
     # What is kept
 
+    def _save(self, frame: FrameType | None) -> bool:
+        """Write a checkpoint, where the run stands at a place that it can go on from; return whether it does."""
+        if not all(level.is_stable for level in self._state.levels):
+            return False
+        self._refuse_not_finite()
+        tree, is_first_one = snapshot(self, frame), self._saved_step < 0
+        try:
+            if self._is_first:
+                self._writer.save(tree, global_step=self._state.steps, steady=self._parts.steady)
+        except RunError as error:
+            if is_first_one:
+                raise
+            _log.error("NO CHECKPOINT was written at step %s: %s", self._state.steps, error)
+        self._saved, self._saved_step, self._is_asked_to_save = time.monotonic(), self._state.steps, False
+        return True
+
     def _settle(self) -> None:
         """Close the epoch that was left by `break`: no error came after it."""
         level, self._unfinished = self._unfinished, None
         if level is not None:
             self._end_epoch(level)
-
-    def _save(self, frame: FrameType | None) -> bool:
-        """Write a checkpoint, where the run stands at a place that it can go on from; return whether it does."""
-        if not all(level.is_stable for level in self._levels):
-            return False
-        self._refuse_not_finite()
-        feed = self._levels[-1].feed
-        found = {} if frame is None else self._fingerprint(frame)
-        around = self._levels[1:-1]
-        lasting = {name for level in around for name in level.lasting}
-        kinds, rounds = tuple(level.kind for level in self._levels), [level.index for level in around]
-        warn_of_changed_variables(self._seen.changed(found, kinds, rounds, lasting))
-        start = self._levels[1].start if len(self._levels) > 1 else time.monotonic()
-        tree = {
-            "custom": 1,
-            "parts": self._parts.states(),
-            "described": self._parts.describe(),
-            "data": self._describe_data(),
-            "seed": self.seed,
-            "levels": [
-                {"kind": level.kind, "index": level.index, "done": level.done, "number": level.number}
-                for level in self._levels
-            ],
-            "feed": None if feed is None else feed.state_dict(),
-            "streams": [stream._state() for stream in self._streams],
-            "steps": self.global_step,
-            "counted": self._counted,
-            "passes": self._passes,
-            "epoch": self._epoch,
-            "epoch_seconds": time.monotonic() - start,
-            "logged": self._logged.state_dict(),
-            "figures": self._figures,
-            "best": self.best._state(),
-            "locals": found,
-            "record": self.record.text,
-            "rng": get_rng_state(),
-            "machine": machine(),
-            "is_done": self.is_done,
-        }
-        is_first = self._saved_step < 0
-        try:
-            self._writer.save(tree, global_step=self.global_step)
-        except RunError as error:
-            if is_first:
-                raise
-            _log.error("NO CHECKPOINT was written at step %s: %s", self.global_step, error)
-        self._saved, self._saved_step, self._is_asked_to_save = time.monotonic(), self.global_step, False
-        return True
-
-    def _describe_data(self) -> dict[str, Any]:
-        """Return what the data is.
-
-        Raises:
-            SettingError: it is no more what it was, so that it is state of the loop.
-        """
-        data = {name: describe_data(self._parts.given[name]) for name in self._parts.data}
-        for name, now in data.items():
-            if self._data.setdefault(name, now) != now:
-                raise SettingError(
-                    f"{name} changes while the loop runs, and was taken for data, which no checkpoint keeps",
-                    hint="tensors of one length in a tuple or dict are data; hand over each that changes by a name",
-                    code="setting-wrong-type",
-                )
-        return data
-
-    def _restore(self, tree: dict[str, Any]) -> None:
-        with reading_checkpoint(self.folder):
-            self._parts.put_back(tree["parts"])
-            self.best._put_back(tree["best"])
-            for stream, state in zip(self._streams, tree["streams"], strict=False):
-                stream._put_back(state)
-            self.global_step, self._passes, self._epoch = tree["steps"], tree["passes"], tree["epoch"]
-            self._saved_step, self._saved, self._counted = self.global_step, time.monotonic(), tree["counted"]
-            self._logged, self._figures = LogMeans(), dict(tree["figures"])
-            self._logged.load_state_dict(tree["logged"])
-            self.record.rewrite(tree["record"])
-            set_rng_state(tree["rng"])
-
-    def _recognise(self, tree: dict[str, Any]) -> None:
-        """Refuse to go on with other parts, data or another seed, and say what else differs.
-
-        Raises:
-            RunError: something differs that moves a bit; or it is a run of `fit`.
-        """
-        if "custom" not in tree:
-            raise RunError(
-                f"{self.folder} is a run of fit or train", hint="choose a new folder", code="run-folder-taken"
-            )
-        before, now = tree["described"], self._parts.describe()
-        other = [f"{name} was {before.get(name)} and is {now.get(name)}" for name in {**before, **now}
-                 if before.get(name) != now.get(name)]  # fmt: skip
-        data = self._describe_data()
-        other += [f"the data {name} has changed" for name in data if tree["data"].get(name, data[name]) != data[name]]
-        if self._is_seeded and self.seed != tree["seed"]:
-            other.append(f"seed was {tree['seed']} and is {self.seed}")
-        if other:
-            raise RunError(
-                f"{self.folder} was made with other arguments: {'; '.join(other[:6])}",
-                hint="make the same call to continue it, or choose a new folder",
-                code="run-arguments-differ",
-            )
-        warn_of_machine(tree["machine"])
-
-    def _fingerprint(self, frame: FrameType) -> dict[str, str]:
-        return fingerprints(frame, self._entered, [*self._parts.given.values(), self, *self._streams])
 
     def _refuse_not_finite(self) -> None:
         """Refuse figures that are not finite.
@@ -878,12 +781,13 @@ class CustomRun:
         Raises:
             TrainingError: one is NaN or infinite.
         """
-        self._logged.fold()
-        bad = next((name for name, mean in self._logged.by_name.items() if not math.isfinite(mean.total)), None)
+        self._state.logged.fold()
+        bad = next((name for name, mean in self._state.logged.by_name.items() if not math.isfinite(mean.total)), None)
         if bad is None:
             return
-        words = f"{bad} is {self._logged.by_name[bad].last} in epoch {self._epoch + 1}, by step {self.global_step}"
-        self._note({"event": "not-finite", "epoch": self._epoch, "step": self.global_step, "what": words})
+        last = self._state.logged.by_name[bad].last
+        words = f"{bad} is {last} in epoch {self._state.epoch + 1}, by step {self._state.steps}"
+        self._note({"event": "not-finite", "epoch": self._state.epoch, "step": self._state.steps, "what": words})
         raise TrainingError(
             words,
             hint="start the script again: it goes on from the last checkpoint, watched, and names the operation; look "
@@ -899,7 +803,7 @@ class CustomRun:
             if origin is not None:
                 place = f"{origin.operation} in {origin.layer}" if origin.layer else origin.operation
                 raise TrainingError(
-                    f"a loss of step {self.global_step} is not finite: {origin.phase}, {place}: {origin.values}",
+                    f"a loss of step {self._state.steps} is not finite: {origin.phase}, {place}: {origin.values}",
                     hint="mend it, and start the script again: it goes on from the last checkpoint",
                     code="training-loss-not-finite",
                 )
@@ -907,16 +811,17 @@ class CustomRun:
     def _end(self) -> None:
         """Close a run whose body came to its end."""
         self._settle()
-        if self._levels[0].replay:
-            self._expect(self._levels[0].replay[0]["kind"], "the end of the body")
+        if self._state.levels[0].replay:
+            self._expect(self._state.levels[0].replay[0]["kind"], "the end of the body")
         if self.record.rows[-1]["event"] == "end":  # it was over already
             self.is_done = True
             return
         self.is_done = True
         best = None if self.best.value is None else self.best.epoch
         self._note({"event": "end", "reason": ALL_DONE, "best_epoch": best})
-        self._levels = self._levels[:1]
+        self._state.levels = self._state.levels[:1]
         self._save(None)
+        self._of_first(None)  # whoever goes on finds the files
 
     def _watch(self) -> None:
         for module in self._parts.modules.values():

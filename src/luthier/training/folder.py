@@ -20,6 +20,7 @@ from luthier.errors import RunError
 from luthier.store.checkpoint import load_checkpoint
 from luthier.store.files import cannot_write, remove_parts
 from luthier.training.callbacks import EarlyStopping
+from luthier.training.memory import settle_micro_batch_size
 from luthier.training.record import read_record
 from luthier.training.schedules import has_horizon, make_schedule
 from luthier.training.settings import steps_per_epoch
@@ -82,6 +83,9 @@ def continue_run(run: Run) -> bool:
         tree = load_checkpoint(run.folder / "checkpoints")
     if run.group is not None:
         tree = run.group.from_first(tree)
+    with reading_checkpoint(run.folder):
+        before = None if tree is None else tree["arguments"]["recipe"]
+    settle_micro_batch_size(run, before)
     if tree is None:
         rows = [] if run.record.path is None else [row["event"] for row in read_record(run.record.path)]
         if set(rows) - _BEFORE_TRAINING:

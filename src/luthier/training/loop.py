@@ -246,7 +246,7 @@ def _set_mode(optimizer: Any, mode: str) -> None:
 def _short_of_memory(run: Run, error: Exception) -> TrainingError | None:
     if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
         return None
-    size = run.recipe.micro_batch_size or run.recipe.batch_size or 32
+    size = run.recipe.micro_size or run.recipe.batch_size or 32
     return TrainingError(
         f"{run.device} has not enough memory for {size} samples at a time",
         hint=f"try micro_batch_size={max(size // 2, 1)}: the update stays that of the whole batch",

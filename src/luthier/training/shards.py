@@ -156,7 +156,7 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
         tails.add(shard, torch.cat([tail, *values, tail.new_zeros(filled)]))
         for kind, some in kinds.items():
             vector = spare[kind].pop() if spare.get(kind) else torch.zeros(lengths[kind], dtype=kind)
-            torch.cat([_flat_gradient(p) for p in some], out=vector[: sum(p.numel() for p in some)])
+            torch.cat([flat_gradient(p) for p in some], out=vector[: sum(p.numel() for p in some)])
             trees[kind].add(shard, vector)
             spare.setdefault(kind, []).extend(trees[kind].free)
             trees[kind].free.clear()
@@ -203,7 +203,7 @@ def _backward(run: Run, part: Batch) -> list[float]:
 
     total = count = 0.0
     is_sum = False
-    size = run.recipe.micro_batch_size
+    size = run.recipe.micro_size
     for some in [part] if size is None else part.micro(size):
         measured = forward(run, some)
         number, is_sum = float(measured.count), measured.is_sum
@@ -216,7 +216,12 @@ def _backward(run: Run, part: Batch) -> list[float]:
     return [total, count, float(is_sum), float(part.weights is not None), 0.0]
 
 
-def _flat_gradient(parameter: Tensor) -> Tensor:
+def flat_gradient(parameter: Tensor) -> Tensor:
+    """Return a parameter's gradient as a vector on the CPU; zeros where it has none.
+
+    Raises:
+        SettingError: it is sparse.
+    """
     gradient = parameter.grad
     if gradient is None:
         return torch.zeros(parameter.numel(), dtype=parameter.dtype)
@@ -309,7 +314,7 @@ def _gradient(run: Run, parts: list[Batch], *, seed: int) -> Tensor | None:
         total += count
         (measured.loss if measured.is_sum else measured.loss * count).backward()
         over = 1.0 if measured.is_sum else total
-    flat = [_flat_gradient(p).double() for p in run.parameters if p.requires_grad]
+    flat = [flat_gradient(p).double() for p in run.parameters if p.requires_grad]
     if not total or not flat:
         return None
     found = torch.cat(flat) / over

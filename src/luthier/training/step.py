@@ -24,7 +24,7 @@ def train_step(run: Run, batches: Iterable[Batch]) -> int:
     """
     if run.closure is not None:
         return _closure_step(run, [batch.to(run.device) for batch in batches])
-    done, over, size = 0, run.recipe.accumulate, run.recipe.micro_batch_size
+    done, over, size = 0, run.recipe.accumulate, run.recipe.micro_size
     for batch in batches:
         if done == 0:
             run.clear_gradients()

@@ -7,10 +7,10 @@ import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -350,15 +350,9 @@ def facts_of(model: Model, schema: Schema, inputs: Sequence[RawInput], format: F
 
 
 def _proof(greatest: float, rows: dict[str, int], reference: str) -> dict[str, Any]:
-    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime") if _is_there(name)}
+    versions = {name: metadata.version(name) for name in ("torch", "onnxruntime") if find_spec(name)}
     found = {"tolerance": TOLERANCE, "greatest_difference": greatest, "rows": rows, "versions": versions}
     return {**found, "reference": reference} if reference else found
-
-
-def _is_there(name: str) -> bool:
-    with suppress(metadata.PackageNotFoundError):
-        return bool(metadata.version(name))
-    return False
 
 
 def _prove(subject: _Subject, facts: dict[str, Any], ask: Ask) -> tuple[float, dict[str, int]]:

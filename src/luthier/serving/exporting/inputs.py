@@ -13,8 +13,8 @@ from torch import Tensor
 from luthier.core.schema import Column, Schema
 from luthier.data.cells import NO_WORDS, YES_WORDS, missing_words
 from luthier.data.encode import OddCells, boolean_values, encode_column
-from luthier.data.formats import patterns, writing
-from luthier.plain.cells import DURATION, MONTHS, SCALES, ZONES
+from luthier.data.formats import MONTH_NUMBERS, patterns, writing
+from luthier.plain.cells import DURATION, SCALES, ZONES
 
 _MOST_LETTERS = 6  # words with more letters are looked up in four spellings of their case, not in all
 
@@ -173,9 +173,8 @@ def _reading(column: Column) -> dict[str, Any]:
         return found
     if column.kind == "date":
         first, others = patterns(column.date_format)
-        months = {word: number for number, words in MONTHS.items() for word in words.split()}
         about = {"format": column.date_format, "patterns": [first, *others], "span": column.span}
-        return {**about, "zones": ZONES, **({"months": months} if "Mon" in column.date_format else {})}
+        return {**about, "zones": ZONES, **({"months": MONTH_NUMBERS} if "Mon" in column.date_format else {})}
     if column.kind == "series":
         return {"parts": list(column.parts)}
     if column.kind == "text":

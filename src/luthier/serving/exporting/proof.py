@@ -1,9 +1,7 @@
 """Rows that a written graph has to answer as the model does: the user's, edges, and ones drawn from the Schema."""
 
 import io
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from json import loads
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import polars as pl
 import torch
 from numpy.typing import NDArray
 from PIL import Image
@@ -22,6 +19,7 @@ from luthier.core.units import class_sets, interval_ends
 from luthier.data.augment import normalise
 from luthier.data.encode import encode_inputs
 from luthier.data.images import decode_column
+from luthier.data.tables import table_from
 from luthier.plain.images import decoded
 from luthier.serving.answers import probabilities, values
 from luthier.serving.model import Model
@@ -181,10 +179,8 @@ def model_answers(model: Model, rows: Sequence[Row], pixels: NDArray[Any] | None
     """
     schema = model._need_schema()
     inputs: list[Tensor] = []
-    if schema.inputs:
-        with _no_warnings():
-            cells = {column.name: _series(column, [row[column.name] for row in rows]) for column in schema.inputs}
-            inputs = [torch.from_numpy(block) for block in encode_inputs(pl.DataFrame(cells), schema).values()]
+    if schema.inputs and rows:
+        inputs = [torch.from_numpy(block) for block in encode_inputs(table_from(list(rows)).frame, schema).values()]
     if schema.image is not None and pixels is None:
         name = next((column.name for column in schema.inputs if column.kind == "image"), "image")
         own, _ = decode_column([None if row[name] is None else Path(row[name]) for row in rows], schema.image)
@@ -192,7 +188,7 @@ def model_answers(model: Model, rows: Sequence[Row], pixels: NDArray[Any] | None
     elif schema.image is not None:
         assert pixels is not None
         inputs.append(normalise(torch.from_numpy(_decoded(pixels, schema.image)), schema.image))
-    outputs = model._forward(tuple(inputs)) if len(inputs[0]) else torch.zeros((0, schema.num_outputs))
+    outputs = model._forward(tuple(inputs)) if rows else torch.zeros((0, schema.num_outputs))
     answering = model.answering
     answers = values(outputs, schema, answering.cuts)
     if schema.task == "regression":
@@ -209,14 +205,6 @@ def model_answers(model: Model, rows: Sequence[Row], pixels: NDArray[Any] | None
     return found
 
 
-def _series(column: Column, cells: list[Any]) -> pl.Series:
-    """Return cells as a column as a user has it: text of a file where one is text, else of their type."""
-    if any(isinstance(cell, str) for cell in cells) or column.kind in ("category", "boolean", "text"):
-        return pl.Series(column.name, [None if cell is None else str(cell) for cell in cells], dtype=pl.String)
-    kinds: dict[str, Any] = {"number": pl.Float64, "date": pl.Datetime("us"), "series": pl.List(pl.Float64)}
-    return pl.Series(column.name, cells, dtype=kinds.get(column.kind), strict=False)
-
-
 def _decoded(pixels: NDArray[Any], image: ImageInput) -> NDArray[Any]:
     """Return images as the reading of files gives them, `(N, C, H, W)`: each is written as a file and read."""
     if image.value_scale != 255.0:
@@ -227,18 +215,6 @@ def _decoded(pixels: NDArray[Any], image: ImageInput) -> NDArray[Any]:
         Image.fromarray(own[:, :, 0] if image.channels == 1 else own).save(file, "PNG", compress_level=0)
         place[:] = decoded(file.getvalue(), image.channels, image.height, image.width)
     return found
-
-
-@contextmanager
-def _no_warnings() -> Iterator[None]:
-    """Keep what is said of odd cells quiet: here they are meant."""
-    logger = logging.getLogger("luthier")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def difference(

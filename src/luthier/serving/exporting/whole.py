@@ -118,7 +118,8 @@ class Own(nn.Module):
         self.module = unpacked(copy.deepcopy(without_wrapper(model.module)).cpu().eval())
         self.output_key = model.output_key
         self.is_named = isinstance(example, dict)
-        given = example.items() if isinstance(example, dict) else enumerate(_as_tuple(example))
+        parts = example if isinstance(example, dict | tuple) else (example,)
+        given = parts.items() if isinstance(parts, dict) else enumerate(parts)
         tensors = {str(key): to_tensor(value, f"input {key!r}") for key, value in given}
         self.given = list(tensors.values())
         wanted = list(inspect.signature(self.module.forward).parameters)
@@ -136,10 +137,6 @@ class Own(nn.Module):
             return (outputs,)
         likely = outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
         return decide(outputs, self.task), likely
-
-
-def _as_tuple(example: Any) -> tuple[Any, ...]:
-    return example if isinstance(example, tuple) else (example,)
 
 
 class _ExactScalars(Tape):

@@ -104,6 +104,11 @@ def write_rows(
         DataError: the table cannot be read, split or trained on, or has columns that a store does not hold.
         SettingError: a setting that a store does not go with.
         RunError: the folder is taken, or cannot be written.
+
+    >>> frames = ({"x": [i % 9 for i in range(50)], "y": ["a", "b"] * 25} for _ in range(2))
+    >>> with TemporaryDirectory() as place:
+    ...     write_rows(frames, Path(place, "s.rows"), target="y").num_rows
+    100
     """
     known = {item.name for item in fields(DataSettings)} - {"source"}
     if unknown := given.keys() - known:

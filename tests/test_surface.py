@@ -25,7 +25,7 @@ SOURCE = Path(luthier.__file__).parent
 PUBLIC = [
     "Blueprint", "Callback", "CheckSettings", "CustomRun", "EarlyStopping", "Finding", "LearningRates", "LuthierError", "Model", "Plan", "Recipe", "Record", "Result",
     "Schema", "Stop", "Study", "Summary", "Tracker", "View", "Watch", "__version__", "build", "check", "design", "eject", "explain", "find_lr", "fit", "load", "order", "read_record",
-    "replay", "resume", "run", "summary", "train", "tune", "watch",
+    "replay", "resume", "run", "summary", "train", "tune", "watch", "write_rows",
 ]  # fmt: skip
 
 SETTINGS = {
@@ -49,6 +49,7 @@ COMMANDS: dict[str, set[str]] = {
     "tune": {"source", "run", "trials", "metric", "search", "print_search", "jobs", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
+    "rows": {"sources", "output", "quiet", "as_json", "target", "kind", "format", "missing", "task", "labels", "target_transform", "positive", "weight", "valid_fraction", "test_fraction", "group", "time", "delimiter", "encoding", "decimal"},
     "explain": {"code"},
     "doctor": {"quiet", "as_json"},
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},

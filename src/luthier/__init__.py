@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from luthier.pipeline.eject import eject
     from luthier.pipeline.plan import Plan, design
     from luthier.pipeline.replay import replay
+    from luthier.pipeline.rows import write_rows
     from luthier.pipeline.train import resume, train
     from luthier.pipeline.tune import Study, tune
     from luthier.serving.model import Model, load
@@ -76,6 +77,7 @@ _HOMES = {
     "train": "luthier.pipeline.train",
     "tune": "luthier.pipeline.tune",
     "watch": "luthier.checks.watch",
+    "write_rows": "luthier.pipeline.rows",
 }
 
 __all__ = [
@@ -117,6 +119,7 @@ __all__ = [
     "train",
     "tune",
     "watch",
+    "write_rows",
 ]
 
 

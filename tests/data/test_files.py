@@ -404,3 +404,12 @@ def test_sources_move_with_their_run() -> None:
     assert with_paths("mysql://h/x", upward) == "mysql://h/x"
     assert source_files("sqlite:///x.db") == source_files("-") == []
     assert DataSettings(source="t.xlsx", sheet=2).sheet == "2"  # type: ignore[arg-type]
+
+
+def test_a_target_of_many_numbers_in_one_file_and_few_in_another_is_read(tmp_path: Path) -> None:
+    """With a thousand different numbers a target can be no classes, which a short last file does not show."""
+    for name, rows in (("a.csv", 1200), ("b.csv", 50)):
+        numbers = [f"{i},{i}.5" for i in range(rows)]
+        (tmp_path / name).write_text("\n".join(["x,y", *numbers]) + "\n")
+    found = read_any(str(tmp_path / "[ab].csv"), texts=["y"], targets=["y"])
+    assert found.frame["y"].cast(pl.Float64).sum() == sum(i + 0.5 for rows in (1200, 50) for i in range(rows))

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from luthier.cli.options import GroupedCommand, given_settings, settings_options
+from luthier.cli.options import GroupedCommand, given_settings, rows_options, settings_options
 from luthier.cli.output import say, say_json
 from luthier.cli.signals import interrupt, stop_signals
 from luthier.core.names import did_you_mean
@@ -210,6 +210,27 @@ def tune(
         )  # fmt: skip
     show.study(study, as_json=as_json, quiet=quiet)
     return stopping.status if not study.is_done else 0
+
+
+@cli.command(cls=GroupedCommand, short_help="Encode a table that is larger than memory, for train to read from disk.")
+@click.argument("sources", nargs=-1, required=True)
+@rows_options
+@click.option("--output", "-o", required=True, help="The store's folder, which is made.")
+@_output_options
+def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **values: Any) -> int:
+    """Encode the rows of SOURCES, a table in Parquet or text files, into a folder that `luthier train` takes.
+
+    The rows are read piece by piece, so memory need not hold them. `luthier train` does this by itself where a table
+    does not fit into memory.
+    """
+    from luthier.pipeline.rows import write_rows
+
+    store = write_rows(list(sources), output, **given_settings(values))
+    if as_json:
+        say_json({"folder": output, "rows": {part: found.count for part, found in store.parts.items()}})
+    elif not quiet:
+        say(f"{store.words()}\ntrain on them: luthier train {shlex.quote(output)}")
+    return 0
 
 
 @cli.command(short_help="Continue a run that was stopped, or give a finished one more epochs.")

@@ -3,14 +3,14 @@
 import re
 import tomllib
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 
 from luthier.core.recipe import Recipe
-from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
+from luthier.core.settings import NO_ROWS, CheckSettings, DataSettings, FinishSettings, NetworkSettings
 
 Command = Callable[..., Any]
 _SHORT = {"target": "-t"}
@@ -135,10 +135,20 @@ def settings_options(command: Command) -> Command:
     """Add an option for each field of the settings."""
     # click shows the last decorator first
     for cls in (CheckSettings, FinishSettings, Recipe, NetworkSettings, DataSettings):
-        hints = get_type_hints(cls)
-        for item in reversed(fields(cls)):
-            if item.name != "source":
-                command = _option(item.name, hints[item.name], item.metadata["help"])(command)
+        command = _options_of(cls, command)
+    return command
+
+
+def rows_options(command: Command) -> Command:
+    """Add an option for each field of the data's settings that a store of rows goes with."""
+    return _options_of(DataSettings, command, but=("sheet", "query", *NO_ROWS))
+
+
+def _options_of(cls: type, command: Command, but: Sequence[str] = ()) -> Command:
+    hints = get_type_hints(cls)
+    for item in reversed(fields(cls)):
+        if item.name not in ("source", *but):
+            command = _option(item.name, hints[item.name], item.metadata["help"])(command)
     return command
 
 

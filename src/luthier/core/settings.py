@@ -14,6 +14,13 @@ Arrays = Literal["table", "images", "series"]
 Reader = Literal["mean", "conv", "lstm", "gru"]
 
 
+NO_ROWS = (
+    "series", "order", "channel", "arrays", "image_size", "decoder", "skip_unreadable", "image_means", "image_stds",
+    "valid", "test", "folds", "start", "weights",
+)  # fmt: skip
+"""The settings of data that a store of rows does not go with."""
+
+
 def _name(value: Any) -> Any:
     """Return a number as the text that it becomes where it names a column of a frame or a class."""
     is_number = hasattr(value, "__index__") or isinstance(value, float)

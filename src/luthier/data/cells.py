@@ -1,5 +1,6 @@
 """What a cell means, for text and typed columns; `plain.cells` says it, and here it is asked once a different text."""
 
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -145,8 +146,36 @@ def count_texts(texts: pl.Series) -> pl.DataFrame:
     return texts.drop_nulls().rename("text").to_frame().group_by("text", maintain_order=True).len()
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the cells of a column are read where they are hashed, as most of them say."""
+
+    is_digits: bool = False  # whole numbers that are dates such as 20231231
+    number_format: str = ""
+    date_format: str = "YYYY-MM-DD"
+
+
+def find_reading(texts: pl.Series, counts: pl.Series) -> Reading:
+    """Return how the cells of a column of text are read, from the different ones and how often each stands there."""
+    numbers, _, other = to_numbers(texts)
+    if dates_of_digits(texts, numbers, counts) is not None:
+        return Reading(is_digits=True)
+    there = pl.Series(other)
+    found = pl.DataFrame({"text": to_texts(texts.filter(there)), "len": counts.filter(there)}).drop_nulls("text")
+    return _reading_of(found.group_by("text").agg(pl.sum("len")).sort("text"))
+
+
+def _reading_of(counts: pl.DataFrame) -> Reading:
+    """Return how cells are read that are no plain numbers: `text`, in order, and `len`, how often each stands there."""
+    number_format, share = formats.find_number_format(counts["text"], counts["len"])
+    if share >= MOSTLY:
+        return Reading(number_format=number_format)
+    date_format = formats.find_date_format(counts["text"], counts["len"])[0]
+    return Reading(date_format=date_format) if date_format else Reading()
+
+
 @by_distinct
-def cell_hashes(series: pl.Series) -> Hashes:
+def cell_hashes(series: pl.Series, reading: Reading | None = None) -> Hashes:
     """Return a 64-bit hash of each cell's content, uint64 `(N,)`; one value hashes alike in any file format.
 
     Missing: 0. A finite number, also one written as text: the bits of its float64 (-0.0 as 0.0), mixed. A date, also as
@@ -154,20 +183,23 @@ def cell_hashes(series: pl.Series) -> Hashes:
     A list: blake2b of its values as little-endian float64, NaN where missing; of its cells' hashes where one is no
     number. Otherwise: blake2b (8 bytes,
     little-endian) of the UTF-8 of the text of `to_texts`, `True` and `TRUE` as `true`.
+
+    Args:
+        series: The cells.
+        reading: How they are read where these are not all cells of the column; None finds it.
     """
     if isinstance(series.dtype, pl.List):
         return _list_hashes(series)
     numbers, _, other = to_numbers(series if series.dtype != pl.Boolean else series.cast(pl.String))
-    date_format = "YYYY-MM-DD"
-    if (seconds := dates_of_digits(series, numbers)) is not None:
+    if reading is None:
+        reading = Reading(is_digits=dates_of_digits(series, numbers) is not None)
+        if not reading.is_digits and series.dtype == pl.String and other.any():
+            reading = _reading_of(count_texts(to_texts(series.filter(pl.Series(other)))))
+    if reading.is_digits:
+        seconds = to_seconds(series, DIGITS)
         return np.where(np.isnan(seconds), np.uint64(0), _date_hashes(seconds))
-    if series.dtype == pl.String and other.any():  # one value hashes alike however a column is written
-        counts = count_texts(to_texts(series.filter(pl.Series(other))))
-        number_format, share = formats.find_number_format(counts["text"], counts["len"])
-        if share >= MOSTLY:
-            numbers, _, other = to_numbers(series, number_format)
-        else:
-            date_format = formats.find_date_format(counts["text"], counts["len"])[0] or date_format
+    if reading.number_format and series.dtype == pl.String and other.any():
+        numbers, _, other = to_numbers(series, reading.number_format)
     hashes = np.empty(len(numbers), dtype=np.uint64)
     number_hashes(numbers, hashes, np.empty_like(hashes))
     if not other.any():
@@ -177,7 +209,7 @@ def cell_hashes(series: pl.Series) -> Hashes:
     unique = texts.unique()
     words = unique.to_list()
     may_be_dates = any(text is not None and any(map(str.isdigit, text[:40])) for text in words[:100])
-    seconds = to_seconds(unique, date_format) if may_be_dates else np.full(len(words), np.nan)
+    seconds = to_seconds(unique, reading.date_format) if may_be_dates else np.full(len(words), np.nan)
     made = np.fromiter((_hash_text(text) for text in words), dtype=np.uint64, count=len(unique))
     dated = ~np.isnan(seconds)
     made[dated] = _date_hashes(seconds[dated])
@@ -192,8 +224,10 @@ def _date_hashes(seconds: Floats) -> Hashes:
     return mix(mix((seconds + 0.0).view(np.uint64) ^ np.uint64(1)))
 
 
-def dates_of_digits(series: pl.Series, numbers: Floats) -> Floats | None:
+def dates_of_digits(series: pl.Series, numbers: Floats, counts: pl.Series | None = None) -> Floats | None:
     """Return whole numbers such as 20231231 as seconds since 1970, NaN where one is no date, if nearly all are dates.
+
+    `counts` says how often each stands there, where that is not once.
 
     >>> dates_of_digits(pl.Series([20231231, 7]), np.array([20231231.0, 7.0])) is None
     True
@@ -207,7 +241,9 @@ def dates_of_digits(series: pl.Series, numbers: Floats) -> Floats | None:
     if not any(least <= present.min() and present.max() <= most for least, most in (_DAYS, _SECONDS)):
         return None
     seconds = to_seconds(series, DIGITS)
-    return seconds if np.count_nonzero(~np.isnan(seconds)) >= MOSTLY * len(present) else None
+    weights = np.ones(len(numbers)) if counts is None else counts.to_numpy()
+    read, there = (float(weights[~np.isnan(values)].sum()) for values in (seconds, numbers))
+    return seconds if read >= MOSTLY * there else None
 
 
 def number_hashes(numbers: Floats, hashes: Hashes, spare: Hashes) -> None:

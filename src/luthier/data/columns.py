@@ -79,10 +79,11 @@ class Asked:
 class Cells:
     """The training cells of one column, and what they may be taken for."""
 
-    def __init__(self, series: pl.Series, rows: Rows, asked: Asked, *, only: bool = False) -> None:
+    def __init__(
+        self, series: pl.Series, rows: Rows, asked: Asked, *, only: bool = False, whole: tuple[Rows, int] | None = None
+    ) -> None:
         self.name = series.name
-        self.rows = rows
-        self.num_rows = len(series)
+        self.rows, self.num_rows = (rows, len(series)) if whole is None else whole
         self.series = series[rows]
         self.missing = asked.missing
         self.only = only  # whether no other column is an input

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 
 from luthier.core.batch import Batch, split_batch
-from luthier.core.order import order
+from luthier.core.order import Spans, Windows, order
 from luthier.core.rng import (
     find_generators,
     generator_states,
@@ -18,6 +18,7 @@ from luthier.core.rng import (
     put_generators_back,
     set_rng_state,
 )
+from luthier.data.rows import RowSource
 from luthier.data.sources import Source
 
 _log = logging.getLogger("luthier")
@@ -74,24 +75,39 @@ class AddressedFeed:
 
     def batches(self, epoch: int, start: int = 0, share: Share = WHOLE) -> Iterator[Batch]:
         """Yield the batches of `epoch` from batch `start` on. Unshuffled data is read alike in every epoch."""
-        n = len(self.source)
-        indices = order(n, self.seed, epoch) if self.shuffle else torch.arange(n)
-        chunks = indices.split(self.batch_size)[start : len(self)][share.first :: share.every]
+        chunks = self._chunks(epoch)[start : len(self)][share.first :: share.every]
         epoch = epoch if self.shuffle else 0
         if share.rows is None:
             return self.source.batches(chunks, self.seed, epoch)
         return self._parts(chunks, share.rows, epoch)
 
+    def _chunks(self, epoch: int) -> Sequence[torch.Tensor]:
+        """Return the rows of each batch: of a source that is read by windows, made when they are asked for."""
+        n = len(self.source)
+        if isinstance(self.source, RowSource) and self.source.block is not None:
+            windows = Windows(n, self.source.block, self.seed if self.shuffle else None, epoch)
+            return Spans(windows, [(a, min(a + self.batch_size, n)) for a in range(0, n, self.batch_size)])
+        indices = order(n, self.seed, epoch) if self.shuffle else torch.arange(n)
+        chunks: Sequence[torch.Tensor] = indices.split(self.batch_size)
+        return chunks
+
     def _parts(
         self, chunks: Sequence[torch.Tensor], rows: Callable[[int], tuple[int, int]], epoch: int
     ) -> Iterator[Batch]:
         """Yield a process's rows of each batch, without samples where it has none of them."""
-        spans = [rows(len(chunk)) for chunk in chunks]
-        own = [chunk[start:stop] for chunk, (start, stop) in zip(chunks, spans, strict=True)]
-        batches = self.source.batches([chunk for chunk in own if len(chunk)], self.seed, epoch)
-        for chunk, mine in zip(chunks, own, strict=True):
-            batch = next(batches) if len(mine) else Batch((), None)
-            batch.whole = len(chunk)
+        own: Sequence[torch.Tensor]
+        if isinstance(chunks, Spans):
+            parts = chunks.parts(rows)
+            wholes, sizes = ([b - a for a, b in spans] for spans in (chunks.spans, parts.spans))
+            own = Spans(chunks.windows, [span for span in parts.spans if span[1] > span[0]])
+        else:
+            wholes = [len(chunk) for chunk in chunks]
+            cut = [chunk[slice(*rows(size))] for chunk, size in zip(chunks, wholes, strict=True)]
+            sizes, own = [len(chunk) for chunk in cut], [chunk for chunk in cut if len(chunk)]
+        batches = self.source.batches(own, self.seed, epoch)
+        for whole, size in zip(wholes, sizes, strict=True):
+            batch = next(batches) if size else Batch((), None)
+            batch.whole = whole
             yield batch
 
     def state_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import re
 import reprlib
 import shutil
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def is_table_folder(path: Path) -> bool:
     if not path.is_dir():
         return False
     names = [name.lower() for _, name in _names_below(path)]
-    return not any(name.endswith(IMAGE_SUFFIXES) for name in names) and any(map(_format, names))
+    return not any(name.endswith(IMAGE_SUFFIXES) for name in names) and any(map(file_format, names))
 
 
 def is_one_file(source: str) -> bool:
@@ -88,7 +88,7 @@ def is_one_file(source: str) -> bool:
     path = Path(source)
     return not (source == STDIN or is_database(source) or len(source_lines(source)) > 1 or path.is_dir()) and (
         path.is_file() or not glob.has_magic(source)
-    ) and _format(path.name) in (*_PLAIN, "")  # fmt: skip
+    ) and file_format(path.name) in (*_PLAIN, "")  # fmt: skip
 
 
 def source_files(source: str) -> list[Path]:
@@ -134,7 +134,7 @@ def check_options(source: str, options: ReadOptions) -> None:
             hint="leave it out, or give a URL such as postgresql://user@host/name or sqlite:///file.db",
             code="setting-ignored",
         )
-    if options.sheet is not None and not any(_format(path.name) in _EXCEL for path in source_files(source)):
+    if options.sheet is not None and not any(file_format(path.name) in _EXCEL for path in source_files(source)):
         raise SettingError(
             f"sheet would be ignored: {source_name(source)} is no workbook", hint="leave it out", code="setting-ignored"
         )
@@ -181,28 +181,23 @@ def read_any(
 
     def read(path: Path, more: Collection[str], options: ReadOptions) -> Table:
         known = None if texts is None else {*texts, *more}
-        table = _read_file(path, options, texts=known, targets=targets, wanted=wanted)
+        open_targets = [target for target in targets if target not in more]
+        table = _read_file(path, options, texts=known, targets=open_targets, wanted=wanted)
         name = str(path) if len(files) > 1 else table.name
-        return replace(table, frame=_with_folders(table.frame, path, source), name=name)
+        return replace(table, frame=with_folders(table.frame, path, source), name=name)
 
     first = read(files[0], (), options)
     if len(files) == 1:
         return first
     options = replace(options, likely_decimal=options.likely_decimal or first.decimal)
     tables = [first, *(read(path, (), options) for path in files[1:])]
-    _refuse_other_columns(tables)
+    refuse_other_columns(tables)
     mixed = _mixed_columns(tables)
     if mixed and texts is not None and all(table.is_text for table in tables):  # numbers in one file, words in another
         tables = [read(path, mixed, options) for path in files]
         mixed = _mixed_columns(tables)
     if mixed:
-        name = mixed[0]
-        kinds = [f"{_kind(table.frame[name].dtype)} in {table.name}" for table in _unlike(tables, name)]
-        raise DataError(
-            f"column {name!r} holds {' and '.join(kinds)}",
-            hint="write the files alike, or read them one by one and give a frame",
-            code="data-files-differ",
-        )
+        raise kinds_differ(mixed[0], _unlike(tables, mixed[0]))
     frames = [table.frame.select(first.frame.columns) for table in tables]
     notes = dict.fromkeys(note for table in tables for note in table.notes)
     return replace(
@@ -222,8 +217,11 @@ def iter_any(
     rows: int = 65536,
     texts: Collection[str] | None = None,
     wanted: Collection[str] = (),
+    columns: Collection[str] | None = None,
 ) -> Iterator[Table]:
     """Yield the rows of `read_any` in pieces of at most `rows`; text and Parquet files are not held whole.
+
+    Of Parquet files only `columns` are read, where they are given; all files are then taken to have them.
 
     Raises:
         DataError: as `read_any` and `iter_tables`.
@@ -238,14 +236,14 @@ def iter_any(
     names: Table | None = None
     for path in source_files(source):
         pieces: Iterable[Table]
-        if _format(path.name) in (*_PLAIN, ""):
-            pieces = iter_tables(path, options, rows=rows, texts=texts, wanted=wanted)
+        if file_format(path.name) in (*_PLAIN, ""):
+            pieces = iter_tables(path, options, rows=rows, texts=texts, wanted=wanted, columns=columns)
         else:
             pieces = _slices(_read_file(path, options, texts=texts, targets=(), wanted=wanted), rows)
         for piece in pieces:
-            table = replace(piece, frame=_with_folders(piece.frame, path, source), name=str(path))
+            table = replace(piece, frame=with_folders(piece.frame, path, source), name=str(path))
             names = names or table
-            _refuse_other_columns([names, table])
+            refuse_other_columns([names, table])
             yield table
 
 
@@ -262,7 +260,7 @@ def _read_file(
     targets: Collection[str],
     wanted: Collection[str],
 ) -> Table:
-    kind = _format(path.name)
+    kind = file_format(path.name)
     if kind in (*_PLAIN, ""):
         return read_table(path, options, texts=texts, targets=targets, wanted=wanted)
     with open_file(path) as file:
@@ -299,7 +297,7 @@ def _decoding_failed(error: Exception) -> str:
 _FORMATS = (*_PLAIN, *_EXCEL, "json", "jsonl", "ndjson", "feather", "arrow", "ipc")
 
 
-def _format(name: str) -> str:
+def file_format(name: str) -> str:
     """Return the format that a file's suffix says, "" for none that is known."""
     suffixes = name.lower().removesuffix(".gz").split(".")[1:]
     return suffixes[-1] if suffixes and suffixes[-1] in _FORMATS else ""
@@ -313,8 +311,8 @@ def _names_below(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _folder_files(folder: Path) -> list[Path]:
-    found = [(place, name) for place, name in _names_below(folder) if _format(name)]
-    formats = sorted({"parquet" if _format(name) == "pq" else _format(name) for _, name in found})
+    found = [(place, name) for place, name in _names_below(folder) if file_format(name)]
+    formats = sorted({"parquet" if file_format(name) == "pq" else file_format(name) for _, name in found})
     if len(formats) > 1:
         raise DataError(
             f"{folder} holds files of several formats: {', '.join(formats)}",
@@ -324,7 +322,7 @@ def _folder_files(folder: Path) -> list[Path]:
     return [Path(place, name) for place, name in found]
 
 
-def _with_folders(frame: pl.DataFrame, path: Path, source: str) -> pl.DataFrame:
+def with_folders(frame: pl.DataFrame, path: Path, source: str) -> pl.DataFrame:
     """Return a frame with the columns that folders called `name=value` say, as partitioned tables have them."""
     root = next((line for line in source_lines(source) if path != Path(line) and path.is_relative_to(line)), None)
     parts = [] if root is None else [part.partition("=") for part in path.relative_to(root).parts[:-1]]
@@ -334,7 +332,12 @@ def _with_folders(frame: pl.DataFrame, path: Path, source: str) -> pl.DataFrame:
     )
 
 
-def _refuse_other_columns(tables: Sequence[Table]) -> None:
+def refuse_other_columns(tables: Sequence[Table]) -> None:
+    """Refuse files of one table that have other columns than the first.
+
+    Raises:
+        DataError: one has.
+    """
     first = tables[0]
     wanted = dict.fromkeys(first.frame.columns)
     for table in tables[1:]:
@@ -357,13 +360,27 @@ def _kind(dtype: pl.DataType) -> str:
     return {pl.String: "text", pl.Boolean: "yes and no"}.get(type(dtype), str(dtype).lower())
 
 
-def _unlike(tables: Sequence[Table], name: str) -> list[Table]:
-    """Return a table for each kind of cell that a column has in some of them; what is empty is of any kind."""
-    kinds: dict[str, Table] = {}
-    for table in tables:
-        if table.frame[name].null_count() < table.frame.height:
-            kinds.setdefault(_kind(table.frame[name].dtype), table)
-    return list(kinds.values())
+def kinds_differ(name: str, kinds: Mapping[str, str]) -> DataError:
+    """Return the error for a column that holds one kind of cells in one file and another kind in another."""
+    return DataError(
+        f"column {name!r} holds {' and '.join(f'{kind} in {where}' for kind, where in kinds.items())}",
+        hint="write the files alike, or read them one by one and give a frame",
+        code="data-files-differ",
+    )
+
+
+def unlike_kinds(columns: Iterable[tuple[pl.Series, str]]) -> dict[str, str]:
+    """Return the kinds of cells that a column has in some files, and a file of each."""
+    kinds: dict[str, str] = {}
+    for series, where in columns:
+        kinds.setdefault(_kind(series.dtype), where)
+    return kinds
+
+
+def _unlike(tables: Sequence[Table], name: str) -> dict[str, str]:
+    """Return them for a column of tables; what is empty is of any kind."""
+    found = ((table.frame[name], table.name) for table in tables)
+    return unlike_kinds((series, where) for series, where in found if series.null_count() < len(series))
 
 
 def _mixed_columns(tables: Sequence[Table]) -> list[str]:

@@ -29,6 +29,8 @@ def infer_columns(
     exclude: Collection[str] = (),
     images: Collection[str] = (),
     channels: Mapping[str, tuple[str, ...]] | None = None,
+    whole: tuple[Rows, int] | None = None,
+    is_part: bool = False,
 ) -> tuple[Column, ...]:
     """Return what each column is, in the order of the file, from the rows `rows` alone.
 
@@ -39,13 +41,15 @@ def infer_columns(
         exclude: Columns that are no inputs (targets, groups); they do not come back.
         images: Columns whose cells name image files.
         channels: Columns of lists that stand in several columns of the file, and which.
+        whole: Where the frame holds some rows of a table alone: the numbers of `rows` in it, and how many it has.
+        is_part: Whether the frame holds some columns of a table alone, none of which need be an input.
 
     Raises:
         DataError: what was said names no column or a kind that there is not, the cells do not meet it, or no input is
             left.
     """
     asked = asked or Asked()
-    _check_asked(frame, asked, exclude)
+    check_asked(frame, asked, exclude)
 
     def column_of(name: str, only: bool = False) -> Column:
         kind = asked.kinds.get(name)
@@ -59,13 +63,15 @@ def infer_columns(
                     code="data-kind-unmet",
                 )
             return column
-        found = Cells(first_values(cells) if is_lists(cells) else cells, rows, asked, only=only)
+        found = Cells(first_values(cells) if is_lists(cells) else cells, rows, asked, only=only, whole=whole)
         if kind == "image" or (kind is None and name in images):
             return found.image()
         return found.as_kind(kind) if kind else found.infer()
 
     names = [name for name in frame.columns if name not in exclude]
     columns = tuple(each(column_of, names, rows=frame.height))
+    if is_part:
+        return columns
     if not any(column.is_input for column in columns):  # an identifier is better than nothing
         columns = tuple(column_of(c.name, only=True) if c.kind == "identifier" else c for c in columns)
     if not any(column.is_input for column in columns):
@@ -118,7 +124,12 @@ def _series(cells: pl.Series, rows: Rows, parts: tuple[str, ...]) -> Column:
     )  # fmt: skip
 
 
-def _check_asked(frame: pl.DataFrame, asked: Asked, exclude: Collection[str]) -> None:
+def check_asked(frame: pl.DataFrame, asked: Asked, exclude: Collection[str]) -> None:
+    """Refuse what was said of columns that are not there or no inputs, or a kind that there is not.
+
+    Raises:
+        DataError: it was.
+    """
     for name, kind in {**asked.formats, **asked.kinds}.items():
         if name not in frame.columns:
             raise DataError(

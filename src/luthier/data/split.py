@@ -1,6 +1,6 @@
 """Rows to train, valid and test: by what the rows hold, by group or by time. Nothing is drawn."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from luthier.data.cells import (
     HASH_BLOCK,
     Floats,
     Hashes,
+    Reading,
     cell_hashes,
     dates_of_digits,
     hash_name,
@@ -39,22 +40,27 @@ class Split:
     folds: Rows | None = None  # of each row of the whole, the fold that validates on it; -1 for the test
 
 
-def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
+def row_hashes(frame: pl.DataFrame, columns: Sequence[str], readings: Mapping[str, Reading] | None = None) -> Hashes:
     """Return a 64-bit hash of what each row holds in `columns`, uint64 `(N,)`.
 
     The hash of a row is `mix(sum)`, where `sum`, modulo 2^64, runs over the columns: `mix(h(name) ^ cell)`. `cell` is
     `cells.cell_hashes` (the value, not how the file writes it), `h` is blake2b with 8 bytes of digest, little-endian,
     of the name in UTF-8, and `mix` the finaliser of splitmix64 after adding its constant. So neither the order of
     the columns or rows nor the format of the file changes a hash.
+
+    Args:
+        frame: The rows.
+        columns: What they are told by.
+        readings: How the cells of each column are read, where the frame is a part of the table; None finds it.
     """
     total = np.zeros(frame.height, dtype=np.uint64)
     numbers: list[tuple[np.uint64, Floats]] = []
     for name in columns:
-        series = frame[name]
-        if series.dtype.is_numeric() and dates_of_digits(series, values := to_float(series)) is None:
+        series, reading = frame[name], None if readings is None else readings.get(name, Reading())
+        if series.dtype.is_numeric() and not _is_digits(series, values := to_float(series), reading):
             numbers.append((hash_name(name), values))
         else:
-            total += mix(cell_hashes(series) ^ hash_name(name))
+            total += mix(cell_hashes(series, reading) ^ hash_name(name))
 
     def add(start: int) -> None:
         """Add the columns of plain numbers in some rows, whose memory then stays in the cache."""
@@ -69,6 +75,10 @@ def row_hashes(frame: pl.DataFrame, columns: Sequence[str]) -> Hashes:
 
     each(add, range(0, frame.height, HASH_BLOCK), rows=frame.height)
     return total
+
+
+def _is_digits(series: pl.Series, values: Floats, reading: Reading | None) -> bool:
+    return dates_of_digits(series, values) is not None if reading is None else reading.is_digits
 
 
 def content_columns(frame: pl.DataFrame, columns: Sequence[str]) -> list[str]:
@@ -165,6 +175,19 @@ def split_rows(
     return replace(found, folds=fold_of_group[groups])
 
 
+def split_by_threshold(hashes: Hashes, *, valid: float, test: float) -> NDArray[np.uint8]:
+    """Return the part of each row (0 train, 1 valid, 2 test) by its hash alone: equal ones stay together.
+
+    As `split_rows` without classes, but that the parts' sizes are not exact: no row knows of others.
+
+    >>> split_by_threshold(np.array([0, 2**63, 2**64 - 1], dtype=np.uint64), valid=0.3, test=0.3).tolist()
+    [2, 1, 0]
+    """
+    _check_fractions(valid, test)
+    shares = hashes.astype(np.float64) / 2.0**64
+    return ((shares < test + valid).astype(np.uint8) + (shares < test)).astype(np.uint8)
+
+
 def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15, folds: int | None = None) -> Split:
     """Split rows so that all rows of one group (a patient, a shop) are in one part, by the hash of the group's value.
 
@@ -173,7 +196,7 @@ def split_groups(groups: pl.Series, *, valid: float = 0.15, test: float = 0.15, 
     """
     gone = np.flatnonzero(is_missing(groups))
     if len(gone):
-        raise _missing(groups.name, gone, "group")
+        raise missing_cells(groups.name, gone, "group")
     return split_rows(mix(cell_hashes(groups)), strata=None, valid=valid, test=test, folds=folds)
 
 
@@ -191,7 +214,7 @@ def split_time(times: Floats, *, valid: float = 0.15, test: float = 0.15, name: 
     """
     gone = np.flatnonzero(np.isnan(times))
     if len(gone):
-        raise _missing(name, gone, "time")
+        raise missing_cells(name, gone, "time")
     _check_fractions(valid, test)
     _, moments, sizes = np.unique(-times, return_inverse=True, return_counts=True)
     parts = _parts_in_order(sizes, valid, test)
@@ -247,7 +270,8 @@ def _check_fractions(valid: float, test: float) -> None:
         )
 
 
-def _missing(name: str, rows: Rows, what: str) -> DataError:
+def missing_cells(name: str, rows: Rows, what: str) -> DataError:
+    """Return the error for rows without what they are to be split by."""
     return DataError(
         f"{len(rows)} row{'s have' if len(rows) > 1 else ' has'} no {what} in column {name!r}, "
         f"the first is row {rows[0] + 1}",

@@ -140,11 +140,12 @@ def iter_tables(
     rows: int = 65536,
     texts: Collection[str] | None = None,
     wanted: Collection[str] = (),
+    columns: Collection[str] | None = None,
 ) -> Iterator[Table]:
     """Yield the cells of `read_table` in pieces of at most `rows` rows, in order, without holding the file.
 
     The first piece carries the notes. A text file is read twice (once for its encoding). With `texts`, a column may
-    be of numbers in one piece and of text in another.
+    be of numbers in one piece and of text in another. Of a Parquet file only `columns` are read, where they are given.
 
     Raises:
         DataError: as `read_table`; an error in a later row is raised when its piece is reached, and after the last one
@@ -155,7 +156,7 @@ def iter_tables(
     notes: tuple[str, ...] = ()
     said: set[str] = set()
     if _is_parquet(path):
-        pieces, notes = _parquet_pieces(path, rows, wanted)
+        pieces, notes = _parquet_pieces(path, rows, wanted, columns)
     else:
         source = TextFile(path, options)
         pieces = text_pieces(source, typed)
@@ -167,7 +168,10 @@ def iter_tables(
                 doubts = () if source is None else source.all_doubts()
                 new = [tuple(line for line in lines if line not in said) for lines in (fresh, doubts)]
                 seen += frame.height
-                yield Table(frame, path.name, new[0], doubts=new[1])
+                yield Table(
+                    frame, path.name, new[0], None if source is None else source.commas, source is not None,
+                    doubts=new[1],
+                )  # fmt: skip
                 said |= {*fresh, *doubts}
     is_misread = source is not None and source.is_late and source.commas is not None and source.commas.open
     if source is not None and (is_misread or source.late_points):  # rows were handed out that read otherwise
@@ -275,11 +279,33 @@ def _pandas_metadata(path: Path) -> str | None:
     return pl.read_parquet_metadata(path).get("pandas")
 
 
-def _parquet_pieces(path: Path, rows: int, wanted: Collection[str]) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+def parquet_head(path: Path, wanted: Collection[str] = ()) -> tuple[pl.DataFrame, tuple[str, ...], int]:
+    """Return the columns of a Parquet file as `read_table` has them, without a row, notes, and how many rows there are.
+
+    Raises:
+        DataError: it is damaged, or no Parquet file.
+    """
+    _is_parquet(path)  # that there is a file, and something in it
     try:
         lazy = pl.scan_parquet(path, glob=False)
         kept, left_out = without_index(lazy.head(0).collect(), _pandas_metadata(path), wanted)
-        lazy = lazy.select(kept.columns)
+        plain, notes = plain_frame(kept)
+        return plain, left_out + notes, lazy.select(pl.len()).collect().item()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise _damaged_parquet(path, error) from error
+
+
+def _parquet_pieces(
+    path: Path, rows: int, wanted: Collection[str], columns: Collection[str] | None
+) -> tuple[Iterator[pl.DataFrame], tuple[str, ...]]:
+    try:
+        lazy = pl.scan_parquet(path, glob=False)
+        kept, left_out = without_index(lazy.head(0).collect(), _pandas_metadata(path), wanted)
+        names = kept.columns
+        if columns is not None:
+            plain = zip(names, name_columns(names)[0], strict=True)
+            names = [name for name, label in plain if label in columns]
+        lazy = lazy.select(names)
         notes = left_out + plain_frame(kept)[1]
     except (pl.exceptions.PolarsError, OSError) as error:
         raise _damaged_parquet(path, error) from error

@@ -28,6 +28,7 @@ from luthier.data.csvtext import UTF8_WITH_STRAYS
 from luthier.data.encode import text_columns
 from luthier.data.files import is_one_file, source_name
 from luthier.data.images import image_paths
+from luthier.data.rows import RowSource, is_by_windows
 from luthier.data.series import step_rows
 from luthier.data.sources import TensorSource
 from luthier.data.tables import Table, read_table
@@ -43,6 +44,7 @@ from luthier.networks.build import FAMILIES
 from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.parts import Rows
 from luthier.pipeline.plan import Plan
+from luthier.pipeline.prepare import prepare
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan
 from luthier.pipeline.tables import read_options
 from luthier.pipeline.train import make_module, open_run, read_split
@@ -86,7 +88,9 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
-    story, plan = _story(found, plan), _with_micro_batch_size(found, plan)
+    if is_by_windows(plan.prepared.parts["train"].source):
+        raise _cannot(found, "its rows lie shuffled in a store, and a project reads a table into memory")
+    story, plan = _story(found, plan), _read_whole(_with_micro_batch_size(found, plan))
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         beside.mkdir(parents=True)
@@ -105,6 +109,15 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
 
 def _cannot(run: Path, why: str) -> RunError:
     return RunError(f"{run} cannot be ejected: {why}", hint="see docs/eject.md", code="run-cannot-eject")
+
+
+def _read_whole(plan: Plan) -> Plan:
+    """Return a plan over a store of rows as one over the table itself, which a project reads; others as they are."""
+    part = plan.prepared.parts["train"]
+    if not isinstance(part.source, RowSource):
+        return plan
+    settings = replace(plan.settings, source=part.file)
+    return replace(plan, settings=settings, prepared=prepare(settings))
 
 
 def _with_micro_batch_size(run: Path, plan: Plan) -> Plan:
@@ -341,6 +354,7 @@ def _prove(plan: Plan, folder: Path) -> None:
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]
     for found, part in zip(made, parts, strict=True):
         source = part.source
+        assert not isinstance(source, RowSource)
         own = {"targets": source.targets}
         if isinstance(source, TensorSource):
             assert isinstance(source.inputs, tuple)

@@ -263,7 +263,7 @@ def prepare_images(
             source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
             content = _content(named, target, source) if part == "test" else ""
             parts[part] = Part(rows, source, named, file, unseen, content=content)
-    notes.append(split_words(parts, settings))
+    notes.append(split_words({part: len(found.rows) for part, found in parts.items()}, settings))
     return Prepared(schema, parts, notes, folds=None if split.folds is None else split.folds[split.train])
 
 

@@ -14,6 +14,7 @@ from luthier.core.schema import InputSizes, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.files import source_name
+from luthier.data.rows import RowSource
 from luthier.data.sources import TensorSource
 from luthier.errors import DataError, SettingError
 
@@ -38,7 +39,7 @@ class Part:
     """
 
     rows: Rows
-    source: TensorSource | ImageSource
+    source: TensorSource | ImageSource | RowSource
     names: tuple[str, ...] = ()
     file: str = ""
     unseen: dict[str, int] = field(default_factory=dict)
@@ -60,6 +61,8 @@ class Part:
     def joined(self, other: "Part") -> "Part":
         """Return the rows of both."""
         source: Any = self.source.joined(other.source)  # type: ignore[arg-type]
+        if isinstance(source, RowSource):
+            return Part(source.records["row"], source, file=self.file)
         names = tuple(part.name_of(place) for part in (self, other) for place in range(len(part.rows)))
         return Part(np.concatenate([self.rows, other.rows]), source, names, self.file)
 
@@ -109,16 +112,16 @@ def fractions(settings: DataSettings) -> tuple[float, float]:
     )
 
 
-def split_words(parts: Mapping[str, Part], settings: DataSettings) -> str:
-    """Say how the source was split, and into what."""
-    sizes = ", ".join(f"{len(parts[part].rows):,} {part}" for part in PARTS if part in parts)
+def split_words(sizes: Mapping[str, int], settings: DataSettings) -> str:
+    """Say how the source was split, and into parts of which sizes."""
+    counts = ", ".join(f"{sizes[part]:,} {part}" for part in PARTS if part in sizes)
     how = "a hash of each row's content"
     if settings.group is not None:
         how = f"whole groups of {settings.group!r}"
     elif settings.time is not None:
         how = f"{settings.time!r}, the newest last"
     dealt = "" if settings.folds is None else f"; train is dealt into {settings.folds} folds"
-    return f"split by {how}: {sizes}{dealt}"
+    return f"split by {how}: {counts}{dealt}"
 
 
 def refuse(settings: DataSettings, names: tuple[str, ...], what: str) -> None:

@@ -25,6 +25,7 @@ from luthier.networks.choose import ENOUGH_VALID, choose
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
+from luthier.pipeline.rows import with_store
 from luthier.pipeline.runfile import IN_MEMORY, PATHS, read_run_file, write_run_file
 from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
@@ -162,6 +163,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     for name in PATHS:
         check_name(getattr(settings, name) or "", "the file")
     _refuse_same_file(settings)
+    settings = with_store(settings) if data is None else settings
     settings = _with_transform(settings, recipe_fields)
     _check_names(recipe_fields)
     if "epochs" in parts["recipe"] and recipe_fields.get("max_steps") is not None:

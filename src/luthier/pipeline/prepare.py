@@ -13,7 +13,9 @@ from luthier.data.tables import table_from
 from luthier.errors import DataError, SettingError
 from luthier.pipeline.images import prepare_folder, prepare_images, split_images
 from luthier.pipeline.parts import ONLY_TABLES, Prepared, refuse
+from luthier.pipeline.rows import prepare_rows
 from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options, read_source
+from luthier.store.rows import is_row_store
 
 
 def prepare(
@@ -35,6 +37,8 @@ def prepare(
         return prepare_table(settings, table_from(data), schema, augment=augment)
     source = settings.source
     path = Path(source_lines(source)[0])
+    if is_row_store(path):
+        return prepare_rows(settings, schema)
     if path.is_dir() and not is_table_folder(path):
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":

@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from luthier.core.plain import to_plain
 from luthier.core.schema import Schema
 from luthier.data.files import source_name
+from luthier.data.rows import RowSource
 from luthier.errors import DataError, LuthierError, RunError, SettingError, printable
 from luthier.networks.ensemble import Ensemble
 from luthier.networks.foreign import is_own_file
@@ -22,7 +24,7 @@ from luthier.pipeline.plan import Plan
 from luthier.pipeline.runfile import asked_in, reasons_in
 from luthier.pipeline.stages import refit_folder, stage_folders
 from luthier.pipeline.tables import read_cells
-from luthier.pipeline.train import figures_of, open_run, outputs_on, read_split, refuse_other_rows
+from luthier.pipeline.train import figures_of, open_run, outputs_on, part_sizes, refuse_other_rows
 from luthier.report.page import write_page
 from luthier.report.record import run_words, training_document, without_cells
 from luthier.serving.model import Model, load
@@ -33,6 +35,7 @@ from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
 _COLUMNS = 12  # of a row that is shown, the most important ones
+_MOST_ROWS = 1 << 17  # of a store, that a page is made of
 _MOST_COLUMNS = 300  # of a table that are listed
 _MISSED = (
     "setting-no-run-file",
@@ -123,7 +126,7 @@ def folder_document(run: Path) -> dict[str, Any]:
     if (run / "run.toml").is_file():
         found |= file_document(read_plain(run / "run.toml", most=1 << 24).decode(errors="replace"))
     if (run / "split.safetensors").is_file():
-        found["parts"] = {part: len(numbers) for part, numbers in read_split(run).items() if part != "folds"}
+        found["parts"] = part_sizes(run)
     is_finished = (run / "model.safetensors").is_file()
     found["finished"] = is_finished and all(training["done"] for training in trainings)
     found["state"] = run_state(run, trainings, is_finished=found["finished"])
@@ -277,6 +280,8 @@ def measured_document(plan: Plan, model: Model, *, rows: bool, data: Any = None)
     part = plan.prepared.parts.get("test")
     if part is None:
         return {**found, "unmeasured": "there are no test rows"}
+    if isinstance(part.source, RowSource) and len(part.rows) > _MOST_ROWS:
+        part = part.taken(np.linspace(0, len(part.rows) - 1, _MOST_ROWS).astype(np.int64))
     answers = test_answers(*outputs_on(model.module, part, plan.recipe.eval_batch_size or 1024), part)
     cells = read_cells(plan.settings, plan.schema, part, data)
     answered = Answered(

@@ -1,8 +1,10 @@
 """Tables: read, split, then the kinds of columns and their statistics from training rows."""
 
+import glob
 import hashlib
 import logging
-from collections.abc import Collection
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,17 +15,19 @@ import polars as pl
 import torch
 from numpy.typing import NDArray
 
-from luthier.core.schema import UNSEEN, Column, Decimal, Schema
+from luthier.core.schema import UNSEEN, Column, Decimal, Schema, Target, Task
 from luthier.core.settings import DataSettings
 from luthier.data.arrays import as_frame, read_npz, series_frame, target_frame
 from luthier.data.augment import ImageSource
-from luthier.data.cells import find_date_format, need_column, to_numbers, to_seconds, to_texts
+from luthier.data.cells import Hashes, find_date_format, need_column, to_numbers, to_seconds, to_texts
 from luthier.data.columns import Asked
 from luthier.data.distinct import code_texts
 from luthier.data.encode import OddCells, encode_inputs, feature_names, input_sizes
 from luthier.data.files import read_any, source_lines, source_name
 from luthier.data.images import image_columns, image_paths
 from luthier.data.kinds import infer_columns
+from luthier.data.pieces import open_pieces
+from luthier.data.rows import RowSource
 from luthier.data.series import first_values, fold_channels, fold_steps, is_lists, parse_arrays
 from luthier.data.sources import TensorSource
 from luthier.data.split import Split, content_columns, row_hashes, split_groups, split_rows, split_time
@@ -59,8 +63,7 @@ def read_source(
 
     So do those of the columns `as_text`, whose cells may all happen to be numbers in this file.
     """
-    aside = (settings.group, settings.time, settings.series, settings.order)
-    texts = {*settings.target, *settings.kind, *as_text, *(name for name in aside if name is not None)}
+    texts = {*aside_texts(settings), *as_text}
     targets = settings.target if settings.task in (None, "regression") and settings.labels is None else ()
     wanted = {*texts, *(() if settings.weight is None else (settings.weight,))}
     return read_any(source, read_options(settings, likely_decimal, points), texts=texts, targets=targets, wanted=wanted)
@@ -110,8 +113,8 @@ def prepare_table(
     for doubt in table.doubts:
         warn(notes, doubt)
     words = settings.missing or (None if table.is_text else words_as_classes(table.frame, names))
-    whole, channels = _shaped(table.frame, settings, table.name, notes)
-    frame, kept = _with_target(whole, settings, notes, words)
+    whole, channels = shaped(table.frame, settings, table.name, notes)
+    frame, kept = with_target(whole, settings, notes, words)
     aside = [name for name in (settings.group, settings.weight, settings.series) if name is not None]
     exclude = {*names, *aside}
     image_column = _image_column(frame, settings, exclude)
@@ -121,30 +124,13 @@ def prepare_table(
             ("image_size", "decoder", "skip_unreadable", "image_means", "image_stds"),
             "a table without images",
         )
-    everything = np.arange(frame.height, dtype=np.int64)
-    asked: dict[str, Any] = {"label_delimiter": settings.labels, "missing": words}
-    asked["formats"] = {name: form for name, form in settings.format.items() if name in names}
-    task, targets = read_targets(frame, names, everything, task=settings.task, **asked)
-    first = frame[names[0]]
-    if settings.labels and first.dtype == pl.String and not first.str.contains(settings.labels, literal=True).any():
-        raise SettingError(
-            f"labels would be ignored: no cell of {names[0]!r} holds {settings.labels!r}",
-            hint="give what stands between labels, or leave labels out where each row has one class",
-            code="setting-ignored",
-        )
+    task, targets, strata, labels = read_strata(frame, settings, words)
     end, last = table.frame.columns[-1], str(table.frame[-1, -1]).strip()
     counts = {name: count for x in targets if x.name == end for name, count in zip(x.classes, x.counts, strict=False)}
     if not table.is_ended and counts.get(last) == 1:
         warn(
             notes, f"is {table.name} cut short? Its last line has no line end, and no other row has the class {last!r}"
         )
-    rough = _label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
-    strata = None
-    if task in ("binary", "multiclass"):
-        strata = encode_targets(frame, rough).reshape(-1).astype(np.int64)
-    if settings.labels is not None:  # by the rarest label of each row, so that a label of few rows stays in training
-        given = encode_targets(frame, rough)
-        strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
     inputs = [name for name in frame.columns if name not in exclude]
     if not inputs:
         raise DataError(
@@ -154,7 +140,7 @@ def prepare_table(
         )
     content = content_columns(whole, inputs) or inputs
     seen = frame if image_column is None else with_file_hashes(frame, image_column, root)
-    split = _split(settings, seen, content, strata, given if settings.labels is not None else None)
+    split = split_table(settings, seen, lambda: row_hashes(seen, content), strata, labels)
     origin = table.name if table.name.startswith("the data") else settings.source
     files = dict.fromkeys(PARTS, origin)
     frames = dict.fromkeys(PARTS, whole)
@@ -170,8 +156,8 @@ def prepare_table(
                 notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
                 for doubt in other.doubts:
                     warn(notes, doubt)
-                frames[part] = _shaped(other.frame, settings, other.name, notes)[0]
-                rows[part] = _with_target(frames[part], settings, notes, words)[1]
+                frames[part] = shaped(other.frame, settings, other.name, notes)[0]
+                rows[part] = with_target(frames[part], settings, notes, words)[1]
             files[part] = file
     pictures: dict[str, NDArray[Any]] = {}
     image = None
@@ -183,25 +169,12 @@ def prepare_table(
         rows = {part: np.delete(rows[part], bad[part]) for part in PARTS}
     if schema is None:
         train = rows["train"]  # of the whole file: messages name rows by these numbers
-        task, targets = read_targets(
-            whole, names, train, task=task, positive=settings.positive, transform=settings.target_transform, **asked
-        )
-        for target in targets:
-            lone = [name for name, count in zip(target.classes, target.counts, strict=False) if count == 1]
-            if lone and len(train) >= 50 and len(target.classes) < 20:
-                shown = ", ".join(map(repr, lone[:5]))
-                warn(notes, f"target {target.name!r} has classes of one training row: {shown}; are they misspelt?")
+        task, targets = learn_targets(whole, train, settings, words, task, notes)
         targets = with_types(targets, whole, is_text=table.is_text, pandas=table.pandas)
         columns = infer_columns(
             whole,
             train,
-            asked=Asked(
-                {**dict.fromkeys(set(table.categories) - exclude, "category"), **settings.kind},
-                {name: form for name, form in settings.format.items() if name not in names},
-                settings.missing or None,
-                settings.time,
-                settings.decimal,
-            ),
+            asked=asked_of(settings, set(table.categories) - exclude),
             exclude=exclude,
             images=() if image_column is None else (image_column,),
             channels=channels,
@@ -212,7 +185,7 @@ def prepare_table(
             series=settings.series, order=settings.order, decimal=table.decimal, points=table.points,
             num_rows=len(train),
         )  # fmt: skip
-        schema = _label_column(made, names)
+        schema = with_label_column(made, names)
     parts = {}
     if settings.start is not None:
         rows["train"] = _with_known_class(whole, rows["train"], schema, notes)
@@ -230,24 +203,29 @@ def prepare_table(
             if isinstance(source, ImageSource) and part == "train":
                 source.augment = augment
             named = () if settings.series is None else _series_names(frames[part], settings.series, rows[part])
-            groups = _groups(frames[part], settings.group, rows[part])
+            groups = groups_of(frames[part], settings.group, rows[part])
             held = _content(frames[part][rows[part]]) if part == "test" else ""
             parts[part] = Part(rows[part], source, named, files[part], unseen, groups, held)
-    if settings.test is None and settings.valid is None:
-        notes.append(split_words(parts, settings))
-    if len(rows["train"]) < _FEW_ROWS and (settings.folds, settings.time, settings.valid) == (None, None, None):
+    notes += split_notes({part: len(found.rows) for part, found in parts.items()}, schema, settings)
+    folds = None if fold_of_row is None else fold_of_row[rows["train"]]
+    return Prepared(schema, parts, notes, input_sizes(schema), folds)
+
+
+def split_notes(sizes: Mapping[str, int], schema: Schema, settings: DataSettings) -> list[str]:
+    """Return what is to be said of how rows were split: how, and what another split would say more of."""
+    notes = [] if settings.test is not None or settings.valid is not None else [split_words(sizes, settings)]
+    if sizes["train"] < _FEW_ROWS and (settings.folds, settings.time, settings.valid) == (None, None, None):
         notes.append(
-            f"{len(rows['train']):,} training rows are few, so one split says little about when to stop and how good "
+            f"{sizes['train']:,} training rows are few, so one split says little about when to stop and how good "
             "the model is; to validate on each row once, and predict the mean of five networks, pass folds=5"
         )
     dates = [column.name for column in schema.inputs if column.kind == "date" and column.date_format != "TIME"]
-    if dates and "test" in parts and (settings.test, settings.time, settings.group) == (None, None, None):
+    if dates and "test" in sizes and (settings.test, settings.time, settings.group) == (None, None, None):
         notes.append(
             f"{dates[0]!r} holds dates, and a random split puts rows of the same days into train and test, so answers "
             f"for future days may be worse than the test figures; to test on the newest rows, pass time={dates[0]!r}"
         )
-    folds = None if fold_of_row is None else fold_of_row[rows["train"]]
-    return Prepared(schema, parts, notes, input_sizes(schema), folds)
+    return notes
 
 
 def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = None) -> pl.DataFrame:
@@ -267,6 +245,8 @@ def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = N
     path = Path(source_lines(part.file)[0]) if part.file else Path()
     if not schema.columns:
         return pl.DataFrame()
+    if isinstance(part.source, RowSource):
+        return _cells_of_store(settings, part)
     if data is not None:
         table = table_from(data)
     elif path.suffix.lower() == ".npz":
@@ -281,9 +261,26 @@ def read_cells(settings: DataSettings, schema: Schema, part: Part, data: Any = N
     else:
         texts = [column.name for column in schema.columns if column.kind in ("category", "text")]
         table = read_source(part.file, settings, schema.decimal, schema.points, as_text=texts)
-    found = _shaped(table.frame, settings, table.name, [])[0][part.rows]
+    found = shaped(table.frame, settings, table.name, [])[0][part.rows]
     lists = [column.name for column in schema.columns if column.kind != "series" and column.name in found.columns]
     return found.with_columns(first_values(found[name]) for name in lists if is_lists(found[name]))
+
+
+def _cells_of_store(settings: DataSettings, part: Part) -> pl.DataFrame:
+    """Return the rows of a part of a store as the table has them; empty where the table is gone."""
+    if not all(os.path.exists(line) or glob.has_magic(line) for line in source_lines(part.file)):
+        return pl.DataFrame()
+    texts = aside_texts(settings)
+    pieces = open_pieces(part.file, read_options(settings), texts=texts, wanted={*texts, settings.weight or ""})
+    ascending = np.argsort(part.rows, kind="stable")
+    found = pieces.take(part.rows[ascending])
+    return found[np.argsort(ascending)]
+
+
+def aside_texts(settings: DataSettings) -> set[str]:
+    """Return the columns whose cells stay as a text file has them: targets, groups, those of a kind that was said."""
+    aside = (settings.group, settings.time, settings.series, settings.order)
+    return {*settings.target, *settings.kind, *(name for name in aside if name is not None)}
 
 
 def _content(frame: pl.DataFrame) -> str:
@@ -291,7 +288,7 @@ def _content(frame: pl.DataFrame) -> str:
     return hashlib.sha256(row_hashes(frame, sorted(frame.columns)).tobytes()).hexdigest()
 
 
-def _shaped(
+def shaped(
     frame: pl.DataFrame, settings: DataSettings, name: str, notes: list[str]
 ) -> tuple[pl.DataFrame, dict[str, tuple[str, ...]]]:
     """Return the frame with one row a sample: series in lists, and which columns make a channel."""
@@ -306,7 +303,8 @@ def _shaped(
     return code_texts(frame), channels
 
 
-def _groups(frame: pl.DataFrame, group: str | None, rows: Rows) -> NDArray[np.int64] | None:
+def groups_of(frame: pl.DataFrame, group: str | None, rows: Rows) -> NDArray[np.int64] | None:
+    """Return the group that each of some rows belongs to, from 0, or None where rows stand alone."""
     if group is None or group not in frame.columns:
         return None
     return np.unique(to_texts(frame[group])[rows].fill_null("").to_numpy(), return_inverse=True)[1].astype(np.int64)
@@ -342,14 +340,82 @@ def _in_order(column: Column, order: tuple[str, ...]) -> Column:
     return replace(column, categories=tuple(sorted(column.categories, key=lambda text: places.get(text, len(order)))))
 
 
-def _label_column(schema: Schema, names: list[str]) -> Schema:
+def with_label_column(schema: Schema, names: Sequence[str]) -> Schema:
+    """Return the Schema with the column of labels, where several stand in one cell."""
     return schema if schema.label_delimiter is None else replace(schema, label_column=names[0])
 
 
-def _with_target(
+def asked_of(settings: DataSettings, categories: Collection[str] = ()) -> Asked:
+    """Return what was said of the input columns; `categories` are columns that their frame calls so."""
+    formats = {name: form for name, form in settings.format.items() if name not in settings.target}
+    kinds = {**dict.fromkeys(categories, "category"), **settings.kind}
+    return Asked(kinds, formats, settings.missing or None, settings.time, settings.decimal)  # type: ignore[arg-type]
+
+
+def _of_targets(settings: DataSettings, words: tuple[str, ...] | None) -> dict[str, Any]:
+    formats = {name: form for name, form in settings.format.items() if name in settings.target}
+    return {"label_delimiter": settings.labels, "missing": words, "formats": formats}
+
+
+def read_strata(
+    frame: pl.DataFrame, settings: DataSettings, words: tuple[str, ...] | None
+) -> tuple[Task, tuple[Target, ...], Rows | None, NDArray[Any] | None]:
+    """Return the task and the targets of all rows, and what a split keeps apart: their classes, and their labels.
+
+    Args:
+        frame: The rows that have every target.
+        settings: Which targets.
+        words: Words for no value.
+
+    Raises:
+        DataError: as `read_targets`.
+        SettingError: a separator of labels that no cell holds.
+    """
+    names, everything = list(settings.target), np.arange(frame.height, dtype=np.int64)
+    task, targets = read_targets(frame, names, everything, task=settings.task, **_of_targets(settings, words))
+    first = frame[names[0]]
+    if settings.labels and first.dtype == pl.String and not first.str.contains(settings.labels, literal=True).any():
+        raise SettingError(
+            f"labels would be ignored: no cell of {names[0]!r} holds {settings.labels!r}",
+            hint="give what stands between labels, or leave labels out where each row has one class",
+            code="setting-ignored",
+        )
+    rough = with_label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
+    if task in ("binary", "multiclass"):
+        return task, targets, encode_targets(frame, rough).reshape(-1).astype(np.int64), None
+    if settings.labels is None:
+        return task, targets, None, None
+    # by the rarest label of each row, so that a label of few rows stays in training
+    given = encode_targets(frame, rough)
+    strata = np.where(given.any(axis=1), np.where(given > 0, given.sum(axis=0), np.inf).argmin(axis=1), -1)
+    return task, targets, strata, given
+
+
+def learn_targets(
+    frame: pl.DataFrame,
+    train: Rows,
+    settings: DataSettings,
+    words: tuple[str, ...] | None,
+    task: Task,
+    notes: list[str],
+) -> tuple[Task, tuple[Target, ...]]:
+    """Return the task and the targets from training rows, and say which classes have a row alone."""
+    task, targets = read_targets(
+        frame, settings.target, train, task=task, positive=settings.positive, transform=settings.target_transform,
+        **_of_targets(settings, words),
+    )  # fmt: skip
+    for target in targets:
+        lone = [name for name, count in zip(target.classes, target.counts, strict=False) if count == 1]
+        if lone and len(train) >= 50 and len(target.classes) < 20:
+            shown = ", ".join(map(repr, lone[:5]))
+            warn(notes, f"target {target.name!r} has classes of one training row: {shown}; are they misspelt?")
+    return task, targets
+
+
+def with_target(
     frame: pl.DataFrame, settings: DataSettings, notes: list[str], missing: tuple[str, ...] | None
 ) -> tuple[pl.DataFrame, Rows]:
-    """Return the rows that have every target, and their numbers; `missing` are words for no value."""
+    """Return the rows that have every target, and their numbers; note the others. `missing` are words for no value."""
     rows = rows_with_target(frame, settings.target, label_delimiter=settings.labels, missing=missing)
     lost = frame.height - len(rows)
     if lost:
@@ -383,9 +449,25 @@ def _with_known_class(frame: pl.DataFrame, rows: Rows, schema: Schema, notes: li
     return rows[known]
 
 
-def _split(
-    settings: DataSettings, frame: pl.DataFrame, content: list[str], strata: Rows | None, labels: NDArray[Any] | None
+def split_table(
+    settings: DataSettings,
+    frame: pl.DataFrame,
+    hashes: Callable[[], Hashes],
+    strata: Rows | None,
+    labels: NDArray[Any] | None,
 ) -> Split:
+    """Split the rows of a table as its settings want it: by what they hold, by group or by time.
+
+    Args:
+        settings: The way, and the shares.
+        frame: The rows; their columns of groups or time alone are looked at.
+        hashes: Gives `row_hashes` of them.
+        strata: As `split_rows` takes them.
+        labels: Likewise.
+
+    Raises:
+        DataError: as the functions of `data.split`; a column that is not there.
+    """
     valid, test = fractions(settings)
     if valid == 0 and test == 0 and settings.folds is None:
         none = np.arange(0, dtype=np.int64)
@@ -397,7 +479,7 @@ def _split(
         series = need_column(frame, settings.time, role="the time")
         times = to_numbers(series)[0] if _is_numeric(series) else _seconds(series)
         return split_time(times, valid=valid, test=test, name=settings.time)
-    return split_rows(row_hashes(frame, content), strata=strata, labels=labels, **shares)
+    return split_rows(hashes(), strata=strata, labels=labels, **shares)
 
 
 def _is_numeric(series: pl.Series) -> bool:
@@ -432,7 +514,7 @@ def _table_source(
     targets = torch.from_numpy(encode_targets(frame, schema, rows, unseen=unseen))
     weights = None
     if settings.weight is not None:
-        weights = _weights(need_column(frame, settings.weight, role="the weight"), rows)
+        weights = weights_of(need_column(frame, settings.weight, role="the weight"), rows)
     if schema.image is None or pixels is None:
         source = TensorSource(inputs, targets, weights=weights)
         source.feature_names = [name for kind in blocks for name in feature_names(schema, kind)]
@@ -440,13 +522,18 @@ def _table_source(
     return ImageSource(torch.from_numpy(pixels), targets, schema.image, others=inputs, weights=weights)
 
 
-def _weights(series: pl.Series, rows: Rows) -> torch.Tensor:
+def weights_of(series: pl.Series, rows: Rows, start: int = 0) -> torch.Tensor:
+    """Return the weights of some rows, float32 `(N,)`; the first row of the column is row `start` of the table.
+
+    Raises:
+        DataError: one is missing or below 0, or all are 0.
+    """
     numbers = to_numbers(series)[0][rows]
     bad = np.flatnonzero(~(numbers >= 0))
     if len(bad) or not numbers.sum() > 0:
         raise DataError(
             f"weight column {series.name!r} has {len(bad)} values that are missing or below 0"
-            + (f", the first in row {rows[bad[0]] + 1}" if len(bad) else "; their sum is 0"),
+            + (f", the first in row {start + rows[bad[0]] + 1}" if len(bad) else "; their sum is 0"),
             hint="give each row a weight of 0 or more",
             code="data-weights",
         )

@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -25,9 +26,8 @@ from luthier.core.rng import kept_rng, seed_all
 from luthier.core.schema import Schema
 from luthier.core.settings import FinishSettings
 from luthier.core.version import VERSION
-from luthier.data.augment import ImageSource
 from luthier.data.files import as_source, source_name, without_password
-from luthier.data.sources import TensorSource
+from luthier.data.rows import is_by_windows
 from luthier.errors import LuthierError, RunError, SettingError
 from luthier.metrics.evaluation import evaluating
 from luthier.metrics.figures import Answers
@@ -39,6 +39,7 @@ from luthier.networks.foreign import is_foreign, source_file
 from luthier.pipeline.kept import TestAnswers, test_answers, write_test
 from luthier.pipeline.parts import Part
 from luthier.pipeline.plan import Plan, design
+from luthier.pipeline.rows import is_beyond_memory
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan, stage_folders
 from luthier.pipeline.trial import network_failed, setting_failed
 from luthier.serving.measuring import measured_figures
@@ -101,7 +102,7 @@ def train(
             if is_there if group is None else group.from_first(is_there):
                 return resume(run, callbacks=callbacks, report=report, verbose=verbose)
         tracking, start = Tracking(trackers if is_first else ()), time.perf_counter()
-        plan = _shared(design(source, target=target, **given), group)
+        plan = _shared(_designed(source, group, target=target, **given), group)
         callbacks = [*callbacks, _Reading(time.perf_counter() - start)]
         plan.asked = asked or _call_words(plan, target, given)
         find_device(plan.recipe.device)
@@ -110,6 +111,16 @@ def train(
         folder = _fresh_folder(plan, None if run is True else Path(str(run))) if has_folder else None
         data = None if as_source(source) is not None else source
         return _train(plan, folder, callbacks, tracking, report, data, is_shown=is_shown)
+
+
+def _designed(source: Any, group: Group | None, /, **given: Any) -> Plan:
+    """Return the plan of this process: a table that memory does not hold is encoded by process 0, for all."""
+    named = as_source(source)
+    if group is None or named is None or not group.from_first(is_beyond_memory(named)):
+        return design(source, **given)
+    first = design(source, **given) if group.rank == 0 else None
+    place = group.from_first(None if first is None else first.settings.source)
+    return design(place, **given) if first is None else first
 
 
 def _shared(plan: Plan, group: Group | None) -> Plan:
@@ -357,6 +368,7 @@ def _run(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: 
         rows = _split_rows(plan)
         words: dict[str, Any] = {
             "rows": "row numbers of each part, from 0",
+            "sizes": {part: len(found.rows) for part, found in plan.prepared.parts.items()},
             "test": _hash_test(plan),
             "network": _hash_network(plan),
         }
@@ -497,8 +509,12 @@ def _train_folds(
 
 
 def _split_rows(plan: Plan) -> dict[str, torch.Tensor]:
-    """Return the row numbers of each part, and of training rows the fold that validates on each."""
-    rows = {part: torch.from_numpy(found.rows) for part, found in plan.prepared.parts.items()}
+    """Return the row numbers of each part, and of training rows the fold that validates on each.
+
+    Those of a store that is read by windows stand in it, and are too many to be written once more.
+    """
+    parts = {part: found for part, found in plan.prepared.parts.items() if not is_by_windows(found.source)}
+    rows = {part: torch.from_numpy(np.array(found.rows)) for part, found in parts.items()}
     folds = plan.prepared.folds
     return rows if folds is None else {**rows, "folds": torch.from_numpy(folds)}
 
@@ -510,6 +526,18 @@ def read_split(run: Path) -> dict[str, torch.Tensor]:
         RunError: they cannot be read.
     """
     return _read_split(run)[0]
+
+
+def part_sizes(run: Path) -> dict[str, int]:
+    """Return how many rows each part of a run's data has.
+
+    Raises:
+        RunError: they cannot be read.
+    """
+    rows, words = _read_split(run)
+    sizes = {part: len(numbers) for part, numbers in rows.items() if part != "folds"}
+    told = words.get("sizes")
+    return sizes | told if isinstance(told, dict) else sizes
 
 
 def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
@@ -540,7 +568,7 @@ def _with_reasons(schema: Schema, folder: Path) -> Schema:
 def _hash_test(plan: Plan) -> str | None:
     """Return a hash of the test rows, which `fit` does not see and therefore does not compare."""
     test = plan.prepared.parts.get("test")
-    return hash_source(test.source) if test and isinstance(test.source, TensorSource | ImageSource) else None
+    return hash_source(test.source) if test else None
 
 
 def _hash_network(plan: Plan) -> str | None:

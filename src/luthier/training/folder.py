@@ -14,6 +14,7 @@ from luthier.core.machine import machine
 from luthier.core.plain import dotted, to_plain
 from luthier.data.augment import ImageSource
 from luthier.data.feeds import AddressedFeed, Feed, LoaderFeed
+from luthier.data.rows import RowSource
 from luthier.data.sources import TensorSource
 from luthier.errors import RunError
 from luthier.store.checkpoint import load_checkpoint
@@ -234,14 +235,19 @@ def describe_feed(feed: Feed) -> dict[str, Any]:
         return {"loader": type(feed.loader).__name__, "samples": size}
     assert isinstance(feed, AddressedFeed)
     described: dict[str, Any] = {"samples": len(feed.source)}
-    if isinstance(feed.source, TensorSource | ImageSource):
+    if isinstance(feed.source, TensorSource | ImageSource | RowSource):
         described["sha256"] = hash_source(feed.source)
     return described
 
 
-def hash_source(source: TensorSource | ImageSource) -> str:
-    """Return a hash of all that a source in memory holds; of more than a gigabyte, of samples evenly spread."""
+def hash_source(source: TensorSource | ImageSource | RowSource) -> str:
+    """Return a hash of all that a source in memory holds; of more than a gigabyte, of samples evenly spread.
+
+    That of rows in a store stands in the store.
+    """
     rows = None
+    if isinstance(source, RowSource):
+        return source.sha256
     if isinstance(source, ImageSource):
         values, rows = [source.pixels, *source.others, source.targets], source.rows
     else:

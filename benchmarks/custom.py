@@ -1,6 +1,6 @@
 """Own loops: what `luthier.run` adds to a script in lines and in time, beside Lightning Fabric and Accelerate.
 
-`python -m benchmarks.custom` prints two tables; libraries that are not installed are left out. Lines are compared
+`python -m benchmarks.custom` prints three tables; libraries that are not installed are left out. Lines are compared
 without their indentation. Fabric and Accelerate get the lines for a checkpoint a minute and for going on from it too;
 whether they go on with the same bits is not measured here.
 """
@@ -283,6 +283,47 @@ def time_steps(form: Callable[[Path, Timed, int], None], criterion: nn.Module, c
     return first * 1e6, later * 1e6
 
 
+# The loop alone
+
+
+def alone(form: str, folder: Path, batches: int = 4000) -> float:
+    """Return the CPU microseconds a batch of a loop whose body does nothing but log a figure, where `form` says so."""
+    loss, is_loader = torch.tensor(1.0), form.startswith("DataLoader")
+    x = torch.randn(64 * batches, 32, generator=torch.Generator().manual_seed(0))
+    data: Any = DataLoader(TensorDataset(x), batch_size=64, shuffle=True) if is_loader else (x,)
+    sizes: dict[str, Any] = {} if is_loader else {"batch_size": 64}
+    times: list[float] = []
+    if form.endswith("plain"):
+        indices = torch.randperm(len(x)).split(64)
+        for batch in data if is_loader else ((x[index],) for index in indices):
+            times.append(time.process_time())
+            del batch
+    else:
+        net = nn.Linear(32, 1)
+        with luthier.run(folder, net=net, data=data, seed=0, watched=False, verbose=False) as run:
+            for _ in run.epochs(1):
+                for batch in run.batches(data, **sizes):
+                    times.append(time.process_time())
+                    if form.endswith("log"):
+                        run.log(loss=loss)
+                    del batch
+    return (times[-1] - times[CLOSE]) / (len(times) - 1 - CLOSE) * 1e6
+
+
+def print_alone() -> None:
+    """Print what the loop itself takes, without a network."""
+    print(
+        "\n| data | plain loop, CPU µs a batch | run.batches | run.batches and run.log |\n| --- | ---: | ---: | ---: |"
+    )
+    for kind in ("tensors", "DataLoader"):
+        seen: dict[str, list[float]] = {}
+        for _ in range(REPEATS):
+            for form in ("plain", "run", "run and log"):
+                with tempfile.TemporaryDirectory() as place:
+                    seen.setdefault(form, []).append(alone(f"{kind} {form}", Path(place, "run")))
+        print(f"| {kind} | {' | '.join(f'{statistics.median(times):.1f}' for times in seen.values())} |")
+
+
 def main() -> None:
     torch.set_num_threads(1)
     print("| program | lines of plain | added | removed |\n| --- | ---: | ---: | ---: |")
@@ -306,6 +347,7 @@ def main() -> None:
             _, added, removed = count_changes(forms["plain"], forms[name])
             figures = f"{first:.0f} | {first - plain[0]:+.0f} | {later:.0f} | {later - plain[1]:+.0f}"
             print(f"| {program_name} | {name} | {added} | {removed} | {figures} |")
+    print_alone()
 
 
 if __name__ == "__main__":

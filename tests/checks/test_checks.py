@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from torch import Tensor, nn, optim
@@ -580,3 +581,30 @@ def test_a_trained_module_that_cannot_be_copied_is_no_finding() -> None:
     x = torch.randn(60, 4)
     data = (x, (x @ torch.randn(4, 3)).argmax(1))
     assert not luthier.check(net, data, criterion=nn.CrossEntropyLoss(), optimizer=torch.optim.Adam(net.parameters()))
+
+
+def test_columns_of_numbers_beside_a_short_series_are_not_taken_for_it(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    numbers, series = generator.normal(size=(400, 3)), generator.normal(size=(400, 4))
+    kind = np.where(numbers[:, 0] + series.mean(1) > 0, "yes", "no")
+    columns = {f"number_{i}": numbers[:, i] for i in range(3)}
+    frame = pl.DataFrame({**columns, "letter": generator.choice(list("abc"), 400), "series": series, "kind": kind})
+    frame.write_parquet(tmp_path / "d.parquet")
+    assert check_source(tmp_path / "d.parquet", target="kind") == []
+
+
+def test_a_copy_that_runs_the_callers_own_weights_is_said_and_nothing_is_tried() -> None:
+    net: Any = mlp(10, 16, 4)
+    net.count = 0
+
+    def step(module: nn.Module, batch: Any) -> Any:
+        net.count += 1
+        return CE(net(batch[0]), batch[1])
+
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    found = luthier.check(net, blobs(), step=step, optimizer=adam(net))
+    assert [finding.code for finding in found] == ["check-partly"]
+    assert "0.weight" in found[0].what
+    assert net.count == 0
+    assert all(p.grad is None for p in net.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())

@@ -17,16 +17,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
+from luthier.checks.reached import Reach, untouched
 from luthier.checks.rows import Rows, Table
-from luthier.checks.sampled import SIZES, copy_inputs, cut_given, take
+from luthier.checks.sampled import SIZES, batch_axis, copy_inputs, cut_given, take
 from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
-from luthier.core.leaves import leaves
+from luthier.core.leaves import leaves, map_leaves
 from luthier.core.machine import short_of_memory
 from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
 from luthier.metrics.objective import Objective
-from luthier.metrics.outputs import OutputKey, answer_or_all
+from luthier.metrics.outputs import OutputKey, answer_or_all, is_torch_loss
 from luthier.store.bundle import without_wrapper
 
 _log = logging.getLogger("luthier")
@@ -70,6 +71,10 @@ class Passed:
     def loss_calls(self) -> list[Call]:
         """Calls of torch's losses."""
         return [call for call in self.trace.calls if call.name in LOSSES and isinstance(call.output, Tensor)]
+
+
+def _turned(x: Tensor) -> Tensor:
+    return x.roll(1, 0) if x.dtype == torch.bool else x.flip(0).roll(1, 0).add(1) if x.ndim else x + 1
 
 
 def schedulers_of(optimizer: Optimizer) -> list[Any]:
@@ -205,10 +210,13 @@ class Subject:
     def _batches(self) -> tuple[Batch, Batch | None]:
         """Return two batches of n rows each; the second is None where rows are too few."""
         if self.given is not None:
-            return cut_given(self.given, self.sizes)
+            found = cut_given(self.given, self.sizes)
+            self._numbers_made(found[0])
+            return found
         assert self.rows is not None
         rows = self.rows
         if rows.batches is not None:
+            self._numbers_made(rows.batch([0]))
             return rows.batch([0]), rows.batch([1]) if rows.n > 1 else None
         most = max(5, _MOST_NUMBERS // rows.width)
         wanted = [size for size in SIZES if 2 * size <= rows.n and size <= most and size not in self.sizes]
@@ -230,32 +238,48 @@ class Subject:
                 return first, second
             if made is not None:
                 large, most = (first, second), max(_ENOUGH_ROWS, size * _MOST_MADE // made)
+        if large is None:
+            self._numbers_made(rows.batch(numbers[:32]))
         return large or (rows.batch(numbers[:32]), None)
 
     def _numbers_made(self, batch: Batch) -> int | None:
-        """Return how many numbers the layers make of a batch, or None where the module does not run on it."""
+        """Return how many numbers the layers make of a batch, or None where the module does not run on it.
+
+        What a copy reaches is looked at here, before anything else is tried: where it runs the caller's own weights (by
+        a closure, a patched forward, a step that holds the module itself), it is none, and only structure is looked at.
+        """
         if self.template is None:
             return 0
-        module = copy.deepcopy(self.template)
+        module, reach = copy.deepcopy(self.template), Reach(self.module)
         made = 0
 
         def count(part: nn.Module, args: Any, output: Any) -> None:
             nonlocal made
             made += sum(x.numel() for x in leaves(output))
 
-        try:
-            for part in module.modules():
-                part.register_forward_hook(count)
-            with torch.no_grad():
-                seed_probe(0)
-                if self.step is None:
-                    copy_inputs(batch).forward(module)
-                else:
-                    self.step(module, copy_inputs(batch).original())
-        except Exception:
-            return None
-        self._only_reads = self.step is None and _have_equal_large(self.template, module)
-        return made
+        is_run = True
+        handles = [part.register_forward_hook(count) for part in module.modules()]
+        with untouched(self.module, self.template):
+            try:
+                with reach, torch.no_grad():
+                    seed_probe(0)
+                    if self.step is None:
+                        copy_inputs(batch).forward(module)
+                    else:
+                        self.step(module, copy_inputs(batch).original())
+            except Exception:
+                is_run = False
+            for handle in handles:
+                handle.remove()
+        if reach.found:
+            self.template = None
+            self.notes.append(
+                f"a copy of {type(self.module).__name__} runs your own weights ({reach.found}), by a closure or an "
+                "object that holds the module: nothing is tried on it, and its structure alone is looked at"
+            )
+            return 0
+        self._only_reads = is_run and self.step is None and _have_equal_large(self.template, module)
+        return made if is_run else None
 
     @property
     def batch(self) -> Batch:
@@ -270,7 +294,10 @@ class Subject:
     @property
     def can_run(self) -> bool:
         """Whether there is a copy to run, and rows to run it on."""
-        return self.template is not None and (self.rows is not None or self.given is not None)
+        if self.template is None or (self.rows is None and self.given is None):
+            return False
+        _ = self._batches  # where it is seen whether the copy is one
+        return self.template is not None
 
     def fresh(self, *, training: bool, only_read: bool = False) -> nn.Module:
         """Return a new copy of the module; in training it has the modes that the caller set.
@@ -349,13 +376,32 @@ class Subject:
 
     @property
     def table(self) -> Table | None:
-        """The training rows looked at."""
-        return None if self.rows is None else self.rows.table
+        """The training rows looked at, without targets that the loss does not use."""
+        return None if self.rows is None else self._used(self.rows.table)
 
     @property
     def valid_table(self) -> Table | None:
-        """The validation rows looked at."""
-        return None if self.valid_rows is None else self.valid_rows.table
+        """The validation rows looked at, likewise."""
+        return None if self.valid_rows is None else self._used(self.valid_rows.table)
+
+    def _used(self, table: Table | None) -> Table | None:
+        return table.without_targets if table is not None and self._has_dummy_targets else table
+
+    @cached_property
+    def _has_dummy_targets(self) -> bool:
+        """Whether an own criterion gives the same for other targets: it takes them and compares something else."""
+        if self.criterion is None or is_torch_loss(self.criterion) or not self.can_run:
+            return False
+        try:
+            outputs = self.objective.compared(self.batch.forward(self.fresh(training=False, only_read=True)))
+            given = self.batch.targets
+            found = [
+                float(self.criterion(outputs, map_leaves(change, given)))
+                for change in (torch.clone, _turned, torch.zeros_like, torch.ones_like)
+            ]
+        except Exception:
+            return False
+        return len(leaves(given)) > 0 and all(value == found[0] for value in found)
 
     @cached_property
     def module_batch(self) -> Batch | None:
@@ -370,10 +416,12 @@ class Subject:
             return None
         return Batch(kwargs if kwargs else tuple(args), None)
 
-    @property
+    @cached_property
     def n(self) -> int:
-        """Rows of the sample."""
-        return len(self.batch)
+        """Rows of the sample; of a collation that puts time first, those that were asked for."""
+        asked = self.batch.whole
+        found = [x for x in leaves((self.batch.inputs, self.batch.raw)) if x.ndim]
+        return asked if asked and any(batch_axis(x, asked) == 1 for x in found) else len(self.batch)
 
     @cached_property
     def eval_run(self) -> tuple[nn.Module, Batch, Any] | None:

@@ -295,7 +295,7 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         if more is not None and bool((more != first).any()):
             return
     if len(calls) == 1 and s.step is None and is_one and first == 0:
-        yield error(f"all {len(table)} targets looked at are 0", where="train", fix=fix)
+        yield warning(f"all {len(table)} targets looked at are 0", where="train", fix=fix)
     if not any(call.name in ELEMENTWISE for call in calls):
         return
     if not y.is_floating_point():

@@ -163,7 +163,11 @@ def _reaches_rows(passed: Passed, first: Call, n: int) -> bool:
     for call in passed.trace.calls[passed.trace.calls.index(first) :]:
         if any(id(x) in touched for x in call.tensors):
             touched |= {id(x) for x in leaves(call.output)}
-    return any(id(x) in touched for x in leaves(passed.outputs) if rows_of(x, n) is not None)
+    ends = [(x, rows_of(x, n)) for x in leaves(passed.outputs)]
+    is_varied = any(rows is not None and not bool((rows == rows[:1]).all()) for _, rows in ends)
+    return any(
+        id(x) in touched and not (is_varied and bool((rows == rows[:1]).all())) for x, rows in ends if rows is not None
+    )
 
 
 def _pairs_rows(call: Call, n: int) -> bool:
@@ -189,7 +193,8 @@ def _evaluated(s: Subject, batch: Batch) -> Tensor | None:
 
 def _own_rows(outputs: Any, n: int) -> Tensor | None:
     found = [rows for x in leaves(outputs) if x.is_floating_point() and (rows := rows_of(x, n)) is not None]
-    return torch.cat(found, dim=1) if found else None
+    varied = [rows for rows in found if not bool((rows == rows[:1]).all())]  # a term of the loss is one for all rows
+    return torch.cat(varied or found, dim=1) if found else None
 
 
 @rule("check-layout", "module")
@@ -393,6 +398,8 @@ def mask(s: Subject) -> Iterator[Finding]:
     if places is None or not bool(places.any()) or bool(places.all(1).any()):
         return
     places = places.to(x.device)
+    if is_padding and num_different(x[places]) > 1:
+        return  # as long as the mask by chance, and not what it is a mask of
     a = s.eval_outputs
     moved = [_after(s, x, where) for where in (places, ~places)]
     if moved[0] is None or moved[1] is None:

@@ -593,18 +593,49 @@ def test_columns_of_numbers_beside_a_short_series_are_not_taken_for_it(tmp_path:
     assert check_source(tmp_path / "d.parquet", target="kind") == []
 
 
+class Registry:
+    """Where a program keeps its network for all to use: no copy of a step reaches another."""
+
+    net: Any = None
+
+
+def counting_step(module: nn.Module, batch: Any) -> Any:
+    Registry.net.count += 1
+    return CE(Registry.net(batch[0]), batch[1])
+
+
 def test_a_copy_that_runs_the_callers_own_weights_is_said_and_nothing_is_tried() -> None:
     net: Any = mlp(10, 16, 4)
     net.count = 0
-
-    def step(module: nn.Module, batch: Any) -> Any:
-        net.count += 1
-        return CE(net(batch[0]), batch[1])
-
+    Registry.net = net
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    found = luthier.check(net, blobs(), step=step, optimizer=adam(net))
+    found = luthier.check(net, blobs(), step=counting_step, optimizer=adam(net))
     assert [finding.code for finding in found] == ["check-partly"]
     assert "0.weight" in found[0].what
     assert net.count == 0
     assert all(p.grad is None for p in net.parameters())
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_step_that_reaches_networks_by_other_ways_is_tried_on_copies_of_them_all() -> None:
+    """The net by a closure, a teacher and an optimizer by an object: none of the caller's own is run or moved."""
+    net, teacher = mlp(10, 16, 4, tail=(nn.Softmax(1),)), mlp(10, 16, 4)
+
+    class Trainer:
+        def __init__(self) -> None:
+            self.teacher, self.optimizer = teacher, adam(teacher)
+
+        def step(self, module: nn.Module, batch: Any) -> Any:
+            x, y = batch
+            self.optimizer.zero_grad()
+            CE(self.teacher(x), y).backward()
+            self.optimizer.step()
+            return CE(net(x), y) + nn.functional.mse_loss(net(x), self.teacher(x).detach())
+
+    trainer = Trainer()
+    before = [p.detach().clone() for p in (*net.parameters(), *teacher.parameters())]
+    found = luthier.check(net, blobs(), step=trainer.step, optimizer=adam(net))
+    assert [finding.code for finding in found][:1] == ["check-double-softmax"]
+    assert all(torch.equal(a, b) for a, b in zip(before, (*net.parameters(), *teacher.parameters()), strict=True))
+    assert all(p.grad is None for p in (*net.parameters(), *teacher.parameters()))
+    assert not trainer.optimizer.state

@@ -36,13 +36,15 @@ def runs_away(s: Subject) -> list[float]:
     ratio = first_step(s)
     if ratio is None or (ratio <= 0.08 and math.isfinite(s.steps(1, own=True).losses[-1])):
         return []
+    if any(group["lr"] < 0.5 * s.rate_of(group) for group in s.optimizers[0].param_groups):
+        return []  # a schedule that warms up: these steps are not the first ones
     ten = s.steps(10, own=True).losses
     tail = ten[-3:]  # a step that only kicks and comes back is none to speak of: what stays high is
     if (
         any(not math.isfinite(value) for value in ten)
         or (len(ten) > 6 and min(tail) > 3 * max(abs(ten[0]), 1e-3))
         or (ratio > 1 and min(tail) > abs(ten[0]))
-        or (ratio > 0.3 and sum(ten[1:]) > 1.15 * abs(ten[0]) * (len(ten) - 1))  # it is thrown about, mostly up
+        or (ratio > 0.3 and min(tail) > abs(ten[0]) and sum(ten[1:]) > 1.15 * abs(ten[0]) * (len(ten) - 1))  # thrown up
     ):
         return ten
     return []

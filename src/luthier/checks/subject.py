@@ -4,11 +4,12 @@ import copy
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
-from luthier.checks.reached import Reach, untouched
+from luthier.checks.reached import Memo, Reach, copy_module, rebound, untouched
 from luthier.checks.rows import Rows, Table
 from luthier.checks.sampled import SIZES, batch_axis, copy_inputs, cut_given, take
 from luthier.checks.tracing import Call, Trace
@@ -162,12 +163,15 @@ class Subject:
         self._stepped: dict[Any, Stepped] = {}
         self._only_reads = False  # known once the module ran: its forward writes into no large parameter
         self.template: nn.Module | None = None
+        self._step_of: MutableMapping[nn.Module, Any] = WeakKeyDictionary()  # of each copy, as it would reach that
         try:
             if short := short_of_memory(module, _TIMES):
                 self.notes.append(f"{short}: nothing is tried on copies of it")
             else:
                 with kept_rng():  # an own `__deepcopy__` may draw
-                    self.template = copy.deepcopy(module)
+                    memo: Memo = {}
+                    self.template = copy_module(module, memo)
+                    self._step_of[self.template] = rebound(step, memo)
         except Exception as error:
             self.notes.append(f"{type(module).__name__} cannot be copied, so nothing is tried on it: {error}")
         if self.template is not None:
@@ -250,7 +254,7 @@ class Subject:
         """
         if self.template is None:
             return 0
-        module, reach = copy.deepcopy(self.template), Reach(self.module)
+        module, reach = self._copied(only_read=False), Reach(self.module)
         made = 0
 
         def count(part: nn.Module, args: Any, output: Any) -> None:
@@ -266,7 +270,7 @@ class Subject:
                     if self.step is None:
                         copy_inputs(batch).forward(module)
                     else:
-                        self.step(module, copy_inputs(batch).original())
+                        self._step_of[module](module, copy_inputs(batch).original())
             except Exception:
                 is_run = False
             for handle in handles:
@@ -322,7 +326,13 @@ class Subject:
                 for p in self.template.parameters()
                 if type(p) is nn.Parameter and p.numel() >= _LARGE
             }
-        return copy.deepcopy(self.template, memo)
+        module = copy_module(self.template, memo)
+        self._step_of[module] = rebound(self._step_of[self.template], memo)
+        return module
+
+    def _objective_of(self, module: nn.Module) -> Objective:
+        """What is minimised, by a step that reaches this copy and no other."""
+        return replace(self.objective, step=self._step_of[module]) if self.step is not None else self.objective
 
     def forward(self, module: nn.Module, batch: Batch, seed: int = 0) -> Any:
         """Return what a copy gives for a batch, without gradients."""
@@ -335,15 +345,15 @@ class Subject:
         is_known = self.output_key is not None or self.objective.takes_answer
         return answer_or_all(outputs, self.output_key) if is_known else outputs
 
-    def pass_over(self, module: nn.Module, batch: Batch) -> Passed:
+    def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
         """Run a copy over a batch, and the loss, and keep what was called."""
         trace = Trace()
-        seed_probe(0)
+        seed_probe(seed)
         own = copy_inputs(batch)
         loss = None
         with trace.of(module):
             if self.step is not None:
-                passed = self.objective(module, own)
+                passed = self._objective_of(module)(module, own)
                 loss, outputs = passed.measured.loss, passed.outputs
                 if outputs is None and trace.root is not None:
                     outputs = trace.root[2]
@@ -515,7 +525,7 @@ class Subject:
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
         own = copy_inputs(batch)
         if self.step is not None:
-            return self.objective(module, own).measured.loss
+            return self._objective_of(module)(module, own).measured.loss
         loss = self.criterion(self.objective.compared(own.forward(module)), own.targets)
         assert isinstance(loss, Tensor)
         return loss

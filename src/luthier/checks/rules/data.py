@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
 from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, column_spread, some_columns
-from luthier.checks.rule import error, rule, warning
+from luthier.checks.rule import rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import BINARY, ELEMENTWISE, Subject
 from luthier.core.finding import Finding
@@ -98,8 +98,7 @@ def duplicates(s: Subject) -> Iterator[Finding]:
         possible = math.prod(len(varied[:, i].unique()) for i in range(varied.shape[1]))
         if possible < 0.25 * len(table):
             return  # as do ids, of which there are few
-    say = error if is_index else warning
-    yield say(
+    yield warning(
         f"{len(table)} rows looked at hold {round(unique * len(table))} different ones",
         where="train",
         fix="look at __getitem__: does it use its index? Drop duplicates before the split",
@@ -130,7 +129,7 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
     best = max((_probe(x, y.roll(k, 0)) or 0.0, k) for k in (1, -1, 2, -2))
     again = _probe(x, y.roll(best[1], 0), seed=1) or 0.0
     if min(best[0], again) > 0.2 and min(best[0], again) > 4 * max(as_it_is, 0.02) and len(table) >= 100:
-        yield error(
+        yield warning(
             f"the targets fit the inputs (explained: {best[0]:.0%}) when moved by {best[1]} rows, and not as they "
             f"stand ({as_it_is:.0%})",
             where="train",
@@ -144,7 +143,7 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
         return
     fitted = _probe(_probe_features(both[1]), valid_y)
     if fitted is not None and fitted > 0.25 and as_it_is < 0.05:
-        yield error(
+        yield warning(
             f"a simple fit explains {fitted:.0%} of the validation targets and {as_it_is:.0%} of the training targets",
             where="train",
             fix=fix,
@@ -279,7 +278,7 @@ def is_trend(x: Tensor, n: int) -> bool:
     return float((drift > 0.5).double().mean()) > 0.5
 
 
-@rule("check-target-cast", "data", hides="loss-for-classes labels-misaligned")
+@rule("check-target-cast", "data", hides="loss-for-classes labels-misaligned imbalance")
 def target_cast(s: Subject) -> Iterator[Finding]:
     """Targets cut to whole numbers, or wrapped round, by a cast on one side."""
     table = s.table
@@ -315,7 +314,7 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         other = bool((valid == valid.round()).all())
         if is_whole != other and len(y.unique()) != len(y):
             which = ("train", "valid") if is_whole else ("valid", "train")
-            yield error(
+            yield warning(
                 f"the targets of {which[0]} are whole numbers, and those of {which[1]} are not", where=which[0], fix=fix
             )
         ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
@@ -339,4 +338,4 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         what = f"{share:.0%} of the targets are {usual:g}, and all are whole numbers"
         yield warning(what, where="train", fix=fix)
     elif len(values) == 1:
-        yield error(f"all {len(table)} targets looked at are {usual:g}", where="train", fix=fix)
+        yield warning(f"all {len(table)} targets looked at are {usual:g}", where="train", fix=fix)

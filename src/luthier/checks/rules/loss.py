@@ -80,6 +80,7 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
             yield error(
                 f"targets such as {float(cut[0]):g} are cut to whole numbers and taken for classes",
                 fix="a number is learnt with MSELoss",
+                by="value",
             )
     values = y.unique()
     is_dense = float(values.max() - values.min()) < 2 * len(values)
@@ -161,8 +162,7 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
     cuts = (slice(0, half), slice(half, 2 * half), slice(0, 2 * half))
     *parts, whole = (float(s.criterion(passed.outputs[rows].detach(), targets[rows])) for rows in cuts)
     if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
-        is_meant = len(passed.loss_calls) != 1 and not runs_away(s)
-        say = note if is_meant else warning
+        say = warning if runs_away(s) else note  # with a rate to match, a sum is as good as a mean
         yield say(
             f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
             f"{parts[1]:.4g}): the update grows with the batch size",
@@ -305,10 +305,11 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
                 yield error(
                     f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes that larger",
                     fix=fix,
+                    by="identity",
                 )
     turned = _is_better_when_wrong(s)
     if turned is not None:
-        yield error(
+        yield warning(
             f"the loss of the right answers is {turned[0]:.4g}, and of wrong ones {turned[1]:.4g}: training makes them "
             "wrong",
             fix="minimise: -log_prob, 1 - dice, 1 - similarity",
@@ -316,4 +317,4 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
     climbing = [group for optimizer in s.optimizers for group in optimizer.param_groups if group.get("maximize")]
     calls = losses(s)
     if climbing and len(s.optimizers) == 1 and calls and s.step is None:
-        yield error(f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix)
+        yield error(f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix, by="definition")

@@ -60,7 +60,8 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
             batch_first = getattr(inner, "batch_first", True)
         is_sequence = isinstance(x, Tensor) and x.ndim == 3 and x.shape[0] == n and x.shape[1] not in (1, n)
         if is_sequence and not batch_first and at_first == 0:
-            yield error(
+            yield _mixed(
+                s,
                 f"{type(part).__name__} has batch_first=False and gets {tuple(x.shape)} with the {n} rows in "
                 "front: it reads along the batch",
                 where=name,
@@ -69,7 +70,8 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     for call, source in _reshapes(passed):
         before, after = _prefix(source, n), _prefix(call.output, n)
         if call.is_inside and before is not None and after is not None and before != after and source.shape.numel() > n:
-            yield error(
+            yield _mixed(
+                s,
                 f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the {n} rows of the batch "
                 "are cut up and mixed",
                 where=call.layer or "forward",
@@ -88,7 +90,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     moved = (changed[kept] - outputs[kept]).abs().amax(1) > 1e-4 * outputs.abs().max().clamp(min=1e-9)
     if not bool(moved.any()):
         if _goes_by_place(s, outputs):
-            yield error(
+            yield warning(
                 "rows get other answers in another order of the batch: something goes by a row's place in it",
                 fix="positions run along time: x.size(1), and pe[:, :T], where the batch comes first",
             )
@@ -98,7 +100,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     for call in passed.trace.calls:
         cause = _cause(passed, call, n) if call.is_inside else None
         if cause is not None:
-            yield error(f"{cause[0]}; {what}", where=call.layer or "forward", fix=cause[1])
+            yield warning(f"{cause[0]}; {what}", where=call.layer or "forward", fix=cause[1])
     order = torch.randperm(n, generator=torch.Generator().manual_seed(5))
     permuted = take(Batch(s.module_batch.inputs, None), n, order.tolist())
     again = None if permuted is None else _evaluated(s, permuted)
@@ -111,7 +113,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     if on_purpose and share < 0.9 and not is_set:
         return
     if not is_set and share > 0.8:
-        yield error(
+        yield warning(
             f"{what}, and the order of the rows matters",
             fix="look for view, reshape, cat or a loop over the wrong axis",
         )
@@ -119,6 +121,26 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         yield warning(
             what, fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']"
         )
+
+
+def _mixed(s: Subject, what: str, where: str, fix: str) -> Finding:
+    """Return an error where an answer is seen to change with the other rows of its batch, and else a warning."""
+    try:
+        n = s.n
+        assert s.module_batch is not None
+        before, rolled = _own_rows(s.eval_outputs, n), take(Batch(s.module_batch.inputs, None), n, _every_other(n))
+        after = None if rolled is None else _evaluated(s, rolled)
+        kept = slice(0, (n + 1) // 2)
+        is_shown = before is not None and after is not None and before.shape == after.shape
+        is_shown = is_shown and differs(before[kept], after[kept], tolerance=1e-4)  # type: ignore[index]
+    except Exception:
+        is_shown = False
+    return error(what, where=where, fix=fix, by="trial") if is_shown else warning(what, where=where, fix=fix)
+
+
+def _every_other(n: int) -> list[int]:
+    """Return the first half of the rows where they are, and in place of the others copies of the first."""
+    return [i if i < (n + 1) // 2 else 0 for i in range(n)]
 
 
 def _cause(passed: Passed, call: Call, n: int) -> tuple[str, str] | None:
@@ -217,7 +239,7 @@ def layout(s: Subject) -> Iterator[Finding]:
                     and source.is_floating_point()
                     and (is_moved or _is_named(source, call.output, size))
                 ):
-                    yield error(
+                    yield warning(
                         f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the axis of "
                         f"{size} gets another place and the numbers do not move with it",
                         where=call.layer or "forward",
@@ -248,7 +270,7 @@ def _data_layout(s: Subject) -> Iterator[Finding]:
         as_it_is = _roughness(x)
         read_anew = _roughness(x.reshape(n, h, w, c).permute(0, 3, 1, 2))
         if read_anew < 0.5 * as_it_is:
-            yield error(
+            yield warning(
                 f"the images {(c, h, w)} are rough as they are ({as_it_is:.3g} between neighbours) and smooth read "
                 f"as {(h, w, c)} ({read_anew:.3g})",
                 where="the inputs",
@@ -310,11 +332,13 @@ def future_leak(s: Subject) -> Iterator[Finding]:
         if not is_causal:
             what = ", and nothing is masked"
             fix = "for a language model inputs tokens[:, :-1] and targets tokens[:, 1:]; else mask tokens in the inputs"
-        yield error(f"each position is to say the token that it gets{what}", fix=fix)
+        what = f"each position is to say the token that it gets{what}"
+        yield error(what, fix=fix, by="identity") if is_causal else warning(what, fix=fix)
     if (shifted > 0.95 or inside) and not is_causal:
         yield error(
             "the targets are the inputs one step on, and outputs change with inputs after them: the answer is seen",
             fix="a causal mask (is_causal=True, or generate_square_subsequent_mask), and no bidirectional layer",
+            by="trial",
         )
 
 
@@ -360,6 +384,7 @@ def mask(s: Subject) -> Iterator[Finding]:
                     f"the mask given to {call.name.strip('_')} covers the real positions and leaves the padding",
                     where=call.layer or "forward",
                     fix=found,
+                    by="identity",
                 )
         for name, part, _, kwargs in passed.trace.layers:
             given = kwargs.get("key_padding_mask", kwargs.get("src_key_padding_mask"))
@@ -370,6 +395,7 @@ def mask(s: Subject) -> Iterator[Finding]:
                     f"key_padding_mask of {type(part).__name__} is True at the real positions: True means leave out",
                     where=name,
                     fix="turn it round: key_padding_mask=(tokens == padding)",
+                    by="identity",
                 )
     masks = [
         m
@@ -386,6 +412,8 @@ def mask(s: Subject) -> Iterator[Finding]:
         places = torch.arange(length) >= lengths[0][:, None]
     elif masks:
         flag = masks[0].bool()
+        if places is not None and not bool((flag == ~places).all() or (flag == places).all()):
+            return  # segments, say: what pads is known from the inputs, and this is no mask of it
         # what ends the rows: where the mask is off, or where it is on
         off_ends, on_ends = (bool((_ends(value) == value).all()) for value in (~flag, flag))
         is_padding = is_padding or off_ends or on_ends
@@ -411,16 +439,19 @@ def mask(s: Subject) -> Iterator[Finding]:
     if out is not None and out.ndim >= 3 and out.shape[0] == n and out.shape[2] == length and keep is None:
         return
     changed = [_differs_at(a, b, keep) for b in moved]
-    if not is_padding and not all(changed):
-        return  # drawn positions, of which no shape says what True means: used is all that it can be
+    if not is_padding:
+        return  # positions that are drawn, or segments: no shape says what True means
     if changed[0]:
-        what = "and not with what stands in real positions" if not changed[1] else "as if no mask were there"
-        yield error(
-            f"the outputs change with what stands in padded positions, {what}",
-            fix="look which way round the mask is meant, and that every layer over the positions uses it",
-        )
+        what = "the outputs change with what stands in padded positions, "
+        fix = "look which way round the mask is meant, and that every layer over the positions uses it"
+        if changed[1]:
+            yield warning(f"{what}as if no mask were there", fix=fix)
+        else:
+            yield error(f"{what}and not with what stands in real positions", fix=fix, by="trial")
     elif not changed[1] and keep is None:
-        yield error("the outputs do not change with what stands in real positions", fix="turn the mask round")
+        yield error(
+            "the outputs do not change with what stands in real positions", fix="turn the mask round", by="trial"
+        )
 
 
 def _ends(value: Tensor) -> Tensor:

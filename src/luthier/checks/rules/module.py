@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.checks.rule import error, few, path_of, rule, warning
+from luthier.checks.sampled import differs
 from luthier.checks.subject import BATCH_NORM, CONV, WEIGHTED, Subject
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
@@ -28,7 +29,7 @@ def unregistered(s: Subject) -> Iterator[Finding]:
     fix = "hold layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
     made = _made_of_parameters(s.module)
     if made:
-        yield error(
+        yield warning(
             f"{made[0]} is computed from a parameter that the module does not hold: no optimizer moves it",
             where=few(made),
             fix="nn.Parameter(tensor.float()): change the type first, and wrap last",
@@ -42,7 +43,7 @@ def unregistered(s: Subject) -> Iterator[Finding]:
     unseen = {name: x for original, (name, x) in pairs if id(x) not in own and original not in moved}
     found = [name for name, x in unseen.items() if x.grad is not None and bool((x.grad != 0).any())]
     if found:
-        yield error(
+        yield warning(
             f"{len(found)} weights take part in the loss and are not among the module's parameters",
             where=few(found),
             fix=fix,
@@ -115,7 +116,9 @@ def layer_in_forward(s: Subject) -> Iterator[Finding]:
         what = f"forward makes {len(strangers)} weights of its own (shapes {few(shapes)})"
         if new:
             what = f"forward adds parameters to the module: {few(new)}"
-        yield error(what, fix="make the layer in __init__ and call it in forward")
+        fix = "make the layer in __init__ and call it in forward"
+        is_shown = differs(passed.outputs, s.pass_over(s.fresh(training=True), s.batch, seed=1).outputs)
+        yield error(what, fix=fix, by="trial") if is_shown else warning(what, fix=fix)
 
 
 def graph_of(loss: Tensor) -> Iterator[Any]:
@@ -144,7 +147,11 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
     for name, parameter in s.module.named_parameters():
         wrong = [key for key in vars(parameter) if key in _MISSPELT]
         if wrong and parameter.requires_grad:
-            yield error(f"a parameter has an attribute {wrong[0]!r}, which torch does not know", where=name, fix=fix)
+            what = f"a parameter has an attribute {wrong[0]!r}, which torch does not know"
+            is_misspelt = wrong[0] not in ("trainable", "freeze", "frozen")  # which an own loop may read
+            yield (
+                error(what, where=name, fix=fix, by="definition") if is_misspelt else warning(what, where=name, fix=fix)
+            )
     for name, part in s.module.named_modules():
         wrong = [key for key in ("requires_grad", *_MISSPELT[:6]) if key in vars(part)]
         if wrong and any(p.requires_grad for p in part.parameters()):
@@ -152,6 +159,7 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
                 f"{wrong[0]} = {vars(part)[wrong[0]]} is set on a module, which freezes none of its parameters",
                 where=name,
                 fix=fix,
+                by="definition",
             )
 
 
@@ -385,12 +393,15 @@ def not_finite(s: Subject) -> Iterator[Finding]:
                 "the gradient holds NaN or infinite numbers while the loss is finite",
                 where=name,
                 fix="look for sqrt, log, norm or division at 0 behind this layer, and add an epsilon inside",
+                by="value",
             )
     elif isinstance(loss, Tensor) or not _are_finite(passed.outputs):
         name = next((name for name, result in passed.trace.results.items() if not _are_finite(result)), None)
         if name is None:
             yield error(
-                "the loss of the first batch is NaN or infinite", fix="look for log or division by 0 in the criterion"
+                "the loss of the first batch is NaN or infinite",
+                fix="look for log or division by 0 in the criterion",
+                by="value",
             )
         else:
             kind = type(passed.module.get_submodule(name)).__name__
@@ -398,6 +409,7 @@ def not_finite(s: Subject) -> Iterator[Finding]:
                 f"{kind} gives NaN or infinite numbers on the first batch",
                 where=name or kind,
                 fix="look for log, exp, division or masks with -inf over whole rows",
+                by="value",
             )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -38,11 +39,12 @@ def _settings_of(group: dict[str, Any]) -> Iterator[tuple[Callable[..., Finding]
     if betas is not None and len(betas) >= 2:
         shown, usual = f"betas are {tuple(map(float, betas))}", "betas=(0.9, 0.999)"
         if float(betas[0]) > float(betas[1]):
-            yield error, f"{shown}: the first is larger than the second", usual
+            yield warning, f"{shown}: the first is larger than the second", usual
         elif float(betas[1]) < 0.5:
             yield warning, f"{shown}: the second keeps next to nothing of the squares", usual
     if momentum >= 1:
-        yield error, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
+        say = partial(error, by="definition")
+        yield say, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
     elif momentum > 0.9999:
         yield warning, f"momentum is {momentum:g}: it remembers {1 / (1 - momentum):,.0f} steps", "momentum=0.9"
     if isinstance(eps, float) and betas is not None and eps > 0.05:
@@ -173,4 +175,5 @@ def wrong_way(s: Subject) -> Iterator[Finding]:
             "a step of the optimizer goes along the gradient and not against it: the loss climbs",
             where=type(s.optimizers[0]).__name__,
             fix="maximize=False, and no minus on the gradient",
+            by="trial",
         )

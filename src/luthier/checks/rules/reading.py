@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, SequentialSampler, default_collate
 
 from luthier.checks.rows import Rows
-from luthier.checks.rule import error, rule, warning
+from luthier.checks.rule import rule, warning
 from luthier.checks.rules.data import targets_in_order
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
@@ -65,7 +65,7 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
         drawn = [part[torch.randperm(len(part))] for part in shuffled]
         mean, chance = (float(np.mean([_entropy(part) for part in parts])) for parts in (batches, drawn))
         if whole > 0.2 and mean < 0.5 * chance:
-            yield error(
+            yield warning(
                 f"batches hold {math.exp(mean):.1f} classes on average where shuffled ones hold "
                 f"{math.exp(chance):.1f}, and the loader does not shuffle ({n} rows in order)",
                 where="train",
@@ -97,7 +97,7 @@ def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
     drawn = torch.randint(len(y), (len(batches), len(batches[0])), generator=torch.Generator().manual_seed(0))
     chance = float(np.mean([_entropy(y[numbers]) for numbers in drawn]))
     if math.exp(mean) < 1.5 and math.exp(chance) > 1.25 * math.exp(mean):
-        yield error(
+        yield warning(
             f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
             f"{math.exp(chance):.1f}",
             where="train",
@@ -166,7 +166,7 @@ def data_changed(s: Subject) -> Iterator[Finding]:
         except Exception:
             continue
         if tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
-            yield error(
+            yield warning(
                 f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
                 "is stored",
                 where=name,
@@ -243,14 +243,14 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
     for key, where in (("torch", "torch.manual_seed"), ("numpy", "np.random.seed"), ("python", "random.seed")):
         (before, after), (other, again) = ((start[key], end[key]) for start, end in ends)
         if not tree_differs(after, again) and tree_differs(after, before) and tree_differs(before, other):
-            yield error(
+            yield warning(
                 f"reading a sample seeds the global generator ({where}): every sample and epoch gets the same "
                 "random numbers",
                 where="train",
                 fix="seed once before training, never in __getitem__",
             )
     if _seeds_alike(rows):
-        yield error(
+        yield warning(
             "samples are drawn anew with one fixed seed at each reading: all get the same noise",
             where="train",
             fix="make the generator once, in __init__ or the worker, and keep it",
@@ -261,7 +261,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
             continue
         noise = (x - y).reshape(len(x), -1).double()  # (N, D)
         if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
-            yield error(
+            yield warning(
                 f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
                 "was drawn once",
                 where="train",

@@ -40,7 +40,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
     same = [name for name in equal if name in layers and _is_one_value(s.module.get_parameter(name))]
     if same:
         value = float(s.module.get_parameter(same[0]).reshape(-1)[0])
-        yield error(
+        yield warning(
             f"all weights of a layer start as {value:g}: its units start as one, and hardly part",
             where=few(same),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
@@ -54,6 +54,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
             f"the units of a layer start alike ({shown}) and are still alike after 4 steps: they learn as one",
             where=few(still),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
+            by="trial",
         )
 
 

@@ -1,4 +1,4 @@
-# ruff: noqa: E501  (rows of a table)
+# ruff: noqa: E501, D101, D102  (rows of a table; networks as they are)
 # mypy: disable-error-code="no-any-return"
 """What the default checks cost over twelve architectures: CPU seconds and peak memory, beside those of training steps.
 
@@ -17,6 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -126,7 +127,7 @@ class Ladder(nn.Module):
         self.up, self.head = nn.ModuleList([two(192, 64), two(96, 32)]), nn.Conv2d(32, 4, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = []
+        kept: list[Tensor] = []
         for part in self.down:
             x = part(F.max_pool2d(x, 2) if kept else x)
             kept.append(x)
@@ -137,7 +138,7 @@ class Ladder(nn.Module):
 
 def mlp(*sizes: int) -> nn.Module:
     layers: list[nn.Module] = []
-    for a, b in zip(sizes[:-1], sizes[1:], strict=True):
+    for a, b in pairwise(sizes):
         layers += [nn.Linear(a, b), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 

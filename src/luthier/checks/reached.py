@@ -118,10 +118,10 @@ def _names_in(code: CodeType) -> set[str]:
 
 
 class Reach(Tape):
-    """Hear whether the caller's own weights or buffers go into an operation.
+    """Stop before the caller's own weights or buffers go into an operation.
 
     Attributes:
-        found: The name of the first that did; empty where none has.
+        found: The name of the first that would have; empty where none has.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -131,18 +131,18 @@ class Reach(Tape):
 
     def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
         """Look at what goes in, and call the function."""
-        if not self.found:
-            self.found = next((self._own[id(x)] for x in leaves((args, kwargs)) if id(x) in self._own), "")
+        found = next((self._own[id(x)] for x in leaves((args, kwargs)) if id(x) in self._own), "")
+        if found:
+            self.found = found
+            raise RuntimeError(f"{found} is the caller's own")
         return func(*args, **kwargs)
 
 
 @contextmanager
-def untouched(module: nn.Module, twin: nn.Module) -> Iterator[None]:
-    """Put back what is done to a module inside: attributes, hooks, modes, gradients, and by its twin weights."""
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Put back what is done to a module inside: attributes, hooks, modes, gradients."""
     parts = [(part, _flat(vars(part))) for part in module.modules()]
-    pairs = zip([*module.parameters(), *module.buffers()], [*twin.parameters(), *twin.buffers()], strict=True)
-    kept = [(x, like, x._version, x.grad, x.requires_grad) for x, like in pairs]
-    grads = [(x.grad, x.grad.clone()) for x, *_ in kept if x.grad is not None]
+    kept = [(x, x.grad, x.requires_grad) for x in (*module.parameters(), *module.buffers())]
     try:
         yield
     finally:
@@ -155,11 +155,7 @@ def untouched(module: nn.Module, twin: nn.Module) -> Iterator[None]:
                 if attributes[key].keys() != held.keys() or any(attributes[key][k] is not held[k] for k in held):
                     attributes[key].clear()
                     attributes[key].update(held)
-        with torch.no_grad():
-            changed = [(x, like) for x, like, version, *_ in kept if x._version != version]
-            for x, before in (*changed, *grads):
-                x.copy_(before)
-        for x, _, _, grad, requires in kept:
+        for x, grad, requires in kept:
             x.grad = grad
             x.requires_grad_(requires)
 

@@ -102,6 +102,15 @@ def _without_fast_path() -> Iterator[None]:
         switch.set_fastpath_enabled(True)
 
 
+def _shared(module: nn.Module) -> Memo:
+    """Return large parameters as a copy has them that shares their numbers."""
+    return {
+        id(p): nn.Parameter(p.detach(), p.requires_grad)
+        for p in module.parameters()
+        if type(p) is nn.Parameter and p.numel() >= _LARGE
+    }
+
+
 def _have_equal_large(a: nn.Module, b: nn.Module) -> bool:
     """Whether two copies have the same numbers in their large parameters; False where that cannot be told."""
     try:
@@ -161,6 +170,7 @@ class Subject:
         self.given = batch
         self.has_own_pass = False
         self._stepped: dict[Any, Stepped] = {}
+        self.kept: dict[str, Any] = {}  # what rules found together, by name
         self._only_reads = False  # known once the module ran: its forward writes into no large parameter
         self.template: nn.Module | None = None
         self._step_of: MutableMapping[nn.Module, Any] = WeakKeyDictionary()  # of each copy, as it would reach that
@@ -169,7 +179,7 @@ class Subject:
                 self.notes.append(f"{short}: nothing is tried on copies of it")
             else:
                 with kept_rng():  # an own `__deepcopy__` may draw
-                    memo: Memo = {}
+                    memo = _shared(module)  # the template is never run, and what is run has numbers of its own
                     self.template = copy_module(module, memo)
                     self._step_of[self.template] = rebound(step, memo)
         except Exception as error:
@@ -263,7 +273,7 @@ class Subject:
 
         is_run = True
         handles = [part.register_forward_hook(count) for part in module.modules()]
-        with untouched(self.module, self.template):
+        with untouched(self.module):
             try:
                 with reach, torch.no_grad():
                     seed_probe(0)
@@ -319,13 +329,7 @@ class Subject:
 
     def _copied(self, *, only_read: bool) -> nn.Module:
         assert self.template is not None
-        memo: dict[int, Any] = {}
-        if only_read and self._only_reads:
-            memo = {
-                id(p): nn.Parameter(p.detach(), p.requires_grad)
-                for p in self.template.parameters()
-                if type(p) is nn.Parameter and p.numel() >= _LARGE
-            }
+        memo: Memo = _shared(self.template) if only_read and self._only_reads else {}
         module = copy_module(self.template, memo)
         self._step_of[module] = rebound(self._step_of[self.template], memo)
         return module
@@ -366,9 +370,13 @@ class Subject:
 
     @cached_property
     def eval_pass(self) -> Passed:
-        """A pass in evaluation mode."""
+        """A pass in evaluation mode, without gradients unless the loss itself takes some."""
         batch = self.batch
-        return self.pass_over(self.fresh(training=False, only_read=True), batch)
+        try:
+            with torch.no_grad():
+                return self.pass_over(self.fresh(training=False, only_read=True), batch)
+        except RuntimeError:
+            return self.pass_over(self.fresh(training=False, only_read=True), batch)
 
     @cached_property
     def train_pass(self) -> Passed:
@@ -489,11 +497,16 @@ class Subject:
             except Exception:
                 return None
 
-    def steps(self, number: int, *, own: bool = False, lr: float = 1e-3, scale: float = 1.0) -> "Stepped":
+    def steps(
+        self, number: int, *, own: bool = False, lr: float = 1e-3, scale: float = 1.0, is_kept: bool = True
+    ) -> "Stepped":
         """Train a copy for a few steps on the sample rows, with Adam or with an optimizer like the caller's."""
         key = (number, own, lr, scale)
         if key not in self._stepped:
-            self._stepped[key] = self._do_steps(number, own=own, lr=lr, scale=scale)
+            found = self._do_steps(number, own=own, lr=lr, scale=scale)
+            if not is_kept:
+                return found
+            self._stepped[key] = found
         return self._stepped[key]
 
     def _do_steps(self, number: int, *, own: bool, lr: float, scale: float) -> "Stepped":
@@ -510,14 +523,22 @@ class Subject:
             return Stepped(module, losses)
         update = updater(optimizer)
         for i in range(number + 1):
-            batch = self.batch
             seed_probe(0)
-            loss = self._loss(module, batch)
+            if i == 0:  # the loss and the gradients of the first step are known
+                loss = self.train_pass.loss
+                assert isinstance(loss, Tensor)
+            else:
+                with torch.set_grad_enabled(i < number):
+                    loss = self._loss(module, self.batch)
             losses.append(float(loss.detach()))
             if i == number or not math.isfinite(losses[-1]) or not loss.requires_grad:
                 break
             optimizer.zero_grad()
-            loss.backward()
+            if i == 0:
+                for p, like in zip(module.parameters(), self.train_pass.module.parameters(), strict=True):
+                    p.grad = like.grad
+            else:
+                loss.backward()
             update()
         module.zero_grad()  # large ones would wait for the next rule that asks for these steps
         return Stepped(module, losses)

@@ -5,9 +5,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from luthier.checks.first_steps import RELATIVE, USUAL_RATE, first_step, rate, runs_away
 from luthier.checks.rule import error, rule, warning
 from luthier.checks.static import compare_parameters
@@ -123,8 +120,8 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
         yield warning("the learning rate is 0 and nothing raises it: no weight moves", where="lr", fix=USUAL_RATE)
-    ratio = first_step(s)
-    if ratio is None:
+    first = first_step(s)
+    if first is None or (ratio := first.ratio) is None:
         return
     lr = rate(s)
     shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
@@ -157,20 +154,8 @@ def wrong_way(s: Subject) -> Iterator[Finding]:
     """Small steps with the caller's optimizer make the loss larger."""
     if not s.has_loss or len(s.optimizers) != 1 or s.step is not None or type(s.optimizers[0]).__name__ in RELATIVE:
         return
-    loss = s.train_pass.loss
-    if not isinstance(loss, Tensor) or not loss.requires_grad or s.template is None:
-        return
-    one = s.steps(1, own=True)
-    start = {name: p.detach() for name, p in s.template.named_parameters()}
-    gradient = {name: p.grad for name, p in s.train_pass.module.named_parameters()}
-    along = total = 0.0
-    for name, p in one.module.named_parameters():
-        g = gradient.get(name)
-        if g is not None and not g.is_sparse:
-            step = p.detach() - start[name]
-            along += float((step * g).sum())
-            total += float(step.norm() * g.norm())
-    if total > 0 and along > 0.3 * total and torch.isfinite(torch.tensor(along)):
+    first = first_step(s)
+    if first is not None and math.isfinite(first.along) and first.along > 0.3:
         yield error(
             "a step of the optimizer goes along the gradient and not against it: the loss climbs",
             where=type(s.optimizers[0]).__name__,

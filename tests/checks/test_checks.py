@@ -57,7 +57,8 @@ CODES: dict[str, set[str]] = {
     "D07": {"labels-misaligned"}, "D08": {"not-shuffled"}, "D09": {"imbalance"}, "D10": {"valid-random"},
     "D11": {"valid-shift"}, "D12": {"split-classes"}, "D13": {"duplicates"}, "D14": {"augmentation"},
     "D15": {"repeated-draws"},
-    "D16": {"target-cast"}, "D17": {"data-changed"}, "O01": {"learning-rate"}, "O02": {"learning-rate"},
+    "D16": {"target-cast"}, "D17": {"data-changed"}, "D18": {"sampler"},
+    "O01": {"learning-rate"}, "O02": {"learning-rate"},
     "O03": {"weight-decay"}, "O04": {"loss-sign"}, "O05": {"optimizer-settings"}, "O06": {"zero-grad"},
     "O07": {"scheduler-units"}, "O08": {"accumulation"}, "O09": {"clip-order"}, "E01": {"eval-mode"},
     "E02": {"train-mode"}, "E03": {"metric-average"}, "E04": {"metric"}, "E05": {"checkpoint-incomplete"},
@@ -188,6 +189,82 @@ def test_looking_leaves_no_trace(number: int) -> None:
     findings_of(parts)
     for a, b in zip(before, fingerprint(parts), strict=True):
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
+
+
+def process_wide() -> dict[str, Any]:
+    """Return functions that all of a process share, and the state of its generators."""
+    owners = (torch, nn.functional, Tensor, nn.Module, optim.Optimizer, np.random, random, torch.utils.data, copy)
+    shared = {f"{owner.__name__}.{name}": id(value) for owner in owners for name, value in vars(owner).items()}
+    states = {"torch": torch.get_rng_state().tolist(), "python": random.getstate(), "numpy": str(np.random.get_state())}
+    return shared | states | {"grad": torch.is_grad_enabled(), "fast path": torch.backends.mha.get_fastpath_enabled()}
+
+
+def as_found(parts: Parts) -> dict[str, Any]:
+    """Return all that hangs on a program: weights, gradients, modes, hooks, the optimizers' state."""
+    found: dict[str, Any] = {}
+    nets = {"": parts.module} | {
+        f"cell {i}": cell.cell_contents
+        for function in (parts.step, parts.criterion)
+        for i, cell in enumerate(getattr(function, "__closure__", None) or ())
+        if isinstance(cell.cell_contents, nn.Module)
+    }
+    for place, net in nets.items():
+        for name, x in (*net.named_parameters(), *net.named_buffers()):
+            found[f"{place} {name}"] = (x.detach().clone(), x.grad, x.requires_grad, id(x))
+        for name, part in net.named_modules():
+            hooks = [len(value) for key, value in vars(part).items() if "hooks" in key and value is not None]
+            found[f"{place} {name} itself"] = (part.training, hooks, sorted(vars(part)))
+    optimizers = parts.optimizer if isinstance(parts.optimizer, list) else [parts.optimizer]
+    found["optimizers"] = [str(optimizer.state_dict()) for optimizer in optimizers if optimizer is not None]
+    return found
+
+
+def is_same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and bool(((a == b) | (a != a)).all())
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(is_same, a, b))
+    return bool(a == b)
+
+
+class Breaks:
+    """A criterion or step that raises at its k-th call."""
+
+    def __init__(self, function: Any, call: int) -> None:
+        self.function, self.left = function, call
+
+    def __call__(self, *given: Any) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ZeroDivisionError("as planned")
+        return self.function(*given)
+
+
+EVERY_MAKER = [(str(p), lambda seed, p=p: p.make(True, seed)) for p in EVERY_PAIR] + [
+    (p.name, p.make) for p in EVERY_SOUND
+]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("calls", [None, 0, 2, 5])
+@pytest.mark.parametrize("start", range(4))
+def test_nothing_of_the_callers_is_touched_raised_or_not(start: int, calls: int | None) -> None:
+    """Over a share of the corpus, another for each number of calls after which the program raises."""
+    for name, make in EVERY_MAKER[start * 7 + (calls or 0) :: 61]:
+        parts = make(0)
+        if parts.loop is not None:
+            continue  # it trains
+        if calls is not None and parts.step is not None:
+            parts.step = Breaks(parts.step, calls)
+        elif calls is not None:
+            parts.criterion = Breaks(parts.criterion, calls)
+        before = as_found(parts), process_wide()
+        with contextlib.suppress(SettingError):
+            findings_of(parts)
+        after = as_found(parts), process_wide()
+        for a, b in zip(before, after, strict=True):
+            assert a.keys() == b.keys(), name
+            assert [key for key in a if not is_same(a[key], b[key])] == [], name
 
 
 @pytest.mark.parametrize("number", range(3))

@@ -155,6 +155,8 @@ class Watch:
         self._train_lost = 0
         self._data_seen: set[int] = set()
         self._schedulers: list[Any] = []
+        self._stepped: set[int] = set()  # optimizers that did
+        self._early: list[Any] = []  # schedulers that were stepped before the first step
         self._clipped: float | None = None  # the norm of the gradients after the last clipping
         self._shrunk = 0
 
@@ -309,6 +311,9 @@ class Watch:
             is_stale = marks.is_stale and marks.left()
             marks.stale += is_stale
             marks.fresh += not is_stale
+        self._stepped.add(id(optimizer))
+        if not self.steps and not optimizer.state:
+            self._early = [item for item in schedulers_of(optimizer) if getattr(item, "last_epoch", 0) > 0]
         if self.steps in (2, 40):
             self._schedulers = schedulers_of(optimizer) or self._schedulers
         if self._clipped is not None and self.steps <= _CLOSE_STEPS:
@@ -572,6 +577,21 @@ class Watch:
                 fix="sum the losses (reduction='sum'), and divide by the number of targets of all micro-batches",
             )
         self._judge_schedule()
+        idle = [item for item in self.optimizers if id(item) not in self._stepped]
+        if idle and len(self.optimizers) > 1 and total >= _SEVERAL:
+            self.warning(
+                "check-optimizer-strangers",
+                f"{len(idle)} of {len(self.optimizers)} optimizers never step in {total} steps: another is stepped in "
+                "its place, or its networks are not trained",
+                fix="after the backward pass of a network's loss, the step of that network's optimizer",
+            )
+        if self._early and total >= _SEVERAL:
+            self.warning(
+                "check-scheduler-units",
+                f"{type(self._early[0]).__name__} is stepped before the optimizer's first step: the first learning "
+                "rate is left out",
+                fix="optimizer.step(), then scheduler.step()",
+            )
         own = {p.data_ptr() for p in self.module.parameters()}
         alive = [step for x, step in self._still_kept() if step < total and x.data_ptr() in own]
         if alive:

@@ -123,9 +123,11 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
         return
     x = _probe_features(table)
     as_it_is = _probe(x, y)
+    fix = "sort, filter and shuffle inputs and targets together"
+    if as_it_is is not None and as_it_is > 0.25:
+        yield from _valid_moved(s, x, y, fix)
     if as_it_is is None or as_it_is > 0.08:
         return
-    fix = "sort, filter and shuffle inputs and targets together"
     best = max((_probe(x, y.roll(k, 0)) or 0.0, k) for k in (1, -1, 2, -2))
     again = _probe(x, y.roll(best[1], 0), seed=1) or 0.0
     if min(best[0], again) > 0.2 and min(best[0], again) > 4 * max(as_it_is, 0.02) and len(table) >= 100:
@@ -146,6 +148,43 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
         yield warning(
             f"a simple fit explains {fitted:.0%} of the validation targets and {as_it_is:.0%} of the training targets",
             where="train",
+            fix=fix,
+        )
+
+
+def _valid_moved(s: Subject, x: Tensor, y: Tensor, fix: str) -> Iterator[Finding]:
+    """Look whether what training targets teach fits validation targets moved by a row or two, and not as they stand."""
+    valid, train = s.valid_table, s.table
+    if valid is None or train is None or s.valid_rows is None or len(valid) != s.valid_rows.n or len(valid) < 50:
+        return
+    same = [a.shape[1:] == b.shape[1:] for a, b in zip(train.inputs, valid.inputs, strict=False)]
+    if valid.targets is None or not same or not all(same) or len(train.inputs) != len(valid.inputs):
+        return
+    both = Table(
+        list(range(len(x) + len(valid))),
+        [torch.cat([a[: len(x)], b]) for a, b in zip(train.inputs, valid.inputs, strict=True)],
+        None,
+    )
+    if train.targets is None or valid.targets.shape[1:] != train.targets.shape[1:] or len(train) < len(x):
+        return
+    targets = torch.cat([train.targets[: len(x)], valid.targets])
+    scored = _scored(Table(both.numbers, [], targets))
+    if scored is None:
+        return
+    features, cut = _probe_features(both), len(x)
+    mean, middle = scored[:cut].mean(0), features[:cut].mean(0)
+    a, b = features[:cut] - middle, scored[:cut] - mean
+    weights = torch.linalg.solve(a.T @ a + len(a) * torch.eye(a.shape[1], dtype=a.dtype), a.T @ b)
+    answers = (features[cut:] - middle) @ weights + mean
+    truth = scored[cut:]
+    spread = ((truth - mean) ** 2).sum().clamp(min=1e-12)
+    fits = {k: 1 - float(((answers - truth.roll(k, 0)) ** 2).sum() / spread) for k in (0, 1, -1, 2, -2)}
+    best = max((k for k in fits if k), key=fits.__getitem__)
+    if fits[0] < 0.05 and fits[best] > 0.25:
+        yield warning(
+            f"what the training rows teach explains {fits[best]:.0%} of the validation targets when they are moved by "
+            f"{best} rows, and {max(fits[0], 0.0):.0%} as they stand",
+            where="valid",
             fix=fix,
         )
 

@@ -9,7 +9,9 @@ from torch import Tensor
 from luthier.checks.first_steps import runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
+from luthier.checks.sampled import take
 from luthier.checks.subject import ELEMENTWISE, Subject
+from luthier.checks.tracing import Call
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
@@ -150,6 +152,8 @@ def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
 @rule("check-loss-sum", "criterion", hides="learning-rate")
 def loss_sum(s: Subject) -> Iterator[Finding]:
     """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
+    if s.has_loss and s.step is not None and s.n >= 4:
+        yield from _step_sum(s)
     if not s.has_loss or s.criterion is None or s.n < 4:
         return
     passed = s.eval_pass
@@ -166,6 +170,26 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
         yield say(
             f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
             f"{parts[1]:.4g}): the update grows with the batch size",
+            fix="reduction='mean', or divide by the number of rows",
+        )
+
+
+def _step_sum(s: Subject) -> Iterator[Finding]:
+    """Hold a step's loss of a batch beside those of its halves."""
+    half = s.n // 2
+    module = s.fresh(training=False, only_read=True)
+    found = []
+    for rows in (range(half), range(half, 2 * half), range(2 * half)):
+        part = take(s.batch, s.n, rows)
+        loss = None if part is None else s.pass_over(module, part).loss
+        if loss is None:
+            return
+        found.append(float(loss))
+    if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
+        say = warning if runs_away(s) else note
+        yield say(
+            f"the step's loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
+            f"{found[1]:.4g}): the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
         )
 
@@ -263,6 +287,15 @@ def answers_to(s: Subject, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tens
     return values, torch.full_like(values, float(values.mean())), values.flip(0)
 
 
+def _with_a_minus(loss: Tensor | None, calls: list[Call]) -> list[tuple[Call, float]]:
+    """Return the losses of torch's own that a criterion takes away from its sum, and by which factor."""
+    if loss is None or not loss.requires_grad or loss.numel() != 1 or len(calls) < 2:
+        return []
+    whole = [call for call in calls if call.output.numel() == 1 and not call.is_inside]
+    factors = torch.autograd.grad(loss, [call.output for call in whole], allow_unused=True, retain_graph=True)
+    return [(call, float(f)) for call, f in zip(whole, factors, strict=True) if f is not None and float(f) < 0]
+
+
 def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
     """Return an own criterion's loss of right and of wrong answers, where the right ones have more."""
     out, y = s.eval_outputs if s.can_run else None, s.batch.targets if s.can_run else None
@@ -307,6 +340,13 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
                     fix=fix,
                     by="identity",
                 )
+        others = [] if is_one or s.step is not None else _with_a_minus(passed.loss, calls)
+        for call, factor in others:
+            yield warning(
+                f"{call.name} of {float(call.output.detach()):.4g} enters the loss with a factor of {factor:.3g}: "
+                "training makes it larger",
+                fix=fix,
+            )
     turned = _is_better_when_wrong(s)
     if turned is not None:
         yield warning(

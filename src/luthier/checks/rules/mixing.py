@@ -342,6 +342,98 @@ def future_leak(s: Subject) -> Iterator[Finding]:
         )
 
 
+@rule("check-future-leak", "module", hides="mask")
+def token_leak(s: Subject) -> Iterator[Finding]:
+    """Logits of a position that change with the very token that they are to say, wherever the loss is computed."""
+    if not s.has_loss or s.module_batch is None or (s.step is None and isinstance(s.train_pass.outputs, Tensor)):
+        return
+    calls = [call for call in s.train_pass.loss_calls if call.name in ("cross_entropy", "nll_loss")]
+    for ids in leaves(s.module_batch.inputs) if len(calls) == 1 else []:
+        is_words = ids.ndim == 2 and ids.shape[0] == s.n and ids.shape[1] > 3 and not ids.is_floating_point()
+        seen = _placed(s, calls[0], ids) if is_words and num_different(ids) > 2 else None
+        if seen is None:
+            continue
+        logits, first, targets = seen
+        ignored = calls[0].argument(4, "ignore_index", -100)
+        for ahead in (0, 1, 2):
+            if not _is_told(ids[:, first:], targets, ahead, ignored):
+                continue
+            place = ids.shape[1] // 2 - first
+            at = (place + first, place + first + ahead)  # of the logits, and of the token that they are to say
+            if ahead == 2 and not _answers_to(s, ids, at[0], [at[1]], logits):
+                yield warning(
+                    "each position is to say the token two steps on: the targets are shifted twice",
+                    fix="shift once, in the data or in the loss",
+                )
+            elif _answers_to(s, ids, at[0], [at[1]], logits):
+                later = list(range(at[0] + 1, ids.shape[1]))
+                if ahead == 0 and _answers_to(s, ids, at[0], later, logits):
+                    return  # what is read as a whole may be to be said again, by an autoencoder
+                yield error(
+                    "the outputs of a position change with the token that they are to say: the answer is seen",
+                    fix="a causal mask; decoder inputs tokens[:, :-1], targets tokens[:, 1:]",
+                    by="trial",
+                )
+            return
+
+
+Placed = tuple[int, int]  # which leaf of the outputs holds the logits, and along which axis time runs in it
+
+
+def _placed(s: Subject, call: Call, ids: Tensor) -> tuple[Placed, int, Tensor] | None:
+    """Return where the logits of a loss are in the outputs, at which position they start, and the targets `(N, L)`."""
+    n, length = ids.shape
+    x, y = call.argument(0, "input"), call.argument(1, "target")
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.numel() % n or not isinstance(x, Tensor):
+        return None
+    targets = y.reshape(n, -1)
+    first_of = x.transpose(1, 2) if x.ndim == 3 else x
+    for i, out in enumerate(leaves(s.train_pass.outputs)):
+        if not out.is_floating_point() or out.numel() % (n * length) or out.ndim not in (2, 3):
+            continue
+        by_time = _by_time(out, n, length)
+        if by_time is None or by_time[0].shape[2] * targets.numel() != first_of.numel():
+            continue
+        taken = first_of.reshape(n, targets.shape[1], -1)
+        for first in {0, length - targets.shape[1]} if targets.shape[1] <= length else set():
+            if torch.equal(by_time[0][:, first : first + targets.shape[1]], taken):
+                return (i, by_time[1]), first, targets
+    return None
+
+
+def _by_time(out: Tensor, n: int, length: int) -> tuple[Tensor, int] | None:
+    """Return logits as `(N, T, C)`, and along which axis time ran; 0 where rows and steps are one axis."""
+    if out.ndim == 2:
+        return (out.reshape(n, length, -1), 0) if len(out) == n * length else None
+    axis = next((axis for axis in (1, 2) if out.shape[axis] == length), None)
+    return None if axis is None or len(out) != n else (out.transpose(1, axis), axis)
+
+
+def _is_told(ids: Tensor, targets: Tensor, ahead: int, ignored: int) -> bool:
+    """Whether targets, `(N, L)`, are the tokens of a sequence so many steps on."""
+    width = min(ids.shape[1] - ahead, targets.shape[1])
+    if width < 2:
+        return False
+    wanted, given = targets[:, :width], ids[:, ahead : ahead + width]
+    known = (wanted != ignored) & (wanted >= 0)
+    return int(known.sum()) >= 2 * len(ids) and float((wanted == given)[known].double().mean()) > 0.95
+
+
+def _answers_to(s: Subject, ids: Tensor, place: int, changed: list[int], logits: Placed) -> bool:
+    """Whether the logits of a position are others when the tokens at some positions are."""
+    assert s.module_batch is not None
+    other = ids.clone()
+    other[:, changed] = ids.roll(1, 0)[:, changed]
+    found = []
+    for tokens in (ids, other):
+        inputs = map_leaves(lambda v, tokens=tokens: tokens if v is ids else v, s.module_batch.inputs)
+        out = leaves(s.forward(s.fresh(training=False, only_read=True), Batch(inputs, None)))[logits[0]]
+        by_time = _by_time(out, *ids.shape)
+        assert by_time is not None
+        found.append(by_time[0][:, place])
+    return differs(found[0], found[1])
+
+
 def _share(a: Tensor, b: Tensor) -> float:
     same = torch.isclose(a, b) if b.is_floating_point() else a == b
     return float(same.double().mean())

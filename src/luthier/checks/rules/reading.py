@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, SequentialSampler, default_collate
 
 from luthier.checks.rows import Rows
-from luthier.checks.rule import rule, warning
+from luthier.checks.rule import error, rule, warning
 from luthier.checks.rules.data import targets_in_order
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
@@ -32,6 +32,49 @@ from luthier.core.rng import (
 
 _WORKER = {"get_worker_info", "_worker_info"}
 _SHARING = {"datasets", "litdata", "streaming", "torchdata", "webdataset"}  # share out among workers by themselves
+
+
+@rule("check-sampler", "data", hides="imbalance not-shuffled")
+def sampler(s: Subject) -> Iterator[Finding]:
+    """A loader that hands out no batch at all, or draws from the first few rows alone, or the frequent classes more."""
+    loader = None if s.rows is None else s.rows.loader
+    if s.rows is None or loader is None or loader.batch_sampler is None:
+        return
+    n, size = s.rows.n, loader.batch_size
+    if loader.drop_last and size is not None and n < size:
+        yield error(
+            f"batches of {size} from {n} rows with drop_last=True: there is none, and nothing is trained",
+            where="train",
+            fix="a smaller batch_size, or drop_last=False",
+            by="definition",
+        )
+    if not isinstance(loader.sampler, torch.utils.data.WeightedRandomSampler):
+        return
+    weights = torch.as_tensor(loader.sampler.weights, dtype=torch.float64)
+    if len(weights) < n:
+        yield error(
+            f"the sampler has {len(weights)} weights for {n} rows: only the first {len(weights)} are ever drawn",
+            where="train",
+            fix="a weight a row, and not a class: weight_of_class[targets]",
+            by="definition",
+        )
+    y = targets_in_order(s.rows)
+    if y is None or y.is_floating_point() or len(y) != len(weights) or int(y.min()) < 0:
+        return
+    counts = torch.bincount(y).double()
+    share = counts / counts.sum()
+    drawn = torch.zeros_like(share).index_add_(0, y, weights) / weights.sum()
+    most = int(share.argmax())
+    if float(share[most]) > 0.6 and float(drawn[most]) > float(share[most]) + _MORE:
+        yield warning(
+            f"class {most} is {float(share[most]):.0%} of the rows and {float(drawn[most]):.0%} of what "
+            "the sampler draws: the frequent class is weighted up",
+            where="train",
+            fix="weights that are small for frequent classes: 1 / count of the class",
+        )
+
+
+_MORE = 0.05  # of what is drawn, beyond the share of a class that is frequent already
 
 
 @rule("check-not-shuffled", "data")

@@ -73,7 +73,12 @@ def runs_away(s: Subject) -> list[float]:
         any(not math.isfinite(value) for value in ten)
         or (len(ten) > 6 and min(tail) > 3 * max(abs(ten[0]), 1e-3))
         or (ratio > 1 and min(tail) > abs(ten[0]))
-        or (ratio > 0.3 and min(tail) > abs(ten[0]) and sum(ten[1:]) > 1.15 * abs(ten[0]) * (len(ten) - 1))  # thrown up
+        # thrown about, mostly up: to the end, or by steps of more than the weights' own size
+        or (
+            ratio > 0.3
+            and (ratio > 1 or min(tail) > abs(ten[0]))
+            and sum(ten[1:]) > 1.15 * abs(ten[0]) * (len(ten) - 1)
+        )
     ):
         return ten
     return []

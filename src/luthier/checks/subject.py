@@ -537,6 +537,8 @@ class Subject:
             if i == 0:
                 for p, like in zip(module.parameters(), self.train_pass.module.parameters(), strict=True):
                     p.grad = like.grad
+                for x, like in zip(module.buffers(), self.train_pass.module.buffers(), strict=True):
+                    x.copy_(like)
             else:
                 loss.backward()
             update()

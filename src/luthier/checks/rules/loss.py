@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from luthier.checks.first_steps import runs_away
+from luthier.checks.first_steps import first_step, runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
 from luthier.checks.sampled import take
@@ -166,12 +166,21 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
     cuts = (slice(0, half), slice(half, 2 * half), slice(0, 2 * half))
     *parts, whole = (float(s.criterion(passed.outputs[rows].detach(), targets[rows])) for rows in cuts)
     if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
-        say = warning if runs_away(s) else note  # with a rate to match, a sum is as good as a mean
+        say = warning if _is_far(s) else note  # with a rate to match, a sum is as good as a mean
         yield say(
             f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
             f"{parts[1]:.4g}): the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
         )
+
+
+_FAR = 0.1  # of the weights' size, by the first step on a few dozen rows: some ten times a usual one
+
+
+def _is_far(s: Subject) -> bool:
+    """Whether the rate does not match a sum: the first step goes too far, or the loss runs away."""
+    first = first_step(s)
+    return bool(runs_away(s)) or (first is not None and first.ratio is not None and first.ratio > _FAR)
 
 
 def _step_sum(s: Subject) -> Iterator[Finding]:
@@ -186,7 +195,7 @@ def _step_sum(s: Subject) -> Iterator[Finding]:
             return
         found.append(float(loss))
     if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
-        say = warning if runs_away(s) else note
+        say = warning if _is_far(s) else note
         yield say(
             f"the step's loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
             f"{found[1]:.4g}): the update grows with the batch size",

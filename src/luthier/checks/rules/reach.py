@@ -344,13 +344,21 @@ def linear_network(s: Subject) -> Iterator[Finding]:
     taken_up = {id(x) for call in passed.trace.calls for x in call.tensors} | {id(x) for x in leaves(passed.outputs)}
     if any(call.name in _BENDS and id(call.output) in taken_up for call in passed.trace.calls):
         return
-    follow = (_source_layer(passed.trace, taken, weighted) is not None for _, _, taken, _ in weighted)
-    if any(follow) and _is_additive(s):
+    if _follow(passed.trace, weighted) and _is_additive(s):
         yield warning(
             f"{len(weighted)} layers in a row make a linear function: f(a + b) = f(a) + f(b) - f(0)",
             where=", ".join(name for name, *_ in weighted[:4]),
             fix=fix,
         )
+
+
+def _follow(trace: Trace, weighted: list[tuple[str, Any, Tensor, Tensor]]) -> bool:
+    """Whether what one of the layers gives comes to another, and they are not all beside each other."""
+    touched: set[int] = {id(weighted[0][3])}
+    for call in trace.calls:
+        if any(id(x) in touched for x in call.tensors):
+            touched |= {id(x) for x in leaves(call.output)}
+    return any(id(taken) in touched for _, _, taken, _ in weighted[1:])
 
 
 def _ends_a_part(passed: Passed, name: str) -> bool:

@@ -293,8 +293,8 @@ def constant_output(s: Subject) -> Iterator[Finding]:
     if not s.has_loss or s.module_batch is None or s.n < 3 or s.step is not None:
         return
     is_varied = any(bool((spread > 0).any()) for spread in _spread(s.batch.inputs, s.n))
-    if not _is_constant(s.eval_outputs, s.n) or not is_varied:
-        return
+    if not _is_constant(s.eval_outputs, s.n) or not is_varied or not _is_constant(s.train_pass.outputs, s.n):
+        return  # batch norm whose statistics are those of no data yet may level what training does not
     trained = s.steps(5, lr=1e-2).module.eval()
     if _is_constant(s.forward(trained, s.batch), s.n):
         yield warning(

@@ -179,7 +179,7 @@ class Subject:
                 self.notes.append(f"{short}: nothing is tried on copies of it")
             else:
                 with kept_rng():  # an own `__deepcopy__` may draw
-                    memo = _shared(module)  # the template is never run, and what is run has numbers of its own
+                    memo: Memo = {}
                     self.template = copy_module(module, memo)
                     self._step_of[self.template] = rebound(step, memo)
         except Exception as error:
@@ -329,7 +329,7 @@ class Subject:
 
     def _copied(self, *, only_read: bool) -> nn.Module:
         assert self.template is not None
-        memo: Memo = _shared(self.template) if only_read and self._only_reads else {}
+        memo = _shared(self.template) if only_read and self._only_reads else {}
         module = copy_module(self.template, memo)
         self._step_of[module] = rebound(self._step_of[self.template], memo)
         return module
@@ -537,8 +537,8 @@ class Subject:
             if i == 0:
                 for p, like in zip(module.parameters(), self.train_pass.module.parameters(), strict=True):
                     p.grad = like.grad
-                for x, like in zip(module.buffers(), self.train_pass.module.buffers(), strict=True):
-                    x.copy_(like)
+                for x, after in zip(module.buffers(), self.train_pass.module.buffers(), strict=True):
+                    x.copy_(after)
             else:
                 loss.backward()
             update()

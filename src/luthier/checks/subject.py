@@ -37,6 +37,7 @@ _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so tha
 _LARGE = 1 << 18  # numbers of a parameter that copies share where they only read it
 _TIMES = 9  # the size of a network that its copies, their gradients and Adam's state take at most
 _MOST_MADE, _ENOUGH_ROWS = 2_000_000, 17  # of all layers together, which a trace keeps; fewer rows than these say less
+_HUGE, _FEWEST_ROWS = 20_000_000, 7  # made of 17 rows: then fewer have to do, or they would wait and take gigabytes
 BATCH_NORM, CONV = nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd
 WEIGHTED = (nn.Linear, CONV, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
 NORMS = (BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
@@ -248,10 +249,12 @@ class Subject:
             if first is None or second is None:
                 first, second = rows.batch(numbers[:size]), None
             made = self._numbers_made(first)
-            if made is not None and (made <= _MOST_MADE or size <= _ENOUGH_ROWS):
+            if made is None:
+                continue
+            enough = _ENOUGH_ROWS if made * _ENOUGH_ROWS <= _HUGE * size else _FEWEST_ROWS
+            if made <= _MOST_MADE or size <= enough:
                 return first, second
-            if made is not None:
-                large, most = (first, second), max(_ENOUGH_ROWS, size * _MOST_MADE // made)
+            large, most = (first, second), max(enough, size * _MOST_MADE // made)
         if large is None:
             self._numbers_made(rows.batch(numbers[:32]))
         return large or (rows.batch(numbers[:32]), None)

@@ -42,7 +42,7 @@ def _settings_of(group: dict[str, Any]) -> Iterator[tuple[Callable[..., Finding]
     if momentum >= 1:
         say = partial(error, by="definition")
         yield say, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
-    elif momentum > 0.9999:
+    elif 1 - momentum < 1e-4:
         yield warning, f"momentum is {momentum:g}: it remembers {1 / (1 - momentum):,.0f} steps", "momentum=0.9"
     if isinstance(eps, float) and betas is not None and eps > 0.05:
         yield warning, f"eps is {eps:g}, larger than most gradients: the step is that of plain descent", "eps=1e-8"

@@ -219,7 +219,7 @@ def _own_rows(outputs: Any, n: int) -> Tensor | None:
     return torch.cat(varied or found, dim=1) if found else None
 
 
-@rule("check-layout", "module")
+@rule("check-layout", "module", hides="future-leak")
 def layout(s: Subject) -> Iterator[Finding]:
     """A view that stands for a permute: axes change places in the shape, and the numbers stay where they were."""
     if s.can_run:

@@ -72,7 +72,7 @@ class Listener(Tape):
         elif call.name in PAIRWISE and not self.inside and owner.steps < 50:
             shapes = broadcast_pair(call)
             if shapes is not None:
-                owner.error(
+                owner.warning(
                     "check-metric",
                     f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
                     "target",

@@ -1,8 +1,10 @@
 """`check`: run the rules over a program's parts, and say what they saw."""
 
 import logging
+import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -38,6 +40,7 @@ _PLACES = {part.__name__: i for i, part in enumerate(_ORDER)}
 RULES.sort(key=lambda item: _PLACES[item.look.__module__])
 _RANK = {"error": 0, "warning": 1, "note": 2}
 MARK = "luthier_ignore"
+_PATIENCE_S = 1.0
 
 
 def check(
@@ -153,7 +156,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
     order = {item.code: i for i, item in reversed(list(enumerate(RULES)))}
     seen: set[tuple[str, str]] = set()
     raised: list[Exception] = []
-    with warnings.catch_warnings(), without_compiler(), subject.guarded():
+    with _said_after(_PATIENCE_S), warnings.catch_warnings(), without_compiler(), subject.guarded():
         warnings.simplefilter("ignore")
         for item in rules:
             if item.code in hidden or any(item.code == finding.code for _, finding in found):
@@ -179,6 +182,19 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
         )
     notes = [Finding(code="check-partly", severity="note", what=text) for text in subject.notes]
     return [finding for _, finding in sorted(kept, key=lambda pair: (_RANK[pair[1].severity], pair[0]))] + notes
+
+
+@contextmanager
+def _said_after(seconds: float) -> Iterator[None]:
+    """Say what is going on where it takes longer than this."""
+    line = "looking for silent mistakes on copies of the program's parts; check=False leaves it out"
+    timer = threading.Timer(seconds, _log.warning, [line])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _is_marked(module: nn.Module, finding: Finding) -> bool:

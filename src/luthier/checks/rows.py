@@ -100,7 +100,9 @@ class Rows:
             return self._own(self.batches[numbers[0]])
         if self.source is not None:
             return next(iter(self.source.batches([torch.tensor(numbers)], 0, 0)))
-        return self._own(self.collate(self.items(numbers, seed)))
+        found = self._own(self.collate(self.items(numbers, seed)))
+        found.whole = len(numbers)  # which of its dimensions counts them is the collation's own
+        return found
 
     def _own(self, raw: Any) -> Batch:
         return split_batch(raw, self.target_key) if self.split else Batch((), None, raw=raw)
@@ -208,6 +210,13 @@ class Table:
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    @cached_property
+    def without_targets(self) -> "Table":
+        """The same rows, of which nothing says what they are to give."""
+        found = copy.copy(self)
+        found.targets = None
+        return found
 
     @property
     def width(self) -> int:

@@ -61,9 +61,21 @@ def rule(
     return keep
 
 
-def error(what: str, *, where: str = "", fix: str = "", code: str = "") -> Finding:
-    """Return a finding that stops a run; of a rule it has the rule's code where it names none."""
-    return Finding(code=code, severity="error", what=what, where=where, fix=fix)
+Evidence = Literal["definition", "identity", "value", "trial"]
+
+
+def error(what: str, *, by: Evidence, where: str = "", fix: str = "", code: str = "") -> Finding:
+    """Return a finding that stops a run; of a rule it has the rule's code where it names none.
+
+    Args:
+        what: What was seen.
+        by: What shows on this program that it does harm; what only is likely to is a warning. See
+            docs/decisions/evidence.md.
+        where: The place.
+        fix: What to do.
+        code: The code, where it is not the rule's.
+    """
+    return Finding(code=code, severity="error", what=what, where=where, fix=fix, evidence=by)
 
 
 def warning(what: str, *, where: str = "", fix: str = "", code: str = "") -> Finding:

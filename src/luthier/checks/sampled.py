@@ -44,7 +44,8 @@ def take(batch: Batch, n: int, numbers: Sequence[int]) -> Batch | None:
     parts = [map_leaves(pick, value) for value in (batch.inputs, batch.targets, batch.raw)]
     if not is_whole or next(walk((batch.inputs, batch.raw), PackedSequence), None) is not None:
         return None
-    return Batch(parts[0], parts[1], raw=parts[2], target_key=batch.target_key)
+    whole = None if batch.whole is None else len(index)
+    return Batch(parts[0], parts[1], raw=parts[2], target_key=batch.target_key, whole=whole)
 
 
 def mix_rows(batch: Batch, others: Batch, n: int, kept: Sequence[int]) -> Batch:

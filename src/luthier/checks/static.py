@@ -39,6 +39,7 @@ def compare_parameters(
                 where=missing[0],
                 fix="make it over this module's own parameters: SGD(module.parameters(), …)",
                 code="check-optimizer-strangers",
+                by="definition",
             )
         ]
     if has_gradient:
@@ -46,7 +47,7 @@ def compare_parameters(
     stale = [name for name in missing if any(tuple(own[name].shape[1:]) == shape[1:] for shape in shapes)]
     if missing and strangers and stale:
         return [
-            error(
+            warning(
                 f"the optimizer leaves out {len(missing)} parameters and moves {len(strangers)} that are not "
                 "the module's: it was made before a layer was replaced",
                 where=", ".join(missing[:5]),
@@ -81,5 +82,6 @@ def check_shapes(criterion: Any, outputs: Any, targets: Any) -> list[Finding]:
             f"{tuple(targets.shape)}, and would compare each output with every target",
             fix="give both one shape: targets.unsqueeze(1), or outputs.squeeze(1)",
             code="check-shape-broadcast",
+            by="definition",
         )
     ]

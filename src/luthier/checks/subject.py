@@ -4,11 +4,12 @@ import copy
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +18,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.utils.data import DataLoader
 
+from luthier.checks.reached import Memo, Reach, copy_module, rebound, untouched
 from luthier.checks.rows import Rows, Table
-from luthier.checks.sampled import SIZES, copy_inputs, cut_given, take
+from luthier.checks.sampled import SIZES, batch_axis, copy_inputs, cut_given, take
 from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
-from luthier.core.leaves import leaves
+from luthier.core.leaves import leaves, map_leaves
 from luthier.core.machine import short_of_memory
 from luthier.core.rng import kept_rng, seed_probe
 from luthier.core.stepping import updater
 from luthier.metrics.objective import Objective
-from luthier.metrics.outputs import OutputKey, answer_or_all
+from luthier.metrics.outputs import OutputKey, answer_or_all, is_torch_loss
 from luthier.store.bundle import without_wrapper
 
 _log = logging.getLogger("luthier")
@@ -35,6 +37,7 @@ _MOST_NUMBERS = 800_000  # in the sample rows: 5 images of 3 x 224 x 224, so tha
 _LARGE = 1 << 18  # numbers of a parameter that copies share where they only read it
 _TIMES = 9  # the size of a network that its copies, their gradients and Adam's state take at most
 _MOST_MADE, _ENOUGH_ROWS = 2_000_000, 17  # of all layers together, which a trace keeps; fewer rows than these say less
+_HUGE, _FEWEST_ROWS = 20_000_000, 7  # made of 17 rows: then fewer have to do, or they would wait and take gigabytes
 BATCH_NORM, CONV = nn.modules.batchnorm._BatchNorm, nn.modules.conv._ConvNd
 WEIGHTED = (nn.Linear, CONV, nn.RNNBase, nn.Bilinear, nn.RNNCellBase, nn.MultiheadAttention)
 NORMS = (BATCH_NORM, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm)
@@ -72,6 +75,10 @@ class Passed:
         return [call for call in self.trace.calls if call.name in LOSSES and isinstance(call.output, Tensor)]
 
 
+def _turned(x: Tensor) -> Tensor:
+    return x.roll(1, 0) if x.dtype == torch.bool else x.flip(0).roll(1, 0).add(1) if x.ndim else x + 1
+
+
 def schedulers_of(optimizer: Optimizer) -> list[Any]:
     """Return the schedulers that hold an optimizer."""
     found = []
@@ -94,6 +101,15 @@ def _without_fast_path() -> Iterator[None]:
         yield
     finally:
         switch.set_fastpath_enabled(True)
+
+
+def _shared(module: nn.Module) -> Memo:
+    """Return large parameters as a copy has them that shares their numbers."""
+    return {
+        id(p): nn.Parameter(p.detach(), p.requires_grad)
+        for p in module.parameters()
+        if type(p) is nn.Parameter and p.numel() >= _LARGE
+    }
 
 
 def _have_equal_large(a: nn.Module, b: nn.Module) -> bool:
@@ -155,14 +171,18 @@ class Subject:
         self.given = batch
         self.has_own_pass = False
         self._stepped: dict[Any, Stepped] = {}
+        self.kept: dict[str, Any] = {}  # what rules found together, by name
         self._only_reads = False  # known once the module ran: its forward writes into no large parameter
         self.template: nn.Module | None = None
+        self._step_of: MutableMapping[nn.Module, Any] = WeakKeyDictionary()  # of each copy, as it would reach that
         try:
             if short := short_of_memory(module, _TIMES):
                 self.notes.append(f"{short}: nothing is tried on copies of it")
             else:
                 with kept_rng():  # an own `__deepcopy__` may draw
-                    self.template = copy.deepcopy(module)
+                    memo: Memo = {}
+                    self.template = copy_module(module, memo)
+                    self._step_of[self.template] = rebound(step, memo)
         except Exception as error:
             self.notes.append(f"{type(module).__name__} cannot be copied, so nothing is tried on it: {error}")
         if self.template is not None:
@@ -205,10 +225,13 @@ class Subject:
     def _batches(self) -> tuple[Batch, Batch | None]:
         """Return two batches of n rows each; the second is None where rows are too few."""
         if self.given is not None:
-            return cut_given(self.given, self.sizes)
+            found = cut_given(self.given, self.sizes)
+            self._numbers_made(found[0])
+            return found
         assert self.rows is not None
         rows = self.rows
         if rows.batches is not None:
+            self._numbers_made(rows.batch([0]))
             return rows.batch([0]), rows.batch([1]) if rows.n > 1 else None
         most = max(5, _MOST_NUMBERS // rows.width)
         wanted = [size for size in SIZES if 2 * size <= rows.n and size <= most and size not in self.sizes]
@@ -226,36 +249,54 @@ class Subject:
             if first is None or second is None:
                 first, second = rows.batch(numbers[:size]), None
             made = self._numbers_made(first)
-            if made is not None and (made <= _MOST_MADE or size <= _ENOUGH_ROWS):
+            if made is None:
+                continue
+            enough = _ENOUGH_ROWS if made * _ENOUGH_ROWS <= _HUGE * size else _FEWEST_ROWS
+            if made <= _MOST_MADE or size <= enough:
                 return first, second
-            if made is not None:
-                large, most = (first, second), max(_ENOUGH_ROWS, size * _MOST_MADE // made)
+            large, most = (first, second), max(enough, size * _MOST_MADE // made)
+        if large is None:
+            self._numbers_made(rows.batch(numbers[:32]))
         return large or (rows.batch(numbers[:32]), None)
 
     def _numbers_made(self, batch: Batch) -> int | None:
-        """Return how many numbers the layers make of a batch, or None where the module does not run on it."""
+        """Return how many numbers the layers make of a batch, or None where the module does not run on it.
+
+        What a copy reaches is looked at here, before anything else is tried: where it runs the caller's own weights (by
+        a closure, a patched forward, a step that holds the module itself), it is none, and only structure is looked at.
+        """
         if self.template is None:
             return 0
-        module = copy.deepcopy(self.template)
+        module, reach = self._copied(only_read=False), Reach(self.module)
         made = 0
 
         def count(part: nn.Module, args: Any, output: Any) -> None:
             nonlocal made
             made += sum(x.numel() for x in leaves(output))
 
-        try:
-            for part in module.modules():
-                part.register_forward_hook(count)
-            with torch.no_grad():
-                seed_probe(0)
-                if self.step is None:
-                    copy_inputs(batch).forward(module)
-                else:
-                    self.step(module, copy_inputs(batch).original())
-        except Exception:
-            return None
-        self._only_reads = self.step is None and _have_equal_large(self.template, module)
-        return made
+        is_run = True
+        handles = [part.register_forward_hook(count) for part in module.modules()]
+        with untouched(self.module):
+            try:
+                with reach, torch.no_grad():
+                    seed_probe(0)
+                    if self.step is None:
+                        copy_inputs(batch).forward(module)
+                    else:
+                        self._step_of[module](module, copy_inputs(batch).original())
+            except Exception:
+                is_run = False
+            for handle in handles:
+                handle.remove()
+        if reach.found:
+            self.template = None
+            self.notes.append(
+                f"a copy of {type(self.module).__name__} runs your own weights ({reach.found}), by a closure or an "
+                "object that holds the module: nothing is tried on it, and its structure alone is looked at"
+            )
+            return 0
+        self._only_reads = is_run and self.step is None and _have_equal_large(self.template, module)
+        return made if is_run else None
 
     @property
     def batch(self) -> Batch:
@@ -270,7 +311,10 @@ class Subject:
     @property
     def can_run(self) -> bool:
         """Whether there is a copy to run, and rows to run it on."""
-        return self.template is not None and (self.rows is not None or self.given is not None)
+        if self.template is None or (self.rows is None and self.given is None):
+            return False
+        _ = self._batches  # where it is seen whether the copy is one
+        return self.template is not None
 
     def fresh(self, *, training: bool, only_read: bool = False) -> nn.Module:
         """Return a new copy of the module; in training it has the modes that the caller set.
@@ -288,14 +332,14 @@ class Subject:
 
     def _copied(self, *, only_read: bool) -> nn.Module:
         assert self.template is not None
-        memo: dict[int, Any] = {}
-        if only_read and self._only_reads:
-            memo = {
-                id(p): nn.Parameter(p.detach(), p.requires_grad)
-                for p in self.template.parameters()
-                if type(p) is nn.Parameter and p.numel() >= _LARGE
-            }
-        return copy.deepcopy(self.template, memo)
+        memo = _shared(self.template) if only_read and self._only_reads else {}
+        module = copy_module(self.template, memo)
+        self._step_of[module] = rebound(self._step_of[self.template], memo)
+        return module
+
+    def _objective_of(self, module: nn.Module) -> Objective:
+        """What is minimised, by a step that reaches this copy and no other."""
+        return replace(self.objective, step=self._step_of[module]) if self.step is not None else self.objective
 
     def forward(self, module: nn.Module, batch: Batch, seed: int = 0) -> Any:
         """Return what a copy gives for a batch, without gradients."""
@@ -308,15 +352,15 @@ class Subject:
         is_known = self.output_key is not None or self.objective.takes_answer
         return answer_or_all(outputs, self.output_key) if is_known else outputs
 
-    def pass_over(self, module: nn.Module, batch: Batch) -> Passed:
+    def pass_over(self, module: nn.Module, batch: Batch, seed: int = 0) -> Passed:
         """Run a copy over a batch, and the loss, and keep what was called."""
         trace = Trace()
-        seed_probe(0)
+        seed_probe(seed)
         own = copy_inputs(batch)
         loss = None
         with trace.of(module):
             if self.step is not None:
-                passed = self.objective(module, own)
+                passed = self._objective_of(module)(module, own)
                 loss, outputs = passed.measured.loss, passed.outputs
                 if outputs is None and trace.root is not None:
                     outputs = trace.root[2]
@@ -329,9 +373,13 @@ class Subject:
 
     @cached_property
     def eval_pass(self) -> Passed:
-        """A pass in evaluation mode."""
+        """A pass in evaluation mode, without gradients unless the loss itself takes some."""
         batch = self.batch
-        return self.pass_over(self.fresh(training=False, only_read=True), batch)
+        try:
+            with torch.no_grad():
+                return self.pass_over(self.fresh(training=False, only_read=True), batch)
+        except RuntimeError:
+            return self.pass_over(self.fresh(training=False, only_read=True), batch)
 
     @cached_property
     def train_pass(self) -> Passed:
@@ -349,13 +397,32 @@ class Subject:
 
     @property
     def table(self) -> Table | None:
-        """The training rows looked at."""
-        return None if self.rows is None else self.rows.table
+        """The training rows looked at, without targets that the loss does not use."""
+        return None if self.rows is None else self._used(self.rows.table)
 
     @property
     def valid_table(self) -> Table | None:
-        """The validation rows looked at."""
-        return None if self.valid_rows is None else self.valid_rows.table
+        """The validation rows looked at, likewise."""
+        return None if self.valid_rows is None else self._used(self.valid_rows.table)
+
+    def _used(self, table: Table | None) -> Table | None:
+        return table.without_targets if table is not None and self._has_dummy_targets else table
+
+    @cached_property
+    def _has_dummy_targets(self) -> bool:
+        """Whether an own criterion gives the same for other targets: it takes them and compares something else."""
+        if self.criterion is None or is_torch_loss(self.criterion) or not self.can_run:
+            return False
+        try:
+            outputs = self.objective.compared(self.batch.forward(self.fresh(training=False, only_read=True)))
+            given = self.batch.targets
+            found = [
+                float(self.criterion(outputs, map_leaves(change, given)))
+                for change in (torch.clone, _turned, torch.zeros_like, torch.ones_like)
+            ]
+        except Exception:
+            return False
+        return len(leaves(given)) > 0 and all(value == found[0] for value in found)
 
     @cached_property
     def module_batch(self) -> Batch | None:
@@ -370,10 +437,12 @@ class Subject:
             return None
         return Batch(kwargs if kwargs else tuple(args), None)
 
-    @property
+    @cached_property
     def n(self) -> int:
-        """Rows of the sample."""
-        return len(self.batch)
+        """Rows of the sample; of a collation that puts time first, those that were asked for."""
+        asked = self.batch.whole
+        found = [x for x in leaves((self.batch.inputs, self.batch.raw)) if x.ndim]
+        return asked if asked and any(batch_axis(x, asked) == 1 for x in found) else len(self.batch)
 
     @cached_property
     def eval_run(self) -> tuple[nn.Module, Batch, Any] | None:
@@ -431,11 +500,16 @@ class Subject:
             except Exception:
                 return None
 
-    def steps(self, number: int, *, own: bool = False, lr: float = 1e-3, scale: float = 1.0) -> "Stepped":
+    def steps(
+        self, number: int, *, own: bool = False, lr: float = 1e-3, scale: float = 1.0, is_kept: bool = True
+    ) -> "Stepped":
         """Train a copy for a few steps on the sample rows, with Adam or with an optimizer like the caller's."""
         key = (number, own, lr, scale)
         if key not in self._stepped:
-            self._stepped[key] = self._do_steps(number, own=own, lr=lr, scale=scale)
+            found = self._do_steps(number, own=own, lr=lr, scale=scale)
+            if not is_kept:
+                return found
+            self._stepped[key] = found
         return self._stepped[key]
 
     def _do_steps(self, number: int, *, own: bool, lr: float, scale: float) -> "Stepped":
@@ -452,14 +526,24 @@ class Subject:
             return Stepped(module, losses)
         update = updater(optimizer)
         for i in range(number + 1):
-            batch = self.batch
             seed_probe(0)
-            loss = self._loss(module, batch)
+            if i == 0:  # the loss and the gradients of the first step are known
+                loss = self.train_pass.loss
+                assert isinstance(loss, Tensor)
+            else:
+                with torch.set_grad_enabled(i < number):
+                    loss = self._loss(module, self.batch)
             losses.append(float(loss.detach()))
             if i == number or not math.isfinite(losses[-1]) or not loss.requires_grad:
                 break
             optimizer.zero_grad()
-            loss.backward()
+            if i == 0:
+                for p, like in zip(module.parameters(), self.train_pass.module.parameters(), strict=True):
+                    p.grad = like.grad
+                for x, after in zip(module.buffers(), self.train_pass.module.buffers(), strict=True):
+                    x.copy_(after)
+            else:
+                loss.backward()
             update()
         module.zero_grad()  # large ones would wait for the next rule that asks for these steps
         return Stepped(module, losses)
@@ -467,7 +551,7 @@ class Subject:
     def _loss(self, module: nn.Module, batch: Batch) -> Tensor:
         own = copy_inputs(batch)
         if self.step is not None:
-            return self.objective(module, own).measured.loss
+            return self._objective_of(module)(module, own).measured.loss
         loss = self.criterion(self.objective.compared(own.forward(module)), own.targets)
         assert isinstance(loss, Tensor)
         return loss

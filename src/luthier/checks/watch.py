@@ -155,6 +155,8 @@ class Watch:
         self._train_lost = 0
         self._data_seen: set[int] = set()
         self._schedulers: list[Any] = []
+        self._stepped: set[int] = set()  # optimizers that did
+        self._early: list[Any] = []  # schedulers that were stepped before the first step
         self._clipped: float | None = None  # the norm of the gradients after the last clipping
         self._shrunk = 0
 
@@ -233,8 +235,8 @@ class Watch:
             _log.warning("%s", finding)
 
     def error(self, code: str, what: str, fix: str, where: str = "") -> None:
-        """Say a mistake that is certain."""
-        self.say(error(what, where=where, fix=fix, code=code))
+        """Say a mistake that is certain from what was heard: gradients of the step before, weights that are one."""
+        self.say(error(what, by="identity", where=where, fix=fix, code=code))
 
     def warning(self, code: str, what: str, fix: str) -> None:
         """Say what is likely one."""
@@ -309,6 +311,9 @@ class Watch:
             is_stale = marks.is_stale and marks.left()
             marks.stale += is_stale
             marks.fresh += not is_stale
+        self._stepped.add(id(optimizer))
+        if not self.steps and not optimizer.state:
+            self._early = [item for item in schedulers_of(optimizer) if getattr(item, "last_epoch", 0) > 0]
         if self.steps in (2, 40):
             self._schedulers = schedulers_of(optimizer) or self._schedulers
         if self._clipped is not None and self.steps <= _CLOSE_STEPS:
@@ -528,14 +533,14 @@ class Watch:
         rare = len(self._runs) <= max(1, 0.34 * total)
         if self._runs and rare and total >= 2:
             run = max(self._runs, key=len)
-            self.error(
+            self.warning(
                 "check-eval-mode",
                 f"after step {run[0].step} the module is called {len(run)} times for its answers alone, in "
                 "training mode: dropout drops and batch norm looks at the batch",
                 fix="module.eval() before evaluation, module.train() after it",
             )
         if self._train_lost >= 2:
-            self.error(
+            self.warning(
                 "check-train-mode",
                 f"{self._train_lost} of {total} steps are done in eval mode, after others in training mode: "
                 "dropout is off and batch norm stands still",
@@ -572,6 +577,21 @@ class Watch:
                 fix="sum the losses (reduction='sum'), and divide by the number of targets of all micro-batches",
             )
         self._judge_schedule()
+        idle = [item for item in self.optimizers if id(item) not in self._stepped]
+        if idle and len(self.optimizers) > 1 and total >= _SEVERAL:
+            self.warning(
+                "check-optimizer-strangers",
+                f"{len(idle)} of {len(self.optimizers)} optimizers never step in {total} steps: another is stepped in "
+                "its place, or its networks are not trained",
+                fix="after the backward pass of a network's loss, the step of that network's optimizer",
+            )
+        if self._early and total >= _SEVERAL:
+            self.warning(
+                "check-scheduler-units",
+                f"{type(self._early[0]).__name__} is stepped before the optimizer's first step: the first learning "
+                "rate is left out",
+                fix="optimizer.step(), then scheduler.step()",
+            )
         own = {p.data_ptr() for p in self.module.parameters()}
         alive = [step for x, step in self._still_kept() if step < total and x.data_ptr() in own]
         if alive:
@@ -588,7 +608,7 @@ class Watch:
         low = next((i for i in range(at, total) if rates[i] < 1e-3 * peak), None)
         code = "check-scheduler-units"
         if peak > 0 and low is not None and low < 0.5 * total and max(rates[low:]) < 0.1 * peak:
-            self.error(
+            self.warning(
                 code,
                 f"the learning rate is below a thousandth of its peak ({peak:g}) after {low} of {total} steps",
                 fix="step the scheduler as often as it was made for: by epoch, or by batch",
@@ -598,7 +618,7 @@ class Watch:
         for scheduler in schedulers_of(self.optimizers[0]) or self._schedulers:
             done = int(getattr(scheduler, "last_epoch", 0))
             if type(scheduler).__name__ in _BY_EPOCH and early is not None and done > 0.8 * total:
-                self.error(
+                self.warning(
                     code,
                     f"{type(scheduler).__name__} is stepped with each batch: the learning rate is below a "
                     f"hundredth of its peak ({peak:g}) after {early} steps",
@@ -615,14 +635,14 @@ class Watch:
                     fix="scheduler.step() after each epoch, or each batch",
                 )
             elif length and done < 0.3 * length and total > 0.6 * length and total > 2 * done:
-                self.error(
+                self.warning(
                     code,
                     f"{name} is made for {length} calls and got {done} in {total} steps: the learning rate "
                     f"goes through {done / length:.0%} of its course",
                     fix="call scheduler.step() after each batch",
                 )
             elif length and name == "CosineAnnealingLR" and done > 2 * length and done > 0.8 * total:
-                self.error(
+                self.warning(
                     code,
                     f"{name} is made for {length} calls and got {done}: the learning rate goes down and up again",
                     fix="call scheduler.step() after each epoch, or give it T_max in batches",

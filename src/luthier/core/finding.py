@@ -13,6 +13,8 @@ class Finding:
     Attributes:
         code: A stable name.
         severity: An error stops the run; a warning or a note does not.
+        evidence: How an error is known: by definition, by an identity that fails, by a value that cannot occur, or by
+            a trial on copies. Empty for what is likely.
         what: What was seen, with the figures.
         where: Where: the attribute path of a module, a parameter's name.
         fix: What to do, in one line.
@@ -23,6 +25,7 @@ class Finding:
     what: str
     where: str = ""
     fix: str = ""
+    evidence: Literal["", "definition", "identity", "value", "trial"] = ""
 
     def __str__(self) -> str:
         where = f" ({self.where})" if self.where else ""

@@ -71,6 +71,7 @@ from tests.checks.kit.training import (
     fast_adam,
     loaded,
     parts,
+    pretrain_on,
     program,
     sgd_over,
 )
@@ -586,8 +587,7 @@ def _(is_broken: bool) -> Parts:
 @planted("G08", "misspelt")
 def _(b: bool) -> Parts:
     net = mlp(10, 64, 64, 4)
-    with torch.no_grad():
-        net[0].weight.mul_(1.7)  # as if it had been trained
+    pretrain_on(net, clusters(d=10), 100)
     for p in net[0].parameters():
         if b:
             p.require_grad = False
@@ -599,8 +599,7 @@ def _(b: bool) -> Parts:
 @planted("G08", "on-module")
 def _(b: bool) -> Parts:
     net = mlp(10, 64, 64, 4)
-    with torch.no_grad():
-        net[0].weight.mul_(1.7)
+    pretrain_on(net, clusters(d=10), 100)
     if b:
         net[0].requires_grad = False
     else:

@@ -27,6 +27,9 @@ _AFFINE = {"mul", "__mul__", "__rmul__", "add", "__add__", "__radd__", "sub", "_
            "multiply"}  # fmt: skip
 
 
+_MOST_LOST = 0.1  # of the targets' variance, by a range that cannot reach them
+
+
 def _class_axis(x: Tensor) -> int:
     return 1 if x.ndim > 1 else 0
 
@@ -74,17 +77,18 @@ def double_softmax(s: Subject) -> Iterator[Finding]:
                 f"cross-entropy gets probabilities: every row lies in [0, 1] and sums to 1{_by(last)}, so "
                 f"the loss cannot fall below {math.log(1 + (x.shape[axis] - 1) / math.e):.2f}",
                 fix=fix,
+                by="definition",
             )
         elif last == "log_softmax" or (last == "log" and _log_mass(x, axis) < 1e-2):
             yield note("cross-entropy gets log-probabilities: a second log-softmax changes nothing", fix="use NLLLoss")
         elif last in _SQUASHED:
             low, high = _BOUNDED[last]
-            yield error(
-                f"cross-entropy gets the output of {last.strip('_')}: logits in [{low:g}, {high:g}] cannot say what "
-                "they need to",
-                fix=fix,
-            )
-        return
+            what = f"cross-entropy gets the output of {last.strip('_')}: logits in [{low:g}, {high:g}] cannot say what "
+            what += "they need to"
+            if high - low <= 2:  # at best log(1 + (C - 1) / e^2), a floor far above 0
+                yield error(what, fix=fix, by="definition")
+            else:
+                yield warning(what, fix=fix)
 
 
 def _by(name: str) -> str:
@@ -99,27 +103,36 @@ def nll_input(s: Subject) -> Iterator[Finding]:
         mass = _log_mass(x, axis)
         if mass > 0.05:
             what = "probabilities" if _is_simplex(x, axis) else "no log-probabilities"
-            yield error(
-                f"NLLLoss gets {what}: log-sum-exp of a row is up to {mass:.3g} and not 0",
-                fix="end with log_softmax over the classes, or use CrossEntropyLoss on logits",
-            )
+            what = f"NLLLoss gets {what}: log-sum-exp of a row is up to {mass:.3g} and not 0"
+            fix = "end with log_softmax over the classes, or use CrossEntropyLoss on logits"
+            if (
+                float(x.detach().double().logsumexp(axis).min()) > 0.05
+            ):  # more than there is: the loss has no floor at 0
+                yield error(what, fix=fix, by="identity")
+            else:
+                yield warning(what, fix=fix)
 
 
 @rule("check-double-sigmoid", "criterion", hides="output-range")
 def double_sigmoid(s: Subject) -> Iterator[Finding]:
     """BCEWithLogits applies the sigmoid itself, and what it gets has been through one already."""
     own = ("binary_cross_entropy_with_logits", "multilabel_soft_margin_loss", "soft_margin_loss")
-    for call, x, _ in _pairs(s, *own):
+    for call, x, target in _pairs(s, *own):
         last = _last(s.train_pass, x)
         bounds = _BOUNDED.get(last)
         is_unit = bool((x >= 0).all()) and bool((x <= 1).all()) and x.numel() > 8
         if (bounds and last not in ("normalize", "sin", "cos")) or (is_unit and stays_within(s, 0.0, 1.0)):
-            seen = f"{float(x.min()):.3g} to {float(x.max()):.3g}"
-            yield error(
-                f"{call.name} gets values of {seen}{_by(last)}, and applies a sigmoid itself: "
-                "probabilities stay in a part of [0, 1]",
-                fix="hand it raw logits, or use BCELoss on the probabilities",
-            )
+            low, high = (0.0, 1.0) if bounds is None or is_unit else bounds
+            reach = torch.tensor([low, high]).sigmoid().tolist()
+            is_out = isinstance(target, Tensor) and _share_outside(target, *reach) > 0.05
+            what = f"{call.name} gets values of {float(x.min()):.3g} to {float(x.max()):.3g}{_by(last)}, and applies a "
+            what += f"sigmoid itself: probabilities stay in [{reach[0]:.2f}, {reach[1]:.2f}]"
+            fix = "hand it raw logits, or use BCELoss on the probabilities"
+            yield error(what, fix=fix, by="value") if is_out else warning(what, fix=fix)
+
+
+def _share_outside(y: Tensor, low: float, high: float) -> float:
+    return float(((y < low - 0.02) | (y > high + 0.02)).double().mean())
 
 
 def stays_within(s: Subject, low: float, high: float, factor: float = 20.0) -> bool:
@@ -141,15 +154,16 @@ def kl_input(s: Subject) -> Iterator[Finding]:
     for call, x, target in _pairs(s, "kl_div"):
         log_target = bool(call.kwargs.get("log_target", False))
         if x.ndim and min(_log_mass(x, axis) for axis in range(-1, min(x.ndim, 2))) > 0.05:
-            seen = "probabilities" if _is_simplex(x, -1) else "values that are no log-probabilities"
-            yield error(
-                f"KLDivLoss gets {seen} as its input: log-sum-exp of a row is {_log_mass(x, -1):.3g} and not 0",
-                fix="give log_softmax(logits, dim=…) first, and the target's probabilities second",
-            )
+            is_share = _is_simplex(x, -1)
+            seen = "probabilities" if is_share else "values that are no log-probabilities"
+            what = f"KLDivLoss gets {seen} as its input: log-sum-exp of a row is {_log_mass(x, -1):.3g} and not 0"
+            fix = "give log_softmax(logits, dim=…) first, and the target's probabilities second"
+            yield error(what, fix=fix, by="identity") if is_share else warning(what, fix=fix)
         elif isinstance(target, Tensor) and not log_target and bool((target < 0).any()):
             yield error(
                 "KLDivLoss gets a target with negative values, and log_target is not set",
                 fix="pass probabilities as the target, or log_target=True",
+                by="value",
             )
 
 
@@ -166,11 +180,29 @@ def shape_broadcast(s: Subject) -> Iterator[Finding]:
         shapes = broadcast_pair(call)
         if shapes is None or (call.is_inside and not is_loss and {*shapes} != {(s.n,), (s.n, 1)}):
             continue  # inside the module only rows against rows are known to be a mistake
-        yield error(
-            f"{call.name.strip('_')} gets shapes {shapes[0]} and {shapes[1]}, and compares each output with every "
-            "target",
-            fix=fix,
-        )
+        what = f"{call.name.strip('_')} gets shapes {shapes[0]} and {shapes[1]}, and compares each output with every "
+        shown = _is_no_better_when_right(call) if is_loss else None
+        if shown is None:
+            yield warning(f"{what}target", fix=fix)
+        else:
+            what += f"target: the right answers have a loss of {shown[0]:.4g}, and their mean {shown[1]:.4g}"
+            yield error(what, fix=fix, by="trial")
+
+
+def _is_no_better_when_right(call: Call) -> tuple[float, float] | None:
+    """Return a loss of the targets as outputs, and of their mean, where the mean is as good."""
+    x, y = call.argument(0, "input"), call.argument(1, "target")
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.numel() != y.numel() or call.function is None:
+        return None
+    values = y.detach().reshape(x.shape).to(x)
+    if call.name == "binary_cross_entropy_with_logits":
+        values = values * 12 - 6
+    mean = torch.full_like(values, float(values.mean()))
+    if call.name == "binary_cross_entropy_with_logits":
+        mean = y.detach().to(x).mean().clamp(1e-3, 1 - 1e-3).logit().expand(x.shape)
+    rest = {key: value for key, value in call.kwargs.items() if key not in ("input", "target")}
+    right, usual = (float(call.function(given, y, *call.args[2:], **rest).sum()) for given in (values, mean))
+    return (right, usual) if right >= usual - 1e-6 * abs(usual) else None
 
 
 PAIRWISE = {"sub", "__sub__", "rsub", "__rsub__", "mul", "__mul__", "eq", "__eq__", "ne", "__ne__", "gt", "lt", "div",
@@ -231,9 +263,10 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
                     f"{call.name} over an axis of one unit (shape {tuple(x.shape)}) always gives 1",
                     where=call.layer,
                     fix="two classes in one unit take a sigmoid: BCEWithLogitsLoss on the logit",
+                    by="definition",
                 )
             if x.ndim > 1 and dim == 0 and x.shape[0] == n and list(x.shape).count(n) == 1:
-                yield error(
+                yield warning(
                     f"{call.name} goes over axis 0 of {tuple(x.shape)}, the rows of the batch: each row's answer "
                     "depends on its neighbours",
                     where=call.layer,
@@ -245,6 +278,7 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
                 yield error(
                     f"cross-entropy over one single class (logits {tuple(x.shape)}) is always 0",
                     fix="give two outputs, or one with BCEWithLogitsLoss",
+                    by="definition",
                 )
     for call, x, _ in _pairs(s, "nll_loss", "cross_entropy"):
         if x.ndim > 2:
@@ -255,11 +289,12 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
                     f"{last.name} goes over axis {dim % x.ndim} of {tuple(x.shape)}, and the classes stand in axis 1",
                     where=last.layer,
                     fix="dim=1",
+                    by="identity",
                 )
             made = passed.trace.made_by.get(id(x))
             is_last = made is not None and made.name == "linear" and x.shape[1] == x.shape[-1]
             if call.name == "cross_entropy" and is_last and made is not None:
-                yield error(
+                yield warning(
                     f"cross-entropy takes the classes from axis 1 of {tuple(x.shape)}, and a linear layer has put them "
                     "on the last",
                     where=made.layer,
@@ -301,19 +336,22 @@ def target_range(s: Subject) -> Iterator[Finding]:
             yield error(
                 f"{call.name} gets targets of {low:g} to {high:g}, and takes 0 to 1: the loss has no floor",
                 fix="code the classes as 0 and 1",
+                by="value",
             )
         elif call.name == "cross_entropy" and target.is_floating_point() and target.shape == x.shape:
             mass = target.sum(_class_axis(target))
             share = float(((mass - 1).abs() > 0.05).double().mean())
             if low < 0 or share > 0.05:
-                yield error(
+                yield warning(
                     f"cross_entropy gets targets whose rows sum to {float(mass.min()):g} to {float(mass.max()):g}, and "
                     "takes class numbers or probabilities that sum to 1",
                     fix="several labels a row take BCEWithLogitsLoss",
                 )
         elif call.name in ("hinge_embedding_loss", "soft_margin_loss") and {*target.unique().tolist()} == {0.0, 1.0}:
             yield error(
-                f"{call.name} gets targets 0 and 1, and takes -1 and 1: rows of 0 teach nothing", fix="targets * 2 - 1"
+                f"{call.name} gets targets 0 and 1, and takes -1 and 1: rows of 0 teach nothing",
+                fix="targets * 2 - 1",
+                by="identity",
             )
 
 
@@ -334,12 +372,14 @@ def output_range(s: Subject) -> Iterator[Finding]:
         outside = (y < low - slack) | (y > high + slack)
         share = float(outside.double().mean())
         if share > 0.05:
-            yield error(
-                f"the last step is {name.strip('_')}, whose values lie in [{low:.3g}, {high:.3g}], and {share:.0%} "
-                "of the targets "
-                f"({float(y.min()):.3g} to {float(y.max()):.3g}) lie outside",
-                fix="end with a linear layer, or scale the targets into that range",
+            what = (
+                f"the last step is {name.strip('_')}, whose values lie in [{low:.3g}, {high:.3g}], and {share:.0%} of "
             )
+            what += f"the targets ({float(y.min()):.3g} to {float(y.max()):.3g}) lie outside"
+            fix = "end with a linear layer, or scale the targets into that range"
+            lost = float((y - y.clamp(low, high)).square().mean() / y.var().clamp(min=1e-12))
+            # what the best answers within the range leave of the targets' variance
+            yield error(what, fix=fix, by="value") if lost > _MOST_LOST else warning(what, fix=fix)
 
 
 def _bounds(passed: Passed, x: Tensor) -> tuple[str, float, float] | None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import WeightedRandomSampler
 
 from luthier.checks.rows import MOST_NUMBERS, Rows, Table, class_called, column_spread, some_columns
-from luthier.checks.rule import error, rule, warning
+from luthier.checks.rule import rule, warning
 from luthier.checks.rules.criterion import losses
 from luthier.checks.subject import BINARY, ELEMENTWISE, Subject
 from luthier.core.finding import Finding
@@ -98,8 +98,7 @@ def duplicates(s: Subject) -> Iterator[Finding]:
         possible = math.prod(len(varied[:, i].unique()) for i in range(varied.shape[1]))
         if possible < 0.25 * len(table):
             return  # as do ids, of which there are few
-    say = error if is_index else warning
-    yield say(
+    yield warning(
         f"{len(table)} rows looked at hold {round(unique * len(table))} different ones",
         where="train",
         fix="look at __getitem__: does it use its index? Drop duplicates before the split",
@@ -124,13 +123,15 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
         return
     x = _probe_features(table)
     as_it_is = _probe(x, y)
+    fix = "sort, filter and shuffle inputs and targets together"
+    if as_it_is is not None and as_it_is > 0.25:
+        yield from _valid_moved(s, x, y, fix)
     if as_it_is is None or as_it_is > 0.08:
         return
-    fix = "sort, filter and shuffle inputs and targets together"
     best = max((_probe(x, y.roll(k, 0)) or 0.0, k) for k in (1, -1, 2, -2))
     again = _probe(x, y.roll(best[1], 0), seed=1) or 0.0
     if min(best[0], again) > 0.2 and min(best[0], again) > 4 * max(as_it_is, 0.02) and len(table) >= 100:
-        yield error(
+        yield warning(
             f"the targets fit the inputs (explained: {best[0]:.0%}) when moved by {best[1]} rows, and not as they "
             f"stand ({as_it_is:.0%})",
             where="train",
@@ -144,9 +145,46 @@ def labels_misaligned(s: Subject) -> Iterator[Finding]:
         return
     fitted = _probe(_probe_features(both[1]), valid_y)
     if fitted is not None and fitted > 0.25 and as_it_is < 0.05:
-        yield error(
+        yield warning(
             f"a simple fit explains {fitted:.0%} of the validation targets and {as_it_is:.0%} of the training targets",
             where="train",
+            fix=fix,
+        )
+
+
+def _valid_moved(s: Subject, x: Tensor, y: Tensor, fix: str) -> Iterator[Finding]:
+    """Look whether what training targets teach fits validation targets moved by a row or two, and not as they stand."""
+    valid, train = s.valid_table, s.table
+    if valid is None or train is None or s.valid_rows is None or len(valid) != s.valid_rows.n or len(valid) < 50:
+        return
+    same = [a.shape[1:] == b.shape[1:] for a, b in zip(train.inputs, valid.inputs, strict=False)]
+    if valid.targets is None or not same or not all(same) or len(train.inputs) != len(valid.inputs):
+        return
+    both = Table(
+        list(range(len(x) + len(valid))),
+        [torch.cat([a[: len(x)], b]) for a, b in zip(train.inputs, valid.inputs, strict=True)],
+        None,
+    )
+    if train.targets is None or valid.targets.shape[1:] != train.targets.shape[1:] or len(train) < len(x):
+        return
+    targets = torch.cat([train.targets[: len(x)], valid.targets])
+    scored = _scored(Table(both.numbers, [], targets))
+    if scored is None:
+        return
+    features, cut = _probe_features(both), len(x)
+    mean, middle = scored[:cut].mean(0), features[:cut].mean(0)
+    a, b = features[:cut] - middle, scored[:cut] - mean
+    weights = torch.linalg.solve(a.T @ a + len(a) * torch.eye(a.shape[1], dtype=a.dtype), a.T @ b)
+    answers = (features[cut:] - middle) @ weights + mean
+    truth = scored[cut:]
+    spread = ((truth - mean) ** 2).sum().clamp(min=1e-12)
+    fits = {k: 1 - float(((answers - truth.roll(k, 0)) ** 2).sum() / spread) for k in (0, 1, -1, 2, -2)}
+    best = max((k for k in fits if k), key=fits.__getitem__)
+    if fits[0] < 0.05 and fits[best] > 0.25:
+        yield warning(
+            f"what the training rows teach explains {fits[best]:.0%} of the validation targets when they are moved by "
+            f"{best} rows, and {max(fits[0], 0.0):.0%} as they stand",
+            where="valid",
             fix=fix,
         )
 
@@ -279,7 +317,7 @@ def is_trend(x: Tensor, n: int) -> bool:
     return float((drift > 0.5).double().mean()) > 0.5
 
 
-@rule("check-target-cast", "data", hides="loss-for-classes labels-misaligned")
+@rule("check-target-cast", "data", hides="loss-for-classes labels-misaligned imbalance")
 def target_cast(s: Subject) -> Iterator[Finding]:
     """Targets cut to whole numbers, or wrapped round, by a cast on one side."""
     table = s.table
@@ -295,7 +333,7 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         if more is not None and bool((more != first).any()):
             return
     if len(calls) == 1 and s.step is None and is_one and first == 0:
-        yield error(f"all {len(table)} targets looked at are 0", where="train", fix=fix)
+        yield warning(f"all {len(table)} targets looked at are 0", where="train", fix=fix)
     if not any(call.name in ELEMENTWISE for call in calls):
         return
     if not y.is_floating_point():
@@ -315,7 +353,7 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         other = bool((valid == valid.round()).all())
         if is_whole != other and len(y.unique()) != len(y):
             which = ("train", "valid") if is_whole else ("valid", "train")
-            yield error(
+            yield warning(
                 f"the targets of {which[0]} are whole numbers, and those of {which[1]} are not", where=which[0], fix=fix
             )
         ends = torch.tensor([0.05, 0.95], dtype=torch.float64)
@@ -339,4 +377,4 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         what = f"{share:.0%} of the targets are {usual:g}, and all are whole numbers"
         yield warning(what, where="train", fix=fix)
     elif len(values) == 1:
-        yield error(f"all {len(table)} targets looked at are {usual:g}", where="train", fix=fix)
+        yield warning(f"all {len(table)} targets looked at are {usual:g}", where="train", fix=fix)

@@ -38,6 +38,8 @@ def state_carried(s: Subject) -> Iterator[Finding]:
     second = s.forward(module, s.module_batch)
     if not differs(first, second, tolerance=1e-9):  # the same operations on the same numbers: equal to the bit
         return
+    if s.step is not None and _starts_anew(s):
+        return
     torch_own = (nn.Module, nn.RNNBase, nn.Linear, nn.LSTM, nn.BatchNorm1d)
     own = [
         name
@@ -47,11 +49,17 @@ def state_carried(s: Subject) -> Iterator[Finding]:
     ]
     if own:
         yield note(f"the module keeps a state from call to call, and has {own[0]}()", fix="call it between sequences")
-    yield error(
+    yield warning(
         "the same rows with the same random numbers give other outputs the second time: the module keeps a state "
         "from call to call",
         fix="make the state anew in forward, or give the module a reset() and call it between sequences",
     )
+
+
+def _starts_anew(s: Subject) -> bool:
+    """Whether the caller's step clears what a module keeps: the same batch has the same loss the second time."""
+    module = s.fresh(training=False)
+    return len({float(s.pass_over(module, s.batch).loss or 0.0) for _ in range(2)}) == 1
 
 
 @rule("check-eval-random", "evaluation")
@@ -77,6 +85,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
                 f"{call.name} drops values in evaluation too: F.dropout has training=True unless told",
                 where=call.layer or "forward",
                 fix="F.dropout(x, p, training=self.training), or an nn.Dropout layer",
+                by="definition",
             )
     if on_purpose or s.step is not None or not isinstance(first, Tensor):
         yield note("the answers in eval mode are random", fix="average several, where that is meant")
@@ -86,6 +95,10 @@ def eval_random(s: Subject) -> Iterator[Finding]:
             fix="take the mean in evaluation, where one answer is wanted",
         )
     names = sorted({call.name for call in trace.calls if call.name in _DRAWS})
+    if not names:
+        yield note(
+            "what forward does in eval mode is drawn by Python or NumPy", fix="draw only in training, unless meant"
+        )
     if any(getattr(part, "training", False) for part in module.modules()):
         yield note(
             "a part of the module stays in training mode in evaluation",
@@ -173,6 +186,7 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
         yield error(
             f"what state_dict gives cannot be loaded into a copy: {str(problem).splitlines()[0][:120]}",
             fix="register what has a shape of its own as a parameter or buffer",
+            by="identity",
         )
     try:
         twin = copy.deepcopy(trained)
@@ -190,6 +204,7 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
             "after a few steps, a copy that state_dict is loaded into gives other outputs than the trained module",
             where=", ".join((plain + persistent)[:5]),
             fix="hold what training changes in nn.Parameter or register_buffer(name, value)",
+            by="identity",
         )
 
 
@@ -286,7 +301,7 @@ def metric(s: Subject) -> Iterator[Finding]:
         if best is None:
             continue
         if (pair := first_broadcast(trace.calls)) is not None:
-            yield error(
+            yield warning(
                 f"the metric {name} compares shapes {pair[1]} and {pair[2]}, each answer with every target",
                 where=name,
                 fix="bring both to one shape first",
@@ -296,7 +311,7 @@ def metric(s: Subject) -> Iterator[Finding]:
         if worst is None or same is None or half is None:
             continue
         if abs(best) > 1e-6 and abs(best - 2 * half) < 0.05 * abs(best):
-            yield error(
+            yield warning(
                 f"the metric {name} is {half:.4g} over {len(y) // 2} perfect answers and {best:.4g} over {len(y)}: "
                 "it grows with the rows",
                 where=name,
@@ -306,7 +321,7 @@ def metric(s: Subject) -> Iterator[Finding]:
             noise = torch.randn(constant.shape, generator=torch.Generator().manual_seed(0))
             wild = _number(item, perfect + 100 * perfect.std() * noise, y)
             if wild is not None and same < wild - 10 * abs(best - wild):
-                yield error(
+                yield warning(
                     f"the metric {name} is {same:.4g} for the mean of the targets, worse than for noise a hundred "
                     f"times as wide ({wild:.4g})",
                     where=name,
@@ -314,7 +329,7 @@ def metric(s: Subject) -> Iterator[Finding]:
                 )
         size = max(abs(best), 1e-6)
         if abs(best - worst) < 1e-3 * max(abs(worst), size) and abs(best - same) < 0.02 * size:
-            yield error(
+            yield warning(
                 f"the metric {name} is {best:.4g} for perfect answers and {worst:.4g} for wrong ones",
                 where=name,
                 fix=_DECISIONS,
@@ -324,7 +339,7 @@ def metric(s: Subject) -> Iterator[Finding]:
         if is_share and is_logit and unsure is not None:
             best = min(best, _number(item, unsure, y) or 0.0)
         if is_share and s.is_classification and best < 0.99:
-            yield error(f"the metric {name} is {best:.4g} for perfect answers", where=name, fix=_DECISIONS)
+            yield warning(f"the metric {name} is {best:.4g} for perfect answers", where=name, fix=_DECISIONS)
 
 
 def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:
@@ -369,7 +384,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
             answer = _call_evaluate(s, module, DataLoader(data, batch_size=size))
         after_modes.append(module.training)
         if (pair := first_broadcast(trace.calls)) is not None:
-            yield error(
+            yield warning(
                 f"evaluate compares shapes {pair[1]} and {pair[2]}, each answer with every target",
                 fix="bring both to one shape first",
                 code="check-metric",
@@ -381,7 +396,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         module.train()
     handle.remove()
     if any(modes) and matters:
-        yield error(
+        yield warning(
             f"evaluate runs the module in training mode, with {matters[0]} in it",
             where="evaluate",
             fix="module.eval() before, module.train() after",
@@ -401,7 +416,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
             return
     changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
     if changed:
-        yield error(
+        yield warning(
             f"evaluate changes {changed[0]}",
             where=changed[0],
             fix="module.eval() and torch.no_grad() around it",
@@ -413,7 +428,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
     times = list(zip(figures, batches, strict=True))[1:]
     is_sum = all(abs(figure * count - figures[0]) < 0.02 * abs(figures[0]) + 1e-9 for figure, count in times)
     if not any(drawn) and is_sum and abs(figures[0]) > 1e-6:
-        yield error(
+        yield warning(
             f"evaluate gives {figures[0]:.6g} over {n} rows in one batch and {figures[1]:.6g} in {batches[1]}: a sum "
             "over rows, divided by the number of batches",
             where="evaluate",
@@ -422,7 +437,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         )
         return
     if not any(drawn) and spread > 1e-4 * max(abs(figure) for figure in figures) + 1e-6:
-        yield error(
+        yield warning(
             f"evaluate gives {figures[0]:.6g} in one batch, {figures[1]:.6g} and {figures[2]:.6g} in small ones: a "
             "mean of the batches' means",
             where="evaluate",

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from luthier.checks.first_steps import runs_away
+from luthier.checks.first_steps import first_step, runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
+from luthier.checks.sampled import take
 from luthier.checks.subject import ELEMENTWISE, Subject
+from luthier.checks.tracing import Call
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
@@ -80,6 +82,7 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
             yield error(
                 f"targets such as {float(cut[0]):g} are cut to whole numbers and taken for classes",
                 fix="a number is learnt with MSELoss",
+                by="value",
             )
     values = y.unique()
     is_dense = float(values.max() - values.min()) < 2 * len(values)
@@ -149,6 +152,8 @@ def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
 @rule("check-loss-sum", "criterion", hides="learning-rate")
 def loss_sum(s: Subject) -> Iterator[Finding]:
     """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
+    if s.has_loss and s.step is not None and s.n >= 4:
+        yield from _step_sum(s)
     if not s.has_loss or s.criterion is None or s.n < 4:
         return
     passed = s.eval_pass
@@ -161,11 +166,39 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
     cuts = (slice(0, half), slice(half, 2 * half), slice(0, 2 * half))
     *parts, whole = (float(s.criterion(passed.outputs[rows].detach(), targets[rows])) for rows in cuts)
     if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
-        is_meant = len(passed.loss_calls) != 1 and not runs_away(s)
-        say = note if is_meant else warning
+        say = warning if _is_far(s) else note  # with a rate to match, a sum is as good as a mean
         yield say(
             f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
             f"{parts[1]:.4g}): the update grows with the batch size",
+            fix="reduction='mean', or divide by the number of rows",
+        )
+
+
+_FAR = 0.1  # of the weights' size, by the first step on a few dozen rows: some ten times a usual one
+
+
+def _is_far(s: Subject) -> bool:
+    """Whether the rate does not match a sum: the first step goes too far, or the loss runs away."""
+    first = first_step(s)
+    return bool(runs_away(s)) or (first is not None and first.ratio is not None and first.ratio > _FAR)
+
+
+def _step_sum(s: Subject) -> Iterator[Finding]:
+    """Hold a step's loss of a batch beside those of its halves."""
+    half = s.n // 2
+    module = s.fresh(training=False, only_read=True)
+    found = []
+    for rows in (range(half), range(half, 2 * half), range(2 * half)):
+        part = take(s.batch, s.n, rows)
+        loss = None if part is None else s.pass_over(module, part).loss
+        if loss is None:
+            return
+        found.append(float(loss))
+    if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
+        say = warning if _is_far(s) else note
+        yield say(
+            f"the step's loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
+            f"{found[1]:.4g}): the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
         )
 
@@ -263,6 +296,15 @@ def answers_to(s: Subject, out: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tens
     return values, torch.full_like(values, float(values.mean())), values.flip(0)
 
 
+def _with_a_minus(loss: Tensor | None, calls: list[Call]) -> list[tuple[Call, float]]:
+    """Return the losses of torch's own that a criterion takes away from its sum, and by which factor."""
+    if loss is None or not loss.requires_grad or loss.numel() != 1 or len(calls) < 2:
+        return []
+    whole = [call for call in calls if call.output.numel() == 1 and not call.is_inside]
+    factors = torch.autograd.grad(loss, [call.output for call in whole], allow_unused=True, retain_graph=True)
+    return [(call, float(f)) for call, f in zip(whole, factors, strict=True) if f is not None and float(f) < 0]
+
+
 def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
     """Return an own criterion's loss of right and of wrong answers, where the right ones have more."""
     out, y = s.eval_outputs if s.can_run else None, s.batch.targets if s.can_run else None
@@ -305,10 +347,18 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
                 yield error(
                     f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes that larger",
                     fix=fix,
+                    by="identity",
                 )
+        others = [] if is_one or s.step is not None else _with_a_minus(passed.loss, calls)
+        for call, factor in others:
+            yield warning(
+                f"{call.name} of {float(call.output.detach()):.4g} enters the loss with a factor of {factor:.3g}: "
+                "training makes it larger",
+                fix=fix,
+            )
     turned = _is_better_when_wrong(s)
     if turned is not None:
-        yield error(
+        yield warning(
             f"the loss of the right answers is {turned[0]:.4g}, and of wrong ones {turned[1]:.4g}: training makes them "
             "wrong",
             fix="minimise: -log_prob, 1 - dice, 1 - similarity",
@@ -316,4 +366,4 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
     climbing = [group for optimizer in s.optimizers for group in optimizer.param_groups if group.get("maximize")]
     calls = losses(s)
     if climbing and len(s.optimizers) == 1 and calls and s.step is None:
-        yield error(f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix)
+        yield error(f"the optimizer has maximize=True, and {calls[0].name} is to be small", fix=fix, by="definition")

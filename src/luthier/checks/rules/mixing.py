@@ -60,7 +60,8 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
             batch_first = getattr(inner, "batch_first", True)
         is_sequence = isinstance(x, Tensor) and x.ndim == 3 and x.shape[0] == n and x.shape[1] not in (1, n)
         if is_sequence and not batch_first and at_first == 0:
-            yield error(
+            yield _mixed(
+                s,
                 f"{type(part).__name__} has batch_first=False and gets {tuple(x.shape)} with the {n} rows in "
                 "front: it reads along the batch",
                 where=name,
@@ -69,7 +70,8 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     for call, source in _reshapes(passed):
         before, after = _prefix(source, n), _prefix(call.output, n)
         if call.is_inside and before is not None and after is not None and before != after and source.shape.numel() > n:
-            yield error(
+            yield _mixed(
+                s,
                 f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the {n} rows of the batch "
                 "are cut up and mixed",
                 where=call.layer or "forward",
@@ -88,7 +90,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     moved = (changed[kept] - outputs[kept]).abs().amax(1) > 1e-4 * outputs.abs().max().clamp(min=1e-9)
     if not bool(moved.any()):
         if _goes_by_place(s, outputs):
-            yield error(
+            yield warning(
                 "rows get other answers in another order of the batch: something goes by a row's place in it",
                 fix="positions run along time: x.size(1), and pe[:, :T], where the batch comes first",
             )
@@ -98,7 +100,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     for call in passed.trace.calls:
         cause = _cause(passed, call, n) if call.is_inside else None
         if cause is not None:
-            yield error(f"{cause[0]}; {what}", where=call.layer or "forward", fix=cause[1])
+            yield warning(f"{cause[0]}; {what}", where=call.layer or "forward", fix=cause[1])
     order = torch.randperm(n, generator=torch.Generator().manual_seed(5))
     permuted = take(Batch(s.module_batch.inputs, None), n, order.tolist())
     again = None if permuted is None else _evaluated(s, permuted)
@@ -111,7 +113,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
     if on_purpose and share < 0.9 and not is_set:
         return
     if not is_set and share > 0.8:
-        yield error(
+        yield warning(
             f"{what}, and the order of the rows matters",
             fix="look for view, reshape, cat or a loop over the wrong axis",
         )
@@ -119,6 +121,26 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         yield warning(
             what, fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']"
         )
+
+
+def _mixed(s: Subject, what: str, where: str, fix: str) -> Finding:
+    """Return an error where an answer is seen to change with the other rows of its batch, and else a warning."""
+    try:
+        n = s.n
+        assert s.module_batch is not None
+        before, rolled = _own_rows(s.eval_outputs, n), take(Batch(s.module_batch.inputs, None), n, _every_other(n))
+        after = None if rolled is None else _evaluated(s, rolled)
+        kept = slice(0, (n + 1) // 2)
+        is_shown = before is not None and after is not None and before.shape == after.shape
+        is_shown = is_shown and differs(before[kept], after[kept], tolerance=1e-4)  # type: ignore[index]
+    except Exception:
+        is_shown = False
+    return error(what, where=where, fix=fix, by="trial") if is_shown else warning(what, where=where, fix=fix)
+
+
+def _every_other(n: int) -> list[int]:
+    """Return the first half of the rows where they are, and in place of the others copies of the first."""
+    return [i if i < (n + 1) // 2 else 0 for i in range(n)]
 
 
 def _cause(passed: Passed, call: Call, n: int) -> tuple[str, str] | None:
@@ -163,7 +185,11 @@ def _reaches_rows(passed: Passed, first: Call, n: int) -> bool:
     for call in passed.trace.calls[passed.trace.calls.index(first) :]:
         if any(id(x) in touched for x in call.tensors):
             touched |= {id(x) for x in leaves(call.output)}
-    return any(id(x) in touched for x in leaves(passed.outputs) if rows_of(x, n) is not None)
+    ends = [(x, rows_of(x, n)) for x in leaves(passed.outputs)]
+    is_varied = any(rows is not None and not bool((rows == rows[:1]).all()) for _, rows in ends)
+    return any(
+        id(x) in touched and not (is_varied and bool((rows == rows[:1]).all())) for x, rows in ends if rows is not None
+    )
 
 
 def _pairs_rows(call: Call, n: int) -> bool:
@@ -189,10 +215,11 @@ def _evaluated(s: Subject, batch: Batch) -> Tensor | None:
 
 def _own_rows(outputs: Any, n: int) -> Tensor | None:
     found = [rows for x in leaves(outputs) if x.is_floating_point() and (rows := rows_of(x, n)) is not None]
-    return torch.cat(found, dim=1) if found else None
+    varied = [rows for rows in found if not bool((rows == rows[:1]).all())]  # a term of the loss is one for all rows
+    return torch.cat(varied or found, dim=1) if found else None
 
 
-@rule("check-layout", "module")
+@rule("check-layout", "module", hides="future-leak")
 def layout(s: Subject) -> Iterator[Finding]:
     """A view that stands for a permute: axes change places in the shape, and the numbers stay where they were."""
     if s.can_run:
@@ -212,7 +239,7 @@ def layout(s: Subject) -> Iterator[Finding]:
                     and source.is_floating_point()
                     and (is_moved or _is_named(source, call.output, size))
                 ):
-                    yield error(
+                    yield warning(
                         f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the axis of "
                         f"{size} gets another place and the numbers do not move with it",
                         where=call.layer or "forward",
@@ -243,7 +270,7 @@ def _data_layout(s: Subject) -> Iterator[Finding]:
         as_it_is = _roughness(x)
         read_anew = _roughness(x.reshape(n, h, w, c).permute(0, 3, 1, 2))
         if read_anew < 0.5 * as_it_is:
-            yield error(
+            yield warning(
                 f"the images {(c, h, w)} are rough as they are ({as_it_is:.3g} between neighbours) and smooth read "
                 f"as {(h, w, c)} ({read_anew:.3g})",
                 where="the inputs",
@@ -305,12 +332,106 @@ def future_leak(s: Subject) -> Iterator[Finding]:
         if not is_causal:
             what = ", and nothing is masked"
             fix = "for a language model inputs tokens[:, :-1] and targets tokens[:, 1:]; else mask tokens in the inputs"
-        yield error(f"each position is to say the token that it gets{what}", fix=fix)
+        what = f"each position is to say the token that it gets{what}"
+        yield error(what, fix=fix, by="identity") if is_causal else warning(what, fix=fix)
     if (shifted > 0.95 or inside) and not is_causal:
         yield error(
             "the targets are the inputs one step on, and outputs change with inputs after them: the answer is seen",
             fix="a causal mask (is_causal=True, or generate_square_subsequent_mask), and no bidirectional layer",
+            by="trial",
         )
+
+
+@rule("check-future-leak", "module", hides="mask")
+def token_leak(s: Subject) -> Iterator[Finding]:
+    """Logits of a position that change with the very token that they are to say, wherever the loss is computed."""
+    if not s.has_loss or s.module_batch is None or (s.step is None and isinstance(s.train_pass.outputs, Tensor)):
+        return
+    calls = [call for call in s.train_pass.loss_calls if call.name in ("cross_entropy", "nll_loss")]
+    for ids in leaves(s.module_batch.inputs) if len(calls) == 1 else []:
+        is_words = ids.ndim == 2 and ids.shape[0] == s.n and ids.shape[1] > 3 and not ids.is_floating_point()
+        seen = _placed(s, calls[0], ids) if is_words and num_different(ids) > 2 else None
+        if seen is None:
+            continue
+        logits, first, targets = seen
+        ignored = calls[0].argument(4, "ignore_index", -100)
+        for ahead in (0, 1, 2):
+            if not _is_told(ids[:, first:], targets, ahead, ignored):
+                continue
+            place = ids.shape[1] // 2 - first
+            at = (place + first, place + first + ahead)  # of the logits, and of the token that they are to say
+            if ahead == 2 and not _answers_to(s, ids, at[0], [at[1]], logits):
+                yield warning(
+                    "each position is to say the token two steps on: the targets are shifted twice",
+                    fix="shift once, in the data or in the loss",
+                )
+            elif _answers_to(s, ids, at[0], [at[1]], logits):
+                later = list(range(at[0] + 1, ids.shape[1]))
+                if ahead == 0 and _answers_to(s, ids, at[0], later, logits):
+                    return  # what is read as a whole may be to be said again, by an autoencoder
+                yield error(
+                    "the outputs of a position change with the token that they are to say: the answer is seen",
+                    fix="a causal mask; decoder inputs tokens[:, :-1], targets tokens[:, 1:]",
+                    by="trial",
+                )
+            return
+
+
+Placed = tuple[int, int]  # which leaf of the outputs holds the logits, and along which axis time runs in it
+
+
+def _placed(s: Subject, call: Call, ids: Tensor) -> tuple[Placed, int, Tensor] | None:
+    """Return where the logits of a loss are in the outputs, at which position they start, and the targets `(N, L)`."""
+    n, length = ids.shape
+    x, y = call.argument(0, "input"), call.argument(1, "target")
+    if not isinstance(y, Tensor) or y.is_floating_point() or y.numel() % n or not isinstance(x, Tensor):
+        return None
+    targets = y.reshape(n, -1)
+    first_of = x.transpose(1, 2) if x.ndim == 3 else x
+    for i, out in enumerate(leaves(s.train_pass.outputs)):
+        if not out.is_floating_point() or out.numel() % (n * length) or out.ndim not in (2, 3):
+            continue
+        by_time = _by_time(out, n, length)
+        if by_time is None or by_time[0].shape[2] * targets.numel() != first_of.numel():
+            continue
+        taken = first_of.reshape(n, targets.shape[1], -1)
+        for first in {0, length - targets.shape[1]} if targets.shape[1] <= length else set():
+            if torch.equal(by_time[0][:, first : first + targets.shape[1]], taken):
+                return (i, by_time[1]), first, targets
+    return None
+
+
+def _by_time(out: Tensor, n: int, length: int) -> tuple[Tensor, int] | None:
+    """Return logits as `(N, T, C)`, and along which axis time ran; 0 where rows and steps are one axis."""
+    if out.ndim == 2:
+        return (out.reshape(n, length, -1), 0) if len(out) == n * length else None
+    axis = next((axis for axis in (1, 2) if out.shape[axis] == length), None)
+    return None if axis is None or len(out) != n else (out.transpose(1, axis), axis)
+
+
+def _is_told(ids: Tensor, targets: Tensor, ahead: int, ignored: int) -> bool:
+    """Whether targets, `(N, L)`, are the tokens of a sequence so many steps on."""
+    width = min(ids.shape[1] - ahead, targets.shape[1])
+    if width < 2:
+        return False
+    wanted, given = targets[:, :width], ids[:, ahead : ahead + width]
+    known = (wanted != ignored) & (wanted >= 0)
+    return int(known.sum()) >= 2 * len(ids) and float((wanted == given)[known].double().mean()) > 0.95
+
+
+def _answers_to(s: Subject, ids: Tensor, place: int, changed: list[int], logits: Placed) -> bool:
+    """Whether the logits of a position are others when the tokens at some positions are."""
+    assert s.module_batch is not None
+    other = ids.clone()
+    other[:, changed] = ids.roll(1, 0)[:, changed]
+    found = []
+    for tokens in (ids, other):
+        inputs = map_leaves(lambda v, tokens=tokens: tokens if v is ids else v, s.module_batch.inputs)
+        out = leaves(s.forward(s.fresh(training=False, only_read=True), Batch(inputs, None)))[logits[0]]
+        by_time = _by_time(out, *ids.shape)
+        assert by_time is not None
+        found.append(by_time[0][:, place])
+    return differs(found[0], found[1])
 
 
 def _share(a: Tensor, b: Tensor) -> float:
@@ -355,6 +476,7 @@ def mask(s: Subject) -> Iterator[Finding]:
                     f"the mask given to {call.name.strip('_')} covers the real positions and leaves the padding",
                     where=call.layer or "forward",
                     fix=found,
+                    by="identity",
                 )
         for name, part, _, kwargs in passed.trace.layers:
             given = kwargs.get("key_padding_mask", kwargs.get("src_key_padding_mask"))
@@ -365,6 +487,7 @@ def mask(s: Subject) -> Iterator[Finding]:
                     f"key_padding_mask of {type(part).__name__} is True at the real positions: True means leave out",
                     where=name,
                     fix="turn it round: key_padding_mask=(tokens == padding)",
+                    by="identity",
                 )
     masks = [
         m
@@ -381,6 +504,8 @@ def mask(s: Subject) -> Iterator[Finding]:
         places = torch.arange(length) >= lengths[0][:, None]
     elif masks:
         flag = masks[0].bool()
+        if places is not None and not bool((flag == ~places).all() or (flag == places).all()):
+            return  # segments, say: what pads is known from the inputs, and this is no mask of it
         # what ends the rows: where the mask is off, or where it is on
         off_ends, on_ends = (bool((_ends(value) == value).all()) for value in (~flag, flag))
         is_padding = is_padding or off_ends or on_ends
@@ -393,6 +518,8 @@ def mask(s: Subject) -> Iterator[Finding]:
     if places is None or not bool(places.any()) or bool(places.all(1).any()):
         return
     places = places.to(x.device)
+    if is_padding and num_different(x[places]) > 1:
+        return  # as long as the mask by chance, and not what it is a mask of
     a = s.eval_outputs
     moved = [_after(s, x, where) for where in (places, ~places)]
     if moved[0] is None or moved[1] is None:
@@ -404,16 +531,19 @@ def mask(s: Subject) -> Iterator[Finding]:
     if out is not None and out.ndim >= 3 and out.shape[0] == n and out.shape[2] == length and keep is None:
         return
     changed = [_differs_at(a, b, keep) for b in moved]
-    if not is_padding and not all(changed):
-        return  # drawn positions, of which no shape says what True means: used is all that it can be
+    if not is_padding:
+        return  # positions that are drawn, or segments: no shape says what True means
     if changed[0]:
-        what = "and not with what stands in real positions" if not changed[1] else "as if no mask were there"
-        yield error(
-            f"the outputs change with what stands in padded positions, {what}",
-            fix="look which way round the mask is meant, and that every layer over the positions uses it",
-        )
+        what = "the outputs change with what stands in padded positions, "
+        fix = "look which way round the mask is meant, and that every layer over the positions uses it"
+        if changed[1]:
+            yield warning(f"{what}as if no mask were there", fix=fix)
+        else:
+            yield error(f"{what}and not with what stands in real positions", fix=fix, by="trial")
     elif not changed[1] and keep is None:
-        yield error("the outputs do not change with what stands in real positions", fix="turn the mask round")
+        yield error(
+            "the outputs do not change with what stands in real positions", fix="turn the mask round", by="trial"
+        )
 
 
 def _ends(value: Tensor) -> Tensor:

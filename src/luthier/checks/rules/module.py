@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from luthier.checks.rule import error, few, path_of, rule, warning
+from luthier.checks.sampled import differs
 from luthier.checks.subject import BATCH_NORM, CONV, WEIGHTED, Subject
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
@@ -28,7 +29,7 @@ def unregistered(s: Subject) -> Iterator[Finding]:
     fix = "hold layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
     made = _made_of_parameters(s.module)
     if made:
-        yield error(
+        yield warning(
             f"{made[0]} is computed from a parameter that the module does not hold: no optimizer moves it",
             where=few(made),
             fix="nn.Parameter(tensor.float()): change the type first, and wrap last",
@@ -42,7 +43,7 @@ def unregistered(s: Subject) -> Iterator[Finding]:
     unseen = {name: x for original, (name, x) in pairs if id(x) not in own and original not in moved}
     found = [name for name, x in unseen.items() if x.grad is not None and bool((x.grad != 0).any())]
     if found:
-        yield error(
+        yield warning(
             f"{len(found)} weights take part in the loss and are not among the module's parameters",
             where=few(found),
             fix=fix,
@@ -115,7 +116,9 @@ def layer_in_forward(s: Subject) -> Iterator[Finding]:
         what = f"forward makes {len(strangers)} weights of its own (shapes {few(shapes)})"
         if new:
             what = f"forward adds parameters to the module: {few(new)}"
-        yield error(what, fix="make the layer in __init__ and call it in forward")
+        fix = "make the layer in __init__ and call it in forward"
+        is_shown = differs(passed.outputs, s.pass_over(s.fresh(training=True), s.batch, seed=1).outputs)
+        yield error(what, fix=fix, by="trial") if is_shown else warning(what, fix=fix)
 
 
 def graph_of(loss: Tensor) -> Iterator[Any]:
@@ -144,7 +147,11 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
     for name, parameter in s.module.named_parameters():
         wrong = [key for key in vars(parameter) if key in _MISSPELT]
         if wrong and parameter.requires_grad:
-            yield error(f"a parameter has an attribute {wrong[0]!r}, which torch does not know", where=name, fix=fix)
+            what = f"a parameter has an attribute {wrong[0]!r}, which torch does not know"
+            is_misspelt = wrong[0] not in ("trainable", "freeze", "frozen")  # which an own loop may read
+            yield (
+                error(what, where=name, fix=fix, by="definition") if is_misspelt else warning(what, where=name, fix=fix)
+            )
     for name, part in s.module.named_modules():
         wrong = [key for key in ("requires_grad", *_MISSPELT[:6]) if key in vars(part)]
         if wrong and any(p.requires_grad for p in part.parameters()):
@@ -152,6 +159,7 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
                 f"{wrong[0]} = {vars(part)[wrong[0]]} is set on a module, which freezes none of its parameters",
                 where=name,
                 fix=fix,
+                by="definition",
             )
 
 
@@ -215,8 +223,10 @@ def shared_layer(s: Subject) -> Iterator[Finding]:
 @rule("check-frozen", "module")
 def frozen(s: Subject) -> Iterator[Finding]:
     """Frozen weights that still look freshly initialised: random numbers that will never be trained."""
-    found, share = [], 0.0
-    total = sum(p.numel() for p in s.module.parameters()) or 1
+    fresh: dict[str, int] = {}  # and how many numbers each holds
+    drawn: dict[str, int] = {}  # by another initialisation than torch's own, in which a little training hardly shows
+    is_trained = False
+    trained = [p for p in s.module.parameters() if p.requires_grad]
     for name, part in s.module.named_modules():
         weight = getattr(part, "weight", None)
         if not isinstance(part, nn.Linear | CONV | nn.Embedding) or not isinstance(weight, Tensor):
@@ -228,28 +238,72 @@ def frozen(s: Subject) -> Iterator[Finding]:
             parent is not s.module and any(p.requires_grad for p in parent.parameters(recurse=True))
             and not isinstance(parent, nn.Sequential | nn.ModuleList)
         )  # fmt: skip
-        if not adapted and _looks_fresh(part, weight):
-            found.append(name)
-            share += weight.numel() / total
+        follows = any(p.shape == weight.shape and torch.equal(p.detach(), weight.detach()) for p in trained)
+        is_meant = any(word in name.lower() for word in _MEANT_TO_REST)
+        if adapted or follows or is_meant:
+            continue
+        if _looks_fresh(part, weight):
+            fresh[name] = weight.numel()
+        elif _looks_drawn(part, weight):
+            drawn[name] = weight.numel()
+        else:
+            is_trained = is_trained or weight.numel() >= _FEWEST_DRAWN
+    found = fresh if is_trained or sum(drawn.values()) < _MOST_DOUBTED else fresh | drawn
     if found:
-        whole = all(not p.requires_grad for p in s.module.parameters())
-        say = error if whole else warning
-        yield say(
+        share = sum(found.values()) / sum(p.numel() for p in s.module.parameters())
+        yield warning(
             f"{len(found)} frozen layers ({share:.0%} of the weights) hold what a fresh initialisation gives",
-            where=few(found),
+            where=few(list(found)),
             fix="load the pretrained weights before freezing, or unfreeze with requires_grad_(True)",
         )
 
 
+_MEANT_TO_REST = ("teacher", "target", "ema", "momentum", "slow", "random", "reservoir", "prior", "fourier")
+_FEWEST_DRAWN, _MOST_DOUBTED = 400, 2_000  # numbers of one weight, and of all, that say how they were drawn
+_MOST_COMPARED = 512  # rows and columns of a weight whose singular values are taken
+
+
 def _looks_fresh(part: nn.Module, weight: Tensor) -> bool:
+    """Whether weights lie as torch's own initialisation draws them: evenly between bounds that training leaves."""
     w = weight.detach().double()
     if isinstance(part, nn.Embedding):
         return w.numel() >= 200 and abs(float(w.std()) - 1) < 0.08 and abs(float(w.mean())) < 0.08
-    fan_in = w[0].numel()
-    bound = 1 / math.sqrt(fan_in)
+    bound = 1 / math.sqrt(w[0].numel())
     tolerance = 0.04 + 1.2 / math.sqrt(w.numel())
     within = float(w.abs().max()) <= bound * 1.0001 and float(w.abs().max()) > bound * (0.97 - 3 / w.numel())
     return within and abs(float(w.std()) / (bound / math.sqrt(3)) - 1) < tolerance
+
+
+def _looks_drawn(part: nn.Module, weight: Tensor) -> bool:
+    """Whether weights are a draw of another usual initialisation: He's, Glorot's, or N(0, .02), normal or even."""
+    w = weight.detach().double()
+    fan_in, fan_out = w[0].numel(), w.shape[0] * w[0][0].numel()
+    he, glorot = math.sqrt(2 / fan_in), math.sqrt(2 / (fan_in + fan_out))
+    usual = {he, math.sqrt(2 / fan_out), glorot, math.sqrt(1 / fan_in), 0.02, 0.01, glorot * 5 / 3}
+    return _is_drawn(w.flatten(1), {0.02, 0.01} if isinstance(part, nn.Embedding) else usual)
+
+
+def _is_drawn(w: Tensor, spreads: set[float]) -> bool:
+    """Whether a matrix is a draw of independent numbers of one of these spreads: even, normal or orthogonal.
+
+    By its mean, its spread and its fourth moment, and by its largest singular value, which training raises far beyond
+    that of independent numbers, `spread * (sqrt(rows) + sqrt(columns))` (Marchenko and Pastur 1967).
+    """
+    w = w[:_MOST_COMPARED, :_MOST_COMPARED]
+    if w.numel() < _FEWEST_DRAWN or min(w.shape) < 6:
+        return False
+    error, std = 4 / math.sqrt(w.numel()), float(w.std())
+    if (
+        std == 0
+        or abs(float(w.mean())) > error * std
+        or min(abs(std / spread - 1) for spread in spreads) > 0.03 + error
+    ):
+        return False
+    fourth = float((w / std).pow(4).mean())
+    is_even, is_normal = abs(fourth - 1.8) < 2 * error, 2.3 < fourth < 3 + 5 * error
+    largest = float(torch.linalg.matrix_norm(w, 2)) / std
+    edge = math.sqrt(w.shape[0]) + math.sqrt(w.shape[1])
+    return (is_even or is_normal) and largest < edge * (1 + 0.5 * min(w.shape) ** (-2 / 3))
 
 
 @rule("check-dropout", "module")
@@ -339,12 +393,15 @@ def not_finite(s: Subject) -> Iterator[Finding]:
                 "the gradient holds NaN or infinite numbers while the loss is finite",
                 where=name,
                 fix="look for sqrt, log, norm or division at 0 behind this layer, and add an epsilon inside",
+                by="value",
             )
     elif isinstance(loss, Tensor) or not _are_finite(passed.outputs):
         name = next((name for name, result in passed.trace.results.items() if not _are_finite(result)), None)
         if name is None:
             yield error(
-                "the loss of the first batch is NaN or infinite", fix="look for log or division by 0 in the criterion"
+                "the loss of the first batch is NaN or infinite",
+                fix="look for log or division by 0 in the criterion",
+                by="value",
             )
         else:
             kind = type(passed.module.get_submodule(name)).__name__
@@ -352,6 +409,7 @@ def not_finite(s: Subject) -> Iterator[Finding]:
                 f"{kind} gives NaN or infinite numbers on the first batch",
                 where=name or kind,
                 fix="look for log, exp, division or masks with -inf over whole rows",
+                by="value",
             )
 
 

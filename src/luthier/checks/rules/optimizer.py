@@ -2,10 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from luthier.checks.first_steps import RELATIVE, USUAL_RATE, first_step, rate, runs_away
 from luthier.checks.rule import error, rule, warning
@@ -38,12 +36,13 @@ def _settings_of(group: dict[str, Any]) -> Iterator[tuple[Callable[..., Finding]
     if betas is not None and len(betas) >= 2:
         shown, usual = f"betas are {tuple(map(float, betas))}", "betas=(0.9, 0.999)"
         if float(betas[0]) > float(betas[1]):
-            yield error, f"{shown}: the first is larger than the second", usual
+            yield warning, f"{shown}: the first is larger than the second", usual
         elif float(betas[1]) < 0.5:
             yield warning, f"{shown}: the second keeps next to nothing of the squares", usual
     if momentum >= 1:
-        yield error, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
-    elif momentum > 0.9999:
+        say = partial(error, by="definition")
+        yield say, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
+    elif 1 - momentum < 1e-4:
         yield warning, f"momentum is {momentum:g}: it remembers {1 / (1 - momentum):,.0f} steps", "momentum=0.9"
     if isinstance(eps, float) and betas is not None and eps > 0.05:
         yield warning, f"eps is {eps:g}, larger than most gradients: the step is that of plain descent", "eps=1e-8"
@@ -121,8 +120,8 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
         yield warning("the learning rate is 0 and nothing raises it: no weight moves", where="lr", fix=USUAL_RATE)
-    ratio = first_step(s)
-    if ratio is None:
+    first = first_step(s)
+    if first is None or (ratio := first.ratio) is None:
         return
     lr = rate(s)
     shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
@@ -155,22 +154,11 @@ def wrong_way(s: Subject) -> Iterator[Finding]:
     """Small steps with the caller's optimizer make the loss larger."""
     if not s.has_loss or len(s.optimizers) != 1 or s.step is not None or type(s.optimizers[0]).__name__ in RELATIVE:
         return
-    loss = s.train_pass.loss
-    if not isinstance(loss, Tensor) or not loss.requires_grad or s.template is None:
-        return
-    one = s.steps(1, own=True)
-    start = {name: p.detach() for name, p in s.template.named_parameters()}
-    gradient = {name: p.grad for name, p in s.train_pass.module.named_parameters()}
-    along = total = 0.0
-    for name, p in one.module.named_parameters():
-        g = gradient.get(name)
-        if g is not None and not g.is_sparse:
-            step = p.detach() - start[name]
-            along += float((step * g).sum())
-            total += float(step.norm() * g.norm())
-    if total > 0 and along > 0.3 * total and torch.isfinite(torch.tensor(along)):
+    first = first_step(s)
+    if first is not None and math.isfinite(first.along) and first.along > 0.3:
         yield error(
             "a step of the optimizer goes along the gradient and not against it: the loss climbs",
             where=type(s.optimizers[0]).__name__,
             fix="maximize=False, and no minus on the gradient",
+            by="trial",
         )

@@ -56,7 +56,7 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
     names = set(s.trained_names)
     if not passed.loss.requires_grad:
         if names:
-            yield error("the loss has no gradient at all: it is cut off from every weight", fix=fix)
+            yield error("the loss has no gradient at all: it is cut off from every weight", fix=fix, by="definition")
         return
     silent = {
         name: parameter
@@ -65,9 +65,11 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
     }
     if names and silent.keys() == names and abs(float(passed.loss.detach())) > 1e-6:
         what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
-        yield error(what, where=few(list(silent)), fix=fix)
-    for call in _silent_terms(passed, names):
-        yield error(
+        is_cut = all(parameter.grad is None for parameter in silent.values())  # and not 0 for this batch
+        where = few(list(silent))
+        yield error(what, where=where, fix=fix, by="definition") if is_cut else warning(what, where=where, fix=fix)
+    for call in _silent_terms(s, passed, names):
+        yield warning(
             f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
             "gradient: all that they get comes from other terms",
             where=call.layer or call.name,
@@ -86,6 +88,7 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
             f"{len(found)} of {len(names)} weights change the outputs and get no gradient from them",
             where=few(found),
             fix=fix,
+            by="trial",
         )
 
 
@@ -97,7 +100,7 @@ def _has_any(gradient: Tensor | None) -> bool:
     return bool((values != 0).any())
 
 
-def _silent_terms(passed: Passed, names: set[str]) -> Iterator[Call]:
+def _silent_terms(s: Subject, passed: Passed, names: set[str]) -> Iterator[Call]:
     """Yield losses that could be smaller and hand no weight a gradient, as the output of a step function does."""
     weights = [p for name, p in passed.module.named_parameters() if name in names]
     terms = [
@@ -109,8 +112,19 @@ def _silent_terms(passed: Passed, names: set[str]) -> Iterator[Call]:
         return  # the whole loss, which is looked at already
     for call in terms if weights else []:
         gradients = torch.autograd.grad(call.output.sum(), weights, allow_unused=True, retain_graph=True)
-        if not any(map(_has_any, gradients)):
+        if not any(map(_has_any, gradients)) and _moves_with(s, names, passed.loss_calls.index(call), call):
             yield call
+
+
+def _moves_with(s: Subject, names: set[str], place: int, term: Call) -> bool:
+    """Whether a term of the loss is another when all weights are moved: else it is of another network."""
+    module = s.fresh(training=True)
+    with torch.no_grad():
+        for i, name in enumerate(sorted(names)):
+            parameter = module.get_parameter(name)
+            parameter.add_(_noise(parameter, 1.0, i))
+    calls = s.pass_over(module, s.batch).loss_calls
+    return len(calls) > place and differs(calls[place].output, term.output, tolerance=1e-6)
 
 
 def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
@@ -330,12 +344,21 @@ def linear_network(s: Subject) -> Iterator[Finding]:
     taken_up = {id(x) for call in passed.trace.calls for x in call.tensors} | {id(x) for x in leaves(passed.outputs)}
     if any(call.name in _BENDS and id(call.output) in taken_up for call in passed.trace.calls):
         return
-    if _is_additive(s):
+    if _follow(passed.trace, weighted) and _is_additive(s):
         yield warning(
             f"{len(weighted)} layers in a row make a linear function: f(a + b) = f(a) + f(b) - f(0)",
             where=", ".join(name for name, *_ in weighted[:4]),
             fix=fix,
         )
+
+
+def _follow(trace: Trace, weighted: list[tuple[str, Any, Tensor, Tensor]]) -> bool:
+    """Whether what one of the layers gives comes to another, and they are not all beside each other."""
+    touched: set[int] = {id(weighted[0][3])}
+    for call in trace.calls:
+        if any(id(x) in touched for x in call.tensors):
+            touched |= {id(x) for x in leaves(call.output)}
+    return any(id(taken) in touched for _, _, taken, _ in weighted[1:])
 
 
 def _ends_a_part(passed: Passed, name: str) -> bool:

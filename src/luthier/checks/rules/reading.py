@@ -34,6 +34,49 @@ _WORKER = {"get_worker_info", "_worker_info"}
 _SHARING = {"datasets", "litdata", "streaming", "torchdata", "webdataset"}  # share out among workers by themselves
 
 
+@rule("check-sampler", "data", hides="imbalance not-shuffled")
+def sampler(s: Subject) -> Iterator[Finding]:
+    """A loader that hands out no batch at all, or draws from the first few rows alone, or the frequent classes more."""
+    loader = None if s.rows is None else s.rows.loader
+    if s.rows is None or loader is None or loader.batch_sampler is None:
+        return
+    n, size = s.rows.n, loader.batch_size
+    if loader.drop_last and size is not None and n < size:
+        yield error(
+            f"batches of {size} from {n} rows with drop_last=True: there is none, and nothing is trained",
+            where="train",
+            fix="a smaller batch_size, or drop_last=False",
+            by="definition",
+        )
+    if not isinstance(loader.sampler, torch.utils.data.WeightedRandomSampler):
+        return
+    weights = torch.as_tensor(loader.sampler.weights, dtype=torch.float64)
+    if len(weights) < n:
+        yield error(
+            f"the sampler has {len(weights)} weights for {n} rows: only the first {len(weights)} are ever drawn",
+            where="train",
+            fix="a weight a row, and not a class: weight_of_class[targets]",
+            by="definition",
+        )
+    y = targets_in_order(s.rows)
+    if y is None or y.is_floating_point() or len(y) != len(weights) or int(y.min()) < 0:
+        return
+    counts = torch.bincount(y).double()
+    share = counts / counts.sum()
+    drawn = torch.zeros_like(share).index_add_(0, y, weights) / weights.sum()
+    most = int(share.argmax())
+    if float(share[most]) > 0.6 and float(drawn[most]) > float(share[most]) + _MORE:
+        yield warning(
+            f"class {most} is {float(share[most]):.0%} of the rows and {float(drawn[most]):.0%} of what "
+            "the sampler draws: the frequent class is weighted up",
+            where="train",
+            fix="weights that are small for frequent classes: 1 / count of the class",
+        )
+
+
+_MORE = 0.05  # of what is drawn, beyond the share of a class that is frequent already
+
+
 @rule("check-not-shuffled", "data")
 def not_shuffled(s: Subject) -> Iterator[Finding]:
     """The training loader goes through sorted classes in order: each batch is nearly of one class."""
@@ -65,7 +108,7 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
         drawn = [part[torch.randperm(len(part))] for part in shuffled]
         mean, chance = (float(np.mean([_entropy(part) for part in parts])) for parts in (batches, drawn))
         if whole > 0.2 and mean < 0.5 * chance:
-            yield error(
+            yield warning(
                 f"batches hold {math.exp(mean):.1f} classes on average where shuffled ones hold "
                 f"{math.exp(chance):.1f}, and the loader does not shuffle ({n} rows in order)",
                 where="train",
@@ -97,7 +140,7 @@ def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
     drawn = torch.randint(len(y), (len(batches), len(batches[0])), generator=torch.Generator().manual_seed(0))
     chance = float(np.mean([_entropy(y[numbers]) for numbers in drawn]))
     if math.exp(mean) < 1.5 and math.exp(chance) > 1.25 * math.exp(mean):
-        yield error(
+        yield warning(
             f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
             f"{math.exp(chance):.1f}",
             where="train",
@@ -166,7 +209,7 @@ def data_changed(s: Subject) -> Iterator[Finding]:
         except Exception:
             continue
         if tree_differs(first, second) and not find_generators(rows.read_from) and not _closed_over(rows.read_from):
-            yield error(
+            yield warning(
                 f"reading sample {rows.spread(4)[0]} of {name} again gives another one: reading writes over what "
                 "is stored",
                 where=name,
@@ -243,14 +286,14 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
     for key, where in (("torch", "torch.manual_seed"), ("numpy", "np.random.seed"), ("python", "random.seed")):
         (before, after), (other, again) = ((start[key], end[key]) for start, end in ends)
         if not tree_differs(after, again) and tree_differs(after, before) and tree_differs(before, other):
-            yield error(
+            yield warning(
                 f"reading a sample seeds the global generator ({where}): every sample and epoch gets the same "
                 "random numbers",
                 where="train",
                 fix="seed once before training, never in __getitem__",
             )
     if _seeds_alike(rows):
-        yield error(
+        yield warning(
             "samples are drawn anew with one fixed seed at each reading: all get the same noise",
             where="train",
             fix="make the generator once, in __init__ or the worker, and keep it",
@@ -261,7 +304,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
             continue
         noise = (x - y).reshape(len(x), -1).double()  # (N, D)
         if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
-            yield error(
+            yield warning(
                 f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
                 "was drawn once",
                 where="train",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from luthier.checks.rule import error, few, path_of, rule, warning
@@ -25,6 +26,17 @@ def constant_init(s: Subject) -> Iterator[Finding]:
         for name, p in s.module.named_parameters()
         if p.ndim > 1 and p.shape[0] > 1 and name in names and _rows_equal(p)
     ]
+    if s.has_loss and (twins := _twins(s, names)):
+        trained = s.steps(4, lr=1e-2).module
+        one = [pair for pair in twins if torch.equal(*(trained.get_parameter(name) for name in pair))]
+        if one:
+            yield error(
+                f"{one[0][0]} and {one[0][1]} start with the same numbers, and are still the same after 4 steps: they "
+                "learn as one",
+                where=few([second for _, second in one]),
+                fix="make each layer anew, and not by a copy of the first",
+                by="trial",
+            )
     if not equal or not s.has_loss:
         return
     layers = {
@@ -40,7 +52,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
     same = [name for name in equal if name in layers and _is_one_value(s.module.get_parameter(name))]
     if same:
         value = float(s.module.get_parameter(same[0]).reshape(-1)[0])
-        yield error(
+        yield warning(
             f"all weights of a layer start as {value:g}: its units start as one, and hardly part",
             where=few(same),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
@@ -54,7 +66,22 @@ def constant_init(s: Subject) -> Iterator[Finding]:
             f"the units of a layer start alike ({shown}) and are still alike after 4 steps: they learn as one",
             where=few(still),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
+            by="trial",
         )
+
+
+def _twins(s: Subject, names: set[str]) -> list[tuple[str, str]]:
+    """Return pairs of matrices that hold the same drawn numbers: the first of them with each of the others."""
+    known: dict[tuple[Any, ...], str] = {}
+    found = []
+    for name, p in s.module.named_parameters():
+        if p.ndim < 2 or name not in names or p.numel() < 8 or _rows_equal(p):
+            continue
+        flat = p.detach().reshape(-1)
+        first = known.setdefault((*p.shape, float(flat[0]), float(flat[-1]), float(flat.sum())), name)
+        if first != name and torch.equal(s.module.get_parameter(first), p):
+            found.append((first, name))
+    return found
 
 
 def _multiplied(s: Subject, names: set[str]) -> set[str]:
@@ -266,8 +293,8 @@ def constant_output(s: Subject) -> Iterator[Finding]:
     if not s.has_loss or s.module_batch is None or s.n < 3 or s.step is not None:
         return
     is_varied = any(bool((spread > 0).any()) for spread in _spread(s.batch.inputs, s.n))
-    if not _is_constant(s.eval_outputs, s.n) or not is_varied:
-        return
+    if not _is_constant(s.eval_outputs, s.n) or not is_varied or not _is_constant(s.train_pass.outputs, s.n):
+        return  # batch norm whose statistics are those of no data yet may level what training does not
     trained = s.steps(5, lr=1e-2).module.eval()
     if _is_constant(s.forward(trained, s.batch), s.n):
         yield warning(

@@ -1,6 +1,7 @@
 """The numbers in the data: not finite, words for missing ones, of odd scales, wrapped around."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +29,7 @@ def not_finite(s: Subject) -> Iterator[Finding]:
             pieces = x.reshape(len(table), -1).split(max(1, MOST_NUMBERS // max(x[0].numel(), 1)))
             bad = torch.cat([~piece.isfinite().all(1) for piece in pieces]).nonzero().reshape(-1).tolist()
             if bad and not _is_taken_care_of(s, rows, [table.numbers[i] for i in bad]):
-                say = error if name == "train" else warning
+                say = partial(error, by="value") if name == "train" else warning
                 yield say(
                     f"{len(bad)} of {len(table)} rows looked at in {name} have NaN or infinite {what}",
                     where=row_numbers(bad, table),
@@ -152,7 +153,7 @@ def overflow(s: Subject) -> Iterator[Finding]:
             ends = float(((v < 4) | (v > 251)).double().mean())
             is_split = middle < 0.5 and ends < 0.5 and circular < 0.4 * plain
             if (is_filled or is_split) and _jumps(v, axes[0]) > 0.02 and _is_of_integers(signal):
-                yield error(
+                yield warning(
                     f"neighbouring {what} jump from one end of the range to the other: the inputs are "
                     f"{1 - circular / plain:.0%} smoother when its ends are neighbours",
                     where="the inputs",

@@ -1,0 +1,101 @@
+"""What the checks say of sound public programs, which stay where they are.
+
+    python -m benchmarks.public_checks --sources DIR [--sealed] [--write-manifest] [NAME ...]
+
+DIR holds the repositories of `benchmarks/public/manifest.json`, each in `DIR/owner/name` at the commit named there. Of
+each program what is before its training loop is run, with packaged or made data, and its parts are handed to
+`luthier.check` (its loop to `luthier.watch`). A third of the programs, drawn by the hash of their names, is sealed:
+`--sealed` prints that third and no other. Nothing was mended after it was looked at.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import subprocess
+import sys
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import torch
+from tests.checks.kit.program import seed_all
+
+from benchmarks.checks import findings_of
+from benchmarks.public.loading import Sources
+from benchmarks.public.programs import PROGRAMS
+
+MANIFEST = Path(__file__).parent / "public" / "manifest.json"
+
+
+def is_sealed(name: str) -> bool:
+    return hashlib.sha256(name.encode()).digest()[0] % 3 == 0
+
+
+def described(sources: Sources, path: str) -> dict[str, str]:
+    owner, name, rest = path.split("/", 2)
+    place = sources.folder / owner / name
+    commit = (place / ".commit").read_text().strip() if (place / ".commit").exists() else subprocess.run(
+        ["git", "-C", str(place), "rev-parse", "HEAD"], check=True, capture_output=True, text=True
+    ).stdout.strip()  # fmt: skip
+    digest = hashlib.sha256((sources.folder / path).read_bytes()).hexdigest()
+    return {"repository": f"{owner}/{name}", "commit": commit, "path": rest, "sha256": digest}
+
+
+def check_files(sources: Sources, name: str, known: dict[str, Any]) -> None:
+    for item in known[name]["files"]:
+        place = sources.folder / item["repository"] / item["path"]
+        if hashlib.sha256(place.read_bytes()).hexdigest() != item["sha256"]:
+            sys.exit(f"{place} is not the file of commit {item['commit']}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--sources", type=Path, required=True)
+    parser.add_argument("--sealed", action="store_true", help="the third that is scored once")
+    parser.add_argument(
+        "--write-manifest", action="store_true", help="write down which files are read, and check nothing"
+    )
+    given = parser.parse_args()
+    warnings.simplefilter("ignore")
+    logging.disable(logging.CRITICAL)
+    torch.set_num_threads(1)
+    known = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
+    written: dict[str, Any] = {}
+    counts: Counter[str] = Counter()
+    names = [n for n in PROGRAMS if given.write_manifest or is_sealed(n) == given.sealed]
+    for name in [n for n in names if not given.names or n in given.names]:
+        sources = Sources(given.sources.resolve())
+        seed_all(0)
+        try:
+            if not given.write_manifest:
+                check_files(sources, name, known)
+            parts = PROGRAMS[name](sources)
+            if given.write_manifest:
+                files = [described(sources, path) for path in dict.fromkeys(sources.read)]
+                written[name] = {"sealed": is_sealed(name), "files": files}
+                continue
+            start = time.process_time()
+            found = findings_of(parts, "plain")
+        except Exception as problem:
+            print(f"| {name} | did not run: {type(problem).__name__}: {problem} | |", flush=True)
+            counts["did not run"] += 1
+            continue
+        seconds = time.process_time() - start
+        counts["programs"] += 1
+        loud = [finding for finding in found if finding.severity != "note"]
+        for severity in ("error", "warning"):
+            counts[f"with {severity}s"] += any(finding.severity == severity for finding in loud)
+        said = "; ".join(f"{f.severity} {f.code} {f.where}: {f.what}" for f in loud)
+        notes = ", ".join(f"{f.code}: {f.what}" for f in found if f.severity == "note")
+        print(f"| {name} | {said or 'nothing'} | {notes} | {seconds:.2f} |", flush=True)
+    if given.write_manifest:
+        MANIFEST.write_text(json.dumps(written, indent=1) + "\n")
+    print(dict(counts))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,7 +3,7 @@
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -175,6 +175,15 @@ class Watch:
     def hearing(self) -> AbstractContextManager[Any]:
         """A context in which calls of torch are heard, of a watch that is attached; nothing after the first steps."""
         return nullcontext() if self._mode.is_far else self._mode
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """A context for what is none of the program's: nothing in it is looked at."""
+        before, self._mode.is_off = self._mode.is_off, True
+        try:
+            yield
+        finally:
+            self._mode.is_off = before
 
     def attach(self) -> None:
         """Put the hooks on."""

@@ -169,6 +169,10 @@ class LoaderFeed:
         else:
             self.at_iter = {"global": get_rng_state(), "own": generator_states(self._generators())}
             iterator = iter(self.loader)
+        if share is WHOLE and not self.split:
+            for raw in iterator:
+                yield Batch((), None, raw=raw)
+            return
         for number, raw in enumerate(iterator):
             if number % share.every != share.first:
                 continue

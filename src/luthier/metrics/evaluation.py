@@ -126,7 +126,8 @@ class LogMeans:
             mean = self.by_name.get(name)
             if mean is None:
                 mean = self.by_name.setdefault(str(name), LossMean())
-            mean.take(value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64), count)
+            exact = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=torch.float64)
+            mean.pending.append(Measured(mean._kept(exact.detach()), count))
             if len(mean.pending) > _SLOTS:
                 mean.fold()
 

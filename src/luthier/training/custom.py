@@ -20,7 +20,6 @@ from luthier.checks.notfinite import Tracer
 from luthier.checks.watch import Watch, watch
 from luthier.core.batch import describe
 from luthier.core.finding import Finding
-from luthier.core.leaves import num_rows
 from luthier.core.machine import machine
 from luthier.core.processes import together
 from luthier.core.recipe import Recipe
@@ -178,7 +177,6 @@ class CustomRun:
         self._seek: dict[str, Any] | None = None
         self._wanted: list[dict[str, Any]] = []  # levels of the checkpoint that are still to be entered
         self._streams: list[Stream] = []
-        self._count = 1
         self._joint: Joint | None = None
         self._signal: int | None = None
         self._is_asked_to_save = False
@@ -403,22 +401,19 @@ class CustomRun:
             return
         try:
             self._pause(level, level.index)
-            for raw, count in self._read(feed, level.number, level.index):
-                self._count = count
+            joint, state = self._joint, self._state
+            start = level.index
+            for batch in (
+                feed.batches(level.number, start) if joint is None else joint.batches(feed, level.number, start)
+            ):
+                state.batch = batch
                 if self._is_close:
                     self._hear()
-                yield raw
+                yield batch.original()
                 self._finish(level)
                 self._pause(level, level.index + 1)
         finally:
             self._close(level, None)
-
-    def _read(self, feed: Feed, number: int, start: int) -> Iterator[tuple[Any, int]]:
-        """Yield the batches of a pass from one on, and their samples: of several processes this one's rows of them."""
-        joint = self._joint
-        for batch in feed.batches(number, start) if joint is None else joint.batches(feed, number, start):
-            raw = batch.original()
-            yield raw, (num_rows(raw) or 1) if batch.indices is None else len(batch.indices)
 
     def _open(self, level: Level, total: int | None) -> Level | None:
         """Begin a loop; return None where it was over when the checkpoint was written."""
@@ -464,9 +459,11 @@ class CustomRun:
 
     def _pause(self, level: Level, index: int) -> None:
         """Stand between two rounds: go on from a checkpoint, write one where it is due, or leave."""
-        level.index, level.done, level.is_over = index, [], False
+        level.index, level.is_over = index, False
+        if level.done:
+            level.done = []
         frame = sys._getframe(2)
-        if not level.lasting:
+        if level.lasting is None:
             level.lasting = names_gone_on_with(frame, self._entered)
         if level.kind == "epochs" and len(self._state.levels) == 2:
             self._state.epoch, level.start, self._state.counted = index, time.monotonic(), False
@@ -474,8 +471,11 @@ class CustomRun:
             if not self._wanted:  # else the checkpoint was written further in
                 self._arrive(self._seek, level)
             return
-        level.replay = []
+        if level.replay:
+            level.replay = []
         is_late, number, is_due = self._wish()
+        if self._joint is None and not (is_late or number or is_due or self._saved_step < 0):
+            return
         if self._joint is not None:
             wishes = self._joint.agreed([is_late, number, is_due])
             is_late, number, is_due = (max(found) for found in zip(*wishes, strict=True))
@@ -641,7 +641,7 @@ class CustomRun:
         if self._joint is None:
             loss.backward(**options)
         else:
-            weight = float(self._count if count is None else count)
+            weight = float(self._state.count if count is None else count)
             self._joint.backward(loss, weight, list(self._wish()), **options)
 
     def step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -675,7 +675,7 @@ class CustomRun:
                     f"{name} is {describe(value)}, and log takes one number for each name", hint="log its mean",
                     code="setting-wrong-type",
                 )  # fmt: skip
-        self._state.logged.add(figures, self._count if count is None else count)
+        self._state.logged.add(figures, self._state.count if count is None else count)
 
     def validate(
         self,
@@ -758,7 +758,10 @@ class CustomRun:
         if not all(level.is_stable for level in self._state.levels):
             return False
         self._refuse_not_finite()
-        tree, is_first_one = snapshot(self, frame), self._saved_step < 0
+        with ExitStack() as unheard:
+            for seen in self._watches:
+                unheard.enter_context(seen.unheard())
+            tree, is_first_one = snapshot(self, frame), self._saved_step < 0
         try:
             if self._is_first:
                 self._writer.save(tree, global_step=self._state.steps, steady=self._parts.steady)

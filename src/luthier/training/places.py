@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from luthier.core.batch import Batch
+from luthier.core.leaves import num_rows
 from luthier.data.feeds import Feed
 from luthier.errors import RunError
 from luthier.metrics.evaluation import LogMeans
@@ -32,7 +34,7 @@ class Level:
         is_stable: Whether the rounds are the same in each life.
         feed: Of batches.
         number: Of batches, which pass over data of the run it is.
-        lasting: Variables that go on from one round to the next.
+        lasting: Variables that go on from one round to the next; None until they are looked for.
     """
 
     kind: str
@@ -44,7 +46,7 @@ class Level:
     number: int = 0
     start: float = 0.0
     is_over: bool = False  # the round under way is done
-    lasting: frozenset[str] = frozenset()
+    lasting: frozenset[str] | None = None
 
 
 @dataclass
@@ -60,6 +62,7 @@ class LoopState:
         counted: Whether this epoch had a step.
         logged: What the body logged, of which no row has the mean yet.
         figures: What validations gave, which no row has yet.
+        batch: The one that the body has last got.
     """
 
     seed: int | None
@@ -70,6 +73,15 @@ class LoopState:
     counted: bool = False
     logged: LogMeans = field(default_factory=LogMeans)
     figures: dict[str, float] = field(default_factory=dict)
+    batch: Batch | None = None
+
+    @property
+    def count(self) -> int:
+        """The samples of the batch at hand, which are counted where somebody asks."""
+        if self.batch is None:
+            return 1
+        indices = self.batch.indices
+        return (num_rows(self.batch.original()) or 1) if indices is None else len(indices)
 
 
 class Best:
@@ -132,10 +144,12 @@ class Stream:
     def __next__(self) -> Any:
         for _ in range(2):
             if self._iterator is None:
-                self._iterator = self._run._read(self._feed, self._pass, self._batch)
-            for batch, _ in self._iterator:
+                joint, feed = self._run._joint, self._feed
+                begun = (self._pass, self._batch)
+                self._iterator = feed.batches(*begun) if joint is None else joint.batches(feed, *begun)
+            for batch in self._iterator:
                 self._batch += 1
-                return batch
+                return batch.original()
             if self._batch == 0:
                 break
             self._pass, self._batch, self._iterator = self._pass + 1, 0, None

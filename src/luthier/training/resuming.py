@@ -30,7 +30,7 @@ def snapshot(run: "CustomRun", frame: FrameType | None) -> dict[str, Any]:
     state, joint = run._state, run._joint
     found = {} if frame is None else variables_of(run, frame)
     around = state.levels[1:-1]
-    lasting = {name for level in around for name in level.lasting}
+    lasting = {name for level in around for name in level.lasting or ()}
     kinds, rounds = tuple(level.kind for level in state.levels), [level.index for level in around]
     if run._is_first:
         warn_of_changed_variables(run._seen.changed(found, kinds, rounds, lasting))

@@ -119,6 +119,18 @@ class LogMeans:
 
     def __init__(self) -> None:
         self.by_name: dict[str, LossMean] = {}
+        self._put_off: list[tuple[Mapping[str, Any], Tensor | float]] = []
+
+    def put_off(self, log: Mapping[str, Any], count: Tensor | float) -> None:
+        """Take in what nobody changes from here on, as `add` does, but many at once: in a loop it is cheaper."""
+        self._put_off.append((log, count))
+        if len(self._put_off) >= _SLOTS:
+            self._take_in()
+
+    def _take_in(self) -> None:
+        waiting, self._put_off = self._put_off, []
+        for log, count in waiting:
+            self.add(log, count)
 
     def add(self, log: Mapping[str, Any], count: Tensor | float) -> None:
         """Take in what a step logged for a batch of so many."""
@@ -133,24 +145,28 @@ class LogMeans:
 
     def fold(self) -> None:
         """Read what is pending from the device."""
+        self._take_in()
         for mean in self.by_name.values():
             mean.fold()
 
     def last(self) -> dict[str, float]:
         """Return what the last batch gave, as far as it is not summed yet."""
+        self._take_in()
         return {name: float(mean.pending[-1].loss) for name, mean in self.by_name.items() if mean.pending}
 
     def means(self) -> dict[str, float]:
         """Return each figure's mean."""
+        self._take_in()
         return {name: mean.mean for name, mean in self.by_name.items()}
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """Return the sums as data."""
+        self._take_in()
         return {name: mean.state_dict() for name, mean in self.by_name.items()}
 
     def load_state_dict(self, state: dict[str, dict[str, float]]) -> None:
         """Put back what `state_dict` gave."""
-        self.by_name = {name: LossMean() for name in state}
+        self.by_name, self._put_off = {name: LossMean() for name in state}, []
         for name, sums in state.items():
             self.by_name[name].load_state_dict(sums)
 

@@ -180,6 +180,7 @@ class CustomRun:
         self._joint: Joint | None = None
         self._signal: int | None = None
         self._is_asked_to_save = False
+        self._due_at, self._due_step = -math.inf, 0  # until when a batch is only counted
         self._stack, self._looking = ExitStack(), ExitStack()
         self._tracer: Tracer | None = None
         self._look_until, self._is_close, self._first_step = 0, True, 0
@@ -401,15 +402,19 @@ class CustomRun:
             return
         try:
             self._pause(level, level.index)
-            joint, state = self._joint, self._state
-            start = level.index
-            for batch in (
-                feed.batches(level.number, start) if joint is None else joint.batches(feed, level.number, start)
-            ):
+            state, begun = self._state, (level.number, level.index)
+            for batch in feed.batches(*begun) if self._joint is None else self._joint.batches(feed, *begun):
                 state.batch = batch
                 if self._is_close:
                     self._hear()
                 yield batch.original()
+                if state.steps + 1 < self._due_step and time.monotonic() < self._due_at:  # nothing to do but to count
+                    state.steps += 1
+                    state.counted = True
+                    level.index += 1
+                    if level.done:
+                        level.done = []
+                    continue
                 self._finish(level)
                 self._pause(level, level.index + 1)
         finally:
@@ -474,8 +479,6 @@ class CustomRun:
         if level.replay:
             level.replay = []
         is_late, number, is_due = self._wish()
-        if self._joint is None and not (is_late or number or is_due or self._saved_step < 0):
-            return
         if self._joint is not None:
             wishes = self._joint.agreed([is_late, number, is_due])
             is_late, number, is_due = (max(found) for found in zip(*wishes, strict=True))
@@ -486,6 +489,24 @@ class CustomRun:
             )
         elif is_due or self._saved_step < 0:
             self._save(frame)
+        if level.kind == "batches":
+            self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """Find the time and the step before which a batch is counted and nothing else is to be done."""
+        self._due_at = -math.inf
+        if self._joint is not None or self._tracking.trackers or self._is_close or self._is_asked_to_save:
+            return
+        steps, self._due_step = self._state.steps, sys.maxsize
+        if self._every_steps is not None:
+            self._due_step = self._saved_step + self._every_steps
+        if self._log_every is not None:
+            self._due_step = min(self._due_step, steps - steps % self._log_every + self._log_every)
+        ends = [] if self._every_s is None else [self._saved + self._every_s]
+        ends += [] if self._max_time_s is None else [self._started + self._max_time_s]
+        self._due_at = min(ends, default=math.inf)
+        if self._signal is not None:  # asked last, as a signal may come between any two lines
+            self._due_at = -math.inf
 
     def _wish(self) -> tuple[bool, int, bool]:
         """Return whether the time is over, the signal to stop or 0, and whether a checkpoint is due."""
@@ -668,14 +689,17 @@ class CustomRun:
         Raises:
             SettingError: a value that is no one number.
         """
-        self._settle()
+        if self._unfinished is not None:
+            self._settle()
         for name, value in figures.items():
-            if not isinstance(value, int | float) and not (isinstance(value, Tensor) and value.numel() == 1):
+            if isinstance(value, Tensor) and value.numel() == 1:
+                figures[name] = value.detach().clone()  # the loop may change it in place
+            elif not isinstance(value, int | float):
                 raise SettingError(
                     f"{name} is {describe(value)}, and log takes one number for each name", hint="log its mean",
                     code="setting-wrong-type",
                 )  # fmt: skip
-        self._state.logged.add(figures, self._state.count if count is None else count)
+        self._state.logged.put_off(figures, self._state.count if count is None else count)
 
     def validate(
         self,
@@ -749,7 +773,7 @@ class CustomRun:
 
     def save(self) -> None:
         """Write a checkpoint before the next batch, or at the end of the body."""
-        self._is_asked_to_save = True
+        self._is_asked_to_save, self._due_at = True, -math.inf
 
     # What is kept
 
@@ -851,7 +875,7 @@ class CustomRun:
     def _heard(self, number: int, frame: FrameType | None) -> None:
         if self._signal is not None:  # asked twice
             raise KeyboardInterrupt
-        self._signal = number
+        self._signal, self._due_at = number, -math.inf
         _log.warning("stopping after this batch; to stop at once, press Ctrl-C again")
 
     @cached_property

@@ -80,8 +80,13 @@ class LoopState:
         """The samples of the batch at hand, which are counted where somebody asks."""
         if self.batch is None:
             return 1
-        indices = self.batch.indices
-        return (num_rows(self.batch.original()) or 1) if indices is None else len(indices)
+        batch = self.batch
+        if batch.indices is not None:
+            return len(batch.indices)
+        raw = batch.raw
+        if type(raw) in (list, tuple) and raw and type(raw[0]) is Tensor and raw[0].ndim:  # as loaders mostly give it
+            return len(raw[0])
+        return num_rows(batch.original()) or 1
 
 
 class Best:

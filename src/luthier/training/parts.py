@@ -219,7 +219,7 @@ def _fill(value: Any, state: Any) -> Any:
     return state
 
 
-class RowSource:
+class RowsAsGiven:
     """Tensors in memory, of which a batch has some rows: alone, or in a tuple or dict."""
 
     def __init__(self, value: Any) -> None:
@@ -258,7 +258,7 @@ def as_rows(data: Any, *, num_workers: int) -> Source:
     if type(data) is TensorDataset:
         data = data.tensors
     if isinstance(data, Tensor | np.ndarray) or _is_arrays(data):
-        return RowSource(list(data) if isinstance(data, tuple) and hasattr(data, "_fields") else data)
+        return RowsAsGiven(list(data) if isinstance(data, tuple) and hasattr(data, "_fields") else data)
     return as_source(data, num_workers=num_workers, split=False)
 
 
@@ -273,7 +273,7 @@ def describe_data(data: Any) -> dict[str, Any]:
         return describe_feed(LoaderFeed(data))
     described: dict[str, Any] = {"samples": len(data) if hasattr(data, "__len__") else None}
     if _is_arrays(data):
-        source = RowSource(data)
+        source = RowsAsGiven(data)
         described = {"samples": len(source), "sha256": hash_tensors(list(leaves(source.value)), len(source))}
     return described
 

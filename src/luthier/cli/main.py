@@ -229,7 +229,10 @@ def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **va
     if as_json:
         say_json({"folder": output, "rows": {part: found.count for part, found in store.parts.items()}})
     elif not quiet:
-        say(f"{store.words()}\ntrain on them: luthier train {shlex.quote(output)}")
+        left_out = [
+            f"left out: {column.name!r}, {column.why}" for column in store.schema.columns if not column.is_input
+        ]
+        say("\n".join([store.words(), *left_out, f"train on them: luthier train {shlex.quote(output)}"]))
     return 0
 
 

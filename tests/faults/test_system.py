@@ -178,6 +178,27 @@ def test_a_signal_while_packages_are_imported_is_heeded(number: signal.Signals, 
         assert "fault in Luthier" not in err
 
 
+@pytest.mark.parametrize("kind", ["BaseException", "SystemError"])
+def test_a_signal_that_compiled_code_turns_into_an_error_of_its_own_is_heeded(kind: str) -> None:
+    # polars is written in Rust: a signal while it first asks for NumPy becomes a panic.
+    code = f"""
+import os, signal
+from luthier.cli import main
+
+def panics(*given, **named):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except KeyboardInterrupt as error:
+        raise {kind}("failed to get NumPy's table") from error
+
+main.cli.main = panics
+main.run()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert done.stderr.startswith("luthier: stopped by SIGTERM")
+
+
 @pytest.mark.parametrize("name", ["a.csv", "a.parquet", "a.jsonl"])
 @pytest.mark.parametrize("what", ["a full disk", "Ctrl-C"])
 def test_answers_that_cannot_be_written_leave_nothing(what: str, name: str, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import click
 
 from luthier.cli.options import GroupedCommand, given_settings, rows_options, settings_options
 from luthier.cli.output import say, say_json
-from luthier.cli.signals import interrupt, stop_signals
+from luthier.cli.signals import heeded, interrupt, stop_signals
 from luthier.core.names import did_you_mean
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError
@@ -783,9 +783,7 @@ def _run(arguments: list[str]) -> int:
         return 2
     except (KeyboardInterrupt, click.Abort) as error:
         causes = (*error.args, *getattr(error.__cause__, "args", ()))  # click wraps it
-        number = next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT)
-        _complain(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}", error)
-        return 128 + number
+        return _stopped(next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT), error)
     except (_OutputClosed, BrokenPipeError) as error:
         if arguments[:1] != ["predict"]:  # whose answers are for another program, which has enough of them
             _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]", error)
@@ -793,12 +791,21 @@ def _run(arguments: list[str]) -> int:
     except (OSError, MemoryError) as error:
         _complain(_system_error(error), error)
         return 2
-    except Exception:
+    except BaseException as error:
+        if heeded:
+            return _stopped(heeded[-1], error)
+        if not isinstance(error, Exception):
+            raise
         import traceback
 
         traceback.print_exc()
         _complain("this is a fault in Luthier and not in your input; please report it with the lines above [internal]")
         return 3
+
+
+def _stopped(number: int, error: BaseException) -> int:
+    _complain(f"stopped by {'Ctrl-C' if number == signal.SIGINT else signal.Signals(number).name}", error)
+    return 128 + number
 
 
 def _system_error(error: OSError | MemoryError) -> str:

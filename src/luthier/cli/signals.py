@@ -5,6 +5,8 @@ import signal
 import threading
 from types import FrameType
 
+heeded: list[int] = []  # signals that became a KeyboardInterrupt, which compiled code may turn into an error of its own
+
 
 def stop_signals() -> list[signal.Signals]:
     """Return SIGTERM and, where there is one that is not ignored (as under nohup), SIGHUP: the terminal is gone."""
@@ -22,4 +24,5 @@ def interrupt(number: int, frame: FrameType | None) -> None:
             again.start()
             return
         frame = frame.f_back
+    heeded.append(number)
     raise KeyboardInterrupt(signal.Signals(number))

@@ -39,7 +39,7 @@ from luthier.checks.monitors import Monitors
 from luthier.checks.watch import watch
 from luthier.core.finding import Finding
 from luthier.pipeline.plan import design
-from luthier.pipeline.train import fit_arguments, make_module
+from luthier.pipeline.train import fit_arguments
 from luthier.training.monitoring import Monitoring
 from luthier.training.progress import Progress
 
@@ -151,8 +151,8 @@ def cost() -> None:
         adult().write_csv(f"{place}/adult.csv")
         for name, target in (("fashion.npz", ()), ("adult.csv", "loan")):
             plan = design(f"{place}/{name}", target=target)
-            module = make_module(plan)
-            arguments = fit_arguments(plan, module)
+            arguments = fit_arguments(plan)[0]
+            module = arguments["module"]
             times = []
             for _ in range(3):
                 start = time.perf_counter()

@@ -200,6 +200,8 @@ class Recipe:
         return replace(self, **given)
 
 
+TRUNK = "trunk"
+"""The word for all parameters but those of the last layer, the one that owns the last parameter."""
 AUGMENTATIONS = ("flip", "shift", "erase")
 _MOST_THREADS = 1024  # far beyond, a process ends without a word
 

@@ -66,6 +66,7 @@ class TensorSource:
         self.name_of: Callable[[int], str] | None = None  # what the user calls a sample
         self.class_names: Sequence[str] = ()  # what the user calls each class
         self.feature_names: Sequence[str] = ()  # what the user calls each number of a sample, input by input
+        self.sha256: str | None = None  # of what the samples were computed from, where they were
         self._check_lengths()
 
     def __len__(self) -> int:

@@ -59,6 +59,7 @@ class Loop:
         num_train: Training samples.
         has_valid: Whether there is validation data.
         has_weights: Whether samples have weights.
+        head: The layer that is trained alone, on what the others give; empty where all are called.
         folds: How many networks are trained, each validated on another part of the rows.
         is_joined: Whether the network is trained on training and validation rows together.
         has_unseen: Whether validation rows have classes that training rows do not have.
@@ -80,6 +81,7 @@ class Loop:
     has_unseen: bool = False
     is_joined: bool = False
     folds: int | None = None
+    head: str = ""
 
     @property
     def higher_is_better(self) -> bool:
@@ -176,7 +178,8 @@ def _values(loop: Loop, story: Story) -> dict[str, Any]:
         "FOLDS": loop.folds or 0,
         "HAS_START": loop.starts_from,
         "GROUPS": "named" if loop.groups is not None else "all" if recipe.decay_norm_and_bias else "by dimension",
-        "FREEZES": bool(recipe.freeze),
+        "FREEZES": bool(recipe.freeze) and not loop.head,
+        "HEAD": loop.head,
         "HAS_WEIGHTS": loop.has_weights,
         "HAS_CLASS_WEIGHTS": has_class_weights,
         "HAS_IGNORED": "ignore_index" in criterion_args,

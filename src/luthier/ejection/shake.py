@@ -15,7 +15,7 @@ from types import FrameType, ModuleType
 from typing import Any, Protocol
 
 from luthier.ejection.text import WIDTH, call, literal, script
-from luthier.plain import cells, figures, images
+from luthier.plain import cells, figures, images, trunk
 
 
 class Code(str):
@@ -53,7 +53,7 @@ def assembled(name: str) -> str:
     return text
 
 
-_PARTS = {"cells": cells, "figures": figures, "images": images}
+_PARTS = {"cells": cells, "figures": figures, "images": images, "trunk": trunk}
 
 
 def folded(text: str, values: Mapping[str, Any], *, roots: Iterable[str] = (), docstring: str | None = None) -> str:

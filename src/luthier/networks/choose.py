@@ -8,7 +8,7 @@ from typing import Any
 
 from luthier.core.blueprint import Blueprint
 from luthier.core.names import did_you_mean
-from luthier.core.recipe import Recipe
+from luthier.core.recipe import TRUNK, Recipe
 from luthier.core.schema import ImageInput, InputSizes, Schema
 from luthier.core.settings import NetworkSettings
 from luthier.errors import NetworkError, SettingError
@@ -121,6 +121,51 @@ def choose(
     if "limit" in recipe_fields and "epochs" not in recipe_fields:
         recipe["epochs"], reasons["epochs"] = 1, "a dry run"
     return Choice(Blueprint(family=family, arguments=arguments), Recipe(**{**recipe, **recipe_fields}), reasons)
+
+
+def trains_head_alone(recipe: Recipe) -> bool:
+    """Whether a recipe leaves all but the last layer as it is, and gives it the same inputs each epoch."""
+    is_plain = not recipe.augment and not recipe.lr_scale and not recipe.compile and recipe.precision == "float32"
+    return recipe.freeze == (TRUNK,) and is_plain
+
+
+def choose_for_head(choice: Choice, schema: Schema, recipe_fields: Mapping[str, Any], *, num_valid: int = 0) -> Choice:
+    """Return a design whose network has a last layer that is trained alone, on what the others give, computed once.
+
+    Gradient descent from zero, stopped by the validation loss, goes along the path of ever weaker L2: how many updates
+    are kept is how much L2 there is (docs/decisions/images.md).
+    """
+    smooth, plain = schema.task == "regression", Recipe()
+    usual = 100 if num_valid else 30
+    chosen: dict[str, Any] = {
+        "optimizer": "SGD", "lr": 0.3 if smooth else 1.0, "momentum": 0.9, "nesterov": True, "weight_decay": 0.0001,
+        "batch_size": 64, "epochs": usual, "patience": 20 if num_valid else None,
+    }  # fmt: skip
+    left = {name: getattr(plain, name) for name in _LEFT_OUT}
+    given = set(recipe_fields) | ({*_OF_OPTIMIZER} if "optimizer" in recipe_fields else set())
+    fields = {name: value for name, value in (left | chosen).items() if name not in given}
+    recipe = choice.recipe.updated(**fields)
+    if not trains_head_alone(recipe):
+        return choice
+    reasons = {name: why for name, why in choice.reasons.items() if name not in fields} | {
+        "freeze": "the last layer alone is trained: what the others give is computed once for each row, and scaled"
+    }
+    words = {
+        "optimizer": "one layer over features that stay: plain gradient descent",
+        "lr": "constant: features are scaled so that a row's squared length is 1",
+        "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
+        "patience": "the fewer updates are kept, the more L2: validation rows choose how many",
+        "batch_size": "64, whatever the number of rows",
+        "augment": "none: changed images would need the frozen layers anew each epoch",
+    }
+    return Choice(choice.blueprint, recipe, reasons | {name: why for name, why in words.items() if name in fields})
+
+
+_OF_OPTIMIZER = ("optimizer", "lr", "momentum", "nesterov", "weight_decay")
+_LEFT_OUT = (
+    "scheduler", "scheduler_args", "label_smoothing", "clip_norm", "ema", "drop_last", "augment", "optimizer_flavour",
+    "decay_norm_and_bias", "monitor",
+)  # fmt: skip
 
 
 def _known_sizes(schema: Schema, sizes: InputSizes) -> dict[str, Any]:

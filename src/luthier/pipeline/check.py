@@ -14,7 +14,7 @@ from luthier.checks.look import check, described
 from luthier.core.finding import Finding
 from luthier.errors import RunError, SettingError
 from luthier.pipeline.plan import design
-from luthier.pipeline.train import fit_arguments, make_module, open_run
+from luthier.pipeline.train import fit_arguments, open_run
 from luthier.training.optimizers import make_optimizer
 from luthier.training.settings import choose_criterion
 
@@ -64,14 +64,14 @@ def check_source(
             code="run-not-found",
         )
     plan = open_run(path, **given)[1] if (path / "run.toml").is_file() else design(source, **given)
-    module = make_module(plan)
-    arguments = fit_arguments(plan, module)
+    arguments = fit_arguments(plan)[0]
+    module, recipe = arguments["module"], arguments["recipe"]
     return check(
         module,
         arguments["train"],
         arguments["valid"],
-        criterion=choose_criterion(None, None, plan.recipe, arguments["train"], next(module.parameters()).device),
-        optimizer=make_optimizer(None, module, plan.recipe),
+        criterion=choose_criterion(None, None, recipe, arguments["train"], next(module.parameters()).device),
+        optimizer=make_optimizer(None, module, recipe),
         select=select or plan.checks.select,
         ignore=ignore or plan.checks.ignore,
     )

@@ -218,7 +218,7 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
     facts |= {"network": longs} if longs else {}
     groups = _groups(plan)
     facts |= {} if groups is None else {"groups": groups}
-    if plan.recipe.freeze:
+    if plan.recipe.freeze and plan.head is None:
         module = make_module(plan)
         facts["frozen"] = sorted(name for prefix in plan.recipe.freeze for name in names_under(module, prefix))
     train = fitted.prepared.parts["train"].source
@@ -235,6 +235,7 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
         class_counts=class_counts(train) if plan.recipe.class_weights == "balanced" else None,
         starts_from=starts_from,
         groups=groups,
+        head=plan.head or "",
         has_unseen="valid" in fitted.prepared.parts
         and bool(fitted.prepared.parts["valid"].unseen)
         and plan.schema.label_delimiter is None,
@@ -282,7 +283,7 @@ def _groups(plan: Plan) -> list[dict[str, Any]] | None:
     """Return what the optimizer moves, by name, where learning rates differ."""
     if plan.recipe.decay_norm_and_bias and not plan.recipe.lr_scale:
         return None
-    if not (plan.recipe.lr_scale or plan.recipe.freeze):
+    if plan.head is not None or not (plan.recipe.lr_scale or plan.recipe.freeze):
         return None
     module = make_module(plan)
     freeze(module, plan.recipe.freeze)

@@ -13,15 +13,16 @@ from luthier.core.blueprint import Blueprint
 from luthier.core.html import concat, table, tag
 from luthier.core.names import check_name, did_you_mean
 from luthier.core.plain import to_plain
-from luthier.core.recipe import Recipe
+from luthier.core.recipe import TRUNK, Recipe
 from luthier.core.rng import draw_seed
 from luthier.core.schema import Schema
 from luthier.core.settings import CheckSettings, DataSettings, FinishSettings, NetworkSettings
-from luthier.data.files import STDIN, as_source, source_name, without_password
+from luthier.data.files import STDIN, as_source, is_table_folder, source_name, without_password
 from luthier.data.kinds import doubts
+from luthier.data.rows import is_by_windows
 from luthier.errors import NetworkError, RunError, SettingError, printable
 from luthier.metrics.finishing import rows_for
-from luthier.networks.choose import ENOUGH_VALID, choose
+from luthier.networks.choose import ENOUGH_VALID, choose, choose_for_head, trains_head_alone
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
@@ -33,6 +34,7 @@ from luthier.training.optimizers import optimizer_class
 from luthier.training.schedules import scheduler_name
 
 _log = logging.getLogger("luthier")
+_PRETRAINED_SIDE = 128  # pixels: docs/decisions/images.md
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
 _RECIPE = {item.name for item in fields(Recipe)}
@@ -54,6 +56,7 @@ class Plan:
         checks: Which checks run.
         finish: What is done when training has ended.
         asked: The command or call that the run was made by, where it is known.
+        last: The name of the network's last layer, where that can be trained on what it is given alone.
     """
 
     settings: DataSettings
@@ -65,6 +68,12 @@ class Plan:
     checks: CheckSettings = CheckSettings()
     finish: FinishSettings = FinishSettings()
     asked: str = ""
+    last: str | None = None
+
+    @property
+    def head(self) -> str | None:
+        """The layer that is trained alone, on what the others give for each row, computed once; else None."""
+        return self.last if trains_head_alone(self.recipe) else None
 
     @property
     def schema(self) -> Schema:
@@ -192,6 +201,10 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         means_and_stds = normalisation(asked)
         if means_and_stds is not None:
             settings = replace(settings, image_means=means_and_stds[0], image_stds=means_and_stds[1])
+    if blueprint is None and settings.weights is not None and is_foreign(asked) and settings.image_size is None:
+        is_folder = data is None and Path(settings.source).is_dir() and not is_table_folder(Path(settings.source))
+        if is_folder and TRUNK in recipe_fields.get("freeze", ()):
+            settings = replace(settings, image_size=_PRETRAINED_SIDE)
     prepared = prepare(
         settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
     )
@@ -220,6 +233,14 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         sizes=prepared.sizes,
         num_valid=prepared.num_valid,
     )
+    chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
+    last = None
+    if is_foreign(chosen.family):
+        last = try_out(chosen, prepared.schema, prepared.parts["train"].source)
+    if last is not None and not is_by_windows(prepared.parts["train"].source):
+        choice = choose_for_head(choice, prepared.schema, recipe_fields, num_valid=prepared.num_valid)
+    else:
+        last = None
     recipe, reasons = choice.recipe, choice.reasons
     if not prepared.num_valid and "patience" not in recipe_fields:
         recipe, reasons["patience"] = recipe.updated(patience=None), "there is no validation data"
@@ -238,14 +259,11 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if recipe.augment and prepared.schema.image is None:
         raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
     fit_parts(prepared, recipe)
-    chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
-    if is_foreign(chosen.family):
-        try_out(chosen, prepared.schema, prepared.parts["train"].source)
     asked = "refit" in parts["finish"] or (named is not None and named.endswith(".toml"))
     if network.effort == "thorough" and not asked and prepared.parts.get("valid") and not finish.is_measured:
         finish, reasons["refit"] = replace(finish, refit=True), "once more on all rows, as long as the best epoch took"
     _check_finish(finish, settings, prepared)
-    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by)
+    return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by, last)
 
 
 def fit_parts(prepared: Prepared, recipe: Recipe) -> None:

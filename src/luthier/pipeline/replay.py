@@ -7,7 +7,7 @@ from typing import Any
 from luthier.core.rng import kept_rng
 from luthier.core.stepping import without_compiler
 from luthier.errors import SettingError
-from luthier.pipeline.train import fit_arguments, make_module, open_run
+from luthier.pipeline.train import fit_arguments, open_run
 from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
 from luthier.training.fit import make_run
 from luthier.training.folder import compare_arguments
@@ -51,7 +51,7 @@ def replay(
     first = start if start is not None else min(trees, default=0) if stop is None else max(0, stop - 1)
     end = stop if stop is not None else max(last, first + 1)
     with kept_rng():
-        live = make_run(**fit_arguments(plan, make_module(plan)))
+        live = make_run(**fit_arguments(plan)[0])
         most = plan.recipe.epochs * (steps_per_epoch(live.train, plan.recipe) or 0)
         if any(row["event"] == "end" for row in record):
             most = max(last, *(row["step"] for row in record.epochs))

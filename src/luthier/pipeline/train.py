@@ -42,6 +42,7 @@ from luthier.pipeline.plan import Plan, design
 from luthier.pipeline.rows import is_beyond_memory
 from luthier.pipeline.stages import fold_folder, fold_plans, refit_folder, refit_plan, stage_folders
 from luthier.pipeline.trial import network_failed, setting_failed
+from luthier.pipeline.trunk import Trunk, once
 from luthier.serving.measuring import measured_figures
 from luthier.serving.model import Model
 from luthier.store.bundle import load_weights
@@ -331,17 +332,28 @@ def make_module(plan: Plan) -> nn.Module:
     return module
 
 
-def fit_arguments(plan: Plan, module: nn.Module) -> dict[str, Any]:
-    """Return what a run of the command calls `fit` with, beside its folder and callbacks."""
-    valid = plan.prepared.parts.get("valid")
-    return {
+def fit_arguments(plan: Plan) -> tuple[dict[str, Any], Trunk | None]:
+    """Return what a run of the command calls `fit` with, beside its folder and callbacks.
+
+    Where the last layer is trained alone, that is this layer, and the trunk that it belongs to is returned beside it.
+    """
+    module: nn.Module = make_module(plan)
+    sources: dict[str, Any] = {
+        part: plan.prepared.parts[part].source for part in ("train", "valid") if part in plan.prepared.parts
+    }
+    recipe, trunk = plan.recipe, None
+    if plan.head is not None:
+        trunk, module, sources = once(module, plan.head, recipe, sources)
+        recipe = recipe.updated(freeze=(), memory_format="contiguous")
+    arguments = {
         "module": module,
-        "train": plan.prepared.parts["train"].source,
-        "valid": valid.source if valid else None,
-        "recipe": plan.recipe,
-        "metrics": metrics_for(plan.schema) if valid else (),
+        "train": sources["train"],
+        "valid": sources.get("valid"),
+        "recipe": recipe,
+        "metrics": metrics_for(plan.schema) if "valid" in sources else (),
         "check": plan.checks,
     }
+    return arguments, trunk
 
 
 def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
@@ -431,7 +443,9 @@ _HeldOut = tuple[torch.Tensor, torch.Tensor]  # outputs and targets of rows that
 def _fit(plan: Plan, folder: Path | None, callbacks: Iterable[Any], *, verbose: bool) -> Result:
     """Train the network of a plan; what its own code raises is said in the user's terms."""
     try:
-        return fit(**fit_arguments(plan, make_module(plan)), callbacks=callbacks, run=folder, verbose=verbose)
+        arguments, trunk = fit_arguments(plan)
+        result = fit(**arguments, callbacks=callbacks, run=folder, verbose=verbose)
+        return result if trunk is None else replace(result, module=trunk.with_head(result.module))
     except LuthierError:
         raise
     except Exception as error:

@@ -3,10 +3,10 @@
 from traceback import walk_tb
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from luthier.core.batch import describe
+from luthier.core.batch import Batch, describe
 from luthier.core.blueprint import Blueprint
 from luthier.core.failure import ONE_SAMPLE, explaining
 from luthier.core.recipe import Recipe
@@ -19,8 +19,8 @@ from luthier.networks.build import build
 from luthier.networks.foreign import source_file
 
 
-def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> None:
-    """Build a network and call it on two samples.
+def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> str | None:
+    """Build a network and call it on two samples; return its last layer's name, as `_last_layer` does.
 
     Raises:
         NetworkError: it does not take them, or does not give one output a class, label or quantity.
@@ -48,6 +48,31 @@ def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> None:
             "its __init__ is told how many where it asks for num_outputs",
             code="network-fails",
         )
+    return _last_layer(module, batch)
+
+
+def _last_layer(module: nn.Module, batch: Batch) -> str | None:
+    """Return the name of the layer that owns the last parameter, where training it alone needs its inputs alone.
+
+    That is a linear layer with a bias whose output is the answer, and which is given once a call, in eval mode, a row
+    of numbers for each sample that nothing is drawn for and no other sample changes. Else None.
+    """
+    names = [name for name, _ in module.named_parameters()]
+    name = names[-1].rpartition(".")[0] if names else ""
+    layer = module.get_submodule(name)
+    if type(layer) is not nn.Linear or layer is module or layer.bias is None:
+        return None
+    seen: list[tuple[Tensor, Tensor]] = []
+    hook = layer.register_forward_hook(lambda _, args, output: seen.append((*args, output)))
+    before, parts = torch.get_rng_state(), (batch, batch.part(0, 1))
+    with evaluating(module):
+        answers = [part.forward(module) for part in parts]
+    hook.remove()
+    is_drawn = not torch.equal(before, torch.get_rng_state())
+    if is_drawn or len(seen) != len(parts) or any(len(found) != 2 or found[0].ndim != 2 for found in seen):
+        return None
+    is_answer = all(torch.equal(found[1], answer) for found, answer in zip(seen, answers, strict=True))
+    return name if is_answer and torch.allclose(seen[0][0][:1], seen[1][0], rtol=1e-3, atol=1e-4) else None
 
 
 def network_failed(error: Exception, family: str) -> NetworkError:

@@ -243,10 +243,10 @@ def describe_feed(feed: Feed) -> dict[str, Any]:
 def hash_source(source: TensorSource | ImageSource | RowSource) -> str:
     """Return a hash of all that a source in memory holds; of more than a gigabyte, of samples evenly spread.
 
-    That of rows in a store stands in the store.
+    That of rows in a store stands in the store, and of computed ones it is that of what they were computed from.
     """
     rows = None
-    if isinstance(source, RowSource):
+    if not isinstance(source, ImageSource) and source.sha256 is not None:
         return source.sha256
     if isinstance(source, ImageSource):
         values, rows = [source.pixels, *source.others, source.targets], source.rows

@@ -5,10 +5,8 @@ from collections.abc import Iterable
 from torch import nn
 
 from luthier.core.names import did_you_mean
+from luthier.core.recipe import TRUNK
 from luthier.errors import SettingError
-
-TRUNK = "trunk"
-"""The word for all parameters but those of the last layer, the one that owns the last parameter."""
 
 
 def names_under(module: nn.Module, prefix: str) -> set[str]:

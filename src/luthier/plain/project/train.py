@@ -16,6 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 import data  # type: ignore[import-not-found]
 from figures import accuracy, auc, f1, mae, r2, rmse  # type: ignore[import-not-found]  # noqa: F401
 from network import Network  # type: ignore[import-not-found]
+from trunk import features, fold, scaled, scales  # type: ignore[import-not-found]
 
 SEED = 0
 EPOCHS = 10
@@ -38,6 +39,7 @@ FOLDS = 0
 HAS_START = False
 GROUPS = "all"  # what the optimizer moves: all, by dimension, or named
 FREEZES = False
+HEAD = ""  # the layer that is trained alone, on what the others give, computed once
 HAS_WEIGHTS = False  # of rows
 HAS_CLASS_WEIGHTS = False
 HAS_IGNORED = False
@@ -80,8 +82,8 @@ def joined(train: Rows, valid: Rows) -> Rows:
     return whole
 
 
-def outputs_of(module: nn.Module, part: Rows, indices: Tensor) -> Any:
-    """Return what the network gives for some rows."""
+def inputs_of(part: Rows, indices: Tensor) -> list[Tensor]:
+    """Return what the network takes of some rows."""
     inputs = [part[block][indices] for block in BLOCKS]
     if IS_IMAGE:
         pixels = part["pixels"].index_select(0, indices)
@@ -92,7 +94,12 @@ def outputs_of(module: nn.Module, part: Rows, indices: Tensor) -> Any:
         if CHANNELS_LAST:
             pixels = pixels.contiguous(memory_format=torch.channels_last)
         inputs.append(pixels)
-    return module(*inputs)
+    return inputs
+
+
+def outputs_of(module: nn.Module, part: Rows, indices: Tensor) -> Any:
+    """Return what the network gives for some rows."""
+    return module(*([part["features"][indices]] if HEAD else inputs_of(part, indices)))
 
 
 def measure(criterion: Any, outputs: Tensor, part: Rows, indices: Tensor) -> tuple[Tensor, Any]:
@@ -191,6 +198,22 @@ def seed_shard(seed: int, step: int, shard: int) -> None:
     torch.manual_seed(value & 0xFFFFFFFF)
 
 
+def head_of(network: nn.Module, train: Rows, valid: Any) -> Any:
+    """Compute what the last layer is given for all rows; return the layer to train (zeros), and how they are scaled."""
+    parts = [train, valid] if HAS_VALID else [train]
+    for part in parts:
+        chunks = torch.arange(len(part["targets"])).split(EVAL_BATCH_SIZE)
+        part["features"] = features(network, HEAD, (inputs_of(part, indices) for indices in chunks))
+    scale = scales(train["features"])
+    for part in parts:
+        part["features"] = scaled(part["features"], *scale)
+    last: Any = network.get_submodule(HEAD)
+    head = nn.Linear(last.in_features, last.out_features)
+    for value in head.parameters():
+        nn.init.zeros_(value)
+    return head, scale
+
+
 def set_modes(module: nn.Module) -> None:
     """Put the module in training mode, but for parts that are frozen: their batch norm stays as it is."""
     module.train()
@@ -246,6 +269,9 @@ def fitted(train: Rows, valid: Any = None, seed: int = SEED) -> Rows:
     if FREEZES:
         for name, parameter in module.named_parameters():
             parameter.requires_grad_(name not in data.FACTS["frozen"])
+    if HEAD:
+        network = module
+        module, scale = head_of(network, train, valid)
     criterion = CRITERION(**CRITERION_ARGS)
     if HAS_WEIGHTS:
         criterion.reduction = "none"
@@ -362,7 +388,11 @@ def fitted(train: Rows, valid: Any = None, seed: int = SEED) -> Rows:
                 break
     if not HAS_VALID:
         weights = evaluated.state_dict()
-    return {name: tensor.contiguous() for name, tensor in (weights or evaluated.state_dict()).items()}
+    weights = weights or evaluated.state_dict()
+    if HEAD:
+        fold(weights, network.get_submodule(HEAD), *scale)
+        weights = network.state_dict()
+    return {name: tensor.contiguous() for name, tensor in weights.items()}
 
 
 def main() -> None:

@@ -314,9 +314,16 @@ def test_few_series_to_validate_on_choose_no_epoch(valid: int, monitor: str) -> 
 # Images
 
 
-@pytest.mark.parametrize(("side", "family"), [(48, "convnet"), (49, "resnet")])
-def test_large_images_have_shortcuts(side: int, family: str) -> None:
-    assert images(1_000, side=side)["family"] == family
+@pytest.mark.parametrize(
+    ("n", "side", "family"), [(2_000, 48, "convnet"), (2_000, 49, "resnet"), (1_999, 128, "convnet")]
+)
+def test_many_large_images_have_shortcuts(n: int, side: int, family: str) -> None:
+    assert images(n, side=side)["family"] == family
+
+
+@pytest.mark.parametrize(("n", "ema"), [(1_999, 0.99), (2_000, None), (100, None)])
+def test_few_images_average_their_weights(n: int, ema: float | None) -> None:
+    assert images(n)["ema"] == ema  # 100 images have 280 updates, too few for it
 
 
 @pytest.mark.parametrize(
@@ -348,7 +355,7 @@ def test_quick_images_pool_first_and_drop_nothing() -> None:
     assert (made["weight_decay"], made["decay_norm_and_bias"], made["eval_batch_size"]) == (0.05, False, 256)
     assert (made["scheduler"], made["memory_format"]) == ("OneCycleLR", "channels_last")
     assert made["scheduler_args"] == {"pct_start": 0.25, "anneal_strategy": "linear", "cycle_momentum": False}
-    made = images(1_000, side=80, effort="quick")
+    made = images(2_000, side=80, effort="quick")
     assert (made["dropout"], made["blocks"], made["lr"]) == (0.2, 1, 0.004)
 
 
@@ -365,8 +372,9 @@ def test_labels_of_several_classes_are_smoothed_lightly() -> None:
 @pytest.mark.parametrize(
     ("n", "side", "effort", "batch", "epochs"),
     [
-        (1_600, 28, "normal", 16, 28), (400, 28, "normal", 16, 60), (12_800, 28, "normal", 128, 28),
-        (10**6, 28, "normal", 128, 4), (12_800, 28, "quick", 128, 17), (10**6, 28, "quick", 128, 3),
+        (1_600, 28, "normal", 16, 28), (400, 28, "normal", 16, 40), (400, 28, "thorough", 16, 100),
+        (12_800, 28, "normal", 128, 28), (10**6, 28, "normal", 128, 4), (12_800, 28, "quick", 128, 17),
+        (10**6, 28, "quick", 128, 3),
         (12_800, 80, "quick", 128, 11), (10**6, 80, "quick", 128, 4), (12_800, 28, "thorough", 128, 60),
     ],
 )  # fmt: skip

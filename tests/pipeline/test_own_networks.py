@@ -9,11 +9,20 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import luthier
-from luthier.errors import BundleError, LuthierError, MissingPackageError, NetworkError, RunError, SettingError
+from luthier.errors import (
+    BundleError,
+    LuthierError,
+    MissingPackageError,
+    NetworkError,
+    RunError,
+    SettingError,
+    TrainingError,
+)
 from luthier.pipeline.check import check_source
 from luthier.training.freezing import freeze, start_training
 from tests.ejection.test_eject import run_script, weights_of
@@ -317,6 +326,131 @@ def test_given_weights_are_kept_where_frozen(kind: str, channels: int, tmp_path:
         assert "the weights are the run's, to the bit" in run_script(tmp_path / f"{run} out")
         ours, theirs = (weights_of(tmp_path / name / "model.safetensors") for name in (run, f"{run} out"))
         assert ours == theirs
+
+
+def test_a_head_alone_is_the_loop_you_would_write(tmp_path: Path) -> None:
+    source, path = pixels(tmp_path), given_weights(tmp_path, "safetensors", 1)
+    settings: dict[str, Any] = {**FAST, "network": f"{tmp_path / 'nets.py'}:Net", "weights": str(path), "seed": 3}
+    settings |= {"freeze": ("trunk",), "batch_size": 20, "valid_fraction": 0.0}
+    plan = luthier.design(source, **settings)
+    assert (plan.head, plan.recipe.augment, plan.recipe.optimizer) == ("3", (), "SGD")
+    assert "computed once" in plan.reasons["freeze"]
+    found: Any = luthier.train(source, run=tmp_path / "run", **settings)
+
+    rows: Any = plan.prepared.parts["train"].source
+    net: Any = luthier.pipeline.train.make_module(plan).eval()
+    (whole,) = rows.batches((torch.arange(len(rows)),), 0, 0)
+    with torch.no_grad():
+        features = nn.Sequential(*list(net)[:-1])(whole.inputs[0])
+    means, stds = features.mean(dim=0), features.std(dim=0, correction=0)
+    common = stds.square().mean().sqrt()
+    factors = 1 / (stds + common)
+    factors = factors / ((features - means) * factors).square().sum(dim=1).mean().sqrt()
+    head = nn.Linear(8, 3)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    optimizer = torch.optim.SGD(head.parameters(), lr=1.0, momentum=0.9, nesterov=True, weight_decay=0.0001)
+    for epoch in range(4):
+        for indices in luthier.order(len(rows), 3, epoch).split(20):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(head((features[indices] - means) * factors), rows.targets[indices]).backward()
+            optimizer.step()
+    expected = head.weight * factors
+    # to rounding: the run scales in float64
+    torch.testing.assert_close(found.module[3].weight, expected, rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(found.module[3].bias, head.bias - expected @ means, rtol=1e-3, atol=1e-4)
+
+
+def test_a_head_alone_goes_on_is_replayed_and_checked(tmp_path: Path) -> None:
+    source, path = pixels(tmp_path), given_weights(tmp_path, "safetensors", 1)
+    settings: dict[str, Any] = {**FAST, "network": f"{tmp_path / 'nets.py'}:Net", "weights": str(path)}
+    settings |= {"freeze": ("trunk",), "batch_size": 10, "checkpoint_every_steps": 3}
+    cut = CopyAt(9, tmp_path / "cut")
+    whole: Any = luthier.train(source, run=tmp_path / "whole", callbacks=[cut], **settings)
+    same_weights(luthier.resume(tmp_path / "cut", trust_code=True).module, whole.module)
+    assert luthier.replay(tmp_path / "whole", trust_code=True).checked
+    assert check_source(tmp_path / "whole", trust_code=True) == []
+    luthier.train(source, run=tmp_path / "folds", folds=3, **settings)
+    luthier.train(source, run=tmp_path / "refit", refit=True, **settings)
+    for run in ("folds", "refit"):
+        luthier.eject(tmp_path / run, tmp_path / f"{run} out", trust_code=True)
+        assert "the run's, to the bit" in run_script(tmp_path / f"{run} out")
+
+
+UNUSUAL = """
+import torch
+from torch import nn
+
+class Plain(nn.Module):
+    def __init__(self, channels, num_outputs):
+        super().__init__()
+        self.trunk, self.head = nn.Linear(channels * 81, 4), nn.Linear(4, num_outputs)
+
+    def forward(self, x):
+        return self.head(self.trunk(x.flatten(1)))
+
+class Draws(Plain):
+    def forward(self, x):
+        return self.head(nn.functional.dropout(self.trunk(x.flatten(1)), 0.5, training=True))
+
+class OfItsBatch(Plain):
+    def forward(self, x):
+        x = self.trunk(x.flatten(1))
+        return self.head(x - x.mean(dim=0))
+
+class After(Plain):
+    def forward(self, x):
+        return self.head(self.trunk(x.flatten(1))).tanh()
+
+class Twice(Plain):
+    def forward(self, x):
+        x = self.trunk(x.flatten(1))
+        self.head(-x)
+        return self.head(x)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "head"),
+    [
+        ("Plain", {}, "head"), ("Plain", {"augment": ("flip",)}, None), ("Plain", {"lr_scale": {"head": 0.5}}, None),
+        ("Plain", {"freeze": ("trunk.weight",)}, None), ("Draws", {}, None), ("OfItsBatch", {}, None),
+        ("After", {}, None), ("Twice", {}, None),
+    ],
+)  # fmt: skip
+def test_what_is_no_head_alone_is_trained_as_ever(name: str, more: Any, head: str | None, tmp_path: Path) -> None:
+    source = pixels(tmp_path)
+    (tmp_path / "nets.py").write_text(UNUSUAL)
+    plan = luthier.design(source, network=f"{tmp_path / 'nets.py'}:{name}", **{"freeze": ("trunk",), **more})
+    assert plan.head == head
+    assert plan.recipe.optimizer == ("AdamW" if head is None else "SGD")
+    if "freeze" not in more:
+        assert ("anew each epoch" in plan.reasons["freeze"]) == (head is None)
+
+
+def test_features_that_are_not_finite_are_said_before_training(tmp_path: Path) -> None:
+    source, path = pixels(tmp_path), given_weights(tmp_path, "safetensors", 1)
+    weights = load_file(path)
+    weights["0.3.bias"][0] = float("nan")
+    save_file(weights, path)
+    with pytest.raises(TrainingError, match="before 3 give NaN"):
+        luthier.train(source, network=f"{tmp_path / 'nets.py'}:Net", weights=str(path), freeze=("trunk",))
+
+
+def test_small_images_for_a_pretrained_trunk_are_read_larger(tmp_path: Path) -> None:
+    for i in range(60):
+        place = tmp_path / "images" / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9), i, dtype=np.uint8)).save(place / f"{i}.png")
+    (tmp_path / "nets.py").write_text(IMAGES.replace("num_classes", "num_outputs"))
+    network, weights = f"{tmp_path / 'nets.py'}:Net", str(given_weights(tmp_path, "safetensors", 1))
+    given: dict[str, Any] = {"network": network, "weights": weights, "freeze": ("trunk",)}
+    for more, side in (({}, 128), ({"image_size": 16}, 16), ({"augment": ("shift",)}, 9), ({"freeze": ()}, 9)):
+        image = luthier.design(tmp_path / "images", **{**given, **more}).schema.image
+        assert image is not None
+        assert (image.height, image.width) == (side, side), more
+    notes = luthier.design(tmp_path / "images").prepared.notes
+    assert any("pretrained network may do better" in note for note in notes)
 
 
 def test_a_frozen_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:

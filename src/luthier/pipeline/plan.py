@@ -184,7 +184,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
         raise SettingError(
-            f"{settings.start} holds a custom module, and luthier train cannot start from one",
+            f"{settings.start} holds a module of your own, and luthier train cannot start from one",
             hint="use luthier.load(path, module=…) and luthier.fit",
             code="setting-start",
         )

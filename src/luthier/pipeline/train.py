@@ -355,7 +355,7 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
     folder = Path(run)
     if not (folder / "run.toml").is_file():
         raise RunError(
-            f"{folder} is no folder of the command's runs: it has no run.toml",
+            f"{folder} is not a run of luthier train: it has no run.toml",
             hint="name a folder that luthier train wrote, as runs/penguins; a run of fit goes on by the same call",
             code="run-not-found",
         )

@@ -194,11 +194,11 @@ def test_text_alone_goes_to_the_answer_directly() -> None:
 
 def test_a_table_beside_texts_is_that_of_a_table_alone() -> None:
     made, alone = designed(1_000, ("text", "number"), words=(500,)), designed(1_000, ("number",))
-    assert (made["widths"], made["dropout"], made["members"], made["table_alone"]) == ([], 0.5, 8, 0.5)
+    assert (made["widths"], made["dropout"], made["members"], made["table_alone"]) == ([128], 0.5, 8, 0.5)
     assert (made["curve_size"], made["ranks"]) == (alone["token_size"], alone["ranks"])
     for name in ("lr", "weight_decay", "epochs", "batch_size", "ema", "patience", "scheduler"):
         assert made[name] == alone[name]
-    assert designed(1_000, ("text", "category"), words=(500,), categories=[5])["widths"] == []
+    assert designed(1_000, ("text", "category"), words=(500,), categories=[5])["widths"] == [128]
     former = designed(1_000, ("text", "number"), words=(500,), network_args={"members": 0})
     assert (former["widths"], former["dropout"], former["scheduler"]) == ([128], 0.3, None)
 
@@ -212,7 +212,7 @@ def test_pieces_of_words_are_read_beside_a_table_where_texts_are_sentences(
     made = designed(1_000, ("text", "number"), words=(500,), tokens=tokens, characters=characters)
     assert made["ngram_buckets"] == (2**17 if has_ngrams else 0)
     assert made.get("ngram_strength") == (0.3 if has_ngrams else None)
-    assert made["patience"] == (12 if has_ngrams else 24)
+    assert (made["patience"], made["widths"]) == ((12, []) if has_ngrams else (24, [128]))
 
 
 @pytest.mark.parametrize(
@@ -243,13 +243,15 @@ def test_pieces_of_words_share_four_million_numbers(outputs: int, columns: int, 
 def test_images_and_series_beside_other_columns() -> None:
     made = designed(900, ("image", "number"), side=24)
     assert (made["image_channels"], made["image_stride"], made["augment"]) == (3, 2, ("shift",))
-    assert (made["epochs"], made["patience"], made["eval_batch_size"], made["dropout"]) == (400, 12, 256, 0.3)
+    assert (made["epochs"], made["patience"], made["eval_batch_size"], made["dropout"]) == (400, 16, 256, 0.3)
     assert (made["widths"], made["members"], made["scheduler"]) == ([128], 8, None)
+    sizes = [designed(n, ("image", "number"), side=24)["batch_size"] for n in (800, 1_100, 1_200, 2_300, 9_000)]
+    assert sizes == [16, 16, 32, 64, 64]
     assert designed(900, ("image", "number"), side=24, effort="quick")["augment"] == ()
     assert designed(900, ("image", "number"), side=24, effort="quick")["epochs"] == 160
     made = designed(900, ("series", "number"))
     assert (made["series_channels"], made["eval_batch_size"], made["epochs"]) == (2, 256, 400)
-    assert (made["augment"], made["patience"]) == ((), 12)
+    assert (made["augment"], made["patience"]) == ((), 16)
     assert designed(900, ("text", "series"), words=(500,), effort="thorough")["epochs"] == 50
     assert designed(900, ("text", "series"), words=(500,))["ema"] is None
 

@@ -331,18 +331,19 @@ def _for_mixed(
     is_text_alone = kinds == ["text"] and not sizes.num_numbers and not sizes.category_sizes
     family = _family(settings, "mixed", f"rows with {' and '.join(kinds)}")
     effort = _EFFORT[settings.effort]
+    num_buckets = 0 if has_table and not _has_sentences(schema) else _ngram_buckets(schema, sizes)
     arguments: dict[str, Any] = {
         "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,
         "category_sizes": list(sizes.category_sizes),
-        "widths": [] if kinds == ["text"] and (is_text_alone or has_table) else [128],
+        "widths": [] if is_text_alone or (kinds == ["text"] and has_table and num_buckets) else [128],
         "activation": "relu",
         "dropout": 0.5 if kinds == ["text"] and (is_text_alone or has_table) else 0.3,
     }
     if has_table:
         _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, sizes, num_valid)
         arguments |= {
-            "embedding_sizes": [], "ranks": list(sizes.ranks),
+            "embedding_sizes": _embedding_sizes(sizes), "ranks": list(sizes.ranks),
             "members": table["members"], "curve_size": table["token_size"], "table_alone": 0.5, "task": schema.task,
         }  # fmt: skip
         reasons |= {
@@ -358,16 +359,16 @@ def _for_mixed(
     if has_text:
         arguments |= {
             "vocabulary_sizes": list(sizes.vocabulary_sizes), "token_size": 64, "reader": "mean", "token_dropout": 0.3,
-            "ngram_buckets": 0 if has_table and not _has_sentences(schema) else _ngram_buckets(schema, sizes),
+            "ngram_buckets": num_buckets,
         }  # fmt: skip
         reasons |= {
             "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
             "ngram_buckets": "words, pairs of words and pieces of words add to the outputs; the pieces read any script"
-            if arguments["ngram_buckets"]
+            if num_buckets
             else "texts of a few words beside a table: what pieces of them add is mostly learnt by heart",
             "token_dropout": "a text is to be known by more than one of its words",
         }
-        if has_table and arguments["ngram_buckets"]:
+        if has_table and num_buckets:
             arguments["ngram_strength"] = 0.3
             reasons["ngram_strength"] = "the table beside the texts is to learn first"
     if has_series:
@@ -378,14 +379,20 @@ def _for_mixed(
         arguments["image_stride"] = _stem_stride(image)
         reasons["image_channels"] = "convolutions over the image, and what they find, on average"
     if has_table:
-        slow = image is not None or has_series or bool(arguments["ngram_buckets"])
-        if slow and num_valid:
-            recipe |= {"patience": max(4, round(recipe["patience"] / 2))}
+        is_slow = image is not None or has_series
+        if num_valid and (num_buckets or is_slow):
+            recipe["patience"] = max(
+                4, round(recipe["patience"] / 2) if num_buckets else round(recipe["patience"] / 1.5)
+            )
+        if is_slow:
+            recipe["batch_size"] = _power_of_two(schema.num_rows / 50, 16, 64)
         reasons |= {
             "ema": "an average over the last few hundred updates; its weights are validated and kept",
             "lr": "constant: the average of the weights does what a falling rate would",
             "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
-            "batch_size": "64 below 1,500 rows, 128 below 8,000, else 256",
+            "batch_size": "a fiftieth of the rows, between 16 and 64"
+            if is_slow
+            else "64 below 1,500 rows, 128 below 8,000, else 256",
             "patience": "stops when the validation loss has not improved for so many epochs",
         }
     elif kinds == ["text"]:

@@ -180,17 +180,18 @@ class ImageReader(nn.Sequential):
 
 
 class Mixed(nn.Module):
-    """What texts, series and images say, by readers and linear layers, and what the table beside them says, added up.
+    """Numbers as they are, embedded categories, read texts, series and images, side by side; then linear layers. What a
+    `TabM` says of the table alone is added.
 
-    The table's part is a `TabM`. In training a share of the rows is answered by the table alone: texts are soon learnt
-    by heart, and what they seem to explain, the table would not learn.
+    In training a share of the rows is answered by the table alone: texts are soon learnt by heart, and what they seem
+    to explain, the table would not learn.
 
     Args:
         num_numbers: Numbers a row, D.
         num_outputs: Outputs a row, K.
         vocabulary_sizes: For each column of text the tokens known, M of them; none without text.
         category_sizes: For each category column its number of codes; code 0 stands for missing and unseen.
-        embedding_sizes: Without members, for each category column the width of its embedding.
+        embedding_sizes: For each category column the width of its embedding.
         token_size: Numbers a token.
         reader: How a text is read: `mean`, `conv`, `lstm` or `gru`.
         token_dropout: Share of tokens passed over in training, in [0, 1).
@@ -203,8 +204,7 @@ class Mixed(nn.Module):
         widths: Units of each hidden layer; none for text alone is often best.
         activation: A key of `ACTIVATIONS`.
         dropout: Share of features and hidden units dropped in training, in [0, 1).
-        members: Of the table's part. 0: there is none, and numbers as they are and embedded categories go through the
-            linear layers with the rest.
+        members: Of the table's own part. 0: there is none.
         ranks: Which of the numbers are ranks, for the table's part.
         curve_size: Features of each rank and category there.
         table_alone: Share of rows that the table answers alone in training, in [0, 1).
@@ -243,7 +243,6 @@ class Mixed(nn.Module):
             self.table = TabM(
                 num_numbers, num_outputs, columns, ranked, curve_size, members=members, dropout=0.1, task=task
             )
-            num_numbers, category_sizes, embedding_sizes = 0, (), ()
         self.embeddings = nn.ModuleList(
             nn.Embedding(size, width) for size, width in zip(category_sizes, embedding_sizes, strict=True)
         )
@@ -273,9 +272,8 @@ class Mixed(nn.Module):
             others: Of what there is, in this order: tokens `(N, M, T)`, int64; characters `(N, M, L)`, int32; series
                 `(N, C, L)` and their lengths `(N,)`, int64; images `(N, C, H, W)`.
         """
-        blocks, said, features = iter(others), list[Tensor](), list[Tensor]()
-        if self.table is None:
-            features = [numbers, *(embedding(categories[:, i]) for i, embedding in enumerate(self.embeddings))]
+        blocks, said = iter(others), list[Tensor]()
+        features = [numbers, *(embedding(categories[:, i]) for i, embedding in enumerate(self.embeddings))]
         if self.readers:
             tokens = next(blocks)
             features += [reader(tokens[:, i]) for i, reader in enumerate(self.readers)]

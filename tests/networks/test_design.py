@@ -24,14 +24,14 @@ def targets_of(task: Task, outputs: int) -> tuple[Target, ...]:
 def choice(
     n: int, kinds: Sequence[ColumnKind] = ("number",), task: Task = "binary", *, outputs: int = 1, num_valid: int = 100,
     numbers: int = 4, ranks: int = 4, categories: Sequence[int] = (), words: Sequence[int] = (), steps: int = 40,
-    characters: int = 200, side: int = 0, recipe: dict[str, Any] | None = None, **settings: Any,
+    characters: int = 60, tokens: int = 5, side: int = 0, recipe: dict[str, Any] | None = None, **settings: Any,
 ) -> Choice:  # fmt: skip
     columns = []
     for i, kind in enumerate(kinds):
         columns.append(
             Column(
                 name=f"x{i}", kind=kind, tokenizer="{}" if kind == "text" else "",
-                max_characters=characters if kind == "text" else 0,
+                max_characters=characters if kind == "text" else 0, max_tokens=tokens if kind == "text" else 0,
             )
         )  # fmt: skip
     image = ImageInput(channels=3, height=side, width=side - 1, means=(0.5,), stds=(0.5,)) if side else None
@@ -190,9 +190,29 @@ def test_text_alone_goes_to_the_answer_directly() -> None:
     assert (made["family"], made["widths"], made["dropout"]) == ("mixed", [], 0.5)
     assert (made["token_size"], made["reader"], made["token_dropout"]) == (64, "mean", 0.3)
     assert (made["lr"], made["ema"], made["eval_batch_size"], made["scheduler"]) == (0.003, 0.99, 512, None)
-    beside = designed(1_000, ("text", "number"), words=(500,))
-    assert (beside["widths"], beside["dropout"], beside["activation"]) == ([128], 0.3, "relu")
+
+
+def test_a_table_beside_texts_is_that_of_a_table_alone() -> None:
+    made, alone = designed(1_000, ("text", "number"), words=(500,)), designed(1_000, ("number",))
+    assert (made["widths"], made["dropout"], made["members"], made["table_alone"]) == ([128], 0.5, 8, 0.5)
+    assert (made["curve_size"], made["ranks"]) == (alone["token_size"], alone["ranks"])
+    for name in ("lr", "weight_decay", "epochs", "batch_size", "ema", "patience", "scheduler"):
+        assert made[name] == alone[name]
     assert designed(1_000, ("text", "category"), words=(500,), categories=[5])["widths"] == [128]
+    former = designed(1_000, ("text", "number"), words=(500,), network_args={"members": 0})
+    assert (former["widths"], former["dropout"], former["scheduler"]) == ([128], 0.3, None)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "characters", "has_ngrams"), [(11, 60, False), (12, 60, True), (3, 37, True), (3, 36, False)]
+)
+def test_pieces_of_words_are_read_beside_a_table_where_texts_are_sentences(
+    tokens: int, characters: int, has_ngrams: bool
+) -> None:
+    made = designed(1_000, ("text", "number"), words=(500,), tokens=tokens, characters=characters)
+    assert made["ngram_buckets"] == (2**17 if has_ngrams else 0)
+    assert made.get("ngram_strength") == (0.3 if has_ngrams else None)
+    assert (made["patience"], made["widths"]) == ((12, []) if has_ngrams else (24, [128]))
 
 
 @pytest.mark.parametrize(
@@ -223,13 +243,15 @@ def test_pieces_of_words_share_four_million_numbers(outputs: int, columns: int, 
 def test_images_and_series_beside_other_columns() -> None:
     made = designed(900, ("image", "number"), side=24)
     assert (made["image_channels"], made["image_stride"], made["augment"]) == (3, 2, ("shift",))
-    assert (made["epochs"], made["eval_batch_size"], made["dropout"]) == (20, 256, 0.3)
-    assert made["scheduler"] == "OneCycleLR"
+    assert (made["epochs"], made["patience"], made["eval_batch_size"], made["dropout"]) == (400, 16, 256, 0.3)
+    assert (made["widths"], made["members"], made["scheduler"]) == ([128], 8, None)
+    sizes = [designed(n, ("image", "number"), side=24)["batch_size"] for n in (800, 1_100, 1_200, 2_300, 9_000)]
+    assert sizes == [16, 16, 32, 64, 64]
     assert designed(900, ("image", "number"), side=24, effort="quick")["augment"] == ()
-    assert designed(900, ("image", "number"), side=24, effort="quick")["epochs"] == 8
+    assert designed(900, ("image", "number"), side=24, effort="quick")["epochs"] == 160
     made = designed(900, ("series", "number"))
-    assert (made["series_channels"], made["eval_batch_size"], made["epochs"]) == (2, 256, 20)
-    assert (made["augment"], made["patience"]) == ((), None)
+    assert (made["series_channels"], made["eval_batch_size"], made["epochs"]) == (2, 256, 400)
+    assert (made["augment"], made["patience"]) == ((), 16)
     assert designed(900, ("text", "series"), words=(500,), effort="thorough")["epochs"] == 50
     assert designed(900, ("text", "series"), words=(500,))["ema"] is None
 

@@ -1,6 +1,7 @@
 """Files beside the training file, and bundles to start from: read by what the training rows were."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -99,3 +100,47 @@ def test_errors_say_which_of_several_files_they_are_about(files: Path) -> None:
         np.savez(files / f"{name}.npz", x=np.eye(3), y=np.asarray(y))
     with pytest.raises(DataError, match=r"^b\.npz: target .* in row 2: "):
         luthier.design(files / "a.npz", task="regression", valid=str(files / "b.npz"), test_fraction=0)
+
+
+def frames(*sizes: int) -> list[pl.DataFrame]:
+    generator = np.random.default_rng(0)
+    made = []
+    for size in sizes:
+        x = generator.normal(size=size)
+        made.append(pl.DataFrame({"x": x, "c": generator.choice(["a", "b"], size), "y": np.where(x > 0, "up", "down")}))
+    return made
+
+
+@pytest.mark.parametrize("kind", ["polars", "pandas", "columns"])
+def test_frames_to_validate_and_test_on(kind: str, tmp_path: Path) -> None:
+    made: list[Any] = frames(80, 30, 20)
+    if kind != "polars":
+        made = [frame.to_pandas() if kind == "pandas" else frame.to_dict(as_series=False) for frame in made]
+    train, valid, test = made
+    result = luthier.train(train, target="y", valid=valid, test=test, epochs=2, verbose=False, run=tmp_path / "run")
+    assert result.test["rows"] == 20
+    text = (tmp_path / "run" / "run.toml").read_text()
+    assert text.count("<in memory>") == 6  # the call, and what it was given
+    for name, frame in zip(("a", "b", "c"), frames(80, 30, 20), strict=True):
+        frame.write_csv(tmp_path / f"{name}.csv")
+    by_file = luthier.train(
+        tmp_path / "a.csv",
+        target="y",
+        valid=str(tmp_path / "b.csv"),
+        test=str(tmp_path / "c.csv"),
+        epochs=2,
+        verbose=False,
+    )
+    assert by_file.test["log_loss"] == result.test["log_loss"]
+
+
+def test_frames_that_are_no_data_to_test_on(caplog: pytest.LogCaptureFixture) -> None:
+    train, test = frames(80, 20)
+    with pytest.raises(SettingError, match="test is the same object, the data that is trained on"):
+        luthier.design(train, target="y", test=train)
+    with pytest.raises(SettingError, match=r"test is of type DataFrame, and the data lies in examples/penguins\.csv"):
+        luthier.design("examples/penguins.csv", target="species", test=test)
+    with pytest.raises(DataError, match=r"^the test data lacks 1 column that the network was trained on: 'x'"):
+        luthier.design(train, target="y", test=test.drop("x"))
+    luthier.design(train, target="y", valid=test.with_columns(y=pl.lit("sideways")), epochs=1)
+    assert "20 rows of the valid data have classes that the training rows do not have: 'sideways'" in caplog.text

@@ -345,7 +345,7 @@ def test_pictures_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_cannot_be_reported_is_said(here: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no folder of a run"):
+    with pytest.raises(RunError, match="not a run's folder"):
         report([tmp_path], tmp_path / "page.html")
     with pytest.raises(SettingError, match="suffix"):
         report(["runs/two"], tmp_path / "page.pdf")

@@ -382,7 +382,7 @@ def _opened(path: Path) -> BinaryIO:
     """
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is no plain file")
+        raise OSError("it is not an ordinary file")
     if found.st_size > _MOST_BYTES:
         raise OSError(f"it has {found.st_size:,} bytes, more than an image has")
     return path.open("rb")

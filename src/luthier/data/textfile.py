@@ -248,7 +248,7 @@ class TextFile:
             row[0].count(mark) == text.count(mark) for row in rows
         ):  # fmt: skip
             raise DataError(
-                f"the rows of {self.path.name} stand in quotes as a whole: {text[:60]}",
+                f"the rows of {self.path.name} are each in one pair of quotes: {text[:60]}",
                 hint="write it again with quotes around cells alone, or take the outer quotes away",
                 code="data-csv-quotes",
             )
@@ -468,7 +468,7 @@ def open_file(path: Path) -> io.BufferedReader:
     """
     if path.exists() and not path.is_file() and not path.is_dir():
         raise DataError(
-            f"{str(path)!r} is no file, but a pipe or a device",
+            f"{str(path)!r} is a pipe or a device, not a file",
             hint="write it to a file first, as it is read more than once; or pass a CSV to standard input, and give -",
             code="data-not-a-table",
         )

@@ -84,10 +84,10 @@ def serve(
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     try:
         import uvicorn
-        from uvicorn.supervisors import Multiprocess
 
         from luthier.http.app import App
         from luthier.http.protocol import Protocol
+        from luthier.http.workers import Workers
     except ImportError as error:
         raise MissingPackageError(
             f"luthier serve needs the package {error.name}, which is not installed",
@@ -106,7 +106,7 @@ def serve(
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
         raise RunError(
-            f"{host}:{port} cannot be listened at: {error.strerror or error}",
+            f"{host}:{port} is an address that the server cannot listen at: {error.strerror or error}",
             hint="choose another port=, or 0 for a free one",
             code="run-address",
         ) from error
@@ -125,7 +125,7 @@ def serve(
             uvicorn.Server(config).run(sockets=sockets)
         else:
             of_workers: list[Any] = [_OfWorker(host, address[1]) for _ in range(_SOCKETS)]
-            Multiprocess(config, sockets=of_workers).run()
+            Workers(config, sockets=of_workers).run()
 
 
 def bind(host: str, port: int) -> socket.socket:

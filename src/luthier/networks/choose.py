@@ -65,7 +65,9 @@ def choose(
     asked = settings
     if is_foreign(settings.network or ""):
         # the recipe is that of the network it stands for
-        settings = NetworkSettings(effort=settings.effort, network="mlp" if schema.blocks == _TABLE else None)
+        is_table = schema.blocks == _TABLE
+        stands_for: dict[str, Any] = {"network": "mlp"} if is_table else {"arguments": {"members": 0}}
+        settings = NetworkSettings(effort=settings.effort, **stands_for)
     if schema.image is not None and schema.blocks == ("pixels",):
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)
     elif schema.blocks == ("values", "lengths"):
@@ -375,31 +377,52 @@ def _for_mixed(
     schema: Schema, settings: NetworkSettings, reasons: dict[str, str], sizes: InputSizes, num_valid: int
 ) -> tuple[str, dict[str, Any], dict[str, Any]]:
     """Return the design for rows of several kinds: a branch for each kind, side by side."""
-    others = sizes.num_numbers + len(sizes.category_sizes)
+    has_table = bool(sizes.num_numbers or sizes.category_sizes) and bool(settings.arguments.get("members", 8))
     has_text, has_series, image = bool(sizes.vocabulary_sizes), bool(sizes.series_channels), schema.image
     kinds = [name for name, there in (("text", has_text), ("series", has_series), ("images", image)) if there]
-    is_text_alone = kinds == ["text"] and not others
+    is_text_alone = kinds == ["text"] and not sizes.num_numbers and not sizes.category_sizes
     family = _family(settings, "mixed", f"rows with {' and '.join(kinds)}")
-    _, table, recipe = _for_mlp(schema, settings, {}, sizes)
+    effort = _EFFORT[settings.effort]
+    num_buckets = 0 if has_table and not _has_sentences(schema) else _ngram_buckets(schema, sizes)
     arguments: dict[str, Any] = {
         "num_numbers": sizes.num_numbers,
         "num_outputs": schema.num_outputs,
         "category_sizes": list(sizes.category_sizes),
-        "embedding_sizes": table["embedding_sizes"],
-        "widths": [] if is_text_alone else [128],
+        "widths": [] if is_text_alone or (kinds == ["text"] and has_table and num_buckets) else [128],
         "activation": "relu",
-        "dropout": 0.5 if is_text_alone else 0.3,
+        "dropout": 0.5 if kinds == ["text"] and (is_text_alone or has_table) else 0.3,
     }
+    if has_table:
+        _, table, recipe = _for_table(schema, NetworkSettings(effort=settings.effort), {}, sizes, num_valid)
+        arguments |= {
+            "embedding_sizes": _embedding_sizes(sizes), "ranks": list(sizes.ranks),
+            "members": table["members"], "curve_size": table["token_size"], "table_alone": 0.5, "task": schema.task,
+        }  # fmt: skip
+        reasons |= {
+            "members": "numbers and categories as in a table alone: members that share their layers, and curves",
+            "curve_size": "features of each number and category there, as in a table alone",
+            "table_alone": f"half of the rows, so that {' and '.join(kinds)} do not explain away what the table says",
+        }
+    else:
+        _, table, recipe = _for_mlp(schema, settings, {}, sizes)
+        arguments["embedding_sizes"] = table["embedding_sizes"]
+        reasons["embedding_sizes"] = "1.6 size^0.56 numbers for a category of that size, at most 32"
+        recipe |= {"lr": 0.003, "batch_size": _power_of_two(schema.num_rows / 100, 16, 64), "patience": None}
     if has_text:
         arguments |= {
             "vocabulary_sizes": list(sizes.vocabulary_sizes), "token_size": 64, "reader": "mean", "token_dropout": 0.3,
-            "ngram_buckets": _ngram_buckets(schema, sizes),
+            "ngram_buckets": num_buckets,
         }  # fmt: skip
         reasons |= {
             "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
-            "ngram_buckets": "words, pairs of words and pieces of words add to the outputs; the pieces read any script",
+            "ngram_buckets": "words, pairs of words and pieces of words add to the outputs; the pieces read any script"
+            if num_buckets
+            else "texts of a few words beside a table: what pieces of them add is mostly learnt by heart",
             "token_dropout": "a text is to be known by more than one of its words",
         }
+        if has_table and num_buckets:
+            arguments["ngram_strength"] = 0.3
+            reasons["ngram_strength"] = "the table beside the texts is to learn first"
     if has_series:
         arguments["series_channels"] = sizes.series_channels
         reasons["series_channels"] = "convolutions along the steps, and what they find, on average and at most"
@@ -407,39 +430,63 @@ def _for_mixed(
         arguments["image_channels"] = image.channels
         arguments["image_stride"] = _stem_stride(image)
         reasons["image_channels"] = "convolutions over the image, and what they find, on average"
-    effort = _EFFORT[settings.effort]
-    recipe |= {"lr": 0.003, "batch_size": _power_of_two(schema.num_rows / 100, 16, 64), "patience": None}
-    if kinds == ["text"]:
+    if has_table:
+        is_slow = image is not None or has_series
+        if num_valid and (num_buckets or is_slow):
+            recipe["patience"] = max(
+                4, round(recipe["patience"] / 2) if num_buckets else round(recipe["patience"] / 1.5)
+            )
+        if is_slow:
+            recipe["batch_size"] = _power_of_two(schema.num_rows / 50, 16, 64)
+        reasons |= {
+            "ema": "an average over the last few hundred updates; its weights are validated and kept",
+            "lr": "constant: the average of the weights does what a falling rate would",
+            "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
+            "batch_size": "a fiftieth of the rows, between 16 and 64"
+            if is_slow
+            else "64 below 1,500 rows, 128 below 8,000, else 256",
+            "patience": "stops when the validation loss has not improved for so many epochs",
+        }
+    elif kinds == ["text"]:
         epochs = round((40 if num_valid else 10) * effort)
-        recipe |= {"eval_batch_size": 512, "ema": 0.99, "patience": round(5 * effort)}
+        recipe |= {"epochs": epochs, "eval_batch_size": 512, "ema": 0.99, "patience": round(5 * effort)}
         del recipe["scheduler"], recipe["scheduler_args"]
         reasons |= {
             "lr": "constant: the average of the weights does what a falling rate would",
             "ema": "an average over the last few hundred updates; its weights are validated and kept",
             "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
+            "batch_size": "a hundredth of the rows, between 16 and 64",
             "patience": "stops when the validation loss has not improved for so many epochs",
         }
     else:
-        epochs = max(4, round(20 * effort))
-        reasons["epochs"] = f"20 with {' and '.join(kinds)}, times the effort"
-    recipe["epochs"] = epochs
+        recipe["epochs"] = max(4, round(20 * effort))
+        reasons |= {
+            "epochs": f"20 with {' and '.join(kinds)}, times the effort",
+            "batch_size": "a hundredth of the rows, between 16 and 64",
+        }
+    if has_text:
+        recipe["eval_batch_size"] = 512
     if image is not None or has_series:
-        recipe |= {"eval_batch_size": 256}
+        recipe["eval_batch_size"] = 256
     if image is not None and settings.effort != "quick":
         recipe |= {"augment": ("shift",)}
         reasons["augment"] = _MOVED
     reasons |= {
         "family": f"{' and '.join(kinds)} in the rows: a branch for each kind of column, side by side",
-        "widths": "text alone goes to the answer directly"
-        if is_text_alone
-        else "one layer joins what the branches say",
+        "widths": "one layer joins what the branches say"
+        if arguments["widths"]
+        else "text goes to the answer directly",
         "dropout": "words seen in a few rows are learnt by heart soonest" if has_text else "few rows, many features",
-        "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
-        "batch_size": "a hundredth of the rows, between 16 and 64",
         "clip_norm": "one wild batch cannot throw the weights",
     }
     return family, arguments, recipe
+
+
+def _has_sentences(schema: Schema) -> bool:
+    """Whether some column of text has more than a few words a row, or words that no spaces part."""
+    texts = [column for column in schema.inputs if column.kind == "text"]
+    return any(text.max_tokens >= 12 or text.max_characters > 12 * text.max_tokens for text in texts)
 
 
 def _ngram_buckets(schema: Schema, sizes: InputSizes) -> int:

@@ -242,6 +242,10 @@ def _write(plan: Plan, story: Story, folder: Path) -> None:
     )
     (folder / "train.py").write_text(write_loop(loop, story), encoding="utf-8")
     (folder / "data.py").write_text(text, encoding="utf-8")
+    for name in re.findall(r"^from luthier\.networks\.families\.(\w+) import ", network, re.MULTILINE):
+        beside = Path(inspect.getfile(FAMILIES[name].module)).read_text(encoding="utf-8")
+        (folder / f"{name}.py").write_text(beside, encoding="utf-8")
+        network = network.replace(f"from luthier.networks.families.{name} import", f"from {name} import")
     (folder / "network.py").write_text(network, encoding="utf-8")
     (folder / "data.json").write_text(json.dumps(facts, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
     if rows:

@@ -58,7 +58,7 @@ def export(
         except (DataError, RunError, OSError) as error:
             plan = None
             words = error.message if isinstance(error, LuthierError) else str(error)
-            _log.warning("the test rows are not asked: %s", words)
+            _log.warning("the export was not tried on the test rows: %s", words)
     if plan is not None and network is None and is_own_file(plan.blueprint.family):
         network = plan.blueprint.family
     loaded = load(model, network=network)

@@ -46,7 +46,7 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
     refuse(settings, (*ONLY_TABLES, *others), "a folder of images")
     if settings.target:
         raise SettingError(
-            f"target would be ignored: {path} holds no tables, and of an image the class is the name of its folder",
+            f"target would be ignored: {path} holds no tables, and the class of an image is the name of its folder",
             hint="leave target out",
             code="setting-ignored",
         )

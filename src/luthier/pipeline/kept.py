@@ -79,7 +79,7 @@ def write_measured(run: Path, found: dict[str, Any], *, rows: bool) -> None:
     try:
         write_whole(run / MEASURED_FILE, json.dumps(document, ensure_ascii=False).encode())
     except RunError as error:
-        _log.warning("the next report measures again: %s", error.message)
+        _log.warning("what this report measured cannot be kept, so the next one measures again: %s", error.message)
 
 
 def read_measured(run: Path, *, rows: bool) -> dict[str, Any] | None:

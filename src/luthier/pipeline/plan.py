@@ -126,7 +126,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     Args:
         source: A table in a file (CSV, Parquet, Excel, JSON, Arrow), in several (a list, a pattern, a folder), or in a
             database (a URL, and `query`); a folder of images (one folder a class), an `.npz` with `x` and `y`, a run
-            file (`.toml`), or a frame.
+            file (`.toml`), or a frame, and then `valid` and `test` may be frames too.
         target: Column to predict, or several.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe`, `FinishSettings` and `CheckSettings`.
 
@@ -143,10 +143,17 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     parts = _sorted(given)
     if target != () and target != []:
         parts["data"]["target"] = target
-    data, blueprint, recipe_fields = None, None, parts["recipe"]
+    handed: dict[str, Any] = {}
+    blueprint, recipe_fields = None, parts["recipe"]
     checks, finish, made_by = CheckSettings(**parts["check"]), FinishSettings(**parts["finish"]), ""
     named = as_source(source)
     if named is not None:
+        for part in _handed(source, parts["data"]).keys() - {"train"}:
+            raise SettingError(
+                f"{part} is of type {type(parts['data'][part]).__name__}, and the data lies in {named}",
+                hint=f"give {part} as a file too, or the data as a frame",
+                code="setting-wrong-type",
+            )
         if named.endswith(".toml"):
             file = read_run_file(Path(named))
             # in older run files a folder stands before it
@@ -165,7 +172,9 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         else:
             settings = DataSettings(source=named, **parts["data"])
     else:
-        data, settings = source, DataSettings(source=IN_MEMORY, **parts["data"])
+        handed = _handed(source, parts["data"])
+        others = dict.fromkeys(handed.keys() - {"train"}, IN_MEMORY)
+        settings = DataSettings(source=IN_MEMORY, **{**parts["data"], **others})
     if parts["network"].pop("trust_code", False):
         raise SettingError(
             "trust_code would be ignored: no run file names the network", hint="leave it out", code="setting-ignored"
@@ -173,7 +182,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     for name in PATHS:
         check_name(getattr(settings, name) or "", "the file")
     _refuse_same_file(settings)
-    settings = with_store(settings) if data is None else settings
+    settings = settings if handed else with_store(settings)
     settings = _with_transform(settings, recipe_fields)
     _check_names(recipe_fields)
     if "epochs" in parts["recipe"] and recipe_fields.get("max_steps") is not None:
@@ -185,7 +194,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
     if bundle is not None and (bundle.schema is None or bundle.blueprint is None):
         raise SettingError(
-            f"{settings.start} holds a custom module, and luthier train cannot start from one",
+            f"{settings.start} holds a module of your own, and luthier train cannot start from one",
             hint="use luthier.load(path, module=…) and luthier.fit",
             code="setting-start",
         )
@@ -207,13 +216,13 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         if is_folder and TRUNK in recipe_fields.get("freeze", ()) and not recipe_fields.get("augment"):
             settings = replace(settings, image_size=_PRETRAINED_SIDE)
     prepared = prepare(
-        settings, data, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
+        settings, handed, augment=tuple(recipe_fields.get("augment", ())), schema=bundle.schema if bundle else None
     )
     needs = settings.valid or finish != FinishSettings() or {"patience", "monitor"} & recipe_fields.keys()
     is_asked = "valid_fraction" in parts["data"] or bool(needs)
     if bundle is None and blueprint is None and not is_asked and _has_few_series(prepared):
         settings = replace(settings, valid_fraction=0.0)
-        prepared = prepare(settings, data)
+        prepared = prepare(settings, handed)
         prepared.notes.append(
             f"no series are kept for validation: fewer than {ENOUGH_VALID} are too few to choose an epoch by; "
             "to keep some, pass valid_fraction="
@@ -337,17 +346,33 @@ def _has_few_series(prepared: Prepared) -> bool:
     return is_series and "valid" in prepared.parts and len(prepared.parts["valid"].rows) < ENOUGH_VALID
 
 
+def _handed(source: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rows that are handed over and lie in no file, by part."""
+    handed = {"train": source}
+    for part in ("valid", "test"):
+        rows = given.get(part)
+        if rows is source:
+            raise _same_data(part, "the same object")
+        if rows is not None and as_source(rows) is None:
+            handed[part] = rows
+    return handed
+
+
+def _same_data(part: str, what: str) -> SettingError:
+    return SettingError(
+        f"{part} is {what}, the data that is trained on, so its figures would say nothing",
+        hint=f"give other data, or leave {part} out: a part of the source is kept for it",
+        code="setting-same-data",
+    )
+
+
 def _refuse_same_file(settings: DataSettings) -> None:
     """Refuse to validate or test on the very data that is trained on."""
     source = Path(settings.source)
     for name in ("valid", "test"):
         other = getattr(settings, name)
         if other is not None and source.exists() and Path(other).exists() and source.samefile(other):
-            raise SettingError(
-                f"{name} is {other}, the data that is trained on, so its figures would say nothing",
-                hint=f"give other data, or leave {name} out: a part of the source is kept for it",
-                code="setting-same-data",
-            )
+            raise _same_data(name, other)
 
 
 def _trusted(blueprint: Blueprint | None, given: Mapping[str, Any], source: str) -> Blueprint | None:

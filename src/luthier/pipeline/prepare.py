@@ -1,5 +1,6 @@
 """From a source to a Schema and three parts of data: the reader of its kind, found by what the source is."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,22 @@ from luthier.pipeline.rows import prepare_rows
 from luthier.pipeline.tables import prepare_number_arrays, prepare_table, read_options, read_source
 from luthier.store.rows import is_row_store
 
+_NAMES = {"train": "the data", "valid": "the validation data", "test": "the test data"}  # of rows that lie in no file
+
 
 def prepare(
-    settings: DataSettings, data: Any = None, *, augment: tuple[str, ...] = (), schema: Schema | None = None
+    settings: DataSettings,
+    handed: Mapping[str, Any] | None = None,
+    *,
+    augment: tuple[str, ...] = (),
+    schema: Schema | None = None,
 ) -> Prepared:
     """Read, split, and take the Schema from the training rows.
 
     Args:
         settings: Which data, and how to split it.
-        data: A frame, a dict of columns or a list of dicts in place of the file `settings.source`.
+        handed: Frames, dicts of columns or lists of dicts in place of files: `train` of `settings.source`, and beside
+            it `valid` and `test` where they are rows of their own.
         augment: What to do to training images.
         schema: That of a bundle, to be kept where training starts from its weights.
 
@@ -33,8 +41,9 @@ def prepare(
         DataError: the data cannot be read, split or trained on.
         SettingError: a setting that does not go with this kind of data.
     """
-    if data is not None:
-        return prepare_table(settings, table_from(data), schema, augment=augment)
+    if handed:
+        tables = {part: table_from(rows, _NAMES[part]) for part, rows in handed.items()}
+        return prepare_table(settings, tables.pop("train"), schema, augment=augment, others=tables)
     source = settings.source
     path = Path(source_lines(source)[0])
     if is_row_store(path):

@@ -73,10 +73,10 @@ def report(
     write_page(documents, path, rows=rows)
     for run, found in zip(runs, documents, strict=True):
         if "unmeasured" in found:
-            _log.warning("%s is shown as far as it kept what it saw: %s", run, found["unmeasured"])
+            _log.warning("%s is reported only as far as its record goes: %s", run, found["unmeasured"])
         is_there = (Path(run) / "model.safetensors").is_file()
         if is_there and not any(training["num_epochs"] for training in found["trainings"]):
-            _log.warning("%s has a model, and no epoch in its record: luthier resume writes it anew", run)
+            _log.warning("%s has a model, and its record has no epoch: luthier resume writes the record again", run)
     return path
 
 
@@ -116,7 +116,7 @@ def folder_document(run: Path) -> dict[str, Any]:
     """
     if not ((run / "record.jsonl").is_file() or stage_folders(run) or (run / "run.toml").is_file()):
         raise RunError(
-            f"{run} is no folder of a run: it has neither a record nor a run.toml",
+            f"{run} is not a run's folder: it has neither a record nor a run.toml",
             hint="name a folder that luthier train or fit wrote, as runs/penguins",
             code="run-not-found",
         )

@@ -58,7 +58,9 @@ def read_run_file(path: Path) -> RunFile:
             code="setting-no-run-file",
         ) from error  # fmt: skip
     except (OSError, ValueError, RecursionError) as error:
-        raise SettingError(f"{path} is no TOML: {error}", hint="correct that line", code="setting-toml") from error
+        raise SettingError(
+            f"{path} is not valid TOML: {error}", hint="correct that line", code="setting-toml"
+        ) from error
     for section in document:
         if section not in _SECTIONS:
             raise SettingError(

@@ -34,7 +34,9 @@ def list_runs(folder: str | Path = "runs", *, sort: str = "when", match: str = "
     """
     place = Path(folder)
     if sort not in COLUMNS:
-        raise SettingError(f"runs have no {sort!r}", hint=did_you_mean(sort, COLUMNS), code="setting-unknown-choice")
+        raise SettingError(
+            f"runs cannot be sorted by {sort!r}", hint=did_you_mean(sort, COLUMNS), code="setting-unknown-choice"
+        )
     if not place.is_dir():
         raise RunError(f"there is no folder {place}", hint="name the folder that the runs lie in", code="run-not-found")
     rows = [_row(path) for path in sorted(place.iterdir()) if path.is_dir() and _is_run(path)]

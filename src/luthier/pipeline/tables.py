@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,13 @@ def read_options(
 
 
 def prepare_table(
-    settings: DataSettings, table: Table, schema: Schema | None, *, augment: tuple[str, ...] = (), root: Path = Path()
+    settings: DataSettings,
+    table: Table,
+    schema: Schema | None,
+    *,
+    augment: tuple[str, ...] = (),
+    root: Path = Path(),
+    others: Mapping[str, Table] = MappingProxyType({}),
 ) -> Prepared:
     """Split a table, and encode its rows by the Schema of the training rows.
 
@@ -91,6 +98,7 @@ def prepare_table(
         schema: That of a bundle, to be kept where training starts from its weights.
         augment: What to do to training images.
         root: The folder below which the images lie that a column names.
+        others: Tables in place of the files `settings.valid` and `settings.test`.
 
     Raises:
         DataError: the data cannot be read, split or trained on.
@@ -151,8 +159,9 @@ def prepare_table(
     text_names = [name for name in table.frame.columns if table.frame[name].dtype == pl.String and name not in names]
     for part, file in (("valid", settings.valid), ("test", settings.test)):
         if file is not None:
+            file = others[part].name if part in others else file
             with errors_name(file):
-                other = read_source(file, settings, table.decimal, table.points, as_text=text_names)
+                other = others.get(part) or read_source(file, settings, table.decimal, table.points, as_text=text_names)
                 notes += [f"{other.name}: {other.frame.height:,} rows, for {_PURPOSE[part]}", *other.notes]
                 for doubt in other.doubts:
                     warn(notes, doubt)

@@ -87,7 +87,8 @@ def train(
         verbose: Print the plan in short, a line an epoch and the outcome; None as in `fit`.
         asked: The command that this is, for the run's file and its report; the call itself without one.
         go_on: Where `run` is the folder of a run already, continue that one.
-        **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`.
+        **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`. Where the source is a frame,
+            `valid` and `test` may be frames too.
 
     Returns:
         The result; `.predict`, `.model` and `.test` (figures on the test rows) are the ones to look at.
@@ -165,6 +166,7 @@ def _train(
 def _call_words(plan: Plan, target: Any, given: Mapping[str, Any]) -> str:
     """Return the call of Python that a run was made by."""
     named = {**({"target": target} if target not in ((), []) else {}), **given}
+    named |= {part: getattr(plan.settings, part) for part in ("valid", "test") if part in given}  # no rows of frames
     words = ", ".join([repr(plan.settings.source), *(f"{name}={value!r}" for name, value in named.items())])
     return f"luthier.train({words})"
 
@@ -365,7 +367,7 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
     folder = Path(run)
     if not (folder / "run.toml").is_file():
         raise RunError(
-            f"{folder} is no folder of the command's runs: it has no run.toml",
+            f"{folder} is not a run of luthier train: it has no run.toml",
             hint="name a folder that luthier train wrote, as runs/penguins; a run of fit goes on by the same call",
             code="run-not-found",
         )

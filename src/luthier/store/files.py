@@ -155,7 +155,7 @@ def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Se
         raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
     if path.exists() and not os.access(path, os.W_OK):
         raise SettingError(
-            f"{output} may not be written", hint=f"choose another file with {flag}", code="setting-output-format"
+            f"{output} must not be written to", hint=f"choose another file with {flag}", code="setting-output-format"
         )
     return path.resolve() if path.is_symlink() else path
 
@@ -227,7 +227,7 @@ def unpack(path: Path, key: str) -> tuple[dict[str, Tensor], Any]:
     """
     with reading(path):
         if not path.is_file():
-            raise ValueError("it is no plain file")
+            raise ValueError("it is not an ordinary file")
         with path.open("rb") as plain:
             if not plain.read(1):
                 raise ValueError("it is empty (0 bytes)")
@@ -271,13 +271,13 @@ def read_plain(path: Path, *, most: int = 1 << 28) -> bytes:
     """Return the bytes of a file: of a pipe or a device reading might never end.
 
     Raises:
-        OSError: there is none, or it is no plain file or too large.
+        OSError: there is none, or it is not an ordinary file or too large.
         RunError: it may not be read.
     """
     with reading(path):
         found = path.stat()
         if not stat.S_ISREG(found.st_mode):
-            raise OSError(f"{path} is no plain file")
+            raise OSError(f"{path} is not an ordinary file")
         if found.st_size > most:
             raise OSError(f"{path} has {found.st_size:,} bytes, more than such a file has")
         return path.read_bytes()

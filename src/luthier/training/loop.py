@@ -248,7 +248,7 @@ def _short_of_memory(run: Run, error: Exception) -> TrainingError | None:
         return None
     size = run.recipe.micro_size or run.recipe.batch_size or 32
     return TrainingError(
-        f"{run.device} has not enough memory for {size} samples at a time",
+        f"{run.device} does not have enough memory for {size} samples at a time",
         hint=f"try micro_batch_size={max(size // 2, 1)}: the update stays that of the whole batch",
         code="training-out-of-memory",
     )

@@ -227,7 +227,7 @@ class RowsAsGiven:
         sizes = {len(item) for item in leaves(self.value)}
         if len(sizes) != 1:
             raise DataError(
-                f"the parts of the data have {' and '.join(map(str, sorted(sizes)))} samples",
+                f"the tensors of the data have {' and '.join(map(str, sorted(sizes)))} samples",
                 hint="the first dimension counts the samples",
                 code="data-length-mismatch",
             )

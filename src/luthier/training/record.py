@@ -77,7 +77,7 @@ class Record:
             return
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
             raise RunError(
-                f"{self.path} is a link or no plain file, and a record is not written through it",
+                f"{self.path} is a link, or not an ordinary file, and a record is not written through it",
                 hint="put the file itself there",
                 code="run-record-damaged",
             )

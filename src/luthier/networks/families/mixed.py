@@ -1,5 +1,5 @@
-"""Numbers, categories, text, series and images in one network, one branch a kind. Plain PyTorch: copy this file
-wherever you like.
+"""Numbers, categories, text, series and images in one network, one branch a kind. Plain PyTorch: copy this file, and
+that of `TabM`, wherever you like.
 
 Sources of the default reading of text: Joulin et al. 2016, "Bag of Tricks for Efficient Text Classification", section 2
 (the mean of word embeddings, and hashed n-grams); Bojanowski et al. 2017, "Enriching Word Vectors with Subword
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from luthier.networks.families.tabm import TabM
 
 STRENGTH = 3.0  # n-grams learn so many times as fast as other weights
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -76,10 +78,12 @@ class NGrams(nn.Module):
     Args:
         buckets: Rows of numbers; n-grams whose hashes meet share one. Row 0 is of none.
         num_outputs: Numbers a row, K.
+        strength: They learn so many times as fast as other weights.
     """
 
-    def __init__(self, buckets: int, num_outputs: int) -> None:
+    def __init__(self, buckets: int, num_outputs: int, strength: float = STRENGTH) -> None:
         super().__init__()
+        self.strength = strength
         self.weight = nn.Parameter(torch.zeros(buckets, num_outputs))
 
     def forward(self, characters: Tensor, tokens: Tensor) -> Tensor:
@@ -93,7 +97,7 @@ class NGrams(nn.Module):
                 is_there = (places != nn.functional.pad(places[:, :-1], (1, 0))) & (places != 0)
             else:
                 is_there = torch.cat([self.are_new(part) for part in places.split(16)])  # in the cache
-            shares = STRENGTH * is_there / is_there.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
+            shares = self.strength * is_there / is_there.sum(dim=1, keepdim=True).clamp(min=1).sqrt()
         said = self.weight.index_select(0, places.flatten())  # on the CPU a tenth of an EmbeddingBag's time
         return torch.bmm(shares[:, None].to(said), said.view(*places.shape, self.weight.shape[1]))[:, 0]
 
@@ -176,7 +180,11 @@ class ImageReader(nn.Sequential):
 
 
 class Mixed(nn.Module):
-    """Numbers as they are, embedded categories, read texts, series and images, side by side; then linear layers.
+    """Numbers as they are, embedded categories, read texts, series and images, side by side; then linear layers. What a
+    `TabM` says of the table alone is added.
+
+    In training a share of the rows is answered by the table alone: texts are soon learnt by heart, and what they seem
+    to explain, the table would not learn.
 
     Args:
         num_numbers: Numbers a row, D.
@@ -189,12 +197,18 @@ class Mixed(nn.Module):
         token_dropout: Share of tokens passed over in training, in [0, 1).
         ngram_buckets: Rows of numbers for the hashed n-grams of each column of text, 0 without any; they are added to
             the outputs.
+        ngram_strength: The n-grams learn so many times as fast as other weights.
         series_channels: Channels of the series, 0 without any.
         image_channels: Channels of the image, 0 without any.
         image_stride: Of the first convolution over the image.
         widths: Units of each hidden layer; none for text alone is often best.
         activation: A key of `ACTIVATIONS`.
         dropout: Share of features and hidden units dropped in training, in [0, 1).
+        members: Of the table's own part. 0: there is none.
+        ranks: Which of the numbers are ranks, for the table's part.
+        curve_size: Features of each rank and category there.
+        table_alone: Share of rows that the table answers alone in training, in [0, 1).
+        task: What the members' mean is a mean of; see `TabM`.
     """
 
     def __init__(
@@ -208,20 +222,35 @@ class Mixed(nn.Module):
         reader: str = "mean",
         token_dropout: float = 0.3,
         ngram_buckets: int = 0,
+        ngram_strength: float = STRENGTH,
         series_channels: int = 0,
         image_channels: int = 0,
         image_stride: int = 2,
         widths: Sequence[int] = (),
         activation: str = "relu",
         dropout: float = 0.5,
+        members: int = 0,
+        ranks: Sequence[int] = (),
+        curve_size: int = 16,
+        table_alone: float = 0.5,
+        task: str = "regression",
     ) -> None:
         super().__init__()
+        self.table_alone = table_alone
+        self.table = None
+        if members:
+            columns, ranked = list(category_sizes), list(ranks)
+            self.table = TabM(
+                num_numbers, num_outputs, columns, ranked, curve_size, members=members, dropout=0.1, task=task
+            )
         self.embeddings = nn.ModuleList(
             nn.Embedding(size, width) for size, width in zip(category_sizes, embedding_sizes, strict=True)
         )
         readers = [TextReader(size, token_size, reader, token_dropout) for size in vocabulary_sizes]
         self.readers = nn.ModuleList(readers)
-        self.ngrams = nn.ModuleList(NGrams(ngram_buckets, num_outputs) for _ in vocabulary_sizes if ngram_buckets)
+        self.ngrams = nn.ModuleList(
+            NGrams(ngram_buckets, num_outputs, ngram_strength) for _ in vocabulary_sizes if ngram_buckets
+        )
         width_in = num_numbers + sum(embedding_sizes) + sum(reader.size for reader in readers)
         self.series = SeriesReader(series_channels, 64) if series_channels else None
         width_in += 0 if self.series is None else self.series.size
@@ -255,5 +284,10 @@ class Mixed(nn.Module):
             features.append(self.series(next(blocks), next(blocks)))
         if self.image is not None:
             features.append(self.image(next(blocks)))
-        logits: Tensor = self.head(self.hidden(torch.cat(features, dim=1)))
-        return sum(said, start=logits)
+        outputs: Tensor = sum(said, start=self.head(self.hidden(torch.cat(features, dim=1))))
+        if self.table is None:
+            return outputs
+        if self.training and self.table_alone:
+            outputs = outputs * (torch.rand(len(outputs), 1, device=outputs.device) >= self.table_alone)
+        answered: Tensor = self.table(numbers, categories)
+        return answered + outputs

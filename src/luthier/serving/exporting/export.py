@@ -224,7 +224,10 @@ def _readable(rows: Sequence[Row], facts: dict[str, Any]) -> list[Row]:
             kept.append(row)
     if why:
         _log.warning(
-            "%d of %d rows given are not asked, as the readers refuse them: %s", len(rows) - len(kept), len(rows), why
+            "%d of %d of the rows given are left out of the proof, as the readers refuse them: %s",
+            len(rows) - len(kept),
+            len(rows),
+            why,
         )
     return kept
 

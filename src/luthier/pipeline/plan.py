@@ -212,7 +212,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         if means_and_stds is not None:
             settings = replace(settings, image_means=means_and_stds[0], image_stds=means_and_stds[1])
     if blueprint is None and settings.weights is not None and is_foreign(asked) and settings.image_size is None:
-        is_folder = data is None and Path(settings.source).is_dir() and not is_table_folder(Path(settings.source))
+        is_folder = named is not None and Path(named).is_dir() and not is_table_folder(Path(named))
         if is_folder and TRUNK in recipe_fields.get("freeze", ()) and not recipe_fields.get("augment"):
             settings = replace(settings, image_size=_PRETRAINED_SIDE)
     prepared = prepare(

@@ -66,7 +66,7 @@ def choose(
     if is_foreign(settings.network or ""):
         # the recipe is that of the network it stands for
         is_table = schema.blocks == _TABLE
-        stands_for: dict[str, Any] = {"network": "mlp"} if is_table else {"arguments": {"members": 0}}
+        stands_for: dict[str, Any] = {"network": "mlp"} if is_table else {"network_args": {"members": 0}}
         settings = NetworkSettings(effort=settings.effort, **stands_for)
     if schema.image is not None and schema.blocks == ("pixels",):
         family, arguments, chosen = _for_images(schema, schema.image, settings, reasons)

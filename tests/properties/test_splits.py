@@ -34,9 +34,9 @@ def folder() -> Iterator[Path]:
 
 def parts_of(source: Path | pl.DataFrame, **given: Any) -> Parts:
     """Return the rows of each part; a table that nothing can be learnt from is passed over."""
-    frame = source if isinstance(source, pl.DataFrame) else None
+    handed = {"train": source} if isinstance(source, pl.DataFrame) else {}
     try:
-        prepared = prepare(DataSettings(source=str(source) if frame is None else "<in memory>", **given), frame)
+        prepared = prepare(DataSettings(source="<in memory>" if handed else str(source), **given), handed)
     except DataError as error:
         if error.code in UNFIT:
             reject()

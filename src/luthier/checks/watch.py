@@ -149,7 +149,8 @@ class Watch:
         self._reloaded_at: int | None = None
         self._strangers: set[int] = set()
         self._kept: list[tuple[Any, int, int]] = []
-        self._was_training: bool | None = None
+        self._was_training = False
+        self._began_training = False
         self._first: tuple[Any, Any] | None = None
         self._looked = False
         self._train_lost = 0
@@ -188,6 +189,7 @@ class Watch:
     def attach(self) -> None:
         """Put the hooks on."""
         module = self.module
+        self._began_training = module.training
         self._near = [
             module.register_forward_pre_hook(_Hook(self, self._before), with_kwargs=True),
             module.register_forward_hook(_Hook(self, self._after), with_kwargs=True),
@@ -331,10 +333,11 @@ class Watch:
         self._clipped = None
         self._end_run()
         training = self.module.training
+        if not self.steps:
+            self._was_training = self._began_training and any(not f.used and not f.training for f in self._forwards)
         if self._was_training and not training and any(isinstance(m, _MODED) for m in self.module.modules()):
             self._train_lost += 1
-        elif training:
-            self._was_training = True
+        self._was_training |= training
         if len(self._backwards) > 1 and self.steps <= _CLOSE_STEPS:
             is_new = all(found.is_new for found in self._backwards)
             ratios = [found.ratio for found in self._backwards if found.ratio is not None]

@@ -20,6 +20,7 @@ from luthier.checks.tracing import Call, Trace
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves, map_leaves
 from luthier.core.rng import seed_probe
+from luthier.core.tape import Tape
 
 _DECISIONS = "compare decisions with targets: argmax over the classes, or logits > 0"
 _DRAWS = {"rand", "randn", "rand_like", "randn_like", "normal", "bernoulli", "multinomial", "randint", "randperm",
@@ -69,8 +70,13 @@ def eval_random(s: Subject) -> Iterator[Finding]:
         return
     module = s.fresh(training=False, only_read=True)
     first, second = s.eval_outputs, s.forward(module, s.module_batch, seed=1)
-    if not differs(first, second):
-        return
+    if not differs(first, second):  # a drawn state fades over the steps of a fresh network, and less of a trained one
+        if not any(call.name in _DRAWS for call in s.eval_pass.trace.calls):
+            return
+        with _Louder():
+            loud = [s.forward(module, s.module_batch, seed=seed) for seed in (0, 1)]
+        if not differs(*loud):
+            return
     trace = Trace()
     seed_probe(0)
     with trace.of(module):
@@ -87,7 +93,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
                 fix="F.dropout(x, p, training=self.training), or an nn.Dropout layer",
                 by="definition",
             )
-    if on_purpose or s.step is not None or not isinstance(first, Tensor):
+    if on_purpose or not isinstance(first, Tensor) or (s.step is not None and not _is_of_classes(s)):
         yield note("the answers in eval mode are random", fix="average several, where that is meant")
     if _learned_noise(trace):
         yield note(
@@ -108,6 +114,22 @@ def eval_random(s: Subject) -> Iterator[Finding]:
         f"the same rows give other outputs in eval mode ({', '.join(names) or 'random draws'} in forward)",
         fix="draw only in training: if self.training: …",
     )
+
+
+class _Louder(Tape):
+    """Have what is drawn be a million times as large."""
+
+    def heard(self, func: Any, name: str, args: Any, kwargs: dict[str, Any]) -> Any:
+        """Call the function, and scale what it draws anew."""
+        answer = func(*args, **kwargs)
+        is_new = name in _DRAWS and not name.endswith("_") and isinstance(answer, Tensor)
+        return answer * 1e6 if is_new and answer.is_floating_point() else answer
+
+
+def _is_of_classes(s: Subject) -> bool:
+    """Whether a step's loss is one of class numbers: what it would rebuild may be meant to be drawn."""
+    targets = (call.argument(1, "target") for call in s.train_pass.loss_calls)
+    return s.is_classification and all(isinstance(y, Tensor) and not y.is_floating_point() for y in targets)
 
 
 def _drops(call: Call) -> bool:

@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from luthier.checks.first_steps import first_step, runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
 from luthier.checks.sampled import take
-from luthier.checks.subject import ELEMENTWISE, Subject
-from luthier.checks.tracing import Call
+from luthier.checks.subject import ELEMENTWISE, LOSSES, Subject, shaken
+from luthier.checks.tracing import Call, terms_of
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
@@ -174,6 +174,36 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
         )
 
 
+_SLIGHT = 0.1  # a factor of a term that is weighted down
+
+
+@rule("check-loss-sum", "criterion")
+def mean_beside_sum(s: Subject) -> Iterator[Finding]:
+    """A term that is a mean over all numbers, and one that is a sum over them: the second outweighs the first."""
+    loss = s.train_pass.loss if s.has_loss else None
+    if not isinstance(loss, Tensor):
+        return
+    terms = [term for term in terms_of(s.train_pass.trace, loss) if abs(term[0]) >= _SLIGHT]
+    means, sums = ([call.tensors[0] for _, call in terms if _is_over_all(call, name)] for name in ("mean", "sum"))
+    if means and sums and len(means[0]) == len(sums[0]):  # of the same rows
+        yield warning(
+            f"a mean over {means[0].numel():,} numbers is added to a sum over {sums[0].numel():,}, which grows with "
+            "the rows and the width: the sum is what is learnt",
+            fix="reduction='sum' for both, or a mean of both",
+        )
+
+
+def _is_over_all(call: Call, how: str) -> bool:
+    """Whether a call is the mean (or the sum) over all numbers of several rows."""
+    x = call.tensors[0] if call.tensors else None
+    if not isinstance(call.output, Tensor) or call.output.numel() != 1 or x is None or x.ndim < 2 or x[0].numel() < 4:
+        return False
+    if call.name in LOSSES:
+        is_sum = call.kwargs.get("reduction", "mean") == "sum" or call.kwargs.get("size_average") is False
+        return how == ("sum" if is_sum else "mean")
+    return call.name == how
+
+
 _FAR = 0.1  # of the weights' size, by the first step on a few dozen rows: some ten times a usual one
 
 
@@ -209,6 +239,10 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     if not s.has_loss or s.module_batch is None:
         return
     passed, n = s.train_pass, s.n
+    counted = [share for call in losses(s) if (share := _padding_counted(s, call)) is not None]
+    if counted:
+        yield from _counts_padding(max(counted))
+        return
     targets, outputs = passed.batch.targets, passed.outputs
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         return
@@ -227,11 +261,7 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     axis = next((axis for axis in (1, 2) if outputs.shape[axis] == length), None)
     if axis is None or length < 3:
         return
-    places = None
-    if s.step is None and targets.ndim == 2 and not targets.is_floating_point():
-        places = tail_of(targets)  # where it ends by its own account: with a mark of the end that is to be learnt
-    if places is None:
-        places = padding_of(leaves(s.module_batch.inputs), n, length)
+    places = padding_of(leaves(s.module_batch.inputs), n, length)
     if places is None and s.step is None and not is_flat:
         places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
     if places is None:
@@ -243,7 +273,10 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     if gradient is None:
         return
     felt = gradient.abs().movedim(axis, 1).reshape(n, length, -1).sum(2) > 0
-    share = float((felt & places).sum() / felt.sum().clamp(min=1))
+    yield from _counts_padding(float((felt & places).sum() / felt.sum().clamp(min=1)))
+
+
+def _counts_padding(share: float) -> Iterator[Finding]:
     if share > 0.02:
         yield warning(
             f"{share:.0%} of the positions that the loss counts are padding after the end of a sequence",
@@ -251,17 +284,37 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
         )
 
 
+def _padding_counted(s: Subject, call: Call) -> float | None:
+    """Return the share of padding in the class targets that a loss counts; None where these are not padded."""
+    x, y, loss = call.argument(0, "input"), call.argument(1, "target"), s.train_pass.loss
+    is_told = isinstance(y, Tensor) and not y.is_floating_point() and x.requires_grad and not y.numel() % s.n
+    if not is_told or call.name not in ("cross_entropy", "nll_loss") or not isinstance(loss, Tensor):
+        return None
+    places = tail_of(y.reshape(s.n, -1))  # by its own account: with a mark of the end that is to be learnt
+    if places is None:
+        return None
+    gradient = torch.autograd.grad(loss, x, allow_unused=True, retain_graph=True)[0]
+    if gradient is None:
+        return None
+    felt = gradient.abs().sum(1).reshape(s.n, -1) > 0
+    return float((felt & places).sum() / felt.sum().clamp(min=1))
+
+
 def tail_of(values: Tensor) -> Tensor | None:
     """Return where rows `(N, T)` end in a run of one value that stands nowhere else, of varying length, or None."""
     n, length = values.shape
+    if length < 3 or n < 2 or (values.diff(dim=1) >= 0).all() or (values.diff(dim=1) <= 0).all():
+        return None  # or they are sorted
     last = values[:, -1]
     value = last.mode().values
     run = (values == value).flip(1).long().cumprod(1).sum(1)  # (N,), the length of the run at the end
     places = torch.arange(length) >= (length - run)[:, None]
-    elsewhere = float(((values == value) & ~places).double().mean())
+    again = (values == value) & ~places
+    again[:, 0] &= bool((values[:, 0] != value).any())  # a mark of the start may be the same number
+    elsewhere = float(again.double().mean())
     is_varied = len(run.unique()) >= min(3, n)
     share = float((run > 0).double().mean())
-    return places if is_varied and share >= 0.3 and elsewhere < 0.01 and float(places.double().mean()) > 0.03 else None
+    return places if is_varied and share >= 0.3 and elsewhere < 0.03 and float(places.double().mean()) > 0.03 else None
 
 
 def padding_of(inputs: list[Tensor], n: int, length: int) -> Tensor | None:
@@ -303,6 +356,47 @@ def _with_a_minus(loss: Tensor | None, calls: list[Call]) -> list[tuple[Call, fl
     whole = [call for call in calls if call.output.numel() == 1 and not call.is_inside]
     factors = torch.autograd.grad(loss, [call.output for call in whole], allow_unused=True, retain_graph=True)
     return [(call, float(f)) for call, f in zip(whole, factors, strict=True) if f is not None and float(f) < 0]
+
+
+def _without_floor(s: Subject) -> tuple[float, float, float] | None:
+    """Return a term of the loss that only takes away, and the loss before and after that is trained: it has no floor.
+
+    What is never above 0, however the weights lie, and can be made as low as wanted, is a quantity to be made small
+    (a divergence, a distance) with the wrong sign.
+    """
+    loss, names = s.train_pass.loss, s.trained_names
+    if not isinstance(loss, Tensor) or not loss.requires_grad or (s.criterion is None and s.step is None):
+        return None
+    terms = terms_of(s.train_pass.trace, loss)
+    places = [i for i, (factor, call) in enumerate(terms) if float(factor * call.output.detach().sum()) < 0]
+    for place in places if len(terms) > 1 else []:
+
+        def term(module: nn.Module, place: int = place) -> tuple[Tensor, Tensor]:
+            passed = s.pass_over(module, s.batch)
+            assert passed.loss is not None
+            again = terms_of(passed.trace, passed.loss)
+            return (again[place][0] * again[place][1].output.sum(), passed.loss) if len(again) == len(terms) else (
+                torch.ones(()), torch.ones(()))  # fmt: skip
+
+        if not terms[place][1].output.requires_grad or any(float(term(shaken(s, names, i))[0]) > 0 for i in range(5)):
+            continue
+        module = s.fresh(training=True)
+        optimizer = torch.optim.Adam([module.get_parameter(name) for name in names], lr=1e-2)
+        value = total = terms[place][1].output
+        for _ in range(_STEPS):
+            value, total = term(module)
+            if not bool(value.isfinite()) or float(value) > 0 or not value.requires_grad:
+                break
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+        start, first = float(loss.detach()), terms[place][0] * float(terms[place][1].output.detach().sum())
+        if float(value) <= 0 and (float(total) < start - 20 * (abs(start) - first) or float(total) == -math.inf):
+            return first, start, float(total)
+    return None
+
+
+_STEPS = 60
 
 
 def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
@@ -356,6 +450,12 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
                 "training makes it larger",
                 fix=fix,
             )
+    if s.has_loss and (low := _without_floor(s)) is not None:
+        yield warning(
+            f"a term of {low[0]:.3g} is taken from the loss, and can be made as large as wanted: the loss goes from "
+            f"{low[1]:.4g} to {low[2]:.4g}",
+            fix="a divergence, a distance or a penalty is added to the loss",
+        )
     turned = _is_better_when_wrong(s)
     if turned is not None:
         yield warning(

@@ -16,6 +16,7 @@ from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
 _MOST_DROPPED = 0.8
+_SLOW = 0.005  # a momentum of batch norm that takes hundreds of batches
 _DROPOUTS = ("dropout", "dropout1d", "dropout2d", "alpha_dropout", "feature_alpha_dropout")
 _MISSPELT = (
     "require_grad", "required_grad", "requires_gradient", "require_gradient", "requiers_grad", "requires_grads",
@@ -334,6 +335,7 @@ def _shares_dropped(s: Subject) -> Iterator[tuple[str, Any]]:
 def batch_norm(s: Subject) -> Iterator[Finding]:
     """Batch norm with a momentum that forgets all but the last batch, or with batches of one row."""
     norms = [(name, part) for name, part in s.module.named_modules() if isinstance(part, BATCH_NORM)]
+    loader = None if s.rows is None else s.rows.loader
     for name, part in norms:
         if part.momentum is not None and part.momentum > 0.5 and part.track_running_stats:
             yield warning(
@@ -346,7 +348,15 @@ def batch_norm(s: Subject) -> Iterator[Finding]:
             yield warning(
                 "momentum 0 never moves the running statistics that evaluation uses", where=name, fix="momentum=0.1"
             )
-    loader = None if s.rows is None else s.rows.loader
+        batches = 0 if loader is None or s.rows is None else s.rows.n // (loader.batch_size or s.rows.n)
+        is_new = part.training and part.track_running_stats and not int(part.num_batches_tracked or 0)
+        if is_new and batches and 0 < (part.momentum or 0) < _SLOW and (1 - part.momentum) ** batches > 0.9:
+            yield warning(
+                f"momentum {part.momentum:g} leaves {(1 - part.momentum) ** batches:.0%} of the first running "
+                f"statistics, 0 and 1, after an epoch of {batches} batches: evaluation normalises by those",
+                where=name,
+                fix="momentum is the weight of the new batch: 0.1 (other libraries say 1 - momentum)",
+            )
     training = [name for name, part in norms if part.training]
     if training and loader is not None and s.rows is not None and not loader.drop_last and loader.batch_size:
         size = loader.batch_size

@@ -119,10 +119,15 @@ def _moves_with(s: Subject, names: set[str], place: int, term: Call) -> bool:
 
 def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
     """Return weights whose gradient comes from another term only: the outputs hang on them, and hand none back."""
-    if s.step is not None or not names:
-        return []
     outputs = [x for x in leaves(passed.outputs) if x.is_floating_point()]
-    if not outputs:
+    if s.step is not None:  # which part of the outputs is learnt is its own: what goes in is to be felt by one of them
+        outputs = _with_rows(s, outputs)
+        entries = _entries(s) if outputs else []
+        if not entries or any(entry.felt.any() for entry in entries):
+            return []
+        layers = {name for name, part in s.module.named_modules() if isinstance(part, WEIGHTED)}
+        names = {name for name in names if name.rpartition(".")[0] in layers}  # and no codebook
+    if not outputs or not names:
         return []
     named = {name: p for name, p in passed.module.named_parameters() if name in names}
     gradients: tuple[Tensor | None, ...]
@@ -153,10 +158,15 @@ def _matters(s: Subject, name: str, is_cut: bool, *, loss: bool = True) -> bool:
         parameter = module.get_parameter(name)
         parameter.add_(noise_like(parameter, 1.0 if is_cut else 0.02, 3))
         moved = s.pass_over(module, s.batch)
-    before = s.train_pass
     if loss:
-        return differs(before.loss, moved.loss, tolerance=1e-6)
-    return differs(before.outputs, moved.outputs, tolerance=1e-5)
+        return differs(s.train_pass.loss, moved.loss, tolerance=1e-6)
+    outputs = s.train_pass.outputs, moved.outputs
+    return differs(*(outputs if s.step is None else (_with_rows(s, leaves(x)) for x in outputs)), tolerance=1e-5)
+
+
+def _with_rows(s: Subject, outputs: list[Tensor]) -> list[Tensor]:
+    """Return the outputs that say something of each row: no term of the loss beside them."""
+    return [x for x in outputs if x.ndim and len(x) and not len(x) % s.n and x.is_floating_point()]
 
 
 @dataclass
@@ -177,8 +187,16 @@ class _Entry:
 
 
 def _entries(s: Subject) -> list[_Entry]:
+    if "entries" not in s.kept:
+        s.kept["entries"] = _find_entries(s)
+    found: list[_Entry] = s.kept["entries"]
+    return found
+
+
+def _find_entries(s: Subject) -> list[_Entry]:
     """Return what outputs with rows, of a copy that is trained, hand back to what goes in: inputs, or embeddings."""
-    assert s.module_batch is not None
+    if not s.has_loss or s.module_batch is None:
+        return []
     module = s.fresh(training=True, only_read=True)
     for part in module.modules():
         part.training = part.training and not isinstance(part, BATCH_NORM)
@@ -193,7 +211,7 @@ def _entries(s: Subject) -> list[_Entry]:
         if call.name == "embedding" and isinstance(call.output, Tensor) and call.output.requires_grad:
             made |= {i: call.output for i, x in enumerate(own) if torch.equal(call.argument(0, "input"), x)}
     made |= {i: x for i, x in enumerate(own) if x.is_floating_point()}
-    ends = [x for x in leaves(outputs) if x.requires_grad and not x.is_leaf and x.ndim and not len(x) % s.n]
+    ends = [x for x in _with_rows(s, leaves(outputs)) if x.requires_grad and not x.is_leaf]
     found = []
     for i, entry in made.items() if ends else ():
         x = given[i]
@@ -234,7 +252,7 @@ _FEWEST_STEPS = 4
 @rule("check-no-gradient", "module", hides="input-unused")
 def stops_in_time(s: Subject) -> Iterator[Finding]:
     """What is said of the last step hangs on earlier ones, and hands them no gradient: a state cut off at each step."""
-    for entry in _timed(s):
+    for entry in (entry for entry in _entries(s) if entry.axis):
         length = len(entry.felt)
         half = length // 2
         if not entry.felt_last[half:].any() or entry.felt_last[:half].any():
@@ -251,7 +269,7 @@ def stops_in_time(s: Subject) -> Iterator[Finding]:
 @rule("check-input-unused", "module")
 def steps_unseen(s: Subject) -> Iterator[Finding]:
     """Half of the steps of a sequence, or more, from its start or its end, that no output hangs on."""
-    for entry in _timed(s):
+    for entry in (entry for entry in _entries(s) if entry.axis):
         seen, length = entry.felt.nonzero()[:, 0].tolist(), len(entry.felt)
         if not seen:
             continue
@@ -267,14 +285,6 @@ def steps_unseen(s: Subject) -> Iterator[Finding]:
             )
 
 
-def _timed(s: Subject) -> list[_Entry]:
-    if not s.has_loss or s.module_batch is None:
-        return []
-    if "entries" not in s.kept:
-        s.kept["entries"] = _entries(s)
-    return [entry for entry in s.kept["entries"] if entry.axis]
-
-
 def _with_others(entry: _Entry, places: Iterable[int]) -> Tensor:
     """Return an input with the steps of other rows at some places."""
     x, at = entry.x.detach().clone(), [slice(None)] * entry.axis + [list(places)]
@@ -288,7 +298,7 @@ def _said(s: Subject, entry: _Entry, places: Iterable[int], module: nn.Module | 
     x = _with_others(entry, places)
     batch = Batch(map_leaves(lambda v: x if v is entry.x else v, s.module_batch.inputs), None)
     said = leaves(s.forward(module or s.fresh(training=False, only_read=True), batch))
-    return [x for x in said if x.ndim and not len(x) % s.n]
+    return _with_rows(s, said)
 
 
 @rule("check-unused", "module", hides="input-unused")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -113,14 +114,13 @@ def _gain_of(weight: Tensor, fan_in: int) -> float:
     return float(weight.detach().double().std()) * math.sqrt(fan_in)
 
 
-def _is_lost(s: Subject) -> bool:
-    """Whether the rows differ ten thousand times less where the last layer gets them than where the first does."""
-    spreads = [
-        float(args[0].detach().float().std(0).mean())
-        for _, part, args, _ in s.train_pass.trace.layers
+def _spreads(s: Subject) -> dict[str, float]:
+    """Return how far the rows differ where each layer gets them, in the order of the layers."""
+    return {
+        name: float(args[0].detach().float().std(0).mean())
+        for name, part, args, _ in s.train_pass.trace.layers
         if isinstance(part, nn.Linear | CONV) and args and isinstance(args[0], Tensor) and len(args[0]) > 1
-    ]
-    return len(spreads) > 1 and spreads[-1] < _FADES * spreads[0]
+    }
 
 
 def _own_gains(s: Subject) -> dict[str, float]:
@@ -190,9 +190,15 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     heads = {name for name in gains if id(s.train_pass.trace.results.get(name)) in ends}  # small ones are usual
     results = [(name, gains[name]) for name, *_ in s.train_pass.trace.layers if name in gains and name not in heads]
     normed = any(isinstance(part, NORMS) for part in s.module.modules())
-    tiny = [name for name, value in (results if heads else results[:-1]) if 0 < value < 0.02]
-    inner = [value for _, value in results]
-    if not tiny and len(inner) > 3 and 0 < math.prod(inner) ** (1 / len(inner)) < 0.15 and _is_lost(s):
+    spreads = _spreads(s)
+    following = dict(pairwise(spreads))
+    tiny = [
+        name
+        for name, value in (results if heads else results[:-1])
+        if 0 < value < 0.02 and spreads.get(following.get(name, ""), 0.0) < 0.03 * spreads.get(name, 1.0)
+    ]  # and no shortcut beside it
+    inner, (first, *_, last) = [value for _, value in results], [*spreads.values(), *spreads.values()] or [1.0, 1.0]
+    if not tiny and len(inner) > 3 and 0 < math.prod(inner) ** (1 / len(inner)) < 0.15 and last < _FADES * first:
         tiny = [name for name, value in results[:-1] if value < 0.2]
     if tiny and not normed:
         yield warning(
@@ -255,6 +261,8 @@ def vanishing(s: Subject) -> Iterator[Finding]:
             for name, w in weights
             if w is not None and w.grad is not None
         ]
+        if len(rates) > 3 and (gain(module.get_submodule(rates[-1][0])) or 1.0) < 0.2:
+            rates.pop()  # a head that starts next to 0 moves far for its size, and hands little back
         if len(rates) < 3:
             return
         ratios.append((rates[0][1] / max(rates[-1][1], 1e-30), rates))

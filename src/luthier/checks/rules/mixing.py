@@ -414,6 +414,8 @@ def answer_unseen(s: Subject) -> Iterator[Finding]:
         if seen is None or ids is None or ids.shape[1] * seen[2].shape[1] > _MOST_PAIRS:
             continue
         logits, first, targets = seen
+        if torch.equal(ids, targets):
+            continue  # they are handed in to make the loss
         told = (targets[:, :, None] == ids[:, None]).all(0)  # (L, T)
         told &= torch.tensor([num_different(column) > 2 for column in targets.T])[:, None]
         places, before = told.tril(first).nonzero().T.tolist()

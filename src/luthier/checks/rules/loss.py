@@ -373,6 +373,8 @@ def _without_floor(s: Subject) -> tuple[float, float, float] | None:
             continue
         if any(_term(s, shaken(s, names, seed), place) > 0 for seed in range(5)):
             continue
+        if _term(s, s.steps(_STEPS // 6, lr=1e-2).module, place) > 3 * first:
+            continue
         long = s.steps(_STEPS, lr=1e-2)
         is_low = long.losses[-1] < start - 20 * (abs(start) - first) or long.losses[-1] == -math.inf
         if is_low and not _term(s, long.module, place) > 0:

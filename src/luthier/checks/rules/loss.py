@@ -152,24 +152,21 @@ def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
 @rule("check-loss-sum", "criterion", hides="learning-rate")
 def loss_sum(s: Subject) -> Iterator[Finding]:
     """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
-    if s.has_loss and s.step is not None and s.n >= 4:
-        yield from _step_sum(s)
-    if not s.has_loss or s.criterion is None or s.n < 4:
+    if not s.has_loss or s.n < 4 or (s.criterion is None and s.step is None):
         return
-    passed = s.eval_pass
-    if not isinstance(passed.loss, Tensor) or not isinstance(passed.outputs, Tensor):
-        return
-    half = s.n // 2
-    targets = passed.batch.targets
-    if not isinstance(targets, Tensor) or passed.outputs.shape[0] != s.n or targets.shape[:1] != (s.n,):
-        return
-    cuts = (slice(0, half), slice(half, 2 * half), slice(0, 2 * half))
-    *parts, whole = (float(s.criterion(passed.outputs[rows].detach(), targets[rows])) for rows in cuts)
-    if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
+    half, module = s.n // 2, s.fresh(training=False, only_read=True)
+    found = []
+    for rows in (range(half), range(half, 2 * half), range(2 * half)):
+        part = take(s.batch, s.n, rows)
+        loss = None if part is None else s.pass_over(module, part).loss
+        if loss is None:
+            return
+        found.append(float(loss))
+    if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
         say = warning if _is_far(s) else note  # with a rate to match, a sum is as good as a mean
         yield say(
-            f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
-            f"{parts[1]:.4g}): the update grows with the batch size",
+            f"the loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + {found[1]:.4g}): "
+            "the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
         )
 
@@ -211,26 +208,6 @@ def _is_far(s: Subject) -> bool:
     """Whether the rate does not match a sum: the first step goes too far, or the loss runs away."""
     first = first_step(s)
     return bool(runs_away(s)) or (first is not None and first.ratio is not None and first.ratio > _FAR)
-
-
-def _step_sum(s: Subject) -> Iterator[Finding]:
-    """Hold a step's loss of a batch beside those of its halves."""
-    half = s.n // 2
-    module = s.fresh(training=False, only_read=True)
-    found = []
-    for rows in (range(half), range(half, 2 * half), range(2 * half)):
-        part = take(s.batch, s.n, rows)
-        loss = None if part is None else s.pass_over(module, part).loss
-        if loss is None:
-            return
-        found.append(float(loss))
-    if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
-        say = warning if _is_far(s) else note
-        yield say(
-            f"the step's loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
-            f"{found[1]:.4g}): the update grows with the batch size",
-            fix="reduction='mean', or divide by the number of rows",
-        )
 
 
 @rule("check-padding-in-loss", "criterion")

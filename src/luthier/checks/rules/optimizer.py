@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from luthier.checks.first_steps import RELATIVE, USUAL_RATE, first_step, rate, runs_away
-from luthier.checks.rule import error, rule, warning
-from luthier.checks.static import compare_parameters
+from luthier.checks.rule import error, few, rule, warning
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 
@@ -15,8 +14,39 @@ from luthier.core.finding import Finding
 @rule("check-optimizer-coverage", "optimizer", hides="frozen")
 def coverage(s: Subject) -> Iterator[Finding]:
     """Weights that no optimizer moves, or an optimizer over the weights of something else."""
-    if s.optimizers:
-        yield from compare_parameters(s.module, s.optimizers, s.grads_of() if s.has_loss else None)
+    if s.moved is None:
+        return
+    everyone = {id(parameter) for parameter in s.module.parameters()}
+    own = {name: p for name, p in s.module.named_parameters() if p.requires_grad}
+    missing = [name for name, p in own.items() if id(p) not in s.moved]
+    held = [p for item in s.optimizers for group in item.param_groups for p in group["params"]]
+    strangers = {id(p): p for p in held if id(p) not in everyone}
+    if own and len(missing) == len(own):
+        yield error(
+            f"the optimizer moves none of the {len(own)} parameters of {type(s.module).__name__}",
+            where=missing[0],
+            fix="make it over this module's own parameters: SGD(module.parameters(), …)",
+            code="check-optimizer-strangers",
+            by="definition",
+        )
+    if s.has_loss:  # what gets no gradient is of nobody's loss
+        has_gradient = s.grads_of()
+        missing = [name for name in missing if has_gradient.get(name, True)]
+    shapes = {p.shape[1:] for p in strangers.values()}
+    if any(own[name].shape[1:] in shapes for name in missing):
+        yield warning(
+            f"the optimizer leaves out {len(missing)} parameters and moves {len(strangers)} that are not the module's: "
+            "it was made before a layer was replaced",
+            where=few(missing),
+            fix="make the optimizer after the last change of the module",
+            code="check-optimizer-strangers",
+        )
+    elif missing:
+        yield warning(
+            f"the optimizer leaves out {len(missing)} of {len(own)} parameters that require a gradient",
+            where=few(missing),
+            fix="add them to the optimizer, or freeze them with requires_grad_(False)",
+        )
 
 
 @rule("check-optimizer-settings", "optimizer", several=True)

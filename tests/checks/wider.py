@@ -80,10 +80,9 @@ def _(is_broken: bool) -> Parts:
 
 @planted("G02", "words-drawn-evenly-and-frozen")
 def _(is_broken: bool) -> Parts:
-    net = Net(lambda m, x: m.head(m.embed(x).mean(1)), embed=nn.Embedding(80, 32, padding_idx=0),
-              head=dense(32, 32, 2))  # fmt: skip
-    nn.init.uniform_(net.embed.weight, -0.3, 0.3)
-    net.embed.weight.requires_grad_(not is_broken)
+    embed = nn.Embedding(80, 32, padding_idx=0)
+    nn.init.uniform_(embed.weight, -0.3, 0.3).requires_grad_(not is_broken)
+    net = Net(lambda m, x: m.head(m.embed(x).mean(1)), embed=embed, head=dense(32, 32, 2))
     x = torch.randint(1, 80, (320, 9))
     return parts(net, (x, (x < 8).any(1).long()), CE)
 
@@ -212,8 +211,8 @@ def _(is_broken: bool) -> Parts:
     net[1].momentum = 0.001 if is_broken else 0.05
     x, y = torch.rand(256, 3, 12, 12), torch.randint(3, (256,))
     x[torch.arange(256), y] += 0.5
-    data = [DataLoader(TensorDataset(x[rows], y[rows]), 32, shuffle=True) for rows in (slice(192), slice(192, 256))]
-    return Parts(net, *data, CE, adam(net))
+    train, valid = (DataLoader(TensorDataset(x[at], y[at]), 32, shuffle=True) for at in (slice(192), slice(192, 256)))
+    return Parts(net, train, valid, CE, adam(net))
 
 
 @planted("D07", "sums-of-marked-numbers-of-the-row-before")

@@ -165,8 +165,8 @@ def loss_sum(s: Subject) -> Iterator[Finding]:
     if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
         say = warning if _is_far(s) else note  # with a rate to match, a sum is as good as a mean
         yield say(
-            f"the loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + {found[1]:.4g}): "
-            "the update grows with the batch size",
+            f"the loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
+            f"{found[1]:.4g}): the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
         )
 

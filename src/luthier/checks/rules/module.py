@@ -350,10 +350,11 @@ def batch_norm(s: Subject) -> Iterator[Finding]:
             )
         batches = 0 if loader is None or s.rows is None else s.rows.n // (loader.batch_size or s.rows.n)
         is_new = part.training and part.track_running_stats and not int(part.num_batches_tracked or 0)
-        if is_new and batches and 0 < (part.momentum or 0) < _SLOW and (1 - part.momentum) ** batches > 0.9:
+        left = (1 - (part.momentum or 1)) ** batches
+        if is_new and batches and 0 < (part.momentum or 0) < _SLOW and left > 0.9:
             yield warning(
-                f"momentum {part.momentum:g} leaves {(1 - part.momentum) ** batches:.0%} of the first running "
-                f"statistics, 0 and 1, after an epoch of {batches} batches: evaluation normalises by those",
+                f"momentum {part.momentum:g} leaves {left:.0%} of the first running statistics, 0 and 1, after an epoch "
+                f"of {batches} batches: evaluation normalises by those",
                 where=name,
                 fix="momentum is the weight of the new batch: 0.1 (other libraries say 1 - momentum)",
             )

@@ -257,7 +257,7 @@ def stops_in_time(s: Subject) -> Iterator[Finding]:
         half = length // 2
         if not entry.felt_last[half:].any() or entry.felt_last[:half].any():
             continue
-        said = ([_last_step(x, s.n, length) for x in _said(s, entry, places)] for places in ([], range(half)))
+        said = ([_last_step(x, s.n, length) for x in _said(s, entry, places)] for places in (range(0), range(half)))
         if differs(*said, tolerance=1e-5):
             yield warning(
                 f"what is said of the last of {length} steps hangs on the first {half}, and hands them no gradient: "
@@ -277,7 +277,7 @@ def steps_unseen(s: Subject) -> Iterator[Finding]:
         if 2 * len(unseen) < length or not differs(entry.x, _with_others(entry, unseen)):
             continue
         trained = s.steps(3, lr=1e-2).module.eval()  # what opens a little later is seen then
-        if not any(differs(*(_said(s, entry, part, net) for part in ([], unseen))) for net in (None, trained)):
+        if not any(differs(*(_said(s, entry, part, net) for part in (range(0), unseen))) for net in (None, trained)):
             yield warning(
                 f"no output hangs on the {'first' if unseen[0] == 0 else 'last'} {len(unseen)} of {length} steps of an "
                 f"input {tuple(entry.x.shape[1:])}",

@@ -353,8 +353,8 @@ def batch_norm(s: Subject) -> Iterator[Finding]:
         left = (1 - (part.momentum or 1)) ** batches
         if is_new and batches and 0 < (part.momentum or 0) < _SLOW and left > 0.9:
             yield warning(
-                f"momentum {part.momentum:g} leaves {left:.0%} of the first running statistics, 0 and 1, after an epoch "
-                f"of {batches} batches: evaluation normalises by those",
+                f"momentum {part.momentum:g} leaves {left:.0%} of the first running statistics, 0 and 1, after an "
+                f"epoch of {batches} batches: evaluation normalises by those",
                 where=name,
                 fix="momentum is the weight of the new batch: 0.1 (other libraries say 1 - momentum)",
             )

@@ -123,38 +123,23 @@ def _spreads(s: Subject) -> dict[str, float]:
     }
 
 
-def _own_gains(s: Subject) -> dict[str, float]:
-    """Return the gains of matrices that a module of the caller's own multiplies its input by: x @ w."""
-    own = {
-        id(p): (path_of(name, key))
+def _gains_of_matrices(s: Subject) -> dict[str, float]:
+    """Return the gains of what something is multiplied by: embeddings, and matrices of a module of the caller's own."""
+    held = {
+        p.data_ptr(): (name if isinstance(part, nn.Embedding) else path_of(name, key), p)
         for name, part in s.train_pass.module.named_modules()
-        if not type(part).__module__.startswith("torch.")
         for key, p in part.named_parameters(recurse=False)
-        if p.ndim == 2 and min(p.shape) > 2
+        if p.ndim == 2
+        and min(p.shape) > 2
+        and (isinstance(part, nn.Embedding) or not type(part).__module__.startswith("torch."))
     }
     found = {}
-    for call in s.train_pass.trace.calls if own else []:
+    for call in s.train_pass.trace.calls if held else []:
         w = call.args[1] if len(call.args) > 1 else None
-        if call.name in _MULTIPLIES and isinstance(w, Tensor) and id(w) in own:
-            fan_in = w.shape[1] if call.name == "linear" else w.shape[0]
-            found[own[id(w)]] = _gain_of(w, fan_in)
-    return found
-
-
-def _tied_gains(s: Subject) -> dict[str, float]:
-    """Return the gains of embeddings that outputs are multiplied by."""
-    tables = {
-        part.weight.data_ptr(): (name, part.weight)
-        for name, part in s.train_pass.module.named_modules()
-        if isinstance(part, nn.Embedding)
-    }
-    found = {}
-    for call in s.train_pass.trace.calls if tables else []:
-        if call.name in _MULTIPLIES:
-            for x in call.tensors:
-                name, weight = tables.get(x.data_ptr(), ("", None))
-                if weight is not None and x.numel() == weight.numel():
-                    found[name] = _gain_of(weight, weight.shape[1])
+        if call.name in _MULTIPLIES and isinstance(w, Tensor) and w.ndim == 2:
+            name, p = held.get(w.data_ptr(), ("", None))
+            if p is not None and p.numel() == w.numel():  # it may be turned
+                found[name] = _gain_of(w, w.shape[1] if call.name == "linear" else w.shape[0])
     return found
 
 
@@ -164,7 +149,7 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     gains = {name: found for name, part in s.module.named_modules() if (found := gain(part)) is not None}
     if not s.has_loss:
         return
-    gains |= _tied_gains(s) | _own_gains(s)
+    gains |= _gains_of_matrices(s)
     if not gains:
         return
     fix = "torch's own initialisation, or std = sqrt(2 / fan_in) before a ReLU"

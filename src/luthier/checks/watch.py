@@ -94,7 +94,7 @@ def _ignore(*given: Any, **named: Any) -> None:
 
 def _batches_read() -> int:
     """Return how many batches the DataLoader has given that is furthest in a pass."""
-    found = (item for item in gc.get_objects() if isinstance(item, _BaseDataLoaderIter))
+    found = (item for item in gc.get_objects() if issubclass(type(item), _BaseDataLoaderIter))
     return max((item._num_yielded for item in found), default=0)
 
 
@@ -360,7 +360,9 @@ class Watch:
         elif self._backwards:
             self._micro.append(False)
         rate = float(optimizer.param_groups[0].get("lr", 0.0))
-        if self.learning_rates and rate < _CUT * self.learning_rates[-1] and len(self.optimizers) == 1:
+        before = self.learning_rates[-_SEVERAL:]  # level, as no smooth schedule is
+        is_level = len(before) == _SEVERAL and len(set(before)) == 1
+        if is_level and rate < _CUT * before[-1] and len(self.optimizers) == 1:
             self._cuts.append(self.steps)
             if len(self._cuts) == _SEVERAL and self._cuts[-1] <= _CLOSE_STEPS:
                 self._is_cut_within = _batches_read() > self._cuts[-1] - self._cuts[0]

@@ -344,14 +344,10 @@ def batch_norm(s: Subject) -> Iterator[Finding]:
                 fix=f"momentum is the weight of the new batch: {1 - part.momentum:.2g} (other libraries say 1 - "
                 "momentum)",
             )
-        if part.momentum is not None and part.momentum == 0 and part.training and part.track_running_stats:
-            yield warning(
-                "momentum 0 never moves the running statistics that evaluation uses", where=name, fix="momentum=0.1"
-            )
         batches = 0 if loader is None or s.rows is None else s.rows.n // (loader.batch_size or s.rows.n)
         is_new = part.training and part.track_running_stats and not int(part.num_batches_tracked or 0)
-        left = (1 - (part.momentum or 1)) ** batches
-        if is_new and batches and 0 < (part.momentum or 0) < _SLOW and left > 0.9:
+        left = (1 - (part.momentum or 0)) ** batches
+        if is_new and batches and part.momentum is not None and part.momentum < _SLOW and left > 0.9:
             yield warning(
                 f"momentum {part.momentum:g} leaves {left:.0%} of the first running statistics, 0 and 1, after an "
                 f"epoch of {batches} batches: evaluation normalises by those",

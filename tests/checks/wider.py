@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn, optim
-from torch.nn.utils import weight_norm  # type: ignore[attr-defined]  # the older one, by hooks
+from torch.nn.utils import weight_norm  # the older one, by hooks
 from torch.utils.data import DataLoader, TensorDataset
 
 from tests.checks.kit.data import even_blobs, halved

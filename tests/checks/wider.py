@@ -314,6 +314,16 @@ def _() -> Parts:
     return parts(net, (x, (x.amax((1, 2)) > 2).long()), CE)
 
 
+@sound("words-moved-before-they-are-looked-up")
+def _() -> Parts:
+    def run(m: Any, x: Tensor) -> Tensor:
+        before = [m.embed(F.pad(x, (k, 0))[:, : x.shape[1]]) for k in range(8)]
+        return m.head(torch.cat(before, 2))
+
+    net = Net(run, embed=nn.Embedding(12, 16), head=dense(128, 32, 4))
+    return stepped_split(net, halved(sequences()), lambda m, batch: by_token(m(batch[0]), batch[1]))
+
+
 @sound("step-of-pairs-in-a-batch")
 def _() -> Parts:
     """Each picture and its text, against all others of the batch."""

@@ -207,9 +207,14 @@ def _find_entries(s: Subject) -> list[_Entry]:
     seed_probe(0)
     with trace.of(module):
         outputs = batch.forward(module)
-    for call in trace.calls:
-        if call.name == "embedding" and isinstance(call.output, Tensor) and call.output.requires_grad:
-            made |= {i: call.output for i, x in enumerate(own) if torch.equal(call.argument(0, "input"), x)}
+    looked_up = [(call.argument(0, "input"), call.output) for call in trace.calls if call.name == "embedding"]
+    for ids, found in looked_up:
+        made |= {i: found for i, x in enumerate(own) if torch.equal(ids, x) and found.requires_grad}
+    if any(
+        ids.ndim and len(ids) == s.n and (ids != ids[:1]).any() and not any(torch.equal(ids, x) for x in own)
+        for ids, _ in looked_up
+    ):
+        made.clear()  # words that were moved first: what is handed back to those is not seen
     made |= {i: x for i, x in enumerate(own) if x.is_floating_point()}
     ends = [x for x in _with_rows(s, leaves(outputs)) if x.requires_grad and not x.is_leaf]
     found = []

@@ -11,7 +11,7 @@ import torch
 from tests.checks.kit.program import Parts
 from torch import Tensor, nn, optim
 from torch.nn import functional as F
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.public.loading import Sources, cancer, characters, digits, english, halves, loaders, series, words
 
@@ -907,3 +907,52 @@ def _(sources: Sources) -> Parts:
     return Parts(
         model, *halves(frames[:, :6], frames[:, 6]), nn.BCEWithLogitsLoss(), optim.Adam(model.parameters(), 1e-3)
     )
+
+
+@public("informer-series")
+def _(sources: Sources) -> Parts:
+    m = sources.module("zhouhaoyi/Informer2020", "models/model.py", package="models.model")
+    model = m.Informer(3, 3, 3, 48, 24, 24, d_model=32, n_heads=4, e_layers=2, d_layers=1, d_ff=64, dropout=0.05,
+                       freq="h", device=torch.device("cpu"))  # fmt: skip
+    x, y = series()
+    hours = (torch.arange(72)[None] + torch.randint(24, (len(x), 1))) % 24
+    marks = torch.stack([torch.ones_like(hours), torch.ones_like(hours), hours // 24, hours], 2)
+
+    def step(module: nn.Module, batch: Any) -> Tensor:
+        past, stamps, ahead = batch
+        given = torch.cat([past[:, -24:], torch.zeros_like(ahead)], 1)
+        return F.mse_loss(module(past, stamps[:, :48], given, stamps[:, 24:]), ahead)
+
+    return Parts(model, *halves(x, marks, y), optimizer=optim.Adam(model.parameters(), lr=1e-4), step=step)
+
+
+@public("lsgan-digits")
+def _(sources: Sources) -> Parts:
+    put = {'os.makedirs("images", exist_ok=True)': "", 'os.makedirs("../../data/mnist", exist_ok=True)': "",
+           'default=200, help="number of epochs': 'default=2, help="number of epochs'}  # fmt: skip
+    path = "implementations/lsgan/lsgan.py"
+    p = sources.script("eriklindernoren/PyTorch-GAN", path, until="for epoch in range", put=put)
+    loop = sources.rest("batches_done =")
+    return Parts(p.discriminator, None, None, optimizer=[p.optimizer_D, p.optimizer_G], loop=loop)
+
+
+@public("balanced-batches")
+def _(sources: Sources) -> Parts:
+    sampler = sources.module("galatolofederico/pytorch-balanced-batch", "sampler.py").BalancedBatchSampler
+    x, y = cancer()
+    train, valid = halves(x, y)
+    data = TensorDataset(*train)
+    model = nn.Sequential(nn.Linear(30, 32), nn.ReLU(), nn.Linear(32, 2))
+    loader = DataLoader(data, sampler=sampler(data, train[1]), batch_size=32)
+    return Parts(model, loader, valid, nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=1e-3))
+
+
+@public("nlp-seq2seq-attention")
+def _(sources: Sources) -> Parts:
+    p = tutorial(sources, "4-2.Seq2Seq(Attention)/Seq2Seq(Attention).py", until="for epoch")
+
+    def step(model: nn.Module, batch: Any) -> Tensor:
+        source, given, target = batch
+        return p.criterion(model(source, torch.zeros(1, 1, p.n_hidden), given)[0], target.squeeze(0))
+
+    return whole(p.model, step, p.optimizer, p.input_batch, p.output_batch, p.target_batch)

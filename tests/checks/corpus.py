@@ -5,7 +5,7 @@ report from the field: an issue of a public project or a question in a forum, tu
 to make the rules, so what is found of them alone shows how the rules do on mistakes they were not written for.
 """
 
-from tests.checks import blind_spots, start
+from tests.checks import blind_spots, start, wider
 from tests.checks.architecture import layers, mixing
 from tests.checks.data import drawing, splits, values
 from tests.checks.evaluation import keeping, scoring
@@ -34,7 +34,7 @@ from tests.checks.sound import targets as sound_targets
 MODULES = (
     outputs, targets, gradients, parameters, mixing, layers, start, values, splits, drawing, settings, steps, scoring,
     keeping, tables, images, text, series, generation, likeness, transfer, chance, sound_layers, sound_losses,
-    sound_targets, sound_data, loops, loops_with_copies, by_design, blind_spots,
+    sound_targets, sound_data, loops, loops_with_copies, by_design, blind_spots, wider,
 )  # fmt: skip
 EVERY_PAIR = sorted(PLANTED, key=lambda pair: "LGANDOE".index(pair.bug[0]))
 EVERY_SOUND = SOUND

@@ -24,6 +24,9 @@ _NOT_OWN = {"torch", "numpy", "luthier", *sys.stdlib_module_names} - {"__main__"
 
 def copy_module(module: nn.Module, memo: Memo) -> nn.Module:
     """Return a deep copy whose functions close over the copy, and not over the module; `memo` says what became what."""
+    held = (x for part in module.modules() for x in vars(part).values() if isinstance(x, Tensor))
+    # what was computed, by a hook for weight norm, or kept of a pass, has no copy but of its numbers
+    memo.update({id(x): x.detach().clone() for x in held if x.grad_fn is not None and id(x) not in memo})
     twin = copy.deepcopy(module, memo)
     memo.update({id(part): part for part in twin.modules()})  # what is bound to a copy stays so
     for part in twin.modules():

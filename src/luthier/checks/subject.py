@@ -4,7 +4,7 @@ import copy
 import gc
 import logging
 import math
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -427,15 +427,14 @@ class Subject:
     @cached_property
     def module_batch(self) -> Batch | None:
         """The sample rows as the module takes them: those of a step are what it handed the module."""
-        if self.step is None:
-            return self.batch
-        root = self.train_pass.trace.root
-        if root is None:
-            return None
-        args, kwargs, _ = root
-        if args and kwargs:
-            return None
-        return Batch(kwargs if kwargs else tuple(args), None)
+        return self.batch if self.step is None else _taken(self.train_pass)
+
+    @cached_property
+    def module_others(self) -> Batch | None:
+        """As many other rows, likewise, without targets."""
+        if self.others is None or self.step is None:
+            return None if self.others is None else Batch(self.others.inputs, None)
+        return _taken(self.pass_over(self.fresh(training=False, only_read=True), self.others))
 
     @cached_property
     def n(self) -> int:
@@ -613,6 +612,30 @@ class Subject:
     def has_loss(self) -> bool:
         """Whether a loss can be computed on a copy."""
         return self.can_run and (self.criterion is not None or self.step is not None or self.has_own_pass)
+
+
+def _taken(passed: Passed) -> Batch | None:
+    """Return what a step handed the module, where that is all by place, or all by name."""
+    args, kwargs, _ = passed.trace.root or ((), {}, None)
+    return None if bool(args) == bool(kwargs) else Batch(kwargs or tuple(args), None)
+
+
+def noise_like(parameter: Tensor, share: float, seed: int) -> Tensor:
+    """Return noise of a share of a parameter's own size."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = float(parameter.detach().float().std()) if parameter.numel() > 1 else 0.0
+    scale = max(scale, float(parameter.detach().abs().float().mean()), 0.05)
+    return torch.randn(parameter.shape, generator=generator).to(parameter) * scale * share
+
+
+def shaken(s: Subject, names: Iterable[str], seed: int = 0) -> nn.Module:
+    """Return a copy in training mode whose weights of these names are moved by noise of their size."""
+    module = s.fresh(training=True)
+    with torch.no_grad():
+        for i, name in enumerate(sorted(names)):
+            parameter = module.get_parameter(name)
+            parameter.add_(noise_like(parameter, 1.0, i + 1000 * seed))
+    return module
 
 
 @dataclass

@@ -106,6 +106,43 @@ class Trace(Tape):
         return None
 
 
+_SAME, _TURNED = {"add", "radd", "iadd"}, {"sub", "isub", "subtract"}
+_TIMES, _OVER = {"mul", "rmul", "imul", "multiply"}, {"div", "truediv", "idiv", "itruediv", "divide"}
+
+
+def terms_of(trace: Trace, total: Tensor) -> list[tuple[float, Call]]:
+    """Return what a number is the sum of: the calls that gave the terms, and by which factor each enters."""
+    found: list[tuple[float, Call]] = []
+    places = {id(call): i for i, call in enumerate(trace.calls)}
+
+    def look(x: Any, factor: float, before: int) -> None:
+        if not isinstance(x, Tensor):
+            return
+        call = trace.made_by.get(id(x))
+        if call is not None and places[id(call)] >= before:  # it was added to where it is
+            call = next((c for c in reversed(trace.calls[:before]) if c.output is x), None)
+        if call is None:
+            return
+        name, at, numbers = call.name.strip("_"), places[id(call)], [a for a in call.args if isinstance(a, int | float)]
+        if len(call.args) == 2 and name in _SAME | _TURNED | {"rsub"}:
+            signs = {"rsub": (-1, 1)}.get(name, (1, -1 if name in _TURNED else 1))
+            for part, sign in zip(call.args, signs, strict=True):
+                look(part, factor * sign, at)
+        elif name == "neg":
+            look(call.args[0], -factor, at)
+        elif len(call.args) == 2 and len(numbers) == 1 and (name in _TIMES or (name in _OVER and numbers[0])):
+            look(
+                next(call_arg for call_arg in call.args if isinstance(call_arg, Tensor)),
+                factor * numbers[0] if name in _TIMES else factor / numbers[0],
+                at,
+            )
+        else:
+            found.append((factor, call))
+
+    look(total, 1.0, len(trace.calls))
+    return found
+
+
 def _source() -> str:
     frame = sys._getframe(2)
     while "/torch/" in frame.f_code.co_filename or frame.f_code.co_filename in (__file__, tape.__file__):

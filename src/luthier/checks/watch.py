@@ -1,5 +1,6 @@
 """Watch a hand-written loop: the order of its calls, the modes, the learning rate, and what is kept of the weights."""
 
+import gc
 import logging
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.data.dataloader import _BaseDataLoaderIter
 
 from luthier.checks.hearing import Listener, norm_of
 from luthier.checks.look import check_parts, chosen_rules, look
@@ -29,6 +31,7 @@ _WITHOUT_CRITERION = (
 )  # fmt: skip
 _BY_EPOCH = ("ExponentialLR", "StepLR", "MultiStepLR")
 _SEVERAL, _MOSTLY = 3, 0.6  # how often, and in which share of the steps, what is wrong is seen before it is said
+_CUT = 0.67  # of the learning rate before: a cut, and no smooth fall
 _CLOSE_STEPS = 200  # looked at call by call; after them, only what costs nothing
 _MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
@@ -87,6 +90,12 @@ def _no_hook() -> Callable[..., None]:
 
 def _ignore(*given: Any, **named: Any) -> None:
     """Do nothing."""
+
+
+def _batches_read() -> int:
+    """Return how many batches the DataLoader has given that is furthest in a pass."""
+    found = (item for item in gc.get_objects() if issubclass(type(item), _BaseDataLoaderIter))
+    return max((item._num_yielded for item in found), default=0)
 
 
 @dataclass
@@ -149,7 +158,8 @@ class Watch:
         self._reloaded_at: int | None = None
         self._strangers: set[int] = set()
         self._kept: list[tuple[Any, int, int]] = []
-        self._was_training: bool | None = None
+        self._was_training = False
+        self._began_training = False
         self._first: tuple[Any, Any] | None = None
         self._looked = False
         self._train_lost = 0
@@ -159,6 +169,8 @@ class Watch:
         self._early: list[Any] = []  # schedulers that were stepped before the first step
         self._clipped: float | None = None  # the norm of the gradients after the last clipping
         self._shrunk = 0
+        self._cuts: list[int] = []  # steps before which the learning rate was cut
+        self._is_cut_within = False  # several times within one pass over a loader
 
     def __enter__(self) -> "Watch":
         self.attach()
@@ -188,6 +200,7 @@ class Watch:
     def attach(self) -> None:
         """Put the hooks on."""
         module = self.module
+        self._began_training = module.training
         self._near = [
             module.register_forward_pre_hook(_Hook(self, self._before), with_kwargs=True),
             module.register_forward_hook(_Hook(self, self._after), with_kwargs=True),
@@ -331,10 +344,11 @@ class Watch:
         self._clipped = None
         self._end_run()
         training = self.module.training
+        if not self.steps:
+            self._was_training = self._began_training and any(not f.used and not f.training for f in self._forwards)
         if self._was_training and not training and any(isinstance(m, _MODED) for m in self.module.modules()):
             self._train_lost += 1
-        elif training:
-            self._was_training = True
+        self._was_training |= training
         if len(self._backwards) > 1 and self.steps <= _CLOSE_STEPS:
             is_new = all(found.is_new for found in self._backwards)
             ratios = [found.ratio for found in self._backwards if found.ratio is not None]
@@ -345,7 +359,14 @@ class Watch:
                 self._uneven.append(max(counts) / min(counts))
         elif self._backwards:
             self._micro.append(False)
-        self.learning_rates.append(float(optimizer.param_groups[0].get("lr", 0.0)))
+        rate = float(optimizer.param_groups[0].get("lr", 0.0))
+        before = self.learning_rates[-_SEVERAL:]  # level, as no smooth schedule is
+        is_level = len(before) == _SEVERAL and len(set(before)) == 1
+        if is_level and rate < _CUT * before[-1] and len(self.optimizers) == 1:
+            self._cuts.append(self.steps)
+            if len(self._cuts) == _SEVERAL and self._cuts[-1] <= _CLOSE_STEPS:
+                self._is_cut_within = _batches_read() > self._cuts[-1] - self._cuts[0]
+        self.learning_rates.append(rate)
 
     def _after_step_of(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._mode.is_off:
@@ -621,6 +642,14 @@ class Watch:
                 code,
                 f"the learning rate is below a thousandth of its peak ({peak:g}) after {low} of {total} steps",
                 fix="step the scheduler as often as it was made for: by epoch, or by batch",
+            )
+            return
+        if self._is_cut_within:
+            self.warning(
+                code,
+                f"the learning rate is cut {len(self._cuts)} times, from {rates[self._cuts[0] - 1]:.3g} to "
+                f"{rates[-1]:.3g}, first at step {self._cuts[0]} and thrice before the data has gone by once",
+                fix="count epochs, and not batches",
             )
             return
         early = next((i for i in range(at, min(total, _CLOSE_STEPS)) if rates[i] < 1e-2 * peak), None)

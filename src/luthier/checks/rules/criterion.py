@@ -236,6 +236,25 @@ def first_broadcast(calls: Iterable[Call]) -> tuple[Call, tuple[int, ...], tuple
     return next(((call, *shapes) for call, shapes in found if shapes is not None), None)
 
 
+def _weighs_by_the_other_axis(s: Subject) -> Iterator[Finding]:
+    """Look for attention whose weights sum to 1 over those who ask, and not over what is weighed."""
+    for call in s.eval_pass.trace.calls:
+        x = call.argument(0, "input")
+        if call.name not in ("matmul", "__matmul__", "mm", "bmm") or not isinstance(x, Tensor) or x.ndim < 2:
+            continue
+        made = s.eval_pass.trace.origin(x)
+        if made is None or made.name != "softmax" or x.shape[-1] != x.shape[-2] or len(x) < 3:
+            continue
+        over, across = (bool(((x.detach().sum(axis) - 1).abs() < 1e-3).all()) for axis in (-1, -2))
+        if across and not over:
+            yield warning(
+                f"the weights {tuple(x.shape)} of an attention sum to 1 over its axis {x.ndim - 2}, and what they "
+                f"weigh is summed over axis {x.ndim - 1}",
+                where=call.layer,
+                fix="softmax over the axis that the product sums over: dim=-1",
+            )
+
+
 @rule(
     "check-softmax-axis",
     "criterion",
@@ -280,6 +299,7 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
                     fix="give two outputs, or one with BCEWithLogitsLoss",
                     by="definition",
                 )
+    yield from _weighs_by_the_other_axis(s)
     for call, x, _ in _pairs(s, "nll_loss", "cross_entropy"):
         if x.ndim > 2:
             last = passed.trace.origin(x)

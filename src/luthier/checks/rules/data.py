@@ -213,11 +213,21 @@ def _probe_features(table: Table) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     if x.shape[1] > 200:
         x = x @ torch.randn(x.shape[1], 200, generator=generator, dtype=torch.float64) / x.shape[1] ** 0.5
+    if both := _in_common(table):
+        both = [(v - v.mean(0)) / column_spread(v).clamp(min=1e-9) for v in both]
+        x = torch.cat([x, *both], dim=1)
     width = 100
     random = (
         x @ torch.randn(x.shape[1], width, generator=generator, dtype=torch.float64) / max(x.shape[1], 1) ** 0.5
     ).relu()
     return torch.cat([x, random], dim=1)
+
+
+def _in_common(table: Table) -> list[Tensor]:
+    """Return what a few channels of series have in common, over time: as a mark beside a number, each `(N, K)`."""
+    few = [v for v in table.inputs if v.is_floating_point() and v.ndim == 3 and 2 <= min(v.shape[1:]) <= 8]
+    series = [(v if v.shape[1] <= v.shape[2] else v.mT).double().nan_to_num() for v in few]  # (N, C, T)
+    return [(v @ v.mT).flatten(1) for v in series]
 
 
 def _probe(x: Tensor, y: Tensor, seed: int = 0) -> float | None:

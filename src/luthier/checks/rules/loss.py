@@ -4,14 +4,14 @@ import math
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from luthier.checks.first_steps import first_step, runs_away
 from luthier.checks.rule import error, note, rule, warning
 from luthier.checks.rules.criterion import losses, stays_within
 from luthier.checks.sampled import take
-from luthier.checks.subject import ELEMENTWISE, Subject
-from luthier.checks.tracing import Call
+from luthier.checks.subject import ELEMENTWISE, LOSSES, Subject, shaken
+from luthier.checks.tracing import Call, terms_of
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
@@ -152,26 +152,53 @@ def _order(x: Tensor, index: Tensor, num_classes: int) -> float:
 @rule("check-loss-sum", "criterion", hides="learning-rate")
 def loss_sum(s: Subject) -> Iterator[Finding]:
     """A loss that is a sum over the batch: the gradient grows with it, and the learning rate is not told."""
-    if s.has_loss and s.step is not None and s.n >= 4:
-        yield from _step_sum(s)
-    if not s.has_loss or s.criterion is None or s.n < 4:
+    if not s.has_loss or s.n < 4 or (s.criterion is None and s.step is None):
         return
-    passed = s.eval_pass
-    if not isinstance(passed.loss, Tensor) or not isinstance(passed.outputs, Tensor):
-        return
-    half = s.n // 2
-    targets = passed.batch.targets
-    if not isinstance(targets, Tensor) or passed.outputs.shape[0] != s.n or targets.shape[:1] != (s.n,):
-        return
-    cuts = (slice(0, half), slice(half, 2 * half), slice(0, 2 * half))
-    *parts, whole = (float(s.criterion(passed.outputs[rows].detach(), targets[rows])) for rows in cuts)
-    if abs(whole) > 1e-6 and abs(whole - sum(parts)) < 1e-3 * abs(whole):
+    half, module = s.n // 2, s.fresh(training=False, only_read=True)
+    found = []
+    for rows in (range(half), range(half, 2 * half), range(2 * half)):
+        part = take(s.batch, s.n, rows)
+        loss = None if part is None else s.pass_over(module, part).loss
+        if loss is None:
+            return
+        found.append(float(loss))
+    if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
         say = warning if _is_far(s) else note  # with a rate to match, a sum is as good as a mean
         yield say(
-            f"the loss of {2 * half} rows is the sum of its halves' ({whole:.4g} = {parts[0]:.4g} + "
-            f"{parts[1]:.4g}): the update grows with the batch size",
+            f"the loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
+            f"{found[1]:.4g}): the update grows with the batch size",
             fix="reduction='mean', or divide by the number of rows",
         )
+
+
+_SLIGHT = 0.1  # a factor of a term that is weighted down
+
+
+@rule("check-loss-sum", "criterion")
+def mean_beside_sum(s: Subject) -> Iterator[Finding]:
+    """A term that is a mean over all numbers, and one that is a sum over them: the second outweighs the first."""
+    loss = s.train_pass.loss if s.has_loss else None
+    if not isinstance(loss, Tensor):
+        return
+    terms = [term for term in terms_of(s.train_pass.trace, loss) if abs(term[0]) >= _SLIGHT]
+    means, sums = ([call.tensors[0] for _, call in terms if _is_over_all(call, name)] for name in ("mean", "sum"))
+    if means and sums and len(means[0]) == len(sums[0]):  # of the same rows
+        yield warning(
+            f"a mean over {means[0].numel():,} numbers is added to a sum over {sums[0].numel():,}, which grows with "
+            "the rows and the width: the sum is what is learnt",
+            fix="reduction='sum' for both, or a mean of both",
+        )
+
+
+def _is_over_all(call: Call, how: str) -> bool:
+    """Whether a call is the mean (or the sum) over all numbers of several rows."""
+    x = call.tensors[0] if call.tensors else None
+    if not isinstance(call.output, Tensor) or call.output.numel() != 1 or x is None or x.ndim < 2 or x[0].numel() < 4:
+        return False
+    if call.name in LOSSES:
+        is_sum = call.kwargs.get("reduction", "mean") == "sum" or call.kwargs.get("size_average") is False
+        return how == ("sum" if is_sum else "mean")
+    return call.name == how
 
 
 _FAR = 0.1  # of the weights' size, by the first step on a few dozen rows: some ten times a usual one
@@ -183,32 +210,16 @@ def _is_far(s: Subject) -> bool:
     return bool(runs_away(s)) or (first is not None and first.ratio is not None and first.ratio > _FAR)
 
 
-def _step_sum(s: Subject) -> Iterator[Finding]:
-    """Hold a step's loss of a batch beside those of its halves."""
-    half = s.n // 2
-    module = s.fresh(training=False, only_read=True)
-    found = []
-    for rows in (range(half), range(half, 2 * half), range(2 * half)):
-        part = take(s.batch, s.n, rows)
-        loss = None if part is None else s.pass_over(module, part).loss
-        if loss is None:
-            return
-        found.append(float(loss))
-    if abs(found[2]) > 1e-6 and abs(found[2] - found[0] - found[1]) < 1e-3 * abs(found[2]):
-        say = warning if _is_far(s) else note
-        yield say(
-            f"the step's loss of {2 * half} rows is the sum of its halves' ({found[2]:.4g} = {found[0]:.4g} + "
-            f"{found[1]:.4g}): the update grows with the batch size",
-            fix="reduction='mean', or divide by the number of rows",
-        )
-
-
 @rule("check-padding-in-loss", "criterion")
 def padding_in_loss(s: Subject) -> Iterator[Finding]:
     """Padded positions count in the loss: the network learns to say the padding, and the figure looks good."""
     if not s.has_loss or s.module_batch is None:
         return
     passed, n = s.train_pass, s.n
+    counted = [share for call in losses(s) if (share := _padding_counted(s, call)) is not None]
+    if counted:
+        yield from _counts_padding(max(counted))
+        return
     targets, outputs = passed.batch.targets, passed.outputs
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         return
@@ -227,11 +238,7 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     axis = next((axis for axis in (1, 2) if outputs.shape[axis] == length), None)
     if axis is None or length < 3:
         return
-    places = None
-    if s.step is None and targets.ndim == 2 and not targets.is_floating_point():
-        places = tail_of(targets)  # where it ends by its own account: with a mark of the end that is to be learnt
-    if places is None:
-        places = padding_of(leaves(s.module_batch.inputs), n, length)
+    places = padding_of(leaves(s.module_batch.inputs), n, length)
     if places is None and s.step is None and not is_flat:
         places = tail_of(targets if targets.ndim == 2 else targets.flatten(2).abs().sum(2))
     if places is None:
@@ -243,7 +250,10 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
     if gradient is None:
         return
     felt = gradient.abs().movedim(axis, 1).reshape(n, length, -1).sum(2) > 0
-    share = float((felt & places).sum() / felt.sum().clamp(min=1))
+    yield from _counts_padding(float((felt & places).sum() / felt.sum().clamp(min=1)))
+
+
+def _counts_padding(share: float) -> Iterator[Finding]:
     if share > 0.02:
         yield warning(
             f"{share:.0%} of the positions that the loss counts are padding after the end of a sequence",
@@ -251,17 +261,37 @@ def padding_in_loss(s: Subject) -> Iterator[Finding]:
         )
 
 
+def _padding_counted(s: Subject, call: Call) -> float | None:
+    """Return the share of padding in the class targets that a loss counts; None where these are not padded."""
+    x, y, loss = call.argument(0, "input"), call.argument(1, "target"), s.train_pass.loss
+    is_told = isinstance(y, Tensor) and not y.is_floating_point() and x.requires_grad and not y.numel() % s.n
+    if not is_told or call.name not in ("cross_entropy", "nll_loss") or not isinstance(loss, Tensor):
+        return None
+    places = tail_of(y.reshape(s.n, -1))  # by its own account: with a mark of the end that is to be learnt
+    if places is None:
+        return None
+    gradient = torch.autograd.grad(loss, x, allow_unused=True, retain_graph=True)[0]
+    if gradient is None:
+        return None
+    felt = gradient.abs().sum(1).reshape(s.n, -1) > 0
+    return float((felt & places).sum() / felt.sum().clamp(min=1))
+
+
 def tail_of(values: Tensor) -> Tensor | None:
     """Return where rows `(N, T)` end in a run of one value that stands nowhere else, of varying length, or None."""
     n, length = values.shape
+    if length < 3 or n < 2 or (values.diff(dim=1) >= 0).all() or (values.diff(dim=1) <= 0).all():
+        return None  # or they are sorted
     last = values[:, -1]
     value = last.mode().values
     run = (values == value).flip(1).long().cumprod(1).sum(1)  # (N,), the length of the run at the end
     places = torch.arange(length) >= (length - run)[:, None]
-    elsewhere = float(((values == value) & ~places).double().mean())
+    again = (values == value) & ~places
+    again[:, 0] &= bool((values[:, 0] != value).any())  # a mark of the start may be the same number
+    elsewhere = float(again.double().mean())
     is_varied = len(run.unique()) >= min(3, n)
     share = float((run > 0).double().mean())
-    return places if is_varied and share >= 0.3 and elsewhere < 0.01 and float(places.double().mean()) > 0.03 else None
+    return places if is_varied and share >= 0.3 and elsewhere < 0.03 and float(places.double().mean()) > 0.03 else None
 
 
 def padding_of(inputs: list[Tensor], n: int, length: int) -> Tensor | None:
@@ -303,6 +333,41 @@ def _with_a_minus(loss: Tensor | None, calls: list[Call]) -> list[tuple[Call, fl
     whole = [call for call in calls if call.output.numel() == 1 and not call.is_inside]
     factors = torch.autograd.grad(loss, [call.output for call in whole], allow_unused=True, retain_graph=True)
     return [(call, float(f)) for call, f in zip(whole, factors, strict=True) if f is not None and float(f) < 0]
+
+
+def _without_floor(s: Subject) -> tuple[float, float, float] | None:
+    """Return a term of the loss that only takes away, and the loss before and after some steps: it has no floor.
+
+    What is never above 0, however the weights lie, and goes down for ever is a quantity to be made small (a divergence,
+    a distance) with the wrong sign.
+    """
+    loss, names = s.train_pass.loss, s.trained_names
+    if not isinstance(loss, Tensor) or not loss.requires_grad or (s.criterion is None and s.step is None):
+        return None
+    for place, (factor, call) in enumerate(terms := terms_of(s.train_pass.trace, loss)):
+        first, start = factor * float(call.output.detach().sum()), float(loss.detach())
+        if first >= 0 or len(terms) == 1 or not call.output.requires_grad:
+            continue
+        if any(_term(s, shaken(s, names, seed), place) > 0 for seed in range(5)):
+            continue
+        if _term(s, s.steps(_STEPS // 6, lr=1e-2).module, place) > 3 * first:
+            continue
+        long = s.steps(_STEPS, lr=1e-2)
+        is_low = long.losses[-1] < start - 20 * (abs(start) - first) or long.losses[-1] == -math.inf
+        if is_low and not _term(s, long.module, place) > 0:
+            return first, start, long.losses[-1]
+    return None
+
+
+def _term(s: Subject, module: nn.Module, place: int) -> float:
+    """Return what a term adds to the loss of a copy."""
+    passed = s.pass_over(module, s.batch)
+    assert passed.loss is not None
+    factor, call = terms_of(passed.trace, passed.loss)[place]
+    return factor * float(call.output.detach().sum())
+
+
+_STEPS = 60
 
 
 def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
@@ -356,6 +421,12 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
                 "training makes it larger",
                 fix=fix,
             )
+    if s.has_loss and (low := _without_floor(s)) is not None:
+        yield warning(
+            f"a term of {low[0]:.3g} is never above 0 and has no floor: {_STEPS} steps take {low[1]:.4g} to "
+            f"{low[2]:.4g}",
+            fix="a divergence, a distance or a penalty is added to the loss",
+        )
     turned = _is_better_when_wrong(s)
     if turned is not None:
         yield warning(

@@ -77,14 +77,11 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
                 where=call.layer or "forward",
                 fix="transpose or permute moves axes; view and reshape only cut the row of numbers anew",
             )
-    if s.others is None or s.step is not None:
-        return
-    outputs = _own_rows(s.eval_outputs, n)
-    if outputs is None:
-        return
+    outputs = None if s.module_others is None else _own_rows(s.eval_outputs, n)
+    if outputs is None or s.module_others is None or (s.step is not None and bool((outputs == outputs[:1]).all())):
+        return  # what a step's module says of all rows alike is a loss
     kept = list(range(n // 3, n // 3 + max(1, n // 4)))
-    other = Batch(s.others.inputs, None)
-    changed = _evaluated(s, mix_rows(s.module_batch, other, n, kept))
+    changed = _evaluated(s, mix_rows(s.module_batch, s.module_others, n, kept))
     if changed is None or changed.shape != outputs.shape or outputs.shape[1] == n:
         return
     moved = (changed[kept] - outputs[kept]).abs().amax(1) > 1e-4 * outputs.abs().max().clamp(min=1e-9)
@@ -214,7 +211,8 @@ def _evaluated(s: Subject, batch: Batch) -> Tensor | None:
 
 
 def _own_rows(outputs: Any, n: int) -> Tensor | None:
-    found = [rows for x in leaves(outputs) if x.is_floating_point() and (rows := rows_of(x, n)) is not None]
+    some = (x for x in leaves(outputs) if x.is_floating_point() and x.shape != (n, n))  # and no row against each row
+    found = [rows for x in some if (rows := rows_of(x, n)) is not None]
     varied = [rows for rows in found if not bool((rows == rows[:1]).all())]  # a term of the loss is one for all rows
     return torch.cat(varied or found, dim=1) if found else None
 
@@ -262,6 +260,14 @@ def _is_named(source: Tensor, output: Tensor, size: int) -> bool:
 def _data_layout(s: Subject) -> Iterator[Finding]:
     table = s.table
     for x in table.inputs if table else []:
+        if _is_interleaved(x):
+            c, length = x.shape[1:]
+            yield warning(
+                f"in the inputs {(c, length)} numbers go together that stand {c} apart, and not those of a channel: "
+                f"they are {(length, c)}, read as {(c, length)}",
+                where="the inputs",
+                fix="transpose(1, 2), not reshape, makes (N, C, T) of (N, T, C)",
+            )
         is_images = x.ndim == 4 and (x.is_floating_point() or x.dtype == torch.uint8)
         if not is_images or x.shape[1] not in (3, 4) or min(x.shape[2:]) < 8:
             continue
@@ -276,6 +282,25 @@ def _data_layout(s: Subject) -> Iterator[Finding]:
                 where="the inputs",
                 fix="permute(0, 3, 1, 2), not reshape, turns NHWC into NCHW",
             )
+
+
+def _is_interleaved(x: Tensor) -> bool:
+    """Whether two or three channels `(N, C, T)` hold numbers that run over channels first: so they go together."""
+    if x.ndim != 3 or not x.is_floating_point() or x.shape[1] not in (2, 3) or x.shape[2] < 16 or len(x) < 16:
+        return False
+    x = x[:256]
+    n, c, length = x.shape
+    apart, alike = _by_turns(x), _by_turns(x.reshape(n, length, c).mT)
+    return apart[0] > 2 * apart[1] and alike[0] < 1.3 * alike[1]
+
+
+def _by_turns(x: Tensor) -> tuple[float, float]:
+    """Return how far every C-th number of channels `(N, C, T)` spreads apart from the others, and shuffled ones do."""
+    n, c, length = x.shape
+    order = torch.randperm(length, generator=torch.Generator().manual_seed(0))
+    parts = (x[..., : length // c * c], x[..., order][..., : length // c * c])
+    shares = [part.reshape(n, c, -1, c).double().std(2).clamp(min=1e-6).log().std(-1).mean() for part in parts]
+    return float(shares[0]), float(shares[1])
 
 
 def _roughness(x: Tensor) -> float:
@@ -377,6 +402,34 @@ def token_leak(s: Subject) -> Iterator[Finding]:
             return
 
 
+@rule("check-input-unused", "module")
+def answer_unseen(s: Subject) -> Iterator[Finding]:
+    """Positions that are to repeat what the input had before them, and do not hang on that: it is out of reach."""
+    if not s.has_loss or s.module_batch is None or s.n < 10:
+        return
+    calls = [call for call in s.train_pass.loss_calls if call.name in ("cross_entropy", "nll_loss")]
+    for x in leaves(s.module_batch.inputs) if len(calls) == 1 else []:
+        ids = x.reshape(s.n, -1) if x.ndim > 1 and len(x) == s.n and x.numel() == s.n * max(x.shape[1:]) else None
+        seen = None if ids is None else _placed(s, calls[0], ids)
+        if seen is None or ids is None or ids.shape[1] * seen[2].shape[1] > _MOST_PAIRS:
+            continue
+        logits, first, targets = seen
+        if torch.equal(ids, targets):
+            continue  # they are handed in to make the loss
+        told = (targets[:, :, None] == ids[:, None]).all(0)  # (L, T)
+        told &= torch.tensor([num_different(column) > 2 for column in targets.T])[:, None]
+        places, before = told.tril(first).nonzero().T.tolist()
+        if places and not _answers_to(s, x, [place + first for place in places], before, logits):
+            back = max(place + first - b for place, b in zip(places, before, strict=True))
+            yield warning(
+                f"{len(set(places))} positions are to say what the input had up to {back} steps before, and do not "
+                "hang on it",
+                fix="look how far back a position sees: kernels and dilations, and on which side the padding is cut",
+            )
+
+
+_MOST_PAIRS = 100_000  # of positions in targets and inputs that are held beside each other
+
 Placed = tuple[int, int]  # which leaf of the outputs holds the logits, and along which axis time runs in it
 
 
@@ -419,16 +472,16 @@ def _is_told(ids: Tensor, targets: Tensor, ahead: int, ignored: int) -> bool:
     return int(known.sum()) >= 2 * len(ids) and float((wanted == given)[known].double().mean()) > 0.95
 
 
-def _answers_to(s: Subject, ids: Tensor, place: int, changed: list[int], logits: Placed) -> bool:
-    """Whether the logits of a position are others when the tokens at some positions are."""
+def _answers_to(s: Subject, ids: Tensor, place: int | list[int], changed: list[int], logits: Placed) -> bool:
+    """Whether the logits of a position, or several, are others when the tokens at some positions are."""
     assert s.module_batch is not None
-    other = ids.clone()
-    other[:, changed] = ids.roll(1, 0)[:, changed]
+    other, flat = ids.clone(), (s.n, -1)
+    other.view(flat)[:, changed] = ids.reshape(flat).roll(1, 0)[:, changed]
     found = []
     for tokens in (ids, other):
         inputs = map_leaves(lambda v, tokens=tokens: tokens if v is ids else v, s.module_batch.inputs)
         out = leaves(s.forward(s.fresh(training=False, only_read=True), Batch(inputs, None)))[logits[0]]
-        by_time = _by_time(out, *ids.shape)
+        by_time = _by_time(out, s.n, max(ids.shape[1:]))
         assert by_time is not None
         found.append(by_time[0][:, place])
     return differs(found[0], found[1])
@@ -597,5 +650,5 @@ def _masked(call: Call, n: int, length: int, places: Tensor) -> str:
         or (hidden.shape[0], hidden.shape[-1]) != (n, length)
     ):
         return ""
-    is_turned = bool((hidden.reshape(n, -1, length)[:, 0] == ~places).all())
+    is_turned = float((hidden.reshape(n, -1, length)[:, 0] != places).double().mean()) > 0.97  # but for odd words
     return "turn the mask round: cover where the padding is" if is_turned else ""

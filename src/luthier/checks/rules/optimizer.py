@@ -6,8 +6,7 @@ from functools import partial
 from typing import Any
 
 from luthier.checks.first_steps import RELATIVE, USUAL_RATE, first_step, rate, runs_away
-from luthier.checks.rule import error, rule, warning
-from luthier.checks.static import compare_parameters
+from luthier.checks.rule import error, few, rule, warning
 from luthier.checks.subject import Subject
 from luthier.core.finding import Finding
 
@@ -15,8 +14,39 @@ from luthier.core.finding import Finding
 @rule("check-optimizer-coverage", "optimizer", hides="frozen")
 def coverage(s: Subject) -> Iterator[Finding]:
     """Weights that no optimizer moves, or an optimizer over the weights of something else."""
-    if s.optimizers:
-        yield from compare_parameters(s.module, s.optimizers, s.grads_of() if s.has_loss else None)
+    if s.moved is None:
+        return
+    everyone = {id(parameter) for parameter in s.module.parameters()}
+    own = {name: p for name, p in s.module.named_parameters() if p.requires_grad}
+    missing = [name for name, p in own.items() if id(p) not in s.moved]
+    held = [p for item in s.optimizers for group in item.param_groups for p in group["params"]]
+    strangers = {id(p): p for p in held if id(p) not in everyone}
+    if own and len(missing) == len(own):
+        yield error(
+            f"the optimizer moves none of the {len(own)} parameters of {type(s.module).__name__}",
+            where=missing[0],
+            fix="make it over this module's own parameters: SGD(module.parameters(), …)",
+            code="check-optimizer-strangers",
+            by="definition",
+        )
+    if s.has_loss:  # what gets no gradient is of nobody's loss
+        has_gradient = s.grads_of()
+        missing = [name for name in missing if has_gradient.get(name, True)]
+    shapes = {p.shape[1:] for p in strangers.values()}
+    if any(own[name].shape[1:] in shapes for name in missing):
+        yield warning(
+            f"the optimizer leaves out {len(missing)} parameters and moves {len(strangers)} that are not the module's: "
+            "it was made before a layer was replaced",
+            where=few(missing),
+            fix="make the optimizer after the last change of the module",
+            code="check-optimizer-strangers",
+        )
+    elif missing:
+        yield warning(
+            f"the optimizer leaves out {len(missing)} of {len(own)} parameters that require a gradient",
+            where=few(missing),
+            fix="add them to the optimizer, or freeze them with requires_grad_(False)",
+        )
 
 
 @rule("check-optimizer-settings", "optimizer", several=True)
@@ -109,14 +139,6 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
 @rule("check-learning-rate", "optimizer", hides="vanishing")
 def learning_rate(s: Subject) -> Iterator[Finding]:
     """Steps so large that the loss runs away, or so small that nothing moves."""
-    factor = s.largest_factor
-    given = max((float(g.get("initial_lr", 0)) for o in s.optimizers for g in o.param_groups), default=0.0)
-    if factor is not None and factor < 0.02 and given < 0.5:  # with a rate of 1 the function gives the rate itself
-        yield warning(
-            f"LambdaLR multiplies the optimizer's rate by {factor:.2g} at most over the first 10,000 calls",
-            where="lr",
-            fix="the function gives a factor, and not a rate: lambda epoch: 0.95 ** epoch",
-        )
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
         yield warning("the learning rate is 0 and nothing raises it: no weight moves", where="lr", fix=USUAL_RATE)
@@ -132,21 +154,9 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
             where="lr",
             fix=f"try lr={lr / 100:.1g}",
         )
-    what = ""
-    if ratio < 1e-6:
-        what = f": it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves"
-    elif ratio < 2e-5 and not s.has_schedule and _gains_nothing(s):
-        what = ", and the loss does not move"
-    if what and not s.has_schedule:
-        yield warning(f"{shown}{what}", where="lr", fix=USUAL_RATE)
-
-
-def _gains_nothing(s: Subject) -> bool:
-    """Whether ten steps gain less than a thousandth of the loss where a hundred times larger ones gain much."""
-    slow, fast = s.steps(10, own=True).losses, s.steps(10, own=True, scale=100.0).losses
-    if len(slow) < 11 or len(fast) < 11 or not math.isfinite(fast[-1]) or slow[0] <= 0:
-        return False
-    return (slow[0] - slow[-1]) / slow[0] < 1e-3 and (fast[0] - min(fast)) / fast[0] > 0.02
+    if ratio < 1e-6 and not s.has_schedule:
+        what = f"{shown}: it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves"
+        yield warning(what, where="lr", fix=USUAL_RATE)
 
 
 @rule("check-loss-sign", "optimizer")

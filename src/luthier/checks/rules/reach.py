@@ -2,7 +2,8 @@
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from luthier.checks.rule import error, few, note, path_of, rule, warning
-from luthier.checks.sampled import batch_axis, differs
-from luthier.checks.subject import BINARY, CONV, ELEMENTWISE, WEIGHTED, Passed, Subject
+from luthier.checks.sampled import batch_axis, copy_inputs, differs
+from luthier.checks.subject import BATCH_NORM, BINARY, CONV, ELEMENTWISE, WEIGHTED, Passed, Subject, noise_like, shaken
 from luthier.checks.tracing import Call, Trace
 from luthier.core.batch import Batch
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves, map_leaves
+from luthier.core.rng import seed_probe
 
 _BENDS = {
     "relu", "relu_", "relu6", "gelu", "silu", "sigmoid", "tanh", "softmax", "max_pool1d", "max_pool2d", "elu", "selu",
@@ -24,13 +26,6 @@ _BENDS = {
 _NEVER_SATISFIED = ELEMENTWISE | BINARY | {"cross_entropy", "nll_loss", "kl_div"}  # no margin that ends the gradient
 
 _MOST_TRIED = 8
-
-
-def _noise(parameter: Tensor, share: float, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    scale = float(parameter.detach().float().std()) if parameter.numel() > 1 else 0.0
-    scale = max(scale, float(parameter.detach().abs().float().mean()), 0.05)
-    return torch.randn(parameter.shape, generator=generator).to(parameter) * scale * share
 
 
 def _is_saturated(passed: Passed) -> bool:
@@ -118,21 +113,21 @@ def _silent_terms(s: Subject, passed: Passed, names: set[str]) -> Iterator[Call]
 
 def _moves_with(s: Subject, names: set[str], place: int, term: Call) -> bool:
     """Whether a term of the loss is another when all weights are moved: else it is of another network."""
-    module = s.fresh(training=True)
-    with torch.no_grad():
-        for i, name in enumerate(sorted(names)):
-            parameter = module.get_parameter(name)
-            parameter.add_(_noise(parameter, 1.0, i))
-    calls = s.pass_over(module, s.batch).loss_calls
+    calls = s.pass_over(shaken(s, names), s.batch).loss_calls
     return len(calls) > place and differs(calls[place].output, term.output, tolerance=1e-6)
 
 
 def _cut_from_outputs(s: Subject, passed: Passed, names: set[str]) -> list[str]:
     """Return weights whose gradient comes from another term only: the outputs hang on them, and hand none back."""
-    if s.step is not None or not names:
-        return []
     outputs = [x for x in leaves(passed.outputs) if x.is_floating_point()]
-    if not outputs:
+    if s.step is not None:  # which part of the outputs is learnt is its own: what goes in is to be felt by one of them
+        outputs = _with_rows(s, outputs)
+        entries = _entries(s) if outputs else []
+        if not entries or any(entry.felt.any() for entry in entries):
+            return []
+        layers = {name for name, part in s.module.named_modules() if isinstance(part, WEIGHTED)}
+        names = {name for name in names if name.rpartition(".")[0] in layers}  # and no codebook
+    if not outputs or not names:
         return []
     named = {name: p for name, p in passed.module.named_parameters() if name in names}
     gradients: tuple[Tensor | None, ...]
@@ -161,12 +156,154 @@ def _matters(s: Subject, name: str, is_cut: bool, *, loss: bool = True) -> bool:
     module = s.fresh(training=True)
     with torch.no_grad():
         parameter = module.get_parameter(name)
-        parameter.add_(_noise(parameter, 1.0 if is_cut else 0.02, 3))
+        parameter.add_(noise_like(parameter, 1.0 if is_cut else 0.02, 3))
         moved = s.pass_over(module, s.batch)
-    before = s.train_pass
     if loss:
-        return differs(before.loss, moved.loss, tolerance=1e-6)
-    return differs(before.outputs, moved.outputs, tolerance=1e-5)
+        return differs(s.train_pass.loss, moved.loss, tolerance=1e-6)
+    outputs = s.train_pass.outputs, moved.outputs
+    return differs(*(outputs if s.step is None else (_with_rows(s, leaves(x)) for x in outputs)), tolerance=1e-5)
+
+
+def _with_rows(s: Subject, outputs: list[Tensor]) -> list[Tensor]:
+    """Return the outputs that say something of each row: no term of the loss beside them."""
+    return [x for x in outputs if x.ndim and len(x) and not len(x) % s.n and x.is_floating_point()]
+
+
+@dataclass
+class _Entry:
+    """An input of steps or frames, what the module makes of it first, and what the outputs hand back to that.
+
+    Attributes:
+        x: The input, `(N, …)`.
+        axis: Along which it has steps; 0 where it has none.
+        felt: Per step, whether any output hands a gradient back.
+        felt_last: The same of the outputs of the last step alone.
+    """
+
+    x: Tensor
+    axis: int
+    felt: Tensor
+    felt_last: Tensor
+
+
+def _entries(s: Subject) -> list[_Entry]:
+    if "entries" not in s.kept:
+        s.kept["entries"] = _find_entries(s)
+    found: list[_Entry] = s.kept["entries"]
+    return found
+
+
+def _find_entries(s: Subject) -> list[_Entry]:
+    """Return what outputs with rows, of a copy that is trained, hand back to what goes in: inputs, or embeddings."""
+    if not s.has_loss or s.module_batch is None:
+        return []
+    module = s.fresh(training=True, only_read=True)
+    for part in module.modules():
+        part.training = part.training and not isinstance(part, BATCH_NORM)
+    batch, trace, made = copy_inputs(s.module_batch), Trace(), dict[int, Tensor]()
+    given, own = leaves(s.module_batch.inputs), leaves(batch.inputs)
+    for x in own:
+        x.requires_grad_(x.is_floating_point())
+    seed_probe(0)
+    with trace.of(module):
+        outputs = batch.forward(module)
+    looked_up = [(call.argument(0, "input"), call.output) for call in trace.calls if call.name == "embedding"]
+    for ids, found in looked_up:
+        made |= {i: found for i, x in enumerate(own) if torch.equal(ids, x) and found.requires_grad}
+    if any(
+        ids.ndim and len(ids) == s.n and (ids != ids[:1]).any() and not any(torch.equal(ids, x) for x in own)
+        for ids, _ in looked_up
+    ):
+        made.clear()  # words that were moved first: what is handed back to those is not seen
+    made |= {i: x for i, x in enumerate(own) if x.is_floating_point()}
+    ends = [x for x in _with_rows(s, leaves(outputs)) if x.requires_grad and not x.is_leaf]
+    found = []
+    for i, entry in made.items() if ends else ():
+        x = given[i]
+        for axis in _steps_of(x) or [0]:
+            length = x.shape[axis]
+            lasts = [_last_step(end, s.n, length) if axis else end for end in ends]
+            gradients = [_handed_back(parts, entry) for parts in (ends, lasts)]
+            felt = [g.movedim(axis, 0).reshape(length, -1).any(1) for g in gradients]
+            found.append(_Entry(x, axis, *felt))
+    return found
+
+
+def _handed_back(ends: list[Tensor], entry: Tensor) -> Tensor:
+    """Return where outputs hand a gradient back to what went in, of its shape."""
+    generator = torch.Generator().manual_seed(2)
+    total = sum((x * torch.randn(x.shape, generator=generator).to(x)).sum() for x in ends)
+    assert isinstance(total, Tensor)
+    gradient = torch.autograd.grad(total, entry, allow_unused=True, retain_graph=True)[0]
+    return torch.zeros_like(entry, dtype=torch.bool) if gradient is None else gradient != 0
+
+
+def _steps_of(x: Tensor) -> list[int]:
+    """Return along which axes an input may have steps in time: `(N, T)` of words, `(N, T, C)`, `(N, T, C, H, W)`."""
+    axes = {2: [] if x.is_floating_point() else [1], 3: [1, 2], 5: [1]}.get(x.ndim, [])
+    return [axis for axis in axes if x.shape[axis] >= _FEWEST_STEPS]
+
+
+def _last_step(x: Tensor, n: int, length: int) -> Tensor:
+    """Return what is said of the last step, where something is said of each: of `(N, T, …)`, or rows by steps."""
+    if x.ndim > 1 and x.shape[:2] == (n, length):
+        return x[:, -1]
+    return x.reshape(n, length, -1)[:, -1] if len(x) == n * length else x
+
+
+_FEWEST_STEPS = 4
+
+
+@rule("check-no-gradient", "module", hides="input-unused")
+def stops_in_time(s: Subject) -> Iterator[Finding]:
+    """What is said of the last step hangs on earlier ones, and hands them no gradient: a state cut off at each step."""
+    for entry in (entry for entry in _entries(s) if entry.axis):
+        length = len(entry.felt)
+        half = length // 2
+        if not entry.felt_last[half:].any() or entry.felt_last[:half].any():
+            continue
+        said = ([_last_step(x, s.n, length) for x in _said(s, entry, places)] for places in (range(0), range(half)))
+        if differs(*said, tolerance=1e-5):
+            yield warning(
+                f"what is said of the last of {length} steps hangs on the first {half}, and hands them no gradient: "
+                "nothing is learnt over time",
+                fix="look in the loop over the steps for detach(), .data or no_grad; detach between batches only",
+            )
+
+
+@rule("check-input-unused", "module")
+def steps_unseen(s: Subject) -> Iterator[Finding]:
+    """Half of the steps of a sequence, or more, from its start or its end, that no output hangs on."""
+    for entry in (entry for entry in _entries(s) if entry.axis):
+        seen, length = entry.felt.nonzero()[:, 0].tolist(), len(entry.felt)
+        if not seen:
+            continue
+        unseen = range(seen[0]) if seen[0] >= length - 1 - seen[-1] else range(seen[-1] + 1, length)
+        if 2 * len(unseen) < length or not differs(entry.x, _with_others(entry, unseen)):
+            continue
+        trained = s.steps(3, lr=1e-2).module.eval()  # what opens a little later is seen then
+        if not any(differs(*(_said(s, entry, part, net) for part in (range(0), unseen))) for net in (None, trained)):
+            yield warning(
+                f"no output hangs on the {'first' if unseen[0] == 0 else 'last'} {len(unseen)} of {length} steps of an "
+                f"input {tuple(entry.x.shape[1:])}",
+                fix="carry the state from step to step, and look at what is cut off, masked or padded",
+            )
+
+
+def _with_others(entry: _Entry, places: Iterable[int]) -> Tensor:
+    """Return an input with the steps of other rows at some places."""
+    x, at = entry.x.detach().clone(), [slice(None)] * entry.axis + [list(places)]
+    x[tuple(at)] = entry.x.roll(1, 0)[tuple(at)]
+    return x
+
+
+def _said(s: Subject, entry: _Entry, places: Iterable[int], module: nn.Module | None = None) -> list[Tensor]:
+    """Return the outputs that have rows, with the steps of other rows at some places of an input."""
+    assert s.module_batch is not None
+    x = _with_others(entry, places)
+    batch = Batch(map_leaves(lambda v: x if v is entry.x else v, s.module_batch.inputs), None)
+    said = leaves(s.forward(module or s.fresh(training=False, only_read=True), batch))
+    return _with_rows(s, said)
 
 
 @rule("check-unused", "module", hides="input-unused")

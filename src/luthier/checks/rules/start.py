@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -113,48 +114,32 @@ def _gain_of(weight: Tensor, fan_in: int) -> float:
     return float(weight.detach().double().std()) * math.sqrt(fan_in)
 
 
-def _is_lost(s: Subject) -> bool:
-    """Whether the rows differ ten thousand times less where the last layer gets them than where the first does."""
-    spreads = [
-        float(args[0].detach().float().std(0).mean())
-        for _, part, args, _ in s.train_pass.trace.layers
+def _spreads(s: Subject) -> dict[str, float]:
+    """Return how far the rows differ where each layer gets them, in the order of the layers."""
+    return {
+        name: float(args[0].detach().float().std(0).mean())
+        for name, part, args, _ in s.train_pass.trace.layers
         if isinstance(part, nn.Linear | CONV) and args and isinstance(args[0], Tensor) and len(args[0]) > 1
-    ]
-    return len(spreads) > 1 and spreads[-1] < _FADES * spreads[0]
+    }
 
 
-def _own_gains(s: Subject) -> dict[str, float]:
-    """Return the gains of matrices that a module of the caller's own multiplies its input by: x @ w."""
-    own = {
-        id(p): (path_of(name, key))
+def _gains_of_matrices(s: Subject) -> dict[str, float]:
+    """Return the gains of what something is multiplied by: embeddings, and matrices of a module of the caller's own."""
+    held = {
+        p.data_ptr(): (name if isinstance(part, nn.Embedding) else path_of(name, key), p)
         for name, part in s.train_pass.module.named_modules()
-        if not type(part).__module__.startswith("torch.")
         for key, p in part.named_parameters(recurse=False)
-        if p.ndim == 2 and min(p.shape) > 2
+        if p.ndim == 2
+        and min(p.shape) > 2
+        and (isinstance(part, nn.Embedding) or not type(part).__module__.startswith("torch."))
     }
     found = {}
-    for call in s.train_pass.trace.calls if own else []:
+    for call in s.train_pass.trace.calls if held else []:
         w = call.args[1] if len(call.args) > 1 else None
-        if call.name in _MULTIPLIES and isinstance(w, Tensor) and id(w) in own:
-            fan_in = w.shape[1] if call.name == "linear" else w.shape[0]
-            found[own[id(w)]] = _gain_of(w, fan_in)
-    return found
-
-
-def _tied_gains(s: Subject) -> dict[str, float]:
-    """Return the gains of embeddings that outputs are multiplied by."""
-    tables = {
-        part.weight.data_ptr(): (name, part.weight)
-        for name, part in s.train_pass.module.named_modules()
-        if isinstance(part, nn.Embedding)
-    }
-    found = {}
-    for call in s.train_pass.trace.calls if tables else []:
-        if call.name in _MULTIPLIES:
-            for x in call.tensors:
-                name, weight = tables.get(x.data_ptr(), ("", None))
-                if weight is not None and x.numel() == weight.numel():
-                    found[name] = _gain_of(weight, weight.shape[1])
+        if call.name in _MULTIPLIES and isinstance(w, Tensor) and w.ndim == 2:
+            name, p = held.get(w.data_ptr(), ("", None))
+            if p is not None and p.numel() == w.numel():  # it may be turned
+                found[name] = _gain_of(w, w.shape[1] if call.name == "linear" else w.shape[0])
     return found
 
 
@@ -164,7 +149,7 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     gains = {name: found for name, part in s.module.named_modules() if (found := gain(part)) is not None}
     if not s.has_loss:
         return
-    gains |= _tied_gains(s) | _own_gains(s)
+    gains |= _gains_of_matrices(s)
     if not gains:
         return
     fix = "torch's own initialisation, or std = sqrt(2 / fan_in) before a ReLU"
@@ -190,9 +175,15 @@ def init_scale(s: Subject) -> Iterator[Finding]:
     heads = {name for name in gains if id(s.train_pass.trace.results.get(name)) in ends}  # small ones are usual
     results = [(name, gains[name]) for name, *_ in s.train_pass.trace.layers if name in gains and name not in heads]
     normed = any(isinstance(part, NORMS) for part in s.module.modules())
-    tiny = [name for name, value in (results if heads else results[:-1]) if 0 < value < 0.02]
-    inner = [value for _, value in results]
-    if not tiny and len(inner) > 3 and 0 < math.prod(inner) ** (1 / len(inner)) < 0.15 and _is_lost(s):
+    spreads = _spreads(s)
+    following = dict(pairwise(spreads))
+    tiny = [
+        name
+        for name, value in (results if heads else results[:-1])
+        if 0 < value < 0.02 and spreads.get(following.get(name, ""), 0.0) < 0.03 * spreads.get(name, 1.0)
+    ]  # and no shortcut beside it
+    inner, (first, *_, last) = [value for _, value in results], [*spreads.values(), *spreads.values()] or [1.0, 1.0]
+    if not tiny and len(inner) > 3 and 0 < math.prod(inner) ** (1 / len(inner)) < 0.15 and last < _FADES * first:
         tiny = [name for name, value in results[:-1] if value < 0.2]
     if tiny and not normed:
         yield warning(
@@ -255,6 +246,8 @@ def vanishing(s: Subject) -> Iterator[Finding]:
             for name, w in weights
             if w is not None and w.grad is not None
         ]
+        if len(rates) > 3 and (gain(module.get_submodule(rates[-1][0])) or 1.0) < 0.2:
+            rates.pop()  # a head that starts next to 0 moves far for its size, and hands little back
         if len(rates) < 3:
             return
         ratios.append((rates[0][1] / max(rates[-1][1], 1e-30), rates))

@@ -716,3 +716,18 @@ def test_a_step_that_reaches_networks_by_other_ways_is_tried_on_copies_of_them_a
     assert all(torch.equal(a, b) for a, b in zip(before, (*net.parameters(), *teacher.parameters()), strict=True))
     assert all(p.grad is None for p in (*net.parameters(), *teacher.parameters()))
     assert not trainer.optimizer.state
+
+
+def test_a_schedule_that_gives_the_rate_itself_is_said() -> None:
+    def found(factor: float) -> list[str]:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1))
+        x = torch.randn(256, 4)
+        optimizer = optim.SGD(net.parameters(), lr=0.01)
+        schedule = optim.lr_scheduler.LambdaLR(optimizer, lambda epoch: factor * 0.9**epoch)
+        findings = luthier.check(net, (x, x.sum(1, keepdim=True)), criterion=nn.MSELoss(), optimizer=optimizer)
+        assert schedule.get_last_lr() == [0.01 * factor]
+        return [finding.what for finding in findings if "LambdaLR multiplies" in finding.what]
+
+    assert len(found(0.01)) == 1
+    assert not found(1.0)

@@ -381,6 +381,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
     data = TensorDataset(*[x[:n] for x in table.inputs], table.targets[:n])
     module = s.fresh(training=True)
     module.train()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
     modes: list[bool] = []
     drawn: list[bool] = []  # dropout that is on in a module in evaluation is meant
 
@@ -432,6 +433,15 @@ def evaluate(s: Subject) -> Iterator[Finding]:
             fix += ", or at the start of each epoch"
             yield warning(what, where="evaluate", fix=fix, code="check-train-mode")
             return
+    changed = [name for name, value in module.state_dict().items() if not torch.equal(value, before[name])]
+    if changed:
+        yield warning(
+            f"evaluate changes {changed[0]}",
+            where=changed[0],
+            fix="module.eval() and torch.no_grad() around it",
+            code="check-eval-mode",
+        )
+        return
     spread = max(figures) - min(figures)
     batches = [-(-n // size) for size in sizes]
     times = list(zip(figures, batches, strict=True))[1:]

@@ -139,6 +139,14 @@ def weight_decay(s: Subject) -> Iterator[Finding]:
 @rule("check-learning-rate", "optimizer", hides="vanishing")
 def learning_rate(s: Subject) -> Iterator[Finding]:
     """Steps so large that the loss runs away, or so small that nothing moves."""
+    factor = s.largest_factor
+    given = max((float(g.get("initial_lr", 0)) for o in s.optimizers for g in o.param_groups), default=0.0)
+    if factor is not None and factor < 0.02 and given < 0.5:  # with a rate of 1 the function gives the rate itself
+        yield warning(
+            f"LambdaLR multiplies the optimizer's rate by {factor:.2g} at most over the first 10,000 calls",
+            where="lr",
+            fix="the function gives a factor, and not a rate: lambda epoch: 0.95 ** epoch",
+        )
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
         yield warning("the learning rate is 0 and nothing raises it: no weight moves", where="lr", fix=USUAL_RATE)
@@ -154,9 +162,21 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
             where="lr",
             fix=f"try lr={lr / 100:.1g}",
         )
-    if ratio < 1e-6 and not s.has_schedule:
-        what = f"{shown}: it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves"
-        yield warning(what, where="lr", fix=USUAL_RATE)
+    what = ""
+    if ratio < 1e-6:
+        what = f": it would take {1 / max(ratio, 1e-30):,.0f} steps to move them by themselves"
+    elif ratio < 2e-5 and not s.has_schedule and _gains_nothing(s):
+        what = ", and the loss does not move"
+    if what and not s.has_schedule:
+        yield warning(f"{shown}{what}", where="lr", fix=USUAL_RATE)
+
+
+def _gains_nothing(s: Subject) -> bool:
+    """Whether ten steps gain less than a thousandth of the loss where a hundred times larger ones gain much."""
+    slow, fast = s.steps(10, own=True).losses, s.steps(10, own=True, scale=100.0).losses
+    if len(slow) < 11 or len(fast) < 11 or not math.isfinite(fast[-1]) or slow[0] <= 0:
+        return False
+    return (slow[0] - slow[-1]) / slow[0] < 1e-3 and (fast[0] - min(fast)) / fast[0] > 0.02
 
 
 @rule("check-loss-sign", "optimizer")

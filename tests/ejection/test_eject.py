@@ -415,7 +415,7 @@ def test_the_script_gives_the_runs_weights(case: Any, tmp_path: Path) -> None:
     scripts = [tmp_path / "out" / name for name in files if name.endswith(".py")]
     lines = {path.name: len(path.read_text().splitlines()) for path in scripts}
     most = (
-        530 if "pictures" in case.__name__ else 490 if "shards" in case.__name__ else 430
+        540 if "pictures" in case.__name__ else 490 if "shards" in case.__name__ else 430
     )  # beside the network, which is the family's files as they stand
     assert sum(lines.values()) - lines["network.py"] - lines.get("tabm.py", 0) <= most, lines
     ruff = [sys.executable, "-m", "ruff", "format", "--check", "--line-length", "120", *map(str, scripts)]

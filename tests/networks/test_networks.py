@@ -116,7 +116,7 @@ def test_the_size_of_an_mlp_follows_from_the_rows(rows: int, widths: list[int]) 
 def test_the_family_follows_from_the_images(side: int, family: str) -> None:
     image = ImageInput(channels=3, height=side, width=side, means=(0.5,) * 3, stds=(0.2,) * 3)
     target = Target(name="class", kind="category", classes=("a", "b", "c"))
-    schema = Schema(task="multiclass", targets=(target,), image=image, num_rows=1_000)
+    schema = Schema(task="multiclass", targets=(target,), image=image, num_rows=2_000)
     choice = choose(schema, NetworkSettings(), {})
     assert choice.blueprint.family == family
     assert build(choice.blueprint)(torch.randn(2, 3, side, side)).shape == (2, 3)

@@ -43,7 +43,7 @@ def test_runs_are_listed(here: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert _run(["runs", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)) == 5
     assert _run(["runs", "nowhere"]) == 2
-    with pytest.raises(SettingError, match="no 'size'"):
+    with pytest.raises(SettingError, match="by 'size'"):
         list_runs(sort="size")
 
 

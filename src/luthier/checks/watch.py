@@ -229,8 +229,8 @@ class Watch:
                 handle.remove()
 
     def cut_off(self) -> None:
-        """Do not judge the forward passes whose backward pass an error kept from coming."""
-        self._forwards = []
+        """Do not judge what an error cut off: passes without a backward pass, and weights that its frames hold."""
+        self._forwards, self._kept = [], []
 
     def detach(self) -> None:
         """Take the hooks off, and say what it came to."""
@@ -422,6 +422,8 @@ class Watch:
 
     def _still_kept(self) -> Iterator[tuple[Tensor, int]]:
         """Yield tensors of a state_dict that somebody holds, where they were, and after which step it was taken."""
+        if any(ref() is not None for ref, _, step in self._kept if step < self.steps):
+            gc.collect()  # what holds itself in a circle is nobody's any more
         for ref, pointer, step in self._kept:
             if (x := ref()) is not None and x.data_ptr() == pointer:
                 yield x, step

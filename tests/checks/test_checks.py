@@ -739,21 +739,18 @@ def test_weights_that_somebody_keeps_are_told_from_those_that_garbage_holds(way:
     net, x = nn.Linear(4, 1), torch.randn(64, 4)
     optimizer, kept = optim.SGD(net.parameters(), lr=0.1), []
     seen = luthier.watch(net, optimizer)
-    try:
-        with seen:
-            for i in range(8):
-                optimizer.zero_grad()
-                nn.functional.mse_loss(net(x), x.sum(1, keepdim=True)).backward()
-                optimizer.step()
-                if i == 2:
-                    held: dict[str, Any] = dict(net.state_dict())
-                    if way == "kept":
-                        kept.append(held)
-                    held["itself"] = held
-                    if way != "in an error's frames":
-                        del held
-            if way == "in an error's frames":
-                raise InterruptedError
-    except InterruptedError as error:
-        assert error.__traceback__ is not None
+    with contextlib.suppress(InterruptedError), seen:
+        for i in range(8):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(net(x), x.sum(1, keepdim=True)).backward()
+            optimizer.step()
+            if i == 2:
+                held: dict[str, Any] = dict(net.state_dict())
+                if way == "kept":
+                    kept.append(held)
+                held["itself"] = held
+                if way != "in an error's frames":
+                    del held
+        if way == "in an error's frames":
+            raise InterruptedError
     assert [finding.code for finding in seen.findings] == (["check-snapshot"] if way == "kept" else [])

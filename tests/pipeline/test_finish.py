@@ -169,7 +169,33 @@ def test_a_thorough_run_is_refitted_unless_its_validation_rows_are_needed() -> N
     assert luthier.design(frame, target="price", effort="thorough").finish.refit
     assert not luthier.design(frame, target="price", effort="thorough", refit=False).finish.refit
     assert not luthier.design(frame, target="price", effort="thorough", interval=0.9).finish.refit
-    assert not luthier.design(frame, target="price").finish.refit
+
+
+def test_a_run_of_few_rows_is_refitted_unless_its_length_or_its_rows_were_chosen() -> None:
+    frame = table()
+    plan = luthier.design(frame, target="price")
+    assert plan.finish.refit
+    assert "training and validation rows" in plan.reasons["refit"]
+    chosen: list[dict[str, Any]] = [
+        {"epochs": 3}, {"max_steps": 9}, {"max_time_s": 5}, {"patience": 4}, {"valid": table(90, seed=1)},
+        {"interval": 0.9}, {"effort": "quick"}, {"refit": False}, {"folds": 3}, {"valid_fraction": 0}, {"calibrate": True},
+    ]  # fmt: skip
+    for more in chosen:
+        target = "kind" if "calibrate" in more else "price"
+        assert not luthier.design(frame, target=target, **more).finish.refit, more
+
+
+def test_a_refitted_run_that_gets_more_epochs_is_refitted_anew(tmp_path: Path) -> None:
+    frame = tmp_path / "d.csv"
+    table().write_csv(frame)
+    more = {"target": "price", "refit": True, **SMALL}
+    whole = luthier.train(frame, run=tmp_path / "whole", **{**more, "epochs": 6})
+    short = luthier.train(frame, run=tmp_path / "short", **{**more, "epochs": 3})
+    assert whole.best_epoch != short.best_epoch
+    again = luthier.resume(tmp_path / "short", epochs=6, verbose=False)
+    assert again.test == whole.test
+    models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "short")]
+    assert models[0] == models[1]
 
 
 def test_what_was_measured_is_in_the_answers_and_kept(tmp_path: Path) -> None:

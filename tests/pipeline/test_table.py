@@ -45,7 +45,8 @@ def test_penguins_from_csv_to_predictions(here: Path) -> None:
     assert result.test["accuracy"] > 0.9
     assert result.folder is not None
     assert sorted(path.name for path in result.folder.iterdir()) == [
-        "checkpoints", "model.safetensors", "record.jsonl", "run.toml", "split.safetensors", "test.safetensors",
+        "checkpoints", "model.safetensors", "record.jsonl", "refit", "run.toml", "split.safetensors",
+        "test.safetensors",
     ]  # fmt: skip
 
     model = luthier.load(result.folder)

@@ -36,6 +36,8 @@ from luthier.training.schedules import scheduler_name
 _log = logging.getLogger("luthier")
 _PRETRAINED_SIDE = 128  # pixels: docs/decisions/images.md
 _NO_HEAD = "the answer is not that of a last nn.Linear with a bias, over one row of numbers a sample"
+_SHORT = 20_000  # training rows below which training once more takes seconds
+_LENGTH = {"epochs", "max_steps", "max_time_s", "patience"}
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
 _RECIPE = {item.name for item in fields(Recipe)}
@@ -276,11 +278,23 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if recipe.augment and prepared.schema.image is None:
         raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
     fit_parts(prepared, recipe)
-    asked = "refit" in parts["finish"] or (named is not None and named.endswith(".toml"))
-    if network.effort == "thorough" and not asked and prepared.parts.get("valid") and not finish.is_measured:
-        finish, reasons["refit"] = replace(finish, refit=True), "once more on all rows, as long as the best epoch took"
+    is_said = "refit" in parts["finish"] or (named is not None and named.endswith(".toml"))
+    if not is_said and prepared.parts.get("valid") and not finish.is_measured:
+        is_short = bundle is None and blueprint is None and _trains_short(prepared, settings, network, recipe_fields)
+        if is_short or network.effort == "thorough":
+            why = "once more on training and validation rows, for as many epochs as the best one had"
+            finish, reasons["refit"] = replace(finish, refit=True), why
     _check_finish(finish, settings, prepared)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by, last)
+
+
+def _trains_short(
+    prepared: Prepared, settings: DataSettings, network: NetworkSettings, recipe_fields: Mapping[str, Any]
+) -> bool:
+    """Whether training is short, and nothing was said of its length or of the rows that it is to learn from."""
+    is_said = settings.valid is not None or not _LENGTH.isdisjoint(recipe_fields)
+    is_own = is_foreign(network.network or "") or network.effort == "quick" or prepared.schema.image is not None
+    return prepared.schema.num_rows < _SHORT and not (is_said or is_own)
 
 
 def fit_parts(prepared: Prepared, recipe: Recipe) -> None:

@@ -236,9 +236,9 @@ def resume(
                 code="setting-processes",
             )
         plan = _shared(plan, group)
-        if more and (plan.finish.refit or plan.prepared.folds is not None):
+        if more and plan.prepared.folds is not None:
             raise SettingError(
-                f"{folder} trained several networks, and only a single one can get more epochs",
+                f"{folder} trained a network for each fold, and only a single one can get more epochs",
                 hint="train a new run with epochs=",
                 code="setting-ignored",
             )
@@ -250,6 +250,8 @@ def resume(
         elif not is_asked and ends[-1:] == ["end"]:
             _log.warning("%s is already finished; to train it longer, pass epochs=", folder)
         is_shown = is_first and (is_kept(sys.stdout) if verbose is None else verbose)
+        if is_asked and is_first and plan.finish.refit:  # its length follows from the epochs that are to come
+            shutil.rmtree(refit_folder(folder), ignore_errors=True)
         result = None
         try:
             heard = _tracked(callbacks, tracking, plan, folder)
@@ -470,6 +472,7 @@ def _train_once(
         return result, outputs_on(result.module, parts["valid"], size) if plan.finish.is_measured else None
     epochs = (result.best_epoch or 0) + 1
     place = None if folder is None else refit_folder(folder)
+    _log.info("once more on training and validation rows")
     again = _fit(refit_plan(plan, epochs), place, callbacks, verbose=verbose)
     rows = len(parts["train"].rows) + len(parts["valid"].rows)
     notes = [f"trained once more on {rows:,} training and validation rows, for {epochs} epochs as the best one had"]
@@ -478,7 +481,16 @@ def _train_once(
         before, now = (answers.values()[answers.loss] for answers in found)
         notes.append(f"{found[0].loss} on the test rows: {before:.4g} before, {now:.4g} now")
     again.model.metrics = result.model.metrics
-    return replace(again, notes=notes, findings=[*result.findings, *again.findings]), None
+    return replace(
+        result,
+        module=again.module,
+        model=again.model,
+        stopped=again.stopped or result.stopped,
+        is_done=again.is_done,
+        global_step=result.global_step + again.global_step,
+        notes=notes,
+        findings=[*result.findings, *again.findings],
+    ), None
 
 
 def _answers(plan: Plan, held_out: _HeldOut) -> Answers:

@@ -27,16 +27,3 @@ def test_the_dockerfile_is_sound() -> None:
         pytest.skip("hadolint is not installed")
     done = subprocess.run([hadolint, FOLDER / "Dockerfile"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_the_settings_for_nginx_are_sound(tmp_path: Path) -> None:
-    if shutil.which("nginx") is None:
-        pytest.skip("nginx is not installed")
-    (tmp_path / "nginx.conf").write_text(
-        f"pid {tmp_path}/pid; events {{}} http {{ access_log off; include {FOLDER}/nginx.conf; }}"
-    )
-    log = str(tmp_path / "log")
-    done = subprocess.run(
-        ["nginx", "-t", "-c", str(tmp_path / "nginx.conf"), "-e", log], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr

@@ -14,19 +14,17 @@ from binascii import Error as NotBase64
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeAlias
-
-import msgspec
 
 from luthier.core.version import VERSION
 from luthier.errors import LuthierError, RequestError
 from luthier.http import inference, metrics
 from luthier.http.answering import Answering, Row
 from luthier.http.bodies import read_files
-from luthier.http.limits import Limits
+from luthier.http.limits import IDLE_S, Limits
 from luthier.http.openapi import describe
 from luthier.http.page import page
+from luthier.http.refusals import Answer, busy, encode, refusal, too_large, too_slow
 from luthier.http.served import Served, find_names
 
 _log = logging.getLogger("luthier.http")
@@ -36,26 +34,10 @@ _SMALL = 1 << 16  # bytes: a larger body is taken apart in the thread that compu
 _LOOKS_S = 1.0  # between two looks at the files of the models
 _AS_JSON = (b"", b"application/json", b"application/x-www-form-urlencoded")  # the last is what curl sends
 _ROUTE = "/models/{name}/predict"
-_IDLE_S = 2.0  # that idle connections are kept open after the last request when the server stops
-_JSON, _TEXT, _HTML = b"application/json", b"text/plain; charset=utf-8", b"text/html; charset=utf-8"
+_TEXT, _HTML = b"text/plain; charset=utf-8", b"text/html; charset=utf-8"
 Scope: TypeAlias = Mapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Any]]
 Send: TypeAlias = Callable[[Any], Awaitable[None]]
-encode = msgspec.json.Encoder().encode
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is sent back."""
-
-    body: bytes
-    kind: bytes = _JSON
-    status: int = 200
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-    def all_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the headers, with the type and the length of the body."""
-        return [(b"content-type", self.kind), (b"content-length", b"%d" % len(self.body)), *self.headers]
 
 
 class App:
@@ -102,7 +84,7 @@ class App:
             route, handler, arguments = self._route(scope)
             answer = await handler(scope, receive, *arguments)
         except RequestError as error:
-            answer = _refusal(error)
+            answer = refusal(error)
         except LuthierError as error:  # of the data in the body
             answer = Answer(encode({"error": error.message, "hint": error.hint, "code": error.code}), status=422)
         except Exception as error:
@@ -190,7 +172,7 @@ class App:
         for listener in server.servers:
             listener.close()
         self.is_closing = True
-        end = time.monotonic() + _IDLE_S
+        end = time.monotonic() + IDLE_S
         while server.server_state.connections and time.monotonic() < end:
             await asyncio.sleep(0.01)
         stop(number, None)
@@ -340,13 +322,13 @@ class App:
     async def _compute(self, work: Callable[[], Any]) -> Any:
         """Return what `work` gives, in a thread that computes; refuse where too many wait."""
         if self.waiting >= self.limits.max_waiting:
-            raise _busy(f"{self.waiting} requests wait already")
+            raise busy(f"{self.waiting} requests wait already")
         self.waiting += 1
         try:
             async with asyncio.timeout(self.limits.timeout_s):
                 return await asyncio.get_running_loop().run_in_executor(self._computing, work)
         except TimeoutError:
-            raise _busy(f"no answer was found within {self.limits.timeout_s:g} seconds") from None
+            raise busy(f"no answer was found within {self.limits.timeout_s:g} seconds") from None
         finally:
             self.waiting -= 1
 
@@ -361,7 +343,7 @@ class App:
             raise RequestError("the body is compressed", status=415, hint="send it as it is", code="request-unreadable")
         said = headers.get(b"content-length", b"")
         if said.isdigit() and int(said) > most:
-            raise _too_large(most)
+            raise too_large(most)
         parts: list[bytes] = []
         size = 0
         try:
@@ -373,16 +355,11 @@ class App:
                     parts.append(message.get("body", b""))
                     size += len(parts[-1])
                     if size > most:
-                        raise _too_large(most)
+                        raise too_large(most)
                     if not message.get("more_body"):
                         return parts[0] if len(parts) == 1 else b"".join(parts)
         except TimeoutError:
-            raise RequestError(
-                f"the body did not come within {self.limits.timeout_s:g} seconds",
-                status=408,
-                hint="send it faster, or have the server wait longer",
-                code="request-too-slow",
-            ) from None
+            raise too_slow(self.limits.timeout_s) from None
 
 
 def _is_json(headers: Mapping[bytes, bytes]) -> bool:
@@ -390,33 +367,5 @@ def _is_json(headers: Mapping[bytes, bytes]) -> bool:
     return kind == b"application/json" or kind.partition(b";")[0].strip().lower() in _AS_JSON
 
 
-def _refusal(error: RequestError) -> Answer:
-    where = {name: value for name, value in error.where.items() if name != "allow"}
-    body = encode({"error": error.message, "hint": error.hint, "code": error.code, **where})
-    headers: dict[int, tuple[tuple[bytes, bytes], ...]] = {
-        401: ((b"www-authenticate", b'Bearer, Basic realm="luthier"'),),
-        405: ((b"allow", str(error.where.get("allow", "")).encode()),),
-        503: ((b"retry-after", b"1"),),
-        # what is left of the body is not read
-        408: ((b"connection", b"close"),),
-        413: ((b"connection", b"close"),),
-        415: ((b"connection", b"close"),),
-    }
-    return Answer(body, status=error.status, headers=headers.get(error.status, ()))
-
-
 def _unknown(message: str, hint: str) -> RequestError:
     return RequestError(message, status=404, hint=hint, code="request-not-found")
-
-
-def _busy(message: str) -> RequestError:
-    return RequestError(message, status=503, hint="try again later", code="request-busy")
-
-
-def _too_large(most: int) -> RequestError:
-    return RequestError(
-        f"the body has more than {most:,} bytes",
-        status=413,
-        hint="send it in several requests, or have the server allow more",
-        code="request-too-large",
-    )

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+HEADERS_S = 10.0
+"""Within which the head of a request comes, or the connection is closed."""
+IDLE_S = 2.0
+"""That idle connections are kept open after the last request when the server stops."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -7,7 +7,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-_HEADERS_S = 10.0
+from luthier.http.limits import HEADERS_S
 
 
 class Protocol(HttpToolsProtocol):
@@ -22,7 +22,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
-        self._waiting = self.loop.call_later(_HEADERS_S, self.transport.close)
+        self._waiting = self.loop.call_later(HEADERS_S, self.transport.close)
 
     def connection_lost(self, exc: Exception | None) -> Any:
         """Stop waiting."""

@@ -1,13 +1,13 @@
-"""Workers of `luthier serve`: uvicorn's, on one socket, which restarts one that dies and stops all in order."""
+"""The server: one process that answers, or one in front of several that do."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from luthier.errors import MissingPackageError, RunError, SettingError
 from luthier.http.limits import Limits
 
 _GRACE_S = 30
-_START_S = 120  # for a worker to load torch: it answers nobody meanwhile, and is not to be killed for that
+_OPEN_S = 10**9  # for connections within the server
 # libuv accepts one connection a socket between two rounds of answers: with one socket, the last of 256 clients that
 # come together waits more than a second
 _SOCKETS = 16
@@ -86,8 +86,8 @@ def serve(
         import uvicorn
 
         from luthier.http.app import App
+        from luthier.http.front import Front
         from luthier.http.protocol import Protocol
-        from luthier.http.workers import Workers
     except ImportError as error:
         raise MissingPackageError(
             f"luthier serve needs the package {error.name}, which is not installed",
@@ -96,12 +96,10 @@ def serve(
         ) from error
     make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
     app = make()  # what is wrong with a model is said here, once
-    is_alone = workers == 1
-    config = uvicorn.Config(
-        app if is_alone else make, factory=not is_alone, workers=workers, log_config=_LOGGING, access_log=False,
-        http=Protocol, server_header=False, proxy_headers=False, timeout_graceful_shutdown=_GRACE_S, ws="none",
-        timeout_worker_healthcheck=_START_S,
-    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "log_config": _LOGGING, "access_log": False, "http": Protocol, "server_header": False, "proxy_headers": False,
+        "timeout_graceful_shutdown": _GRACE_S, "ws": "none",
+    }  # fmt: skip
     try:
         bound = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:
@@ -112,37 +110,16 @@ def serve(
         ) from error
     address = bound.getsockname()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    if not is_alone:
-        del app
-        bound.close()
-        bound = bind(host, address[1])  # which keeps the port while workers die and are started anew
-    with folder, bound, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
+    sockets = [bound.dup() for _ in range(_SOCKETS)]
+    bound.close()  # so that nobody listens once these are closed
+    with folder, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
         if report is not None:
             report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
-        if is_alone:
-            sockets = [bound.dup() for _ in range(_SOCKETS)]
-            bound.close()  # so that nobody listens once these are closed
-            uvicorn.Server(config).run(sockets=sockets)
-        else:
-            of_workers: list[Any] = [_OfWorker(host, address[1]) for _ in range(_SOCKETS)]
-            Workers(config, sockets=of_workers).run()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a socket at an address at which other workers listen too: the kernel spreads connections over them."""
-    made = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    made.bind((host, port))
-    return made
-
-
-@dataclass(frozen=True)
-class _OfWorker:
-    """Becomes a worker's own socket where it is unpickled: one that all shared would give one worker most clients."""
-
-    host: str
-    port: int
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return bind, (self.host, self.port)
+        if workers == 1:
+            uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=sockets)
+            return
+        del app
+        of_worker = {**settings, "app": make, "factory": True, "timeout_keep_alive": _OPEN_S}
+        front = Front(of_worker, workers, limits=limits or Limits(), folder=Path(folder.name), grace_s=_GRACE_S)
+        with asyncio.Runner(loop_factory=uvicorn.Config(make, **settings).get_loop_factory()) as runner:
+            runner.run(front.run(sockets))

@@ -1,15 +1,142 @@
-"""uvicorn's keeper of worker processes, which also sees one die that it has just asked for a sign of life."""
+"""Worker processes behind one that listens: each answers on a socket of its own, over connections that stay open."""
 
-from uvicorn.supervisors import Multiprocess
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_POLL_S = 0.05
+END = b"\r\n\r\n"
 
 
-class Workers(Multiprocess):
-    """Workers on sockets of their own; one that dies is started anew."""
+def work(settings: Mapping[str, Any], alive: Connection) -> None:
+    """Be a worker: answer until the other end of `alive` is closed, also because its process has ended."""
+    import uvicorn
 
-    def keep_subprocess_alive(self) -> None:
-        """Ask each worker for a sign of life, and start anew what has ended."""
-        for process in self.processes:
-            # The worker holds its own end. While this one is open too, a worker that dies over a question leaves the
-            # keeper waiting for the answer, deaf to signals, for all of the two minutes that a start may take.
-            process.child_conn.close()
-        super().keep_subprocess_alive()
+    for number in (signal.SIGINT, signal.SIGTERM):  # they come to the whole group, and the one in front heeds them
+        signal.signal(number, signal.SIG_IGN)
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+    server = Server(uvicorn.Config(**settings))
+
+    def stop() -> None:
+        with suppress(EOFError, OSError):
+            alive.recv()
+        server.should_exit = True
+
+    threading.Thread(target=stop, daemon=True).start()
+    server.run()
+
+
+@dataclass(eq=False)
+class Request:
+    """A request that came whole, as it is sent to a worker.
+
+    Attributes:
+        content: Its bytes.
+        answered: Called with the bytes of the answer, or None where no worker gave one.
+        has_body: Whether its answer has a body, which that to a HEAD has not.
+        since: When it came whole, in the loop's seconds.
+        tries: How many workers have died over it.
+    """
+
+    content: bytes
+    answered: Callable[[Request, bytes | None], None]
+    has_body: bool = True
+    since: float = 0.0
+    tries: int = 0
+
+
+@dataclass(eq=False)
+class Worker:
+    """One process, and the connections to it."""
+
+    process: Any
+    alive: Connection
+    path: Path
+    idle: list[Upstream] = field(default_factory=list)
+    asked: dict[Upstream, Request] = field(default_factory=dict)
+    beginning: int = 0  # requests whose connection is being made
+    was_up: bool = False
+
+    @property
+    def load(self) -> int:
+        """How many requests it has."""
+        return len(self.asked) + self.beginning
+
+    async def connect(self, lost: Callable[[Request], None]) -> Upstream:
+        """Open one more connection."""
+        loop = asyncio.get_running_loop()
+        return (await loop.create_unix_connection(lambda: Upstream(self, lost), str(self.path)))[1]
+
+    async def wait(self, lost: Callable[[Request], None]) -> None:
+        """Return when it answers, or has ended."""
+        while self.process.is_alive():
+            with suppress(OSError):
+                self.idle.append(await self.connect(lost))
+                self.was_up = True
+                return
+            await asyncio.sleep(_POLL_S)
+
+
+def start_worker(settings: Mapping[str, Any], path: Path) -> Worker:
+    """Start a process that answers at a Unix socket, by uvicorn with these settings."""
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=work, args=({**settings, "uds": str(path)}, theirs))
+    process.start()
+    theirs.close()  # so that the pipe ends with the worker
+    return Worker(process, ours, path)
+
+
+class Upstream(asyncio.Protocol):
+    """A connection to a worker, for one request at a time."""
+
+    def __init__(self, worker: Worker, lost: Callable[[Request], None]) -> None:
+        self.worker, self.lost = worker, lost
+        self.buffer, self.size = bytearray(), -1
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the way to write."""
+        self.transport = transport
+
+    def ask(self, request: Request) -> None:
+        """Send a request."""
+        self.worker.asked[self] = request
+        self.buffer, self.size = bytearray(), -1
+        self.transport.write(request.content)
+
+    def data_received(self, data: bytes) -> None:
+        """Gather the answer until it is whole."""
+        request = self.worker.asked.get(self)
+        if request is None:
+            self.transport.abort()
+            return
+        self.buffer += data
+        if self.size < 0 and (end := self.buffer.find(END)) >= 0:
+            found = _LENGTH.search(self.buffer, 0, end + 2)
+            self.size = end + len(END) + (int(found[1]) if found and request.has_body else 0)
+        if 0 <= self.size <= len(self.buffer):
+            del self.worker.asked[self]
+            self.worker.idle.append(self)
+            request.answered(request, bytes(self.buffer[: self.size]))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Give back the request that was not answered."""
+        if self in self.worker.idle:
+            self.worker.idle.remove(self)
+        if (request := self.worker.asked.pop(self, None)) is not None:
+            self.lost(request)

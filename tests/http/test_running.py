@@ -130,11 +130,12 @@ def read_answers(made: socket.socket, count: int) -> list[tuple[int, dict[str, s
     return found
 
 
-def test_a_row_is_answered_alike_however_its_request_comes(bundle: Bundle) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_row_is_answered_alike_however_its_request_comes(bundle: Bundle, workers: str) -> None:
     """What is there at once is answered without a task; the rest is uvicorn's; both keep their order."""
     bodies = [json.dumps({"rows": [row]}).encode() for row in rows(6)]
     many, bad = json.dumps({"rows": rows(3)}).encode(), b'{"rows": [3]}'
-    with serving(str(bundle("words")), "--log-requests") as (process, port):
+    with serving(str(bundle("words")), "--log-requests", "--workers", workers) as (process, port):
 
         def ask(*parts: bytes, count: int = 1) -> list[tuple[int, dict[str, str], Any]]:
             with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
@@ -252,6 +253,59 @@ def test_workers_that_are_killed_under_load_lose_no_request(bundle: Bundle, numb
     assert errors.count("another is started") == 7
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_requests_that_cannot_be_read_are_refused(bundle: Bundle, workers: str) -> None:
+    large, body = b"x" * 20_000, json.dumps({"rows": rows(1)}).encode()
+    chunk = b"%x\r\n%s\r\n" % (len(large), large)
+    cases = {
+        "said to be large": (head().replace(b"length: 0", b"length: 2000000"), 413),
+        "large": (head(body=large), 413),
+        "large, in chunks": (head("/predict", "transfer-encoding: chunked") + chunk + b"0\r\n\r\n", 413),
+        "no HTTP": (b"\x16\x03\x01\r\n\r\n", 400),
+        "a wrong length": (head().replace(b"length: 0", b"length: -3"), 400),
+        "another version": (head(body=body).replace(b"HTTP/1.1", b"HTTP/1.0"), 200),
+        "an upgrade": (head("/predict", "connection: upgrade", "upgrade: websocket", body=body), 400),
+    }
+    with serving(str(bundle("words")), "--workers", workers, "--max-body-mb", "0.01") as (process, port):
+        for name, (request, status) in cases.items():
+            with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+                made.sendall(request + (b"" if status != 200 else head(body=body)))
+                found = b""
+                with suppress(ConnectionResetError):  # of what was not read
+                    while part := made.recv(1 << 16):
+                        found += part
+                assert int(found.split()[1]) == status, name
+                assert found.count(b"HTTP/1.1 ") == 1, name  # what follows is not answered
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Traceback" not in errors
+
+
+@pytest.mark.slow
+def test_a_client_that_sends_no_more_still_gets_its_answers(bundle: Bundle) -> None:
+    body = json.dumps({"rows": rows(1)}).encode()
+    with serving(str(bundle("words")), "--workers", "2") as (_, port):
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
+            made.sendall(40 * head(body=body))
+            made.shutdown(socket.SHUT_WR)
+            assert [status for status, _, _ in read_answers(made, 40)] == [200] * 40
+            assert made.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_in_front(bundle: Bundle) -> None:
+    with serving(str(bundle("words")), "--workers", "2") as (process, _):
+        workers = children(process)
+        assert len(workers) == 2
+        process.kill()
+        for _ in range(100):
+            time.sleep(0.1)
+            if not any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers):
+                break
+        assert not any(Path(f"/proc/{worker}/cmdline").exists() for worker in workers)
+
+
 @pytest.mark.slow
 def test_a_worker_that_answers_nothing_is_replaced(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving(str(bundle("words")), "--workers", "2", "--timeout-s", "1") as (process, port):
@@ -267,8 +321,9 @@ def test_a_worker_that_answers_nothing_is_replaced(bundle: Bundle, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_slow_clients_keep_nobody_waiting(bundle: Bundle) -> None:
-    with serving(str(bundle("words")), "--timeout-s", "2") as (_, port):
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_slow_clients_keep_nobody_waiting(bundle: Bundle, workers: str) -> None:
+    with serving(str(bundle("words")), "--timeout-s", "2", "--workers", workers) as (_, port):
         slow = []
         for number in range(200):
             made = socket.create_connection(("127.0.0.1", port))
@@ -287,12 +342,13 @@ def test_slow_clients_keep_nobody_waiting(bundle: Bundle) -> None:
 
 
 @pytest.mark.slow
-def test_cut_bodies_and_vanished_clients_harm_nobody(bundle: Bundle) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_cut_bodies_and_vanished_clients_harm_nobody(bundle: Bundle, workers: str) -> None:
     body = json.dumps({"rows": rows(3)}).encode()
     table = b"size,city,day,paid\n" + b"1,Bonn,2024-01-01,yes\n" * 2000
     sent = [head(body=body), head("/predict", "content-type: text/csv", body=table)]
     sent += [head("/predict", "transfer-encoding: chunked") + b"%x\r\n%s\r\n" % (len(body), body), b"\x16\x03\x01"]
-    with serving(str(bundle("words"))) as (process, port):
+    with serving(str(bundle("words")), "--workers", workers) as (process, port):
         with Load(port, 2) as load:
             for number in range(400):
                 request = sent[number % len(sent)]
@@ -392,11 +448,12 @@ print(json.dumps(next(iter(App([sys.argv[1]]).models.values())).version))
 
 
 @pytest.mark.slow
-def test_a_fuzzer_finds_no_fault(bundle: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_fuzzer_finds_no_fault(bundle: Bundle, tmp_path: Path, workers: str) -> None:
     if shutil.which("schemathesis", path=Path(sys.executable).parent) is None:
         pytest.skip("schemathesis is not installed")
     models = [str(bundle(kind)) for kind in ("words", "numbers", "series", "text", "photos")]
-    with serving(*models) as (process, port):
+    with serving(*models, "--workers", workers) as (process, port):
         command = [
             str(Path(sys.executable).parent / "schemathesis"), "run", f"http://127.0.0.1:{port}/openapi.json",
             "--seed", "1", "--max-examples", "200",

@@ -178,7 +178,8 @@ def test_a_run_of_few_rows_is_refitted_unless_its_length_or_its_rows_were_chosen
     assert "training and validation rows" in plan.reasons["refit"]
     chosen: list[dict[str, Any]] = [
         {"epochs": 3}, {"max_steps": 9}, {"max_time_s": 5}, {"patience": 4}, {"valid": table(90, seed=1)},
-        {"interval": 0.9}, {"effort": "quick"}, {"refit": False}, {"folds": 3}, {"valid_fraction": 0}, {"calibrate": True},
+        {"interval": 0.9}, {"effort": "quick"}, {"refit": False}, {"folds": 3}, {"valid_fraction": 0},
+        {"calibrate": True},
     ]  # fmt: skip
     for more in chosen:
         target = "kind" if "calibrate" in more else "price"

@@ -285,12 +285,14 @@ def test_requests_that_cannot_be_read_are_refused(bundle: Bundle, workers: str) 
 @pytest.mark.slow
 def test_a_client_that_sends_no_more_still_gets_its_answers(bundle: Bundle) -> None:
     body = json.dumps({"rows": rows(1)}).encode()
-    with serving(str(bundle("words")), "--workers", "2") as (_, port):
-        with socket.create_connection(("127.0.0.1", port), timeout=20) as made:
-            made.sendall(40 * head(body=body))
-            made.shutdown(socket.SHUT_WR)
-            assert [status for status, _, _ in read_answers(made, 40)] == [200] * 40
-            assert made.recv(1) == b""
+    with (
+        serving(str(bundle("words")), "--workers", "2") as (_, port),
+        socket.create_connection(("127.0.0.1", port), timeout=20) as made,
+    ):
+        made.sendall(40 * head(body=body))
+        made.shutdown(socket.SHUT_WR)
+        assert [status for status, _, _ in read_answers(made, 40)] == [200] * 40
+        assert made.recv(1) == b""
 
 
 @pytest.mark.slow

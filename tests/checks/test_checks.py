@@ -754,3 +754,42 @@ def test_weights_that_somebody_keeps_are_told_from_those_that_garbage_holds(way:
         if way == "in an error's frames":
             raise InterruptedError
     assert [finding.code for finding in seen.findings] == (["check-snapshot"] if way == "kept" else [])
+
+
+def test_an_own_evaluate_that_changes_the_module_is_named() -> None:
+    x = torch.randn(400, 8)
+    data = (x, x[:, :3].argmax(dim=1))
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 3))
+
+    def right(module: nn.Module, loader: Any) -> float:
+        return float(torch.cat([(module(x).argmax(dim=1) == y).float() for x, y in loader]).mean())
+
+    def wrong(module: nn.Module, loader: Any) -> float:
+        with torch.no_grad():
+            next(module.parameters()).mul_(0.9)
+        return right(module, loader)
+
+    def said(evaluate: Any) -> list[str]:
+        found = luthier.check(net, data, data, criterion=CE, evaluate=evaluate, select=["evaluation"])
+        return [finding.what for finding in found]
+
+    before = [value.clone() for value in net.parameters()]
+    assert said(wrong) == ["evaluate changes 0.weight"]
+    assert said(right) == []
+    assert all(map(torch.equal, net.parameters(), before))
+
+
+def test_a_rate_at_which_the_loss_stands_still_is_named() -> None:
+    x = torch.randn(400, 8)
+    data = (x, x[:, :1] + x[:, 1:2])
+    net = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 1))
+
+    def said(lr: float) -> list[str]:
+        found = luthier.check(
+            net, data, criterion=nn.MSELoss(), optimizer=optim.Adam(net.parameters(), lr), select=["optimizer"]
+        )
+        return [finding.what for finding in found if finding.code == "check-learning-rate"]
+
+    (slow,) = said(3e-6)
+    assert "the loss does not move" in slow
+    assert said(1e-3) == []

@@ -1,6 +1,6 @@
-"""Memory of one `luthier serve` process over a million requests: good rows, odd cells, tables, and bodies it refuses.
+"""Memory of `luthier serve` over a million requests: good rows, odd cells, tables, and bodies it refuses.
 
-    python -m benchmarks.soak [--requests 1000000] [--connections 16]
+    python -m benchmarks.soak [--requests 1000000] [--connections 16] [--workers 1]
 
 wrk sends 64 bodies in turn: 55 rows, a third of them with values that training rows do not have and that are new each
 time, 8 that are JSON cut short, and a CSV file. A line a tenth of the requests, and the server's resident memory.
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import luthier
@@ -43,11 +44,15 @@ def bodies() -> list[tuple[str, str]]:
     return [*(found * 10)[:55], *[('{"rows": [{"island": ', "application/json")] * 8, (table, "text/csv")]
 
 
-def resident_mb(pid: int) -> float:
-    """Return the resident memory of a process."""
-    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
+def resident_mb(pid: int) -> list[float]:
+    """Return the resident memory of the server's process, and of its workers."""
+    found = {}
+    for place in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            facts = dict(re.findall(r"(\w+):\s+(\d+)", place.read_text()))
+            if str(pid) in (facts["Pid"], facts["PPid"]) and int(facts.get("VmRSS", 0)) > 50_000:
+                found[int(facts["Pid"])] = int(facts["VmRSS"]) / 1024
+    return [found[key] for key in sorted(found)]
 
 
 def main() -> None:
@@ -55,6 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--requests", type=int, default=1_000_000)
     parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
         folder, bundle = Path(made), Path(made) / "penguins.safetensors"
@@ -67,6 +73,7 @@ def main() -> None:
             port = free.getsockname()[1]
         environment = {**os.environ, "PYTHONPATH": str(Path(luthier.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "luthier", "serve", str(bundle), "--port", str(port), "--quiet"]
+        command += ["--workers", str(given.workers)]
         server = subprocess.Popen(command, env=environment)
         try:
             for _ in range(600):
@@ -95,7 +102,8 @@ def main() -> None:
                 count, refused = count + int(done[1]), refused + (int(bad[1]) if bad else 0)
                 if count >= next_line or count >= given.requests:
                     rate = count / (time.perf_counter() - start)
-                    print(f"| {count:,} | {refused:,} | {rate:,.0f} | {resident_mb(server.pid):.1f} |", flush=True)
+                    sizes = ", ".join(f"{size:.1f}" for size in resident_mb(server.pid))
+                    print(f"| {count:,} | {refused:,} | {rate:,.0f} | {sizes} |", flush=True)
                     next_line += given.requests // 10
         finally:
             server.send_signal(signal.SIGTERM)

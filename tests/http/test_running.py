@@ -201,6 +201,17 @@ def test_a_port_in_use_is_an_error_of_one_line(bundle: Bundle) -> None:
     assert "[run-address]" in done.stderr
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_model_that_cannot_be_loaded_is_an_error_of_one_line(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "m.safetensors").write_bytes(b"12345678")
+    command = [sys.executable, "-m", "luthier", "serve", str(tmp_path / "m.safetensors"), "--port", "0"]
+    done = subprocess.run([*command, "--workers", workers], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "[bundle-damaged]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
 @pytest.mark.parametrize("package", ["msgspec", "uvicorn", "prometheus_client", "python_multipart"])
 def test_a_missing_package_is_named(bundle: Bundle, package: str) -> None:
     code = f"""

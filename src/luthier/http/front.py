@@ -10,7 +10,7 @@ import logging
 import signal
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +65,29 @@ class Front:
         self.is_ready, self.is_closing, self.started = True, False, 0
         self.tasks: set[asyncio.Task[None]] = set()
 
-    async def run(self, sockets: Sequence[socket.socket]) -> None:
-        """Answer until SIGTERM or Ctrl-C, and then what clients have sent."""
+    async def run(self, sockets: Sequence[socket.socket], begun: Callable[[], None]) -> None:
+        """Answer until SIGTERM or Ctrl-C, and then what clients have sent; `begun` is called when a worker is there.
+
+        Raises:
+            LuthierError: the first worker cannot load a model.
+        """
         self.loop, self.stop, self.force = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             self.loop.add_signal_handler(number, self._hear, number)
+        self.begun, is_told = self.loop.create_future(), self.loop.create_task(self.stop.wait())
         for _ in range(self.count):
             self._start()
+        try:
+            await asyncio.wait((self.begun, is_told), return_when=asyncio.FIRST_COMPLETED)
+            if self.begun.done():
+                self.begun.result()
+                begun()
+        except BaseException:
+            await self._end()
+            raise
         listening = [await self.loop.create_server(lambda: _Client(self), sock=one, backlog=2048) for one in sockets]
         looking = self.loop.create_task(self._look())
-        await self.stop.wait()
+        await is_told
         ways = (self.loop.create_task(self._drain(listening)), self.loop.create_task(self.force.wait()))
         await asyncio.wait(ways, timeout=self.limits.notice_s + self.grace_s, return_when=asyncio.FIRST_COMPLETED)
         for task in (*ways, looking):
@@ -125,6 +138,13 @@ class Front:
 
     async def _greet(self, worker: Worker) -> None:
         await worker.wait(self._lost)
+        if not worker.was_up and worker.alive.poll():
+            error = worker.alive.recv()
+            _log.error("%s", error)
+            if not self.begun.done():
+                self.begun.set_exception(error)
+        elif worker.was_up and not self.begun.done():
+            self.begun.set_result(None)
         waiting, self.waiting = self.waiting, []
         for request in waiting:
             self.ask(request)

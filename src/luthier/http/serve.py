@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from luthier.errors import MissingPackageError, RunError, SettingError
+from luthier.errors import RunError, SettingError
 from luthier.http.limits import Limits
+from luthier.http.workers import lacks, make_app
 
 _GRACE_S = 30
 _OPEN_S = 10**9  # for connections within the server
@@ -82,20 +83,15 @@ def serve(
     folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-", dir=shared)
     if workers > 1:  # before the library is imported, here and in each worker
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+    make = partial(make_app, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
+    app = make() if workers == 1 else None  # what is wrong with a model is said here, once
     try:
         import uvicorn
 
-        from luthier.http.app import App
         from luthier.http.front import Front
         from luthier.http.protocol import Protocol
     except ImportError as error:
-        raise MissingPackageError(
-            f"luthier serve needs the package {error.name}, which is not installed",
-            hint="pip install 'luthier[serve]'",
-            code="missing-package",
-        ) from error
-    make = partial(App, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
-    app = make()  # what is wrong with a model is said here, once
+        raise lacks(error) from error
     settings: dict[str, Any] = {
         "log_config": _LOGGING, "access_log": False, "http": Protocol, "server_header": False, "proxy_headers": False,
         "timeout_graceful_shutdown": _GRACE_S, "ws": "none",
@@ -112,14 +108,18 @@ def serve(
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
     sockets = [bound.dup() for _ in range(_SOCKETS)]
     bound.close()  # so that nobody listens once these are closed
-    with folder, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
+    shown = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
+
+    def begun() -> None:
         if report is not None:
-            report(f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}")
-        if workers == 1:
+            report(shown)
+
+    with folder, suppress(KeyboardInterrupt):  # which ends a server that has stopped in order
+        if app is not None:
+            begun()
             uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=sockets)
             return
-        del app
-        of_worker = {**settings, "app": make, "factory": True, "timeout_keep_alive": _OPEN_S}
+        of_worker = {**settings, "app": make, "timeout_keep_alive": _OPEN_S}
         front = Front(of_worker, workers, limits=limits or Limits(), folder=Path(folder.name), grace_s=_GRACE_S)
         with asyncio.Runner(loop_factory=uvicorn.Config(make, **settings).get_loop_factory()) as runner:
-            runner.run(front.run(sockets))
+            runner.run(front.run(sockets, begun))

@@ -7,19 +7,44 @@ import multiprocessing
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from luthier.errors import LuthierError, MissingPackageError
+
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _POLL_S = 0.05
 END = b"\r\n\r\n"
 
 
-def work(settings: Mapping[str, Any], alive: Connection) -> None:
+def make_app(models: Sequence[str], **given: Any) -> Any:
+    """Make the application, whose packages are loaded only where it answers.
+
+    Raises:
+        BundleError: a model cannot be loaded.
+        MissingPackageError: a package of `luthier[serve]` is not installed.
+    """
+    try:
+        from luthier.http.app import App
+    except ImportError as error:
+        raise lacks(error) from error
+    return App(models, **given)
+
+
+def lacks(error: ImportError) -> MissingPackageError:
+    """Return the error of a server without one of its packages."""
+    return MissingPackageError(
+        f"luthier serve needs the package {error.name}, which is not installed",
+        hint="pip install 'luthier[serve]'",
+        code="missing-package",
+    )
+
+
+def work(settings: dict[str, Any], alive: Connection) -> None:
     """Be a worker: answer until the other end of `alive` is closed, also because its process has ended."""
     import uvicorn
 
@@ -31,7 +56,12 @@ def work(settings: Mapping[str, Any], alive: Connection) -> None:
         def capture_signals(self) -> Iterator[None]:
             yield
 
-    server = Server(uvicorn.Config(**settings))
+    try:
+        app = settings.pop("app")()
+    except LuthierError as error:
+        alive.send(error)
+        return
+    server = Server(uvicorn.Config(app, **settings))
 
     def stop() -> None:
         with suppress(EOFError, OSError):

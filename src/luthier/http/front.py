@@ -11,6 +11,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +139,15 @@ class Front:
 
     async def _greet(self, worker: Worker) -> None:
         await worker.wait(self._lost)
-        if not worker.was_up and worker.alive.poll():
-            error = worker.alive.recv()
-            _log.error("%s", error)
+        if worker.was_up:
             if not self.begun.done():
-                self.begun.set_exception(error)
-        elif worker.was_up and not self.begun.done():
-            self.begun.set_result(None)
+                self.begun.set_result(None)
+        elif worker.alive.poll():
+            with suppress(EOFError):  # it was killed
+                error = worker.alive.recv()
+                _log.error("%s", error)
+                if not self.begun.done():
+                    self.begun.set_exception(error)
         waiting, self.waiting = self.waiting, []
         for request in waiting:
             self.ask(request)
@@ -155,34 +158,39 @@ class Front:
         worker.process.join()
         self.workers.remove(worker)
         worker.path.unlink(missing_ok=True)
+        worker.was_up, is_new = False, not worker.was_up
+        while worker.queue:
+            self.ask(worker.queue.popleft())
         if not self.is_closing:
             _log.error(
                 "worker %d ended with status %s; another is started", worker.process.pid, worker.process.exitcode
             )
-            self.loop.call_later(0 if worker.was_up else _AGAIN_S, self._start)
+            self.loop.call_later(_AGAIN_S if is_new else 0, self._start)
 
     def ask(self, request: Request) -> None:
         """Hand a request to a worker, at once where one is there."""
         worker = min((one for one in self.workers if one.was_up), key=lambda one: one.load, default=None)
         if worker is None:
             self.waiting.append(request)
-        elif worker.idle:
-            worker.idle.pop().ask(request)
-        else:
-            self._do(self._connect(worker, request))
+            return
+        worker.queue.append(request)
+        if worker.idle:
+            worker.put(worker.idle.pop())
+        elif worker.wants_more:
+            worker.beginning += 1
+            self._do(self._connect(worker))
 
-    async def _connect(self, worker: Worker, request: Request) -> None:
-        worker.beginning += 1
+    async def _connect(self, worker: Worker) -> None:
+        """Make connections until no request waits for one."""
         try:
-            upstream = await worker.connect(self._lost)
+            worker.put(await worker.connect(self._lost))
+            while worker.wants_more:
+                worker.put(await worker.connect(self._lost))
         except OSError:  # it has just died
             worker.was_up = False
             worker.process.kill()
-            self.ask(request)
-            return
         finally:
             worker.beginning -= 1
-        upstream.ask(request)
 
     def _lost(self, request: Request) -> None:
         request.tries += 1
@@ -202,7 +210,7 @@ class Front:
             self.waiting = [request for request in self.waiting if request not in late]
             for request in late:
                 request.answered(request, None)
-            for worker in self.workers:
+            for worker in list(self.workers):
                 # it says by itself after `patience` that it has too much to do
                 if any(now - request.since > patience + _HUNG_S for request in worker.asked.values()):
                     worker.process.kill()

@@ -7,6 +7,7 @@ import multiprocessing
 import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from luthier.errors import LuthierError, MissingPackageError
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _POLL_S = 0.05
+_CONNECTIONS = 512  # to a worker
+_AT_ONCE = 4  # that are made at a time: a worker takes up one between two rounds of answers
 END = b"\r\n\r\n"
 
 
@@ -100,13 +103,26 @@ class Worker:
     path: Path
     idle: list[Upstream] = field(default_factory=list)
     asked: dict[Upstream, Request] = field(default_factory=dict)
-    beginning: int = 0  # requests whose connection is being made
+    queue: deque[Request] = field(default_factory=deque)  # for which no connection is free
+    beginning: int = 0  # connections that are being made
     was_up: bool = False
 
     @property
     def load(self) -> int:
         """How many requests it has."""
-        return len(self.asked) + self.beginning
+        return len(self.asked) + len(self.queue)
+
+    @property
+    def wants_more(self) -> bool:
+        """Whether another connection should be made."""
+        return bool(self.queue) and self.beginning < _AT_ONCE and len(self.asked) + self.beginning < _CONNECTIONS
+
+    def put(self, upstream: Upstream) -> None:
+        """Take a connection that is free, for the next request in the queue."""
+        if self.queue:
+            upstream.ask(self.queue.popleft())
+        elif not upstream.is_lost:
+            self.idle.append(upstream)
 
     async def connect(self, lost: Callable[[Request], None]) -> Upstream:
         """Open one more connection."""
@@ -117,7 +133,7 @@ class Worker:
         """Return when it answers, or has ended."""
         while self.process.is_alive():
             with suppress(OSError):
-                self.idle.append(await self.connect(lost))
+                self.put(await self.connect(lost))
                 self.was_up = True
                 return
             await asyncio.sleep(_POLL_S)
@@ -137,14 +153,17 @@ class Upstream(asyncio.Protocol):
 
     def __init__(self, worker: Worker, lost: Callable[[Request], None]) -> None:
         self.worker, self.lost = worker, lost
-        self.buffer, self.size = bytearray(), -1
+        self.buffer, self.size, self.is_lost = bytearray(), -1, False
 
     def connection_made(self, transport: Any) -> None:
         """Keep the way to write."""
         self.transport = transport
 
     def ask(self, request: Request) -> None:
-        """Send a request."""
+        """Send a request; give it back where the worker died while the connection was made."""
+        if self.is_lost:
+            self.lost(request)
+            return
         self.worker.asked[self] = request
         self.buffer, self.size = bytearray(), -1
         self.transport.write(request.content)
@@ -161,11 +180,12 @@ class Upstream(asyncio.Protocol):
             self.size = end + len(END) + (int(found[1]) if found and request.has_body else 0)
         if 0 <= self.size <= len(self.buffer):
             del self.worker.asked[self]
-            self.worker.idle.append(self)
             request.answered(request, bytes(self.buffer[: self.size]))
+            self.worker.put(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Give back the request that was not answered."""
+        self.is_lost = True
         if self in self.worker.idle:
             self.worker.idle.remove(self)
         if (request := self.worker.asked.pop(self, None)) is not None:

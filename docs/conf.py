@@ -73,12 +73,13 @@ def _rules() -> str:
     import luthier.checks.look  # noqa: F401  (registers the rules)
     from luthier.checks.rule import RULES
 
+    words = codes()
     lines = ["| code | looks at | |", "| --- | --- | --- |"]
     seen: set[str] = set()
     for rule in sorted(RULES, key=lambda rule: (rule.group, rule.code)):
         if rule.code not in seen:
             seen.add(rule.code)
-            lines.append(f"| [{rule.code}](errors/{rule.code}.md) | {rule.group} | {rule.summary} |")
+            lines.append(f"| [{rule.code}](errors/{rule.code}.md) | {rule.group} | {words[rule.code]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -167,7 +167,7 @@ def test_a_sample_that_cannot_be_read_or_stacked_is_named() -> None:
     error, note = notes(linear(), Samples(fails=True))
     assert isinstance(error, FileNotFoundError)
     assert note == "in reading sample 13 of Samples"
-    assert "together into a batch: give all one shape" in notes(linear(), Samples(fails=False))[1]
+    assert "together into a batch: give all the same shape" in notes(linear(), Samples(fails=False))[1]
 
 
 @pytest.mark.parametrize(

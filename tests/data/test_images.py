@@ -51,7 +51,7 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     assert folder.labels == ("cat", "cat", "dog")
     assert folder.notes == (
         "1 images lie beside the class folders and are left out",
-        "1 files that are no images are left out",
+        "1 files that are not images are left out",
     )
     assert list_images(tmp_path / "cat") == folder.paths[:2]
     assert list_images(tmp_path / "loose.png") == (tmp_path / "loose.png",)

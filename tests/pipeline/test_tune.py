@@ -197,7 +197,7 @@ def test_the_time_of_a_study_is_kept(here: Path) -> None:
     start = time.monotonic()
     study = tune("people.csv", max_time_s=4.0, run="a", **{**QUICK, "epochs": 100_000, "patience": None})
     assert study.best is not None
-    assert study.best.stopped == "the time of the study is up"
+    assert study.best.stopped == "the time limit of the study is reached"
     assert study.best.test["rows"] > 0
     assert time.monotonic() - start < 60  # far from 100,000 epochs; a busy machine takes what it takes
 

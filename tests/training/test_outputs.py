@@ -103,7 +103,7 @@ def test_the_key_is_kept_with_the_model(tmp_path: Path) -> None:
 
 def test_parts_that_cannot_be_told_are_refused_before_an_epoch() -> None:
     form: Callable[[Tensor, Tensor], Any] = lambda out, x: {"a": out, "b": x}  # noqa: E731
-    with pytest.raises(SettingError, match=r"'a' \(a tensor of shape .* it is not clear which part is the answer"):
+    with pytest.raises(SettingError, match=r"'a' \(a tensor of shape .* it is unclear which part is the answer"):
         fitted(Net(form))
     with pytest.raises(SettingError, match="output_key is 'c', and the module gives a dict of 'a'"):
         fitted(Net(form), output_key="c")

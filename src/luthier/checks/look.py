@@ -96,7 +96,7 @@ def check(
         target_key=target_key, output_key=output_key,
     )  # fmt: skip
     if train is not None and criterion is None and step is None:
-        subject.notes.append("there is no criterion and no step, so mistakes in a loss are not seen")
+        subject.notes.append("no criterion and no step were given, so the loss is not checked")
     return look(subject, chosen_rules(select, ignore))
 
 
@@ -140,7 +140,7 @@ def chosen_rules(select: str | Iterable[str] = (), ignore: str | Iterable[str] =
     for name in wanted | unwanted:
         if name not in known:
             raise SettingError(
-                f"there is no rule {name!r}", hint=did_you_mean(name, sorted(known)), code="setting-rule"
+                f"there is no check {name!r}", hint=did_you_mean(name, sorted(known)), code="setting-rule"
             )
     return [
         item
@@ -164,7 +164,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
             try:
                 findings = item.findings(subject)
             except Exception as problem:
-                _log.debug("the rule %s could not look: %s: %s", item.code, type(problem).__name__, problem)
+                _log.debug("the check %s failed: %s: %s", item.code, type(problem).__name__, problem)
                 raised.append(problem)
                 continue
             for finding in findings:
@@ -187,7 +187,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
 @contextmanager
 def _said_after(seconds: float) -> Iterator[None]:
     """Say what is going on where it takes longer than this."""
-    line = "looking for silent mistakes on copies of the program's parts; check=False leaves it out"
+    line = "checking for silent mistakes on copies of your program's parts; check=False skips this"
     timer = threading.Timer(seconds, _log.warning, [line])
     timer.daemon = True
     timer.start()

@@ -292,7 +292,7 @@ class Subject:
             self.template = None
             self.notes.append(
                 f"a copy of {type(self.module).__name__} runs your own weights ({reach.found}), by a closure or an "
-                "object that holds the module: nothing is tried on it, and its structure alone is looked at"
+                "object that holds the module: it is not tried, and only its structure is checked"
             )
             return 0
         self._only_reads = is_run and self.step is None and _have_equal_large(self.template, module)

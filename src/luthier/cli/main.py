@@ -22,7 +22,7 @@ from luthier.errors import LuthierError
 _STATUS = """\b
 Exit status: 0 done; 1 a finding of severity error; 2 the input is wrong;
 3 an internal fault; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM,
-with the run saved; 141 nobody reads the output any more."""
+with the run saved; 141 the reader of the output has ended."""
 
 
 _CLOSED = 128 + 13  # as of a program that SIGPIPE ends
@@ -158,15 +158,17 @@ def _asked() -> str | None:
     return None if arguments is None else shlex.join(["luthier", *map(without_password, arguments)])
 
 
-@cli.command(cls=GroupedCommand, short_help="Search settings by trials, and keep the best run.")
+@cli.command(cls=GroupedCommand, short_help="Search for better settings by trials, and keep the best run.")
 @click.argument("source")
 @settings_options
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; 30 unless --max-time-s is given.")
 @click.option("--metric", help="Validation figure to search by: loss by default, or accuracy, f1, auc, rmse, mae, r2.")
-@click.option("--search", help="TOML file of what to search, in place of what follows from the design.")
-@click.option("--print-search", is_flag=True, help="Print what would be searched as TOML, and do nothing else.")
+@click.option("--search", help="TOML file with the search space; by default it follows from the design.")
+@click.option("--print-search", is_flag=True, help="Print the search space as TOML, and do nothing else.")
 @click.option("--run", help="The study's folder; the same call continues it. A new one under runs/ by default.")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that do trials; the order then varies.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, help="Processes that share the trials; the result then varies."
+)
 @_output_options
 def tune(
     source: str,
@@ -269,7 +271,7 @@ def resume(
     return stopping.status if not result.is_done else 0
 
 
-@cli.command(short_help="Repeat steps of a run from a checkpoint, and show that the bits are equal.")
+@cli.command(short_help="Repeat steps of a run from a checkpoint, and compare the bits.")
 @click.argument("run")
 @click.option("--from", "start", type=int, help="First step to show, counted from 0.")
 @click.option("--to", "stop", type=int, help="Step to stop before.")
@@ -355,14 +357,19 @@ def evaluate(
     return 0
 
 
-@cli.command(short_help="Predict with a model; the answers come in the rows' order.")
+@cli.command(short_help="Predict with a model, row by row, in the order of the rows.")
 @click.argument("model")
 @click.argument("source")
-@click.option("--output", "-o", help="Where to write: .csv, .parquet or .jsonl; standard output as CSV without it.")
+@click.option("--output", "-o", help="File to write: .csv, .parquet or .jsonl; by default CSV to standard output.")
 @click.option(
-    "--output-folder", help="Write a file of answers for each file of SOURCE; a second call does what is left."
+    "--output-folder",
+    help="Write a file of answers for each file of SOURCE; the same call again does only what is missing.",
 )
-@click.option("--output-format", type=click.Choice(["parquet", "csv", "jsonl"]), help="Of --output-folder; parquet.")
+@click.option(
+    "--output-format",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    help="Format of the files in --output-folder; parquet by default.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes for --output-folder; 1 by default.")
 @_reading_options
 @_device_option
@@ -418,7 +425,7 @@ def predict(
             _complain(f"{path}: {words}")
         return 2 if errors else 0
     if output_format or workers:
-        raise click.UsageError("--output-format and --workers go with --output-folder")
+        raise click.UsageError("--output-format and --workers need --output-folder")
     output = None if output == "-" else output
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
@@ -440,12 +447,12 @@ def predict(
 @click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows of a request.")
 @click.option("--max-megapixels", type=click.FloatRange(0), default=32, show_default=True, help="Largest image.")
 @click.option(
-    "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds for a body to come."
+    "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds to wait for a body."
 )
 @click.option(
-    "--gather-ms", type=click.FloatRange(0), help="Gather rows of several requests for the network this long."
+    "--gather-ms", type=click.FloatRange(0), help="Wait this long to compute rows of several requests together."
 )
-@click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
+@click.option("--token-file", help="File with the token that clients must send; by default the variable LUTHIER_TOKEN.")
 @click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
 @_network_option
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
@@ -537,15 +544,15 @@ def explain_row(
     return 0
 
 
-@cli.command(short_help="Write a model as ONNX or for torch.export, proven to answer alike.")
+@cli.command(short_help="Export a model as ONNX or for torch.export, and prove that its answers are the same.")
 @click.argument("model")
 @click.option("--output", "-o", required=True, help="File (.onnx, .pt2), or a new folder, with a card and a web page.")
 @click.option(
     "--format",
     type=click.Choice(["onnx", "pt2", "aoti"]),
-    help="By default what the suffix says, of a folder onnx; aoti is compiled for this kind of machine.",
+    help="By default the suffix decides, and a folder gets onnx; aoti is compiled for this kind of machine.",
 )
-@click.option("--rows", help="File of rows to prove it on as well; by default a run's test rows.")
+@click.option("--rows", help="File of rows for the proof; by default a run's test rows.")
 @_trust_options
 @_output_options
 def export(
@@ -565,7 +572,7 @@ def export(
 
 @cli.command(short_help="Show a model's layers: shapes, parameters, multiply-adds; and draw it.")
 @click.argument("model")
-@click.option("--svg", help="Where to draw the network, as an SVG file.")
+@click.option("--svg", help="SVG file for a drawing of the network.")
 @_network_option
 @_output_options
 def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_json: bool) -> int:
@@ -597,8 +604,8 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
 
 @cli.command(short_help="Write what happened in runs as one HTML file.")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--output", "-o", default="report.html", show_default=True, help="Where to write: .html.")
-@click.option("--rows/--no-rows", default=True, help="Show values of cells; without them the file holds figures alone.")
+@click.option("--output", "-o", default="report.html", show_default=True, help="File to write: .html.")
+@click.option("--rows/--no-rows", default=True, help="Show values of cells; --no-rows writes only figures.")
 @_trust_options
 @_output_options
 def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json: bool, **trusted: Any) -> int:
@@ -619,7 +626,7 @@ def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json:
 @cli.command(short_help="List the runs in a folder.")
 @click.argument("folder", default="runs")
 @click.option("--sort", default="when", show_default=True, help="Column to sort by; value puts the best first.")
-@click.option("--match", default="", help="Only runs with this text in some column: data, network, state.")
+@click.option("--match", default="", help="Only runs with this text in a column: data, network, state.")
 @_output_options
 def runs(folder: str, sort: str, match: str, quiet: bool, as_json: bool) -> int:
     """List the runs in FOLDER (runs/): data, target, network, main test figure, seconds, state, when it last wrote."""
@@ -659,7 +666,7 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
     return 2 if found.refused else 0
 
 
-@cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error in a program, a run or data.")
+@cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error, in a program, a run or data.")
 @click.argument("source")
 @settings_options
 @click.option(
@@ -668,10 +675,10 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
 )  # fmt: skip
 @click.option(
     "--fail-on", type=click.Choice(["error", "warning", "never"]), default="error",
-    help="From which severity on the exit status is 1.",
+    help="Lowest severity that gives exit status 1.",
 )  # fmt: skip
-@click.option("--baseline", help="File of findings that are known, and left out.")
-@click.option("--write-baseline", help="Write the findings there as known, and leave with status 0.")
+@click.option("--baseline", help="File of known findings, which are not shown.")
+@click.option("--write-baseline", help="Write the findings to this file as known, and exit with status 0.")
 @_output_options
 def check(
     source: str,
@@ -699,7 +706,7 @@ def check(
     if write_baseline is not None:
         formats.write_baseline(findings, Path(write_baseline))
         if not quiet:
-            say(f"{len(findings)} findings are known from here on: --baseline {write_baseline}", is_error=True)
+            say(f"{len(findings)} findings are saved as known: --baseline {write_baseline}", is_error=True)
         return 0
     if output_format == "github":
         print("\n".join(formats.github(findings, source)))
@@ -722,7 +729,7 @@ def explain(code: str | None) -> int:
     return 0
 
 
-@cli.command(short_help="Say what is installed, train for two seconds, and say what to do where something is missing.")
+@cli.command(short_help="Show what is installed, train a small table, and say what to do if something is missing.")
 @_output_options
 def doctor(quiet: bool, as_json: bool) -> int:
     """Show versions, extras, devices and threads, and train a small table to prove that they work.
@@ -786,7 +793,7 @@ def _run(arguments: list[str]) -> int:
         return _stopped(next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT), error)
     except (_OutputClosed, BrokenPipeError) as error:
         if arguments[:1] != ["predict"]:  # whose answers are for another program, which has enough of them
-            _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]", error)
+            _complain(f"the program that read the output has ended, so the command stopped [{_SYSTEM}]", error)
         return _CLOSED
     except (OSError, MemoryError) as error:
         _complain(_system_error(error), error)
@@ -810,15 +817,15 @@ def _stopped(number: int, error: BaseException) -> int:
 
 def _system_error(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
-        return f"the memory is used up [{_SYSTEM}]\n  free some, or give less data or a smaller network"
+        return f"no memory is left [{_SYSTEM}]\n  free some, or give less data or a smaller network"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     if not where and error.errno == errno.ENOSPC:  # files that the command writes have names
         where = "standard output: "
     hint = {
-        errno.EACCES: "see who may read or write it, and the folders above it",
+        errno.EACCES: "check the permissions of it and of the folders above it",
         errno.ENOSPC: "free some disk",
     }.get(error.errno or 0)
-    return f"the system refused: {where}{error.strerror or error} [{_SYSTEM}]" + (f"\n  {hint}" if hint else "")
+    return f"the system reports: {where}{error.strerror or error} [{_SYSTEM}]" + (f"\n  {hint}" if hint else "")
 
 
 def _complain(text: str, error: BaseException | None = None) -> None:

@@ -188,7 +188,9 @@ class App:
                         _log.warning("%s was read again: version %s", served.path, served.version)
                     except (LuthierError, OSError) as error:
                         _log.error(
-                            "%s has changed and cannot be read, so the model before answers: %s", served.path, error
+                            "%s has changed and cannot be read, so the old model continues to answer: %s",
+                            served.path,
+                            error,
                         )
 
     def _route(self, scope: Scope) -> tuple[str, Callable[..., Awaitable[Answer]], tuple[Any, ...]]:

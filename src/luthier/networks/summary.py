@@ -185,13 +185,13 @@ def summarise(module: nn.Module, inputs: Inputs, *, names: Sequence[str] = ()) -
         if is_lazy(parameter):
             raise SettingError(
                 f"{name} of {type(module).__name__} has no shape yet: it is lazy",
-                hint="call the module once on a batch before",
+                hint="first call the module once on a batch",
                 code="setting-lazy-module",
             )
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise SettingError(
-            f"{type(module).__name__} is scripted or traced, and cannot be looked into",
-            hint="give the module that it was made of",
+            f"{type(module).__name__} is scripted or traced, so its layers cannot be listed",
+            hint="pass the module that it was made from",
             code="setting-wrong-type",
         )
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps

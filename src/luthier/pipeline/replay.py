@@ -72,7 +72,7 @@ def replay(
             return Replay(last, [], {}, find_not_finite(live, iter(states)))
         if any(row["event"] == "extended" for row in record) and not any(step <= first for step in trees):
             raise SettingError(
-                f"{folder} was given more epochs after its end, and the checkpoints from before that are gone",
+                f"{folder} got more epochs after its end, and the earlier checkpoints no longer exist",
                 hint=f"replay from step {min(trees, default=0)} on",
                 code="setting-out-of-range",
             )

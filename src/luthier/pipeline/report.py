@@ -73,10 +73,10 @@ def report(
     write_page(documents, path, rows=rows)
     for run, found in zip(runs, documents, strict=True):
         if "unmeasured" in found:
-            _log.warning("%s is reported only as far as its record goes: %s", run, found["unmeasured"])
+            _log.warning("the report of %s shows only its record: %s", run, found["unmeasured"])
         is_there = (Path(run) / "model.safetensors").is_file()
         if is_there and not any(training["num_epochs"] for training in found["trainings"]):
-            _log.warning("%s has a model, and its record has no epoch: luthier resume writes the record again", run)
+            _log.warning("%s has a model, but its record has no epoch; luthier resume writes the record again", run)
     return path
 
 
@@ -95,7 +95,7 @@ def run_document(run: Path, *, rows: bool = True, **trusted: Any) -> dict[str, A
         if not isinstance(error, DataError | OSError) and getattr(error, "code", None) not in _MISSED:
             raise
         words = printable(error.message if isinstance(error, LuthierError) else str(error))
-        found["unmeasured"] = words if rows else "the data cannot be read as it was when the run began"
+        found["unmeasured"] = words if rows else "the data has changed since the run began"
         if (answers := read_test(run)) is not None:
             facts = load_facts(run)
             assert facts.schema is not None  # as in each run with a run.toml

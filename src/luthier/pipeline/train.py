@@ -231,14 +231,14 @@ def resume(
         folder, plan = open_run(run, **more, **given)
         if group is not None and (plan.recipe.shards or 1) < 2:
             raise SettingError(
-                f"{folder} was trained without shards, so it goes on in one process",
+                f"{folder} was trained without shards, so it continues in one process",
                 hint=f"luthier resume {folder}",
                 code="setting-processes",
             )
         plan = _shared(plan, group)
         if more and plan.prepared.folds is not None:
             raise SettingError(
-                f"{folder} trained a network for each fold, and only a single one can get more epochs",
+                f"{folder} trained a network for each fold, and only a run without folds can get more epochs",
                 hint="train a new run with epochs=",
                 code="setting-ignored",
             )
@@ -370,7 +370,7 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
     if not (folder / "run.toml").is_file():
         raise RunError(
             f"{folder} is not a run of luthier train: it has no run.toml",
-            hint="name a folder that luthier train wrote, as runs/penguins; a run of fit goes on by the same call",
+            hint="name a folder that luthier train wrote, as runs/penguins; continue a run of fit by the same call",
             code="run-not-found",
         )
     return folder, design(folder / "run.toml", **given)
@@ -475,7 +475,7 @@ def _train_once(
     _log.info("once more on training and validation rows")
     again = _fit(refit_plan(plan, epochs), place, callbacks, verbose=verbose)
     rows = len(parts["train"].rows) + len(parts["valid"].rows)
-    notes = [f"trained once more on {rows:,} training and validation rows, for {epochs} epochs as the best one had"]
+    notes = [f"trained once more on {rows:,} training and validation rows, for {epochs} epochs like the best one"]
     if "test" in parts and again.is_done:
         found = [_answers(plan, outputs_on(done.module, parts["test"], size)) for done in (result, again)]
         before, now = (answers.values()[answers.loss] for answers in found)
@@ -521,7 +521,7 @@ def _train_folds(
         for name in figures
         if all(name in of for of in each)
     ]
-    notes = [f"each row by the network that had not seen it, and the folds' least and greatest: {', '.join(spread)}"]
+    notes = [f"each row by the network that did not train on it, with the lowest and highest fold: {', '.join(spread)}"]
     module = Ensemble([result.module for result in results], plan.schema.task)
     last = results[-1]
     last.model.metrics = {"valid": figures}
@@ -574,7 +574,7 @@ def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
     except (ValueError, OSError) as error:
         raise RunError(
             f"the row numbers of {run} in split.safetensors cannot be read: {error}",
-            hint=f"remove the file and write it anew with: luthier resume {run}",
+            hint=f"remove the file, then write it again with: luthier resume {run}",
             code="run-record-damaged",
         ) from error
 
@@ -614,15 +614,15 @@ def refuse_other_rows(plan: Plan, folder: Path) -> None:
     now = _split_rows(plan)
     none = torch.empty(0, dtype=torch.int64)
     other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]
-    source, what = plan.settings.source, f"other rows are in {' and '.join(other)}"
+    source, what = plan.settings.source, f"the rows have changed in {' and '.join(other)}"
     if not other:
         test = _hash_test(plan)
         if words.get("test", test) == test:  # older runs did not write it down
             return
-        source, what = plan.settings.test or source, "its test rows hold something else"
+        source, what = plan.settings.test or source, "its test rows have changed"
     raise RunError(
         f"{source} has changed since {folder} began: {what}",
-        hint="put the data back as it was, or train a new run",
+        hint="restore the data, or train a new run",
         code="run-arguments-differ",
     )
 
@@ -648,7 +648,7 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
     if wanted is not None:
         if wanted.exists() and (not wanted.is_dir() or not all(map(is_part, wanted.iterdir()))):
             raise RunError(
-                f"{wanted} is there already, and Luthier overwrites no run",
+                f"{wanted} is there already, and Luthier does not overwrite runs",
                 hint=(f"continue it with: luthier resume {wanted}; or " if (wanted / "run.toml").is_file() else "")
                 + "choose another folder: run=",
                 code="run-folder-taken",

@@ -33,7 +33,7 @@ from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
 _PRUNED = "pruned: worse than other trials at this epoch"
-_TIME = "the time of the study is up"
+_TIME = "the time limit of the study is reached"
 _STUDY, _SPACE, _JOURNAL = "study.json", "search.toml", "study.log"
 _FIRST_RUNG, _FACTOR = 8, 3  # epochs before the first look at who goes on, and how many of so many do
 _LOOK_EVERY_S = 0.2  # at whether other processes are through
@@ -212,8 +212,8 @@ def tune(
                 code="run-checkpoints-missing",
             )
         raise TrainingError(
-            f"none of {search_.count()} trials came to its end; the last one: {search_.failure or 'pruned'}",
-            hint=f"narrow the search ({folder / _SPACE} has it), or look at a single run with luthier train",
+            f"none of {search_.count()} trials was completed; the last one: {search_.failure or 'pruned'}",
+            hint=f"narrow the search space in {folder / _SPACE}, or try a single run with luthier train",
             code="training-loss-not-finite",
         )
     if stopped:
@@ -272,7 +272,7 @@ def _monitored(plan: Plan, metric: str | None) -> tuple[str, bool]:
     """Return the validation figure that is searched by, and whether it is better high."""
     if not plan.prepared.num_valid:
         raise SettingError(
-            "tune chooses by validation rows, and there are none", hint="give valid= or valid_fraction=, or folds=5",
+            "tune needs validation rows, and there are none", hint="give valid= or valid_fraction=, or folds=5",
             code="setting-missing",
         )  # fmt: skip
     main = "loss"
@@ -321,18 +321,18 @@ def _recognise(folder: Path, document: dict[str, Any]) -> None:
     try:
         kept = json.loads(read_plain(path))
         if not (isinstance(kept, dict) and document.keys() <= kept.keys()):
-            raise ValueError("it lacks what a study has")
+            raise ValueError("it is not a complete study")
     except (ValueError, OSError) as error:
         raise RunError(
             f"{path} cannot be read: {error}",
-            hint="remove it, and make the same call: it is written anew, and the study goes on",
+            hint="remove it, and make the same call: it is written again, and the study continues",
             code="run-record-damaged",
         ) from error
     other = [name for name, value in document.items() if kept[name] != value]
     if other:
         said = {"search": "the search space", "metric": "the metric", "data": "the data or a setting"}
         raise RunError(
-            f"{folder} was begun with other arguments: {' and '.join(said[name] for name in other)} differ",
+            f"{folder} was started with other arguments: {' and '.join(said[name] for name in other)} differ",
             hint="make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",
         )
@@ -352,7 +352,7 @@ def _heal(journal: Path) -> None:
             break
         whole += len(line)
     if whole < len(content):
-        _log.warning("%s is damaged from byte %d on: the trials after it are done again", journal, whole)
+        _log.warning("%s is damaged from byte %d on: the trials after it are repeated", journal, whole)
         write_whole(journal, content[:whole])
 
 

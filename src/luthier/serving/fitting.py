@@ -58,7 +58,7 @@ def _check_sizes(blueprint: Blueprint, schema: Schema, where: str) -> None:
 
 def _differs(where: str, what: str) -> BundleError:
     return BundleError(
-        f"{where} does not hold together: {what}",
-        hint="copy it again, or save the model anew",
+        f"{where} is not consistent: {what}",
+        hint="copy it again, or save the model again",
         code="bundle-does-not-fit",
     )

@@ -491,7 +491,7 @@ class Model:
             rows = int(np.isnan(outputs.reshape(n, -1)).any(axis=1).sum())
             raise BundleError(
                 f"the network answers NaN for {rows:,} of {n:,} rows",
-                hint="its weights are damaged, or training ended in NaN: train it anew",
+                hint="its weights are damaged, or training ended in NaN: train it again",
                 code="bundle-answers-nan",
             )
 

@@ -253,7 +253,7 @@ class CustomRun:
             for name, attributes in self._parts.opaque.items():
                 if attributes:
                     _log.warning(
-                        "a checkpoint cannot keep %s of %s: a run that goes on has what the script makes anew; give "
+                        "a checkpoint cannot save %s of %s: a resumed run gets what the script creates; give "
                         "its class state_dict and load_state_dict",
                         ", ".join(attributes[:3]),
                         name,
@@ -445,8 +445,8 @@ class CustomRun:
     def _expect(self, before: str, now: str) -> None:
         if before != now:
             raise RunError(
-                f"the loops of {self.folder} were others: {before} stood where {now} stands now",
-                hint="go on with the script that the run began with, or choose a new folder",
+                f"the loops of {self.folder} have changed: {before} was in the place of {now}",
+                hint="use the script that the run began with, or choose a new folder",
                 code="run-arguments-differ",
             )
 
@@ -485,7 +485,7 @@ class CustomRun:
             self._signal = number or self._signal
         if is_late or number:
             self._leave(
-                f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was told to stop"
+                f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was asked to stop"
             )
         elif is_due or self._saved_step < 0:
             self._save(frame)
@@ -540,7 +540,7 @@ class CustomRun:
         self.stopped = why
         if not self._save(sys._getframe(3)):
             _log.warning(
-                "the run goes on at the start of an epoch, as the data of this loop was not handed to luthier.run"
+                "the run continues from the start of an epoch: the data of this loop was not passed to luthier.run"
             )
         raise Leave
 
@@ -817,8 +817,8 @@ class CustomRun:
         self._note({"event": "not-finite", "epoch": self._state.epoch, "step": self._state.steps, "what": words})
         raise TrainingError(
             words,
-            hint="start the script again: it goes on from the last checkpoint, watched, and names the operation; look "
-            "for NaN in the data, or a learning rate that is too high",
+            hint="start the script again: it repeats the steps since the last checkpoint and names the operation; "
+            "look for NaN in the data, or a learning rate that is too high",
             code="training-loss-not-finite",
         )
 
@@ -831,7 +831,7 @@ class CustomRun:
                 place = f"{origin.operation} in {origin.layer}" if origin.layer else origin.operation
                 raise TrainingError(
                     f"a loss of step {self._state.steps} is not finite: {origin.phase}, {place}: {origin.values}",
-                    hint="mend it, and start the script again: it goes on from the last checkpoint",
+                    hint="correct it, and start the script again: it continues from the last checkpoint",
                     code="training-loss-not-finite",
                 )
 

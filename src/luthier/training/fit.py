@@ -258,7 +258,7 @@ def _with_cause(run: Run, error: TrainingError) -> TrainingError:
         try:
             found = find_not_finite(run, states_of(run))
         except Exception as problem:  # what goes wrong in the looking is said, and hides no error
-            _log.warning("the steps could not be done again to find the cause: %s: %s", type(problem).__name__, problem)
+            _log.warning("the steps could not be repeated to find the cause: %s: %s", type(problem).__name__, problem)
     row = {"event": "not-finite", "epoch": run.epoch, "step": run.global_step, "what": error.message}
     run.note(row if found is None else {**row, "cause": str(found)})
     if found is None:

@@ -117,7 +117,7 @@ def find_lr(
         except Exception as error:
             raise SettingError(
                 f"the network cannot be copied: {type(error).__name__}: {error}",
-                hint="make it anew for find_lr", code="setting-no-parameters",
+                hint="create a new one for find_lr", code="setting-no-parameters",
             ) from error  # fmt: skip
         place = next((parameter.device for parameter in tried.parameters()), torch.device("cpu"))
         objective = Objective(choose_criterion(copy.deepcopy(criterion), step, recipe, train, place), step)
@@ -125,7 +125,7 @@ def find_lr(
         updater = make_optimizer(optimizer, tried, recipe)
         if closure_of(updater) is not None:
             raise SettingError(
-                f"{type(updater).__name__} evaluates the loss several times a step, and has no rate to be found so",
+                f"{type(updater).__name__} evaluates the loss several times a step, which find_lr does not support",
                 hint="find one for an optimizer such as SGD or AdamW", code="setting-optimizer",
             )  # fmt: skip
         tried.train()

@@ -78,7 +78,7 @@ class Record:
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
             raise RunError(
                 f"{self.path} is a link, or not an ordinary file, and a record is not written through it",
-                hint="put the file itself there",
+                hint="replace the link by the file",
                 code="run-record-damaged",
             )
         try:
@@ -239,7 +239,7 @@ def read_record(path: str | Path) -> Record:
         whole = b""
     except OSError as error:
         raise RunError(
-            f"the record cannot be read: {error}", hint="put a copy of it back", code="run-record-damaged"
+            f"the record cannot be read: {error}", hint="restore a copy of it", code="run-record-damaged"
         ) from error
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
@@ -247,7 +247,7 @@ def read_record(path: str | Path) -> Record:
         except (ValueError, RecursionError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged: {error}",
-                hint="a resume writes the record anew from the checkpoint",
+                hint="a resume writes the record again from the checkpoint",
                 code="run-record-damaged",
             ) from error
     return record

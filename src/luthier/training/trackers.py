@@ -188,7 +188,7 @@ class Tracking(Callback):
                 return do(self.trackers[word], *arguments)
         except Exception as error:
             del self.trackers[word]
-            words = "the tracker %s failed and is left out from here on; training goes on: %s: %s"
+            words = "the tracker %s failed and is no longer used; training continues: %s: %s"
             _log.warning(words, word, type(error).__name__, error)
             return None
 

@@ -15,12 +15,12 @@ from luthier.checks.tracing import Call, terms_of
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
-_MOVED = "stand in another order than the classes"
+_MOVED = "are in another order than the classes"
 
 
 @rule("check-class-weights", "criterion")
 def class_weights(s: Subject) -> Iterator[Finding]:
-    """Class weights that favour the frequent classes, or stand in another order than the classes."""
+    """Class weights that favour the frequent classes, or are in another order than the classes."""
     table = s.table
     if table is None or table.targets is None:
         return
@@ -80,8 +80,8 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
         is_number = isinstance(target, Tensor) and not target.is_floating_point()
         if call.name in ("cross_entropy", "nll_loss") and len(cut) and is_number:
             yield error(
-                f"targets such as {float(cut[0]):g} are cut to whole numbers and taken for classes",
-                fix="a number is learnt with MSELoss",
+                f"targets such as {float(cut[0]):g} are cut to whole numbers and used as classes",
+                fix="to learn a number use MSELoss",
                 by="value",
             )
     values = y.unique()
@@ -410,7 +410,7 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
             inner, outer = float(calls[0].output.detach()), float(passed.loss.detach())
             if inner > 0 and outer < 0 and abs(inner + outer) < 1e-4 * abs(inner):
                 yield error(
-                    f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes that larger",
+                    f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes it larger",
                     fix=fix,
                     by="identity",
                 )
@@ -423,7 +423,7 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
             )
     if s.has_loss and (low := _without_floor(s)) is not None:
         yield warning(
-            f"a term of {low[0]:.3g} is never above 0 and has no floor: {_STEPS} steps take {low[1]:.4g} to "
+            f"a term of {low[0]:.3g} is never above 0 and has no lower limit: {_STEPS} steps take {low[1]:.4g} to "
             f"{low[2]:.4g}",
             fix="a divergence, a distance or a penalty is added to the loss",
         )

@@ -27,7 +27,7 @@ _MISSPELT = (
 @rule("check-unregistered", "module", hides="no-gradient checkpoint-incomplete")
 def unregistered(s: Subject) -> Iterator[Finding]:
     """Layers or weights in a plain list, dict or tensor, which parameters() does not see: not trained, not saved."""
-    fix = "hold layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
+    fix = "keep layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
     made = _made_of_parameters(s.module)
     if made:
         yield warning(

@@ -144,7 +144,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"did you mean 'churn.csv'") as caught:
         read_table(tmp_path / "chrun.csv")
     assert caught.value.code == "data-no-file"
-    with pytest.raises(DataError, match="there is not a folder"):
+    with pytest.raises(DataError, match="there is no folder"):
         read_table(tmp_path / "no" / "churn.csv")
     with pytest.raises(DataError) as caught:
         read_table(tmp_path)

@@ -101,7 +101,7 @@ def test_images_in_rows_come_in_base64(bundle: Bundle) -> None:
     wanted = [{**row, "error": None} for row in expected(luthier.load(path), given)]
     assert answer["predictions"][:4] == wanted
     assert answer["predictions"][4]["prediction"] is None
-    assert answer["predictions"][4]["error"].startswith("image of row 5 cannot be read: it is no image")
+    assert answer["predictions"][4]["error"].startswith("image of row 5 cannot be read: it is not an image")
     for cell in (str(files[0]), 3, "====", "é"):  # a path is text as any other
         refused = client("POST", "/predict", json={"rows": [{"shot": coded[0], "size": 1}, {"shot": cell, "size": 1}]})
         assert (refused.status_code, refused.json()["row"], refused.json()["column"]) == (422, 2, "shot"), cell

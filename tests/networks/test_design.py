@@ -493,6 +493,6 @@ def test_reasons_name_the_numbers_that_they_are_about() -> None:
     assert (
         choice(640, recipe={"max_steps": 30}).reasons["ema"] == "30 updates are too few for an average of the weights"
     )
-    assert choice(120, ("series",), num_valid=20).reasons["monitor"].startswith("20 rows to validate on")
+    assert choice(120, ("series",), num_valid=20).reasons["monitor"].startswith("20 validation rows")
     assert "read as means of 2" in choice(600, ("series",), steps=300).reasons["stride"]
     assert "read as means" not in choice(600, ("series",), steps=256).reasons["stride"]

@@ -405,7 +405,7 @@ def _for_mixed(
         reasons |= {
             "members": "numbers and categories as for a table alone: members that share their layers, and curves",
             "curve_size": "features of each number and category, as for a table alone",
-            "table_alone": f"half of the rows, so that {' and '.join(kinds)} do not replace what the table shows",
+            "table_alone": "half of the rows, so that the network also learns from the table",
         }
     else:
         _, table, recipe = _for_mlp(schema, settings, {}, sizes)

@@ -58,9 +58,9 @@ def check(
     select: str | Iterable[str] = (),
     ignore: str | Iterable[str] = (),
 ) -> list[Finding]:
-    """Look for mistakes that raise no error, before the first epoch; return what was seen, the gravest first.
+    """Look for mistakes that raise no error, before the first epoch; return the findings, the most serious first.
 
-    Nothing that is passed in is changed: probes run on copies, with rows taken by number, and every generator is put
+    Your objects are not changed: probes run on copies, rows are read by number, and every random generator is put
     back. A module that cannot be copied, or data without numbers, is looked at as far as that goes, with a note.
 
     Args:
@@ -71,14 +71,14 @@ def check(
         optimizer: A `torch.optim` instance, or several in a list.
         step: `step(module, batch)`, in place of a criterion, as `fit` takes it.
         metrics: Functions `(outputs, targets) -> number`.
-        evaluate: An own `evaluate(module, loader) -> number`.
+        evaluate: Your own `evaluate(module, loader) -> number`.
         target_key: The target's name where batches are dicts.
         output_key: Which part of the outputs is the answer, as `fit` takes it.
         select: Codes or groups (`data`, `module`, …) to look for; all by default.
         ignore: Codes to leave out. A module whose attribute `luthier_ignore` lists codes is left out of those.
 
     Raises:
-        SettingError: a code that there is not; no module; an optimizer that is none yet, but a name or a class.
+        SettingError: an unknown code; no module; an optimizer that is a name or a class, not an instance.
 
     >>> from torch import nn, optim
     >>> import torch

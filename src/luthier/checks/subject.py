@@ -58,7 +58,7 @@ class Passed:
     Attributes:
         module: The copy, with gradients after `backward`.
         trace: The calls that were made.
-        outputs: What the module gave; of an own step, what its (first) call gave.
+        outputs: What the module gave; of a custom step, what its (first) call gave.
         loss: The loss, or None where there is no criterion.
         batch: The rows.
     """
@@ -179,7 +179,7 @@ class Subject:
             if short := short_of_memory(module, _TIMES):
                 self.notes.append(f"{short}: nothing is tried on copies of it")
             else:
-                with kept_rng():  # an own `__deepcopy__` may draw
+                with kept_rng():  # a custom `__deepcopy__` may draw
                     memo: Memo = {}
                     self.template = copy_module(module, memo)
                     self._step_of[self.template] = rebound(step, memo)
@@ -410,7 +410,7 @@ class Subject:
 
     @cached_property
     def _has_dummy_targets(self) -> bool:
-        """Whether an own criterion gives the same for other targets: it takes them and compares something else."""
+        """Whether a custom criterion gives the same for other targets: it takes them and compares something else."""
         if self.criterion is None or is_torch_loss(self.criterion) or not self.can_run:
             return False
         try:
@@ -482,7 +482,7 @@ class Subject:
             return None
         own = self.optimizers[0]
         if not type(own).__module__.startswith("torch.optim."):
-            return None  # what an own class does in its step is the caller's
+            return None  # what a custom class does in its step is the caller's
         twin = {id(a): b for a, b in zip(self.module.parameters(), module.parameters(), strict=True)}
         groups = []
         for group in own.param_groups:

@@ -37,7 +37,7 @@ _MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None) -> "Watch":
-    """Watch a hand-written training loop; use it as a context manager around the loop.
+    """Watch a training loop that you wrote; use it as a context manager around the loop.
 
     What is seen is in `.findings` afterwards, and is logged as it is seen. Nothing that is computed changes; the first
     200 steps are looked at call by call, later ones only where that costs nothing.

@@ -233,7 +233,7 @@ def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None,
             `Dataset`; or a source.
         num_workers: Processes that read a Dataset.
         target_key: The target's name where samples are dicts.
-        split: Whether samples are to be split into inputs and targets (not where an own step takes them whole).
+        split: Whether samples are to be split into inputs and targets (not where a custom step takes them whole).
 
     Raises:
         DataError: nothing that samples can be taken from by number, unequal lengths, no samples, text for numbers.

@@ -184,7 +184,7 @@ def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:
         return made
     except LuthierError:
         raise
-    except Exception as error:  # an own class raises anything
+    except Exception as error:  # a custom class raises anything
         raise NetworkError(
             f"network {blueprint.family} cannot be built with {blueprint.arguments}: {error}",
             hint="check the sizes under [blueprint.arguments]",

@@ -187,7 +187,7 @@ _LEFT_OUT = (
 
 
 def _known_sizes(schema: Schema, sizes: InputSizes) -> dict[str, Any]:
-    """Return what an own network may ask for, by name."""
+    """Return what a custom network may ask for, by name."""
     known: dict[str, Any] = {"num_outputs": schema.num_outputs, "num_classes": schema.num_outputs}
     if "numbers" in schema.blocks:
         known |= {"num_numbers": sizes.num_numbers, "category_sizes": list(sizes.category_sizes)}

@@ -65,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers of a network, its totals, and where its tensors flow; `str()` gives the table.
+    """The layers of a network, its totals, and the tensors between them; `str()` gives the table.
 
     Attributes:
         rows: The layers in the order of their first call; then those that were never called.

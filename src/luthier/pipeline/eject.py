@@ -63,15 +63,15 @@ _FITTED = ("train", "valid")
 
 
 def eject(run: str | Path, folder: str | Path, *, network: str | None = None, trust_code: bool = False) -> list[str]:
-    """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the facts that they need.
+    """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the files that they need.
 
     The project depends on torch, NumPy, safetensors and the reader of the data. `python train.py` in it reads the same
     source (its SHA-256 is checked), trains, and writes `model.safetensors` with the run's weights to the bit.
 
     Args:
         run: The folder of a finished run of `luthier train`.
-        folder: Where to write; it must not be there, or be empty.
-        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in RUN.
+        folder: Where to write; it must not exist, or be empty.
+        network: For a network from your own file, that file and class, `my_nets.py:Net`.
         trust_code: Run the file that the run names, without naming it.
 
     Returns:

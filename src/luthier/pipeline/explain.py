@@ -28,7 +28,7 @@ def explain_row(
         row: As in `Model.explain`.
         background: Likewise; of a run's folder the training rows, which are read again, where it is None.
         of: As in `Model.explain`.
-        network: For a network of an own file: `FILE.py:CLASS`.
+        network: For a network from your own file: `FILE.py:CLASS`.
         options: How to read a CSV.
 
     Raises:

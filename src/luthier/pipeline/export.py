@@ -42,7 +42,7 @@ def export(
         format: Likewise.
         rows: A file of rows, or a folder of images, that are answered as well; of a run's folder the test rows, read
             again, where it is None and the data is there.
-        network: For a network of an own file: `FILE.py:CLASS`.
+        network: For a network from your own file: `FILE.py:CLASS`.
         trust_code: Run the code of the network that the run's folder names.
 
     Raises:

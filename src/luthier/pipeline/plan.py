@@ -47,7 +47,7 @@ _FINISH = {item.name for item in fields(FinishSettings)}
 
 @dataclass
 class Plan:
-    """What `train` is about to do.
+    """What `train` will do.
 
     Attributes:
         settings: Which data, and how it is split.

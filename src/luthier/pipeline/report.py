@@ -59,7 +59,7 @@ def report(
         runs: Folders of `train` and `fit`.
         output: The file, `.html`.
         rows: Show values of cells; without them the page holds figures alone.
-        **trusted: `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
+        **trusted: `network="FILE.py:CLASS"` or `trust_code=True` for a network from your own file.
 
     Returns:
         The file's path.

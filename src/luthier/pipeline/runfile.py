@@ -167,7 +167,7 @@ def write_run_file(
 
 
 def _with_file(blueprint: Blueprint, moved: Callable[[Path], str]) -> Blueprint:
-    """Return the Blueprint with the file of an own class named otherwise."""
+    """Return the Blueprint with the file of a custom class named otherwise."""
     file = source_file(blueprint.family)
     if file is None:
         return blueprint

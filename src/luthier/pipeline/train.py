@@ -85,13 +85,13 @@ def train(
         trackers: As in `fit`.
         report: Called with the plan and the folder before training.
         verbose: Print the plan in short, a line an epoch and the outcome; None as in `fit`.
-        asked: The command that this is, for the run's file and its report; the call itself without one.
-        go_on: Where `run` is the folder of a run already, continue that one.
+        asked: The command, for the run's file and its report; by default the call itself.
+        go_on: If `run` is the folder of a run, continue that run.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`. Where the source is a frame,
             `valid` and `test` may be frames too.
 
     Returns:
-        The result; `.predict`, `.model` and `.test` (figures on the test rows) are the ones to look at.
+        The result; see `.predict`, `.model` and `.test` (figures on the test rows).
 
     Raises:
         LuthierError: as `design` and `fit` do.
@@ -203,21 +203,21 @@ def resume(
     verbose: bool | None = None,
     **given: Any,
 ) -> Result:
-    """Continue a run of `train` from its newest checkpoint: the same bits as if it had never stopped.
+    """Continue a run of `train` from its newest checkpoint, with the same bits as if it had never stopped.
 
-    Trackers that the run has by name go on in the same tracked run.
+    Trackers that were given by name continue the same tracked run.
 
     Args:
         run: The run's folder.
-        epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
+        epochs: More epochs for a finished run. A schedule that ended with the run starts again over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
         verbose: Print a line an epoch; None as in `fit`.
-        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
-            `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
+        **given: Fields that change no result: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
+            `network="FILE.py:CLASS"` or `trust_code=True` for a network from your own file.
 
     Raises:
-        RunError: no run's folder, damaged checkpoints, or data that has changed.
+        RunError: not the folder of a run, damaged checkpoints, or data that has changed.
     """
     with together() as group:
         is_first = group is None or group.rank == 0

@@ -47,16 +47,16 @@ class Study:
 
     Attributes:
         folder: The study's; each trial is a run in it.
-        best: The run of the best trial, with its figures on the test rows; None of a study that was stopped.
-        number: Which trial that is, from 0; 0 has the design's own settings.
-        metric: What was searched by, a validation figure.
+        best: The run of the best trial, with its figures on the test rows; None if the study was stopped.
+        number: The number of that trial, from 0; trial 0 has the settings of the design.
+        metric: The validation figure of the search.
         higher_is_better: Whether it is better high.
         trials: Of each trial its number, state, value, settings, epochs and seconds.
-        importances: Of each setting its share in what the trials' values differ by; empty for few trials.
+        importances: The share of each setting in the differences between trials; empty for few trials.
         errors: By how many standard errors of the paired difference on the validation rows the best trial is better
             than the first; below 1.96 the first is kept. None where the first is the best.
-        is_done: Whether all trials that were asked for are over.
-        directions: Of each figure of the trials whether it is better high.
+        is_done: Whether all trials are done.
+        directions: For each figure of the trials, whether it is better high.
     """
 
     folder: Path
@@ -143,7 +143,7 @@ def tune(
         source: As in `train`.
         target: As in `train`.
         trials: How many in all; 30 where no time is given either.
-        max_time_s: Seconds after which no more is trained, over all lives where the study is not continued.
+        max_time_s: Seconds after which training stops.
         metric: The figure on the validation rows to search by, and to keep the best epoch by: `loss` by default, or
             one of the task's: `accuracy`, `f1`, `auc`, `rmse`, `mae`, `r2`. With `folds`, of the rows held out.
         search: A file of TOML that says what is searched in place of what follows from the design; `print_space`
@@ -151,7 +151,7 @@ def tune(
         run: The study's folder; a new one under `runs/` without it.
         callbacks: As in `train`, for each trial.
         on_trial: Called with a trial's row and whether it is the best so far.
-        is_worker: Only do trials, beside other processes on the same study; the best is not finished.
+        is_worker: Only do trials, with other processes on the same study; do not complete the best run.
         **given: As in `train`.
 
     Raises:

@@ -34,11 +34,11 @@ class Bundle:
         weights: By name, as in the module's `state_dict`, with buffers that torch does not save beside them.
         module_name: The class of the module, to say which one is asked for.
         task: What kind of answer it gives, where that is known.
-        blueprint: The network, where Luthier designed it; None for an own module.
+        blueprint: The network, where Luthier designed it; None for a custom module.
         schema: Inputs and targets, where they are known.
         metrics: Figures of the run that made it, by split.
         facts: Further plain values: versions, the split's fingerprint.
-        output_key: Which part of what an own module gives is its answer, where that was said.
+        output_key: Which part of what a custom module gives is its answer, where that was said.
         answering: What was measured of its answers on validation rows.
     """
 

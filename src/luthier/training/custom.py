@@ -62,7 +62,7 @@ def run(
     verbose: bool | None = None,
     **parts: Any,
 ) -> "CustomRun":
-    """Return a context for a training loop of one's own, which a kill at any instant and the same call go on with.
+    """Return a context for your own training loop; after a stop or a kill, the same call resumes it exactly.
 
     The loop stays a loop: `run.epochs`, `run.steps` and `run.batches` stand in place of `range` and the loader. What
     changes between batches is handed over by name; a checkpoint keeps it, and a script that is started again goes on
@@ -74,8 +74,8 @@ def run(
             seeded, and the order of the data follows from the state of torch's generator.
         checkpoint_every_s: Seconds between checkpoints, which are written between batches.
         checkpoint_every_steps: Batches, or steps of `run.steps`, between checkpoints.
-        max_time_s: After so many seconds of this life save, and leave the context: `run.is_done` is False.
-        log_every_steps: Also keep what `run.log` gets every so many steps, one by one.
+        max_time_s: After this many seconds save, and leave the context: `run.is_done` is False.
+        log_every_steps: Also record single values of `run.log` every this many steps.
         watched: Look for mistakes as `luthier.watch` does, over each module and the optimizers of its parameters.
         trackers: As in `luthier.fit`.
         verbose: Print a line an epoch; None as in `luthier.fit`.
@@ -137,15 +137,15 @@ _OWN = ("folder", "record", "best", "is_done", "stopped", "findings")
 
 
 class CustomRun:
-    """A run whose loop is the caller's: what `luthier.run` returns. Each part is an attribute by its name.
+    """A run with your own loop: what `luthier.run` returns. Each part is an attribute by its name.
 
     Attributes:
         folder: Its folder.
         record: Its rows, as `luthier.read_record` gives them.
         best: The best figure and its weights: `run.best.update(figure)`, `run.best.restore()`.
         findings: What `luthier.watch` saw.
-        is_done: Whether the body came to its end.
-        stopped: Why it did not, where the run was asked to stop.
+        is_done: Whether the body of the loop was completed.
+        stopped: Why it did not, if the run was asked to stop.
     """
 
     def __init__(

@@ -65,10 +65,10 @@ def find_lr(
     seed: int = 0,
     target_key: str | None = None,
 ) -> LearningRates:
-    """Train a copy of a network with a rate that rises from step to step, and return where its loss falls.
+    """Train a copy of a network with a rising learning rate, and suggest a rate from where its loss falls.
 
     The rate goes from `low` to `high` by equal factors, until the running mean of the losses is four times its least.
-    Nothing of it stays: the module, its gradients and the generators are as they were.
+    The module, its gradients and the random generators do not change.
 
     Args:
         module: The network, which is copied.
@@ -84,7 +84,7 @@ def find_lr(
         target_key: As in `luthier.fit`.
 
     Raises:
-        SettingError: rates that do not rise, an optimizer that is an instance, a network that cannot be copied.
+        SettingError: `low` is not below `high`, an optimizer that is an instance, a network that cannot be copied.
         DataError: the loss falls nowhere.
 
     Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.

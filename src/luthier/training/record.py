@@ -20,7 +20,7 @@ class Record:
     """Rows of a run, in order. Each has an `event`: `start`, `reading` and `checks` (their seconds), `finding`,
     `epoch`, `step`, `validation`, `not-finite`, `extended` or `end`.
 
-    The file is opened for the time of a run and locked: another process that would train in the same folder is told so.
+    The file is locked during a run: another process that trains in the same folder gets an error.
 
     >>> record = Record()
     >>> record.append({"event": "epoch", "epoch": 0, "train_loss": 0.5})
@@ -226,10 +226,10 @@ def _parsed(line: str | bytes) -> dict[str, Any]:
 
 
 def read_record(path: str | Path) -> Record:
-    """Read a run's `record.jsonl`; a last line that a kill cut short is no row.
+    """Read a run's `record.jsonl`; a last line that was not written completely is left out.
 
     Raises:
-        RunError: a line that is no row, or a file that cannot be read.
+        RunError: a line that is not a row, or a file that cannot be read.
     """
     record_path = Path(path)
     record = Record(record_path)

@@ -68,7 +68,7 @@ def choose_criterion(
     """Return the criterion: the callable given, or one made by name with the recipe's settings.
 
     Raises:
-        SettingError: none or two are given, or settings that an own callable would ignore.
+        SettingError: none or two are given, or settings that a custom callable would ignore.
     """
     extra = [
         name
@@ -170,7 +170,7 @@ def check_monitor(
         metrics: Those that are measured.
         own: Figures that callbacks add.
         has_valid: Whether there are validation data.
-        has_step: Whether an own step may log further figures.
+        has_step: Whether a custom step may log further figures.
 
     Raises:
         SettingError: with the figures there will be.

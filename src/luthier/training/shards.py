@@ -273,7 +273,7 @@ def loss_over_shards(run: Run) -> Iterator[Finding]:
     that is no mean over its rows, has another gradient.
     """
     if not isinstance(run.train, AddressedFeed):
-        return  # reading from an own loader would move its generators
+        return  # reading from a custom loader would move its generators
     now = [(p, p.grad) for p in run.parameters]
     with kept_rng(), evaluating(run.module), torch.enable_grad():
         batch = next(run.train.batches(0)).to(run.device)

@@ -275,7 +275,7 @@ class Run:
 
     @property
     def criterion(self) -> Criterion | None:
-        """The loss of outputs and targets; None beside an own step."""
+        """The loss of outputs and targets; None beside a custom step."""
         return self.objective.criterion
 
     @property

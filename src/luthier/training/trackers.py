@@ -49,7 +49,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """What follows a run. Any object with these methods will do; pass it to `fit` or `train` in `trackers=[…]`.
+    """Receives the record of a run. Pass any object with these methods to `fit` or `train` in `trackers=[…]`.
 
     One that also has `log_all(points)` gets several rows at once, as pairs of figures and step.
     """

@@ -370,7 +370,7 @@ def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:
 
 @rule("check-metric-average", "evaluation", several=True)
 def evaluate(s: Subject) -> Iterator[Finding]:
-    """An own evaluate function: its modes, what it leaves changed, and whether its figure hangs on the batch size."""
+    """A custom evaluate function: its modes, what it leaves changed, and whether its figure hangs on the batch size."""
     rows = s.valid_rows or s.rows
     if s.evaluate is None or rows is None or s.template is None:
         return

@@ -102,7 +102,7 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
 
 
 def _is_distance(s: Subject) -> bool:
-    """Whether an own criterion is 0 where outputs equal the targets, and grows with what lies between them."""
+    """Whether a custom criterion is 0 where outputs equal the targets, and grows with what lies between them."""
     out, y = s.eval_outputs if s.can_run else None, s.batch.targets
     if s.criterion is None or not isinstance(out, Tensor) or not isinstance(y, Tensor) or out.numel() != y.numel():
         return False
@@ -371,7 +371,7 @@ _STEPS = 60
 
 
 def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
-    """Return an own criterion's loss of right and of wrong answers, where the right ones have more."""
+    """Return a custom criterion's loss of right and of wrong answers, where the right ones have more."""
     out, y = s.eval_outputs if s.can_run else None, s.batch.targets if s.can_run else None
     if s.step is not None or s.criterion is None or not isinstance(out, Tensor) or not isinstance(y, Tensor):
         return None
@@ -381,7 +381,7 @@ def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
         return None
     is_binary = set(y.unique().tolist()) <= {0, 1}
     is_alike = out.shape == y.shape or (is_binary and y.ndim > 1 and [*out.shape] == [len(y), 1, *y.shape[1:]])
-    if not y.is_floating_point() and not is_alike:  # what an own criterion makes of the classes is its own
+    if not y.is_floating_point() and not is_alike:  # what a custom criterion makes of the classes is its own
         return None
     is_positive = is_binary and float(out.min()) >= 0 and stays_within(s, 0.0, math.inf, -1.0)
     if is_binary and (not is_alike or is_positive):  # distances, where a small one may say yes

@@ -149,7 +149,7 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
         wrong = [key for key in vars(parameter) if key in _MISSPELT]
         if wrong and parameter.requires_grad:
             what = f"a parameter has an attribute {wrong[0]!r}, which torch does not know"
-            is_misspelt = wrong[0] not in ("trainable", "freeze", "frozen")  # which an own loop may read
+            is_misspelt = wrong[0] not in ("trainable", "freeze", "frozen")  # which a custom loop may read
             yield (
                 error(what, where=name, fix=fix, by="definition") if is_misspelt else warning(what, where=name, fix=fix)
             )

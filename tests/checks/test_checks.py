@@ -792,3 +792,21 @@ def test_a_rate_at_which_the_loss_stands_still_is_named() -> None:
     (slow,) = said(3e-6)
     assert "the loss does not move" in slow
     assert said(1e-3) == []
+
+
+class _Alternating(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Twice as many samples as are read of a dataset: each second one is of the other class."""
+
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.x[index] + index % 2, index % 2
+
+
+def test_classes_that_alternate_are_not_taken_for_one_class() -> None:
+    net = torch.nn.Linear(8, 2)
+    found = luthier.check(net, _Alternating(), criterion="cross-entropy", optimizer=torch.optim.Adam(net.parameters()))
+    assert [finding.code for finding in found] == []

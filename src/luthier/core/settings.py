@@ -211,9 +211,7 @@ class FinishSettings:
         SettingError: a value of the wrong type or outside its range, or two that do not go together.
     """
 
-    refit: bool = _setting(
-        False, "Train once more on training and validation rows, for as many epochs as the best one"
-    )
+    refit: bool = _setting(False, "Train once more on training and validation rows, for as many epochs as the best one")
     calibrate: bool = _setting(False, "Divide logits by a temperature fitted on validation rows, if that helps")
     threshold: str | None = _setting(
         None, "Threshold of the positive class: f1, youden, cost=C (a miss costs C false alarms) or a probability"

@@ -149,7 +149,9 @@ def search_document(run: Path) -> dict[str, Any]:
 
 
 def run_state(run: Path, trainings: list[dict[str, Any]], *, is_finished: bool) -> str:
-    """Say in a word how a run's folder stands."""
+    """Return the state of a run's folder, in a word."""
+    if not (run / "run.toml").is_file():  # a loop of `luthier.run` writes no model
+        is_finished |= bool(trainings) and all(training["done"] for training in trainings)
     return run_words(trainings, is_finished=is_finished, is_training=any(map(is_training, run.rglob("record.jsonl"))))
 
 

@@ -28,6 +28,7 @@ autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 nitpicky = False
+smartquotes = False  # quotes in options are typed as they stand
 
 
 def _table(cls: type) -> str:

@@ -19,7 +19,7 @@ _NO_SIZES = InputSizes()
 _TABLE = ("numbers", "categories")
 _MOVED = "shifts images by a few pixels, which changes no label; add flip if left and right do not matter"
 _USUAL = {
-    "optimizer": "works for many learning rates; weight decay is separate from the gradient",
+    "optimizer": "robust to the learning rate; decoupled weight decay",
     "lr": "the peak of the cycle",
     "decay_norm_and_bias": "biases and norms need no decay",
     "scheduler": "rises, then falls to almost 0: most of the improvement comes at the end",

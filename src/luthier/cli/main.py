@@ -61,11 +61,11 @@ def cli() -> None:
 
 def _output_options(command: Any) -> Any:
     command = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for programs.")(command)
-    return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
+    return click.option("--quiet", "-q", is_flag=True, help="Print only errors.")(command)
 
 
 def _network_option(command: Any) -> Any:
-    return click.option("--network", help="File and class of a network of your own: FILE.py:CLASS.")(command)
+    return click.option("--network", help="File and class of your own network: FILE.py:CLASS.")(command)
 
 
 def _trust_options(command: Any) -> Any:
@@ -184,8 +184,8 @@ def tune(
 ) -> int:
     """Search settings for SOURCE by trials, choose by validation, and test the best run once.
 
-    SOURCE is what `luthier train` takes. --max-time-s is the time of the whole study. Its folder holds a run a trial;
-    the best one is a run as any other. A study that was stopped goes on by the same call with the same --run.
+    SOURCE is what `luthier train` takes. --max-time-s limits the whole study. Its folder has a run for each trial; use
+    the best one like any other run. To continue a stopped study, repeat the call with the same --run.
     """
     given = given_settings(values)
     max_time_s = given.pop("max_time_s", None)
@@ -222,8 +222,7 @@ def tune(
 def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **values: Any) -> int:
     """Encode the rows of SOURCES, a table in Parquet or text files, into a folder that `luthier train` takes.
 
-    The rows are read piece by piece, so memory need not hold them. `luthier train` does this by itself where a table
-    does not fit into memory.
+    The rows are read piece by piece. `luthier train` does this automatically if a table does not fit into memory.
     """
     from luthier.pipeline.rows import write_rows
 
@@ -249,7 +248,7 @@ def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **va
 def resume(
     run: str, epochs: int | None, processes: int, restarts: int, quiet: bool, as_json: bool, **values: Any
 ) -> int:
-    """Continue RUN, a run's folder, from its newest checkpoint: the same bits as if it had never stopped."""
+    """Continue RUN, a run's folder, from its newest checkpoint, with the same bits as if it had never stopped."""
     if processes > 1:
         from luthier.cli.launch import launch
 
@@ -280,8 +279,8 @@ def resume(
 def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Repeat steps of RUN and compare them with its checkpoints and its record; nothing is written.
 
-    Where the run ended in a loss that is not finite, say which operation, layer and samples made it so.
-    Exit status 1: something differs.
+    If the run ended in a loss that is not finite, name the operation, layer and samples that caused it. Exit status 1:
+    something differs.
     """
     from luthier.cli import show
     from luthier.pipeline.replay import replay as replay_run
@@ -299,7 +298,7 @@ def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: 
 def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Write RUN, a finished run of `luthier train`, into FOLDER as a plain PyTorch project.
 
-    `python train.py` in it trains again and writes model.safetensors, with the run's weights to the bit.
+    `python train.py` in it trains again and writes model.safetensors, with the run's weights bit for bit.
     """
     from luthier.pipeline.eject import eject as eject_run
 
@@ -344,7 +343,7 @@ _device_option = click.option("--device", help="Device to compute on; the CPU by
 def evaluate(
     model: str, source: str, quiet: bool, as_json: bool, device: str | None, network: str | None, **reading: Any
 ) -> int:
-    """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which has the targets too."""
+    """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which must have the targets."""
     from luthier.cli import show
     from luthier.data.textfile import ReadOptions
     from luthier.serving.model import load
@@ -389,8 +388,8 @@ def predict(
 ) -> int:
     """Predict with MODEL, a model.safetensors or a run's folder, for each row of SOURCE, in its order.
 
-    Columns: `prediction` (or `prediction_TARGET` of several) and `probability_CLASS`; `image` for images, and `error`
-    for those that cannot be read. A SOURCE larger than memory is no problem.
+    Columns: `prediction` (or `prediction_TARGET` for several targets) and `probability_CLASS`; `image` for images, and
+    `error` for those that cannot be read. SOURCE may be larger than memory.
     """
     from luthier.data.files import source_files
     from luthier.data.textfile import ReadOptions
@@ -440,11 +439,13 @@ def predict(
 
 @cli.command(short_help="Answer over HTTP with one model or several.")
 @click.argument("models", nargs=-1, required=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 is a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all of them.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 finds a free one."
+)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that answer.")
 @click.option("--max-body-mb", type=click.FloatRange(0), default=16, show_default=True, help="Largest body, in MB.")
-@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows of a request.")
+@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows in a request.")
 @click.option("--max-megapixels", type=click.FloatRange(0), default=32, show_default=True, help="Largest image.")
 @click.option(
     "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds to wait for a body."
@@ -455,7 +456,7 @@ def predict(
 @click.option("--token-file", help="File with the token that clients must send; by default the variable LUTHIER_TOKEN.")
 @click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
 @_network_option
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors.")
 def serve(
     models: tuple[str, ...],
     host: str,
@@ -473,8 +474,8 @@ def serve(
 ) -> int:
     """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
 
-    POST rows to /predict; the page at / tries them, and /openapi.json describes all. A model whose file changes is
-    read again. It listens on this machine alone unless --host says otherwise.
+    POST rows to /predict. The page at / has a form to try a model, and /openapi.json describes the server. If the file
+    of a model changes, it is read again. Only this machine can connect, unless you set --host.
     """
     from luthier.http.limits import Limits
     from luthier.http.serve import read_token
@@ -521,7 +522,7 @@ def explain_row(
 ) -> int:
     """Say which columns moved the answer of MODEL, a run's folder or a model.safetensors, for one ROW.
 
-    ROW is a file of one row, or values such as age=41 city=Bonn. The values of the columns sum to the answer less the
+    ROW is a file of one row, or values such as age=41 city=Bonn. The values of the columns sum to the answer minus the
     mean answer of the background rows.
     """
     from dataclasses import asdict
@@ -558,9 +559,10 @@ def explain_row(
 def export(
     model: str, output: str, format: str | None, rows: str | None, quiet: bool, as_json: bool, **trusted: Any
 ) -> int:
-    """Write MODEL, a model.safetensors or a run's folder, so that it is used without Luthier.
+    """Export MODEL, a model.safetensors or a run's folder, to use it without Luthier.
 
-    It takes raw cells and gives the answers of `predict`. Before it is kept it answers rows; exit status 1: it differs.
+    The export takes raw cells and gives the answers of `predict`. They are compared before it is kept; exit status 1:
+    they differ.
     """
     from luthier.cli import show
     from luthier.pipeline.export import export as export_model
@@ -611,7 +613,7 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
 def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Write RUNS, folders of runs, as one HTML file: curves, figures, slices, columns, rows. It needs no server.
 
-    The data is read again. Where it is gone or has changed, the file says so and shows what the runs kept.
+    The data is read again. If it is gone or has changed, the report says so and shows what the runs saved.
     """
     from luthier.pipeline.report import report as report_runs
 
@@ -648,7 +650,7 @@ def runs(folder: str, sort: str, match: str, quiet: bool, as_json: bool) -> int:
 def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Compare RUNS: what differs in settings and data, and their figures on the same test rows.
 
-    The interval of a difference is the paired bootstrap's. Exit status 2: the test rows are not the same, or cannot be
+    Intervals of differences come from the paired bootstrap. Exit status 2: the test rows are not the same or cannot be
     read, so figures are not compared.
     """
     from dataclasses import asdict
@@ -692,8 +694,8 @@ def check(
 ) -> int:
     """Look for silent mistakes in SOURCE: a program FILE.py:FUNCTION, a run's folder, a run file, or data.
 
-    The function takes nothing and returns a dict of what `luthier.check` takes: module, train, valid, criterion,
-    optimizer. Exit status 1: there is a finding of the severity that --fail-on names, or of a graver one.
+    The function has no arguments and returns a dict of arguments of `luthier.check`: module, train, valid, criterion,
+    optimizer. Exit status 1: there is a finding of at least the severity of --fail-on.
     """
     from pathlib import Path
 

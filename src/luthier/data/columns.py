@@ -483,7 +483,7 @@ class Cells:
             share = 1 - kept["len"].sum() / int(counts["len"].sum())
             reason += f"; the {folded} rarest of them ({share:.1%} of rows) share one code with values never seen"
         if 0 < (numbers := self.share) < 1 and is_text(self.series):
-            reason += f"; {numbers:.0%} of them numbers, {self._at(int(np.flatnonzero(self.unparseable)[0]))} not"
+            reason += f"; {numbers:.0%} are numbers, others not, {self._at(int(np.flatnonzero(self.unparseable)[0]))}"
         gone = len(self.texts) - int(counts["len"].sum())
         if gone:
             reason += f"; {gone} missing, a category of their own"

@@ -342,6 +342,8 @@ def fit_arguments(plan: Plan) -> tuple[dict[str, Any], Trunk | None]:
     Where the last layer is trained alone, that is this layer, and the trunk that it belongs to is returned beside it.
     """
     module: nn.Module = make_module(plan)
+    if plan.blueprint.arguments.get("ngram_buckets") == 0:  # the design leaves the characters of short texts out
+        module.luthier_ignore = ["check-input-unused"]  # type: ignore[assignment]
     sources: dict[str, Any] = {
         part: plan.prepared.parts[part].source for part in ("train", "valid") if part in plan.prepared.parts
     }

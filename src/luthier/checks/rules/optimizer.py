@@ -154,7 +154,7 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
     if first is None or (ratio := first.ratio) is None:
         return
     lr = rate(s)
-    shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
+    shown = f"lr={lr:g} moves the weights by {ratio:.2g} times their size in a step"
     ten = runs_away(s)
     if ten:
         yield warning(

@@ -39,8 +39,8 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     by_chance = 3 * doubled if (is_ids and not _are_drawn(table, held)) or (coarse and not is_ids) else 0.0
     if share > (0.1 if is_ids else 0.02) and share > by_chance and int(hit.sum()) >= 2 and not is_whole_domain(table):
         yield warning(
-            f"{share:.0%} of the checked validation rows are also in the training data ({doubled:.0%} of its own "
-            "rows are there twice)",
+            f"{share:.0%} of the checked validation rows are also in the training data ({doubled:.0%} of the "
+            "training rows are there twice)",
             where=row_numbers(hit.nonzero().reshape(-1).tolist(), held) + " of valid",
             fix=fix,
         )

@@ -470,7 +470,7 @@ def test_environments_come_back(tmp_path: Path, caplog: pytest.LogCaptureFixture
 
     with luthier.run(tmp_path / "b", env=Opaque(), seed=0, verbose=False):
         pass
-    assert "a checkpoint cannot keep env.handle of env" in caplog.text
+    assert "a checkpoint cannot save env.handle of env" in caplog.text
 
 
 def wrong_parts(place: Path) -> Iterator[tuple[str, Callable[[], Any], type[LuthierError]]]:
@@ -532,7 +532,7 @@ def test_other_loops_and_other_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         plain(Life(tmp_path / "a", 5))
     life = Life(tmp_path / "a")
-    with pytest.raises(RunError, match="epochs stood where steps stands now"), life.start(data=(X, Y)) as run:
+    with pytest.raises(RunError, match="epochs was in the place of steps"), life.start(data=(X, Y)) as run:
         next(run.steps(3))
     x = torch.randn(8, 4)
     luthier.fit(
@@ -630,7 +630,7 @@ def test_a_damaged_record_is_written_anew(tmp_path: Path, caplog: pytest.LogCapt
 def test_an_open_file_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with (tmp_path / "a.txt").open("w") as file, luthier.run(tmp_path / "run", file=file, seed=0, verbose=False):
         pass
-    assert "a checkpoint cannot keep file of file" in caplog.text
+    assert "a checkpoint cannot save file of file" in caplog.text
 
 
 def test_several_processes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,7 +71,7 @@ def test_a_temperature_undoes_logits_that_are_too_sure() -> None:
     odd = torch.tensor([[3.0], [3.0]] * 20), torch.tensor([[1.0], [0.0]] * 20)  # half is right, the other half wrong
     answering, words = measure_answering(*odd, CLASSES, wanted)
     assert answering.temperature == 1
-    assert "no temperature betters them" in words[0]
+    assert "no temperature improves them" in words[0]
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9])
@@ -140,7 +140,7 @@ def test_a_run_of_folds_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path
     assert done.is_done
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
-    with pytest.raises(SettingError, match="only a single one can get more epochs"):
+    with pytest.raises(SettingError, match="only a run without folds can get more epochs"):
         luthier.resume(tmp_path / "cut", epochs=9)
 
 

@@ -245,7 +245,7 @@ def test_a_trial_that_fails_is_one_and_the_next_begins(here: Path) -> None:
     Path("search.toml").write_text("[mlp]\nlr = { choices = [1e30] }\n")
     study = tune("people.csv", trials=2, run="a", search="search.toml", network="mlp", clip_norm=None, **QUICK)
     assert [row["state"] for row in study.trials] == ["complete", "failed"]
-    with pytest.raises(TrainingError, match="none of 1 trials came to its end"):
+    with pytest.raises(TrainingError, match="none of 1 trials was completed"):
         tune("people.csv", trials=1, run="b", network="mlp", lr=1e30, clip_norm=None, **QUICK)
 
 

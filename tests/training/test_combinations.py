@@ -429,10 +429,10 @@ def test_other_weights_and_other_rows_in_a_part_are_noticed_on_resume(tmp_path: 
     with pytest.raises(RunError, match="data has changed"):
         luthier.resume(tmp_path / "run", epochs=2)
     write(60, 1.0)
-    with pytest.raises(RunError, match=r"t\.csv has changed since .* began: other rows are in"):
+    with pytest.raises(RunError, match=r"t\.csv has changed since .* began: the rows have changed in"):
         luthier.resume(tmp_path / "run", epochs=2)
     (tmp_path / "run" / "split.safetensors").write_bytes(b"cut")
-    with pytest.raises(RunError, match="remove the file and write it anew"):
+    with pytest.raises(RunError, match="remove the file, then write it again"):
         luthier.resume(tmp_path / "run", epochs=2)
 
 

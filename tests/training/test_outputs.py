@@ -300,12 +300,12 @@ def test_which_of_several_outputs_is_the_answer_is_said_once_and_not_where_it_is
 ) -> None:
     with caplog.at_level(logging.WARNING, "luthier"):
         fitted(Net(FORMS["a dict"]), metrics=["accuracy"])
-        assert caplog.text.count("'logits' of the module's outputs is taken as its answer; the others: 'features'") == 1
+        assert caplog.text.count("'logits' of the module's outputs is used as its answer; the others: 'features'") == 1
         caplog.clear()
         fitted(Net(FORMS["a dict"]), output_key="logits")
         fitted(Net(FORMS["a dict of one"]))
         fitted(Net(FORMS["a dict"]), criterion=lambda out, y: F.cross_entropy(out["logits"], y))
-    assert "taken as its answer" not in caplog.text
+    assert "used as its answer" not in caplog.text
 
 
 SAID_WRONG: dict[str, tuple[dict[str, Any], str]] = {

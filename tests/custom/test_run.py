@@ -375,9 +375,9 @@ def test_what_is_not_kept_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
                     teacher.weight.lerp_(next(life.net.parameters())[:1], 0.1)
     words = " ".join(record.message for record in caplog.records)
     for name in ("count", "total", "teacher", "box of bump"):
-        assert f"goes on with {name}," in words, name
+        assert f"changes {name}," in words, name
     for name in ("fixed", "loss", "x,", "life"):
-        assert f"goes on with {name}" not in words
+        assert f"changes {name}" not in words
     assert (count, float(total) > 0) == (4, True)
 
 
@@ -395,8 +395,8 @@ def test_what_each_round_makes_anew_is_not_named(tmp_path: Path, caplog: pytest.
     words = " ".join(record.message for record in caplog.records)
     assert "noise" not in words
     assert "loss," not in words
-    assert "goes on with seen," in words
-    assert "goes on with total," in words
+    assert "changes seen," in words
+    assert "changes total," in words
 
 
 def test_what_differs_from_the_checkpoint_is_named_at_a_resume(
@@ -677,7 +677,7 @@ def test_a_forward_pass_whose_backward_an_error_cut_off_is_no_finding(
                 if run.batch == 3:
                     life.net(x)
                     raise Killed
-    assert "answers alone" not in caplog.text
+    assert "without a backward pass" not in caplog.text
 
 
 def test_trackers_get_the_rows(tmp_path: Path) -> None:

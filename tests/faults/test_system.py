@@ -142,7 +142,7 @@ def test_a_disk_too_full_for_a_checkpoint_is_said_once_and_leaves_nothing(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert "free some disk" in caught.value.hint
+    assert "free disk space" in caught.value.hint
     assert "CHECKPOINT" not in caplog.text
     assert not list(tmp_path.iterdir())
 

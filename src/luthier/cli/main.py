@@ -825,7 +825,7 @@ def _system_error(error: OSError | MemoryError) -> str:
         where = "standard output: "
     hint = {
         errno.EACCES: "check the permissions of it and of the folders above it",
-        errno.ENOSPC: "free some disk",
+        errno.ENOSPC: "free disk space",
     }.get(error.errno or 0)
     return f"the system reports: {where}{error.strerror or error} [{_SYSTEM}]" + (f"\n  {hint}" if hint else "")
 

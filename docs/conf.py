@@ -28,6 +28,7 @@ autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
 maximum_signature_line_length = 80
 nitpicky = False
+smartquotes = False  # quotes in options are typed as they stand
 
 
 def _table(cls: type) -> str:
@@ -73,12 +74,13 @@ def _rules() -> str:
     import luthier.checks.look  # noqa: F401  (registers the rules)
     from luthier.checks.rule import RULES
 
+    words = codes()
     lines = ["| code | looks at | |", "| --- | --- | --- |"]
     seen: set[str] = set()
     for rule in sorted(RULES, key=lambda rule: (rule.group, rule.code)):
         if rule.code not in seen:
             seen.add(rule.code)
-            lines.append(f"| [{rule.code}](errors/{rule.code}.md) | {rule.group} | {rule.summary} |")
+            lines.append(f"| [{rule.code}](errors/{rule.code}.md) | {rule.group} | {words[rule.code]} |")
     return "\n".join(lines) + "\n"
 
 

@@ -29,7 +29,7 @@ def _cut(text: str, most: int) -> str:
 
 
 class LuthierError(Exception):
-    """The base of all errors that Luthier raises on purpose.
+    """The base class of all errors that Luthier raises.
 
     Args:
         message: What was wrong, and where in the user's own data or call.

@@ -132,10 +132,9 @@ def test_the_broken_example_of_a_page_is_found_and_the_mended_one_is_not(page: P
         assert found[:1] == ([page.stem] if i == 0 else []), (i, found)
 
 
-def test_every_rule_has_a_page_and_a_summary() -> None:
+def test_every_rule_has_a_page() -> None:
     for rule in RULES:
         assert (PAGES / f"{rule.code}.md").exists(), rule.code
-        assert rule.summary
     assert luthier.explain("check-dropout").startswith("# check-dropout")
     with pytest.raises(SettingError, match="check-dropout"):
         luthier.explain("check-droput")
@@ -793,3 +792,21 @@ def test_a_rate_at_which_the_loss_stands_still_is_named() -> None:
     (slow,) = said(3e-6)
     assert "the loss does not move" in slow
     assert said(1e-3) == []
+
+
+class _Alternating(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
+    """Twice as many samples as are read of a dataset: each second one is of the other class."""
+
+    x = torch.randn(256, 8, generator=torch.Generator().manual_seed(0))
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.x[index] + index % 2, index % 2
+
+
+def test_classes_that_alternate_are_not_taken_for_one_class() -> None:
+    net = torch.nn.Linear(8, 2)
+    found = luthier.check(net, _Alternating(), criterion="cross-entropy", optimizer=torch.optim.Adam(net.parameters()))
+    assert [finding.code for finding in found] == []

@@ -128,7 +128,7 @@ def test_tables_come_from_anywhere(command: Command, models: Path, monkeypatch: 
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(file))
         assert command("predict", models / "table", "-") == want
     status, _, said = command("predict", models / "table", "parts", "-o", "parts/1.csv")
-    assert (status, "is what is read" in said) == (2, True)
+    assert (status, "is also the input" in said) == (2, True)
     status, out, _ = command("evaluate", models / "table", "p.xlsx", "--json")
     assert (status, json.loads(out)["rows"]) == (0, 344)
     status, _, said = command("predict", models / "table", PENGUINS, "--query", "SELECT 1")

@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], Any, str]] = {
     "an LSTM's state": (Chain, torch.randn(64, 4, 3), "in body.1, a Linear(.*a tuple of .*\n.*take the first"),
     "an embedding of fractions": (lambda: nn.Sequential(nn.Embedding(5, 2)), X, "give it inputs.long()"),
     "an embedding's rows": (
-        lambda: nn.Sequential(nn.Embedding(5, 2)), torch.arange(64)[:, None], "has the rows 0 to 4, and is asked for",
+        lambda: nn.Sequential(nn.Embedding(5, 2)), torch.arange(64)[:, None], "has the rows 0 to 4, and gets indices",
     ),
 }  # fmt: skip
 
@@ -167,7 +167,7 @@ def test_a_sample_that_cannot_be_read_or_stacked_is_named() -> None:
     error, note = notes(linear(), Samples(fails=True))
     assert isinstance(error, FileNotFoundError)
     assert note == "in reading sample 13 of Samples"
-    assert "together into a batch: give all one shape" in notes(linear(), Samples(fails=False))[1]
+    assert "together into a batch: give all the same shape" in notes(linear(), Samples(fails=False))[1]
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_steps_metrics_and_ready_batches() -> None:
     assert note.startswith("in step, whose batch is a tuple of (float32 of shape (8, 3), int64 of shape (8,))")
     _, note = notes(linear(), (X, Y), valid=(X, Y), metrics={"mine": lambda outputs, targets: outputs - targets})
     assert note == "in metric mine, called once on all outputs and targets together"
-    assert "ready batches go in by a DataLoader" in notes(linear(), [(X, Y), (X, Y)])[1]
+    assert "for ready batches pass a DataLoader" in notes(linear(), [(X, Y), (X, Y)])[1]
 
 
 def test_a_trained_module_says_the_same_of_what_it_is_given() -> None:

@@ -185,7 +185,7 @@ def test_standard_input_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert luthier.design("t.csv", target="y").schema == result.model.schema
     monkeypatch.setattr(sys, "stdin", Piped(content))
     assert result.model.predict("-").tolist() == result.model.predict("t.csv").tolist()
-    with pytest.raises(RunError, match="over data from standard input, which is gone") as caught:
+    with pytest.raises(RunError, match="over data from standard input, which no longer exists") as caught:
         luthier.resume("run", epochs=3)
     assert caught.value.code == "run-data-in-memory"
     monkeypatch.setattr(sys, "stdin", Piped(b"a,b\n1,2\n3\n"))
@@ -285,27 +285,27 @@ def test_a_workbook_as_people_have_it() -> None:
     with pytest.raises(DataError, match=r"sheet 'Empty' of b\.xlsx is empty"):
         read_any("b.xlsx", ReadOptions(sheet="Empty"))
     Path("c.xlsx").write_bytes(b"PK\x03\x04 no workbook")
-    with pytest.raises(DataError, match=r"c\.xlsx is no workbook that can be read"):
+    with pytest.raises(DataError, match=r"c\.xlsx is not a workbook that can be read"):
         read_any("c.xlsx")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", "[{", "a.json is no whole json file"),
-        ("a.json", "3", "a.json holds 3, which is no table"),
+        ("a.json", "[{", "a.json is not a complete json file"),
+        ("a.json", "3", "a.json holds 3, which is not a table"),
         ("a.json", "", "a.json is empty"),
-        ("a.json", "[1, 2]", "which is no table"),
+        ("a.json", "[1, 2]", "which is not a table"),
         ("a.json", '{"x": [1, 2], "y": [1]}', "cannot be made a table"),
-        ("a.json", "[]", "which is no table"),
-        ("a.json", "[" * 100_000, "no whole json file: its lists are nested too deeply"),
+        ("a.json", "[]", "which is not a table"),
+        ("a.json", "[" * 100_000, "not a complete json file: its lists are nested too deeply"),
         ("a.json", f"[{'9' * 5000}]", "for integer string conversion: value has 5000 digits"),
-        ("a.jsonl", '{"x": 1}\n{"x"\n', "line 2 of a.jsonl is no JSON"),
-        ("a.jsonl", "[1]\n", "which is no table"),
-        ("a.jsonl", "\n", "a.jsonl holds [], which is no table"),
-        ("a.json.gz", "[]", "a.json.gz is no whole json file"),
-        ("a.feather", "no arrow", "a.feather is no whole feather file"),
-        ("a.arrow", "ARROW1 no", "no whole arrow file"),
+        ("a.jsonl", '{"x": 1}\n{"x"\n', "line 2 of a.jsonl is not JSON"),
+        ("a.jsonl", "[1]\n", "which is not a table"),
+        ("a.jsonl", "\n", "a.jsonl holds [], which is not a table"),
+        ("a.json.gz", "[]", "a.json.gz is not a complete json file"),
+        ("a.feather", "no arrow", "a.feather is not a complete feather file"),
+        ("a.arrow", "ARROW1 no", "not a complete arrow file"),
     ],
 )
 def test_what_is_no_table_is_one_message(name: str, content: str, said: str) -> None:

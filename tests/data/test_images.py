@@ -51,7 +51,7 @@ def test_a_folder_a_class(tmp_path: Path) -> None:
     assert folder.labels == ("cat", "cat", "dog")
     assert folder.notes == (
         "1 images lie beside the class folders and are left out",
-        "1 files that are no images are left out",
+        "1 files that are not images are left out",
     )
     assert list_images(tmp_path / "cat") == folder.paths[:2]
     assert list_images(tmp_path / "loose.png") == (tmp_path / "loose.png",)
@@ -97,7 +97,7 @@ def test_one_size_is_kept_and_others_meet_at_the_median(tmp_path: Path) -> None:
 
 
 def test_headers_that_cannot_be_read_are_passed_over_unless_all_are(tmp_path: Path) -> None:
-    (tmp_path / "bad.png").write_bytes(b"no image")
+    (tmp_path / "bad.png").write_bytes(b"not an image")
     assert choose_input([tmp_path / "bad.png", save(tmp_path / "a.png", noise(6, 6))]) == (1, 6, 6)
     with pytest.raises(DataError, match=r"bad\.png") as error:
         choose_input([tmp_path / "bad.png"])
@@ -183,7 +183,7 @@ def broken(folder: Path) -> dict[str, Path]:
 
 def test_broken_files_are_named_with_the_reason(tmp_path: Path) -> None:
     files = {**broken(tmp_path), "gone": tmp_path / "gone.png", "folder": tmp_path}
-    says = {"empty": "0 bytes", "text": "no image", "bomb": "safe", "float": "8 or 16 bits", "gone": "No such file"}
+    says = {"empty": "0 bytes", "text": "not an image", "bomb": "safe", "float": "8 or 16 bits", "gone": "No such file"}
     for name, path in files.items():
         with pytest.raises(DataError, match=says.get(name)) as error:
             decode(path, channels=3, height=8, width=8)

@@ -112,7 +112,7 @@ def test_only_training_rows_count() -> None:
         ({"y": ["1", "x", "2"]}, {"task": "regression"}, "data-target-not-number", "'x' in row 2"),
         ({"y": [1.0, np.inf, 2.0]}, {}, "data-target-not-number", "inf in row 2"),
         ({"y": ["a", "b", "c"]}, {"task": "binary"}, "data-target-task", "3 classes"),
-        ({"y": ["a", "b", "c"]}, {"task": "multilabel"}, "data-target-task", "no yes/no column"),
+        ({"y": ["a", "b", "c"]}, {"task": "multilabel"}, "data-target-task", "not a yes/no column"),
         ({"y": ["a", "", "b"]}, {}, "data-target-missing", "'' in row 2"),
         ({"y": ["1", "0"], "z": ["1.5", "2.5"]}, {}, "data-target-mixed", "y is yes/no, z is numbers"),
         ({"y": ["a", "b"], "z": ["1.5", "2.5"]}, {}, "data-target-mixed", "y is text"),

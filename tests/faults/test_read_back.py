@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytes
 def test_training_data_is_no_test(name: str, tmp_path: Path) -> None:
     (tmp_path / "link.csv").symlink_to(PENGUINS)
     for other in (PENGUINS, tmp_path / "link.csv"):
-        with pytest.raises(SettingError, match="the data that is trained on") as caught:
+        with pytest.raises(SettingError, match="also the training data") as caught:
             luthier.design(PENGUINS, target="species", **{name: str(other)})
         assert caught.value.code == "setting-same-data"
 

@@ -88,7 +88,7 @@ def test_images_get_the_answers_of_their_folder(bundle: Bundle) -> None:
     assert [row["prediction"] for row in broken[:3]] == [row["prediction"] for row in found]
     assert answer["warnings"] == ["1 of 4 images could not be read; the column error says why"]
     assert broken[3]["prediction"] is None
-    assert broken[3]["error"] == "image 00003.png cannot be read: it is no image in a supported format"
+    assert broken[3]["error"] == "image 00003.png cannot be read: it is not an image in a supported format"
 
 
 def test_images_in_rows_come_in_base64(bundle: Bundle) -> None:
@@ -101,7 +101,7 @@ def test_images_in_rows_come_in_base64(bundle: Bundle) -> None:
     wanted = [{**row, "error": None} for row in expected(luthier.load(path), given)]
     assert answer["predictions"][:4] == wanted
     assert answer["predictions"][4]["prediction"] is None
-    assert answer["predictions"][4]["error"].startswith("image of row 5 cannot be read: it is no image")
+    assert answer["predictions"][4]["error"].startswith("image of row 5 cannot be read: it is not an image")
     for cell in (str(files[0]), 3, "====", "é"):  # a path is text as any other
         refused = client("POST", "/predict", json={"rows": [{"shot": coded[0], "size": 1}, {"shot": cell, "size": 1}]})
         assert (refused.status_code, refused.json()["row"], refused.json()["column"]) == (422, 2, "shot"), cell

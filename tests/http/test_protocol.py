@@ -80,7 +80,7 @@ def test_images_are_answered_as_by_predict(address: str, bundle: Bundle) -> None
 @pytest.mark.parametrize(
     ("body", "header", "said"),
     [
-        (b"{", "", "no request for inference"),
+        (b"{", "", "not an inference request"),
         (b'{"inputs": []}', "", "'size' is missing"),
         (b'{"inputs": []}', "99", "does not suit the body"),
         (b'{"inputs": [{"name": "size", "shape": [2], "datatype": "FP64", "data": [1]}]}', "", "of shape [2]"),

@@ -78,7 +78,7 @@ def test_columns_of_no_use_cost_nothing(client: Client) -> None:
         ("application/x-parquet", b"PAR1 no", 422, "00000.parquet"),
         ("image/png", b"x", 415, "the model takes a table"),
         ("application/zip", b"x", 415, "application/zip"),
-        ("multipart/form-data", b"x", 400, "form cannot be taken apart"),
+        ("multipart/form-data", b"x", 400, "form cannot be read"),
         ("multipart/form-data; boundary=a", b"--a--\r\n", 415, "the form has 0 files"),
     ],
 )

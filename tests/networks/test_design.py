@@ -421,7 +421,7 @@ def test_the_criterion_goes_with_the_task() -> None:
         ("binary", 1), ("multiclass", 3), ("multilabel", 2), ("regression", 2)
     )] == ["bce", "cross-entropy", "bce", "mse"]  # fmt: skip
     assert designed(500, task="regression", recipe={"criterion": "l1"})["criterion"] == "l1"
-    with pytest.raises(SettingError, match="does not go with the task binary"):
+    with pytest.raises(SettingError, match="does not fit the task binary"):
         designed(500, recipe={"criterion": "mse"})
 
 
@@ -490,7 +490,9 @@ def test_a_family_that_does_not_take_the_data_is_refused_with_those_that_do() ->
 def test_reasons_name_the_numbers_that_they_are_about() -> None:
     reasons = choice(250, network="mlp", recipe={"epochs": 1, "batch_size": 32}).reasons
     assert reasons["scheduler"] == "8 updates are too few for a cycle"
-    assert choice(640, recipe={"max_steps": 30}).reasons["ema"] == "30 updates are too few for an average over hundreds"
-    assert choice(120, ("series",), num_valid=20).reasons["monitor"].startswith("20 rows to validate on")
+    assert (
+        choice(640, recipe={"max_steps": 30}).reasons["ema"] == "30 updates are too few for an average of the weights"
+    )
+    assert choice(120, ("series",), num_valid=20).reasons["monitor"].startswith("20 validation rows")
     assert "read as means of 2" in choice(600, ("series",), steps=300).reasons["stride"]
     assert "read as means" not in choice(600, ("series",), steps=256).reasons["stride"]

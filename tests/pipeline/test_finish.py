@@ -71,7 +71,7 @@ def test_a_temperature_undoes_logits_that_are_too_sure() -> None:
     odd = torch.tensor([[3.0], [3.0]] * 20), torch.tensor([[1.0], [0.0]] * 20)  # half is right, the other half wrong
     answering, words = measure_answering(*odd, CLASSES, wanted)
     assert answering.temperature == 1
-    assert "no temperature betters them" in words[0]
+    assert "no temperature improves them" in words[0]
 
 
 @pytest.mark.parametrize("level", [0.8, 0.9])
@@ -140,7 +140,7 @@ def test_a_run_of_folds_that_was_stopped_goes_on_to_the_same_bits(tmp_path: Path
     assert done.is_done
     whole, cut = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "cut"))
     assert whole == cut
-    with pytest.raises(SettingError, match="only a single one can get more epochs"):
+    with pytest.raises(SettingError, match="only a run without folds can get more epochs"):
         luthier.resume(tmp_path / "cut", epochs=9)
 
 
@@ -282,14 +282,14 @@ def test_a_quantile_is_above_so_many_of_the_rows() -> None:
         ({"target": "price", "threshold": "f1"}, "the task is regression"),
         ({"target": "price", "calibrate": True}, "the task is regression"),
         ({"target": "price", "refit": True, "interval": 0.9}, "refit trains on the validation rows"),
-        ({"target": "price", "refit": True, "folds": 3}, "two ways"),
-        ({"target": "price", "folds": 3, "time": "x"}, "two ways"),
+        ({"target": "price", "refit": True, "folds": 3}, "both"),
+        ({"target": "price", "folds": 3, "time": "x"}, "both"),
         ({"target": "price", "interval": 1.5}, "interval is 1.5"),
         ({"target": "price", "interval": 0.999}, "takes 999 validation rows"),
         ({"target": "price", "refit": True, "valid_fraction": 0}, "need validation rows"),
         ({"target": "price", "criterion": "poisson"}, "below 0"),
         ({"target": "price", "target_transform": "count"}, "the criterion is not poisson"),
-        ({"target": "kind", "target_transform": "log"}, "the target is no number"),
+        ({"target": "kind", "target_transform": "log"}, "the target is not a number"),
         ({"target": "kind", "threshold": "half"}, "threshold is 'half'"),
         ({"target": "kind", "folds": 1}, "folds is 1"),
         ({"target": "kind", "folds": 99}, "one would be empty"),

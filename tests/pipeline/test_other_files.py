@@ -136,9 +136,9 @@ def test_frames_to_validate_and_test_on(kind: str, tmp_path: Path) -> None:
 
 def test_frames_that_are_no_data_to_test_on(caplog: pytest.LogCaptureFixture) -> None:
     train, test = frames(80, 20)
-    with pytest.raises(SettingError, match="test is the same object, the data that is trained on"):
+    with pytest.raises(SettingError, match="test is the same object, which is also the training data"):
         luthier.design(train, target="y", test=train)
-    with pytest.raises(SettingError, match=r"test is of type DataFrame, and the data lies in examples/penguins\.csv"):
+    with pytest.raises(SettingError, match=r"test is of type DataFrame, but the data is in examples/penguins\.csv"):
         luthier.design("examples/penguins.csv", target="species", test=test)
     with pytest.raises(DataError, match=r"^the test data lacks 1 column that the network was trained on: 'x'"):
         luthier.design(train, target="y", test=test.drop("x"))

@@ -225,7 +225,7 @@ def test_a_run_over_windows_can_train_once_more_on_all_rows(tmp_path: Path) -> N
     write_rows(one(table(), tmp_path), tmp_path / "s.rows", target="y")
     result = luthier.train(tmp_path / "s.rows", seed=0, epochs=1, refit=True, run=tmp_path / "run", verbose=False)
     assert any("2,550 training and validation rows" in note for note in result.notes)
-    with pytest.raises(RunError, match="its rows lie shuffled in a store"):
+    with pytest.raises(RunError, match="its rows are in a store"):
         luthier.eject(tmp_path / "run", tmp_path / "project")
 
 

@@ -103,7 +103,9 @@ def test_a_run_over_data_in_memory_says_that_it_is_gone(here: Path) -> None:
     run = here / "runs" / "in-memory"
     assert 'source = "<in memory>"' in (run / "run.toml").read_text()
     for call in (luthier.resume, luthier.replay, lambda run: luthier.eject(run, here / "out")):
-        with pytest.raises(RunError, match=r"in-memory/run\.toml describes a run over data in memory, which is gone"):
+        with pytest.raises(
+            RunError, match=r"in-memory/run\.toml describes a run over data in memory, which no longer exists"
+        ):
             call(run)
     text = (run / "run.toml").read_text().replace('"<in memory>"', '"../../<in memory>"')  # as it was written before
     (run / "run.toml").write_text(text)

@@ -271,3 +271,14 @@ def test_a_model_of_before_ngrams_reads_tokens_alone(trained: Any, tmp_path: Pat
     model.save(tmp_path / "old.safetensors")
     new = reviews(5)
     assert np.array_equal(luthier.load(tmp_path / "old.safetensors").predict_proba(new), model.predict_proba(new))
+
+
+def test_characters_that_the_design_leaves_out_are_no_finding() -> None:
+    draw = random.Random(0)
+    note = [f"{draw.choice(GOOD + BAD)} {draw.choice(OTHER)} {draw.random():.3f} day {i}" for i in range(300)]
+    size = [draw.gauss(0, 1) for _ in note]
+    table = {"note": note, "size": size, "y": [2 * x + draw.gauss(0, 0.1) for x in size]}
+    result = luthier.train(table, target="y", epochs=1, verbose=False)
+    assert result.model.blueprint is not None
+    assert result.model.blueprint.arguments["ngram_buckets"] == 0
+    assert [finding.code for finding in result.findings] == []

@@ -197,7 +197,7 @@ def test_the_time_of_a_study_is_kept(here: Path) -> None:
     start = time.monotonic()
     study = tune("people.csv", max_time_s=4.0, run="a", **{**QUICK, "epochs": 100_000, "patience": None})
     assert study.best is not None
-    assert study.best.stopped == "the time of the study is up"
+    assert study.best.stopped == "the time limit of the study is reached"
     assert study.best.test["rows"] > 0
     assert time.monotonic() - start < 60  # far from 100,000 epochs; a busy machine takes what it takes
 
@@ -245,7 +245,7 @@ def test_a_trial_that_fails_is_one_and_the_next_begins(here: Path) -> None:
     Path("search.toml").write_text("[mlp]\nlr = { choices = [1e30] }\n")
     study = tune("people.csv", trials=2, run="a", search="search.toml", network="mlp", clip_norm=None, **QUICK)
     assert [row["state"] for row in study.trials] == ["complete", "failed"]
-    with pytest.raises(TrainingError, match="none of 1 trials came to its end"):
+    with pytest.raises(TrainingError, match="none of 1 trials was completed"):
         tune("people.csv", trials=1, run="b", network="mlp", lr=1e30, clip_norm=None, **QUICK)
 
 

@@ -125,7 +125,7 @@ def test_processes_that_come_to_other_weights_are_told() -> None:
     with workers(2) as group:
         for answer in group.run(f"{PROGRAM}:drifting"):
             assert answer.startswith(
-                "training-replicas-differ: process 1 has other weights than process 0 after epoch 1"
+                "training-replicas-differ: process 1 and process 0 have different weights after epoch 1"
             )
 
 

@@ -206,7 +206,7 @@ def test_a_figure_of_a_callback_is_watched_in_the_direction_that_it_says(caplog:
                 net(), (X, Y), criterion="cross_entropy", callbacks=[callback], monitor="skill", epochs=4, **QUIET
             )
         assert result.best_epoch == best
-        assert ("skill is taken to be better low" in caplog.text) == is_warned
+        assert ("skill counts as better low" in caplog.text) == is_warned
 
 
 def test_a_schedule_that_moves_after_each_update_by_its_length_alone_is_named(caplog: pytest.LogCaptureFixture) -> None:

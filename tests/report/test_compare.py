@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 import luthier
 from luthier.cli.main import _run
@@ -112,8 +113,8 @@ def test_other_rows_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("fewer", "changed"):
         luthier.train(f"{name}.csv", target="left", run=f"runs/{name}", epochs=1, kind={"score": "ignored"})
     assert "not measured on the same test rows" in compare(["runs/two", "runs/fewer"]).refused
-    assert "answer other questions" in compare(["runs/two", "runs/changed"]).refused
-    assert "answer other questions" in compare(["runs/two", "runs/numbers"]).refused
+    assert "different targets or classes" in compare(["runs/two", "runs/changed"]).refused
+    assert "different targets or classes" in compare(["runs/two", "runs/numbers"]).refused
     assert _run(["compare", "runs/two", "runs/fewer"]) == 2
     captured = capsys.readouterr()
     assert "rows.train" in captured.out
@@ -140,3 +141,10 @@ def test_arrays_are_compared_by_what_they_hold(tmp_path: Path, monkeypatch: pyte
         luthier.train(f"{name[0].replace('l', 'a')}.npz", run=name, epochs=1, target_transform=transform)
     assert compare(["a", "log"]).refused == ""
     assert "same test rows" in compare(["a", "b"]).refused
+
+
+def test_a_loop_that_is_done_is_listed_as_finished(tmp_path: Path) -> None:
+    with luthier.run(tmp_path / "runs" / "loop", net=torch.nn.Linear(2, 1), verbose=False) as run:
+        for _ in run.epochs(1):
+            run.log(loss=torch.ones(()))
+    assert [row["state"] for row in list_runs(tmp_path / "runs")] == ["finished"]

@@ -91,7 +91,7 @@ def test_mistakes_are_said_before_anything_is_written(model: str, files: list[Pa
     pl.DataFrame({"x": [1.0]}).write_parquet(twin)
     with pytest.raises(SettingError, match="would have one file of answers"):
         predict_files(model, [*files, twin], tmp_path / "out")
-    with pytest.raises(SettingError, match="no answers as"):
+    with pytest.raises(SettingError, match="answers cannot be written as"):
         predict_files(model, files, tmp_path / "out", suffix=".xml")
     assert not (tmp_path / "out").exists()
 

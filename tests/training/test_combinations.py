@@ -247,7 +247,7 @@ def test_losses_as_metrics_are_better_low_and_other_functions_are_said_to_be_bet
     assert fit(net(), (X, Y), (X, Y), metrics={"l1": F.l1_loss}, monitor="valid_l1").best_epoch == 2
     assert "higher_is_better" not in caplog.text
     fit(net(), (X, Y), (X, Y), metrics=[error], monitor="valid_error")
-    assert "valid_error is taken to be better high: error.higher_is_better = False says otherwise" in caplog.text
+    assert "valid_error counts as better high: error.higher_is_better = False says otherwise" in caplog.text
     error.higher_is_better = False  # type: ignore[attr-defined]
     assert fit(net(), (X, Y), (X, Y), metrics=[error], monitor="valid_error").best_epoch == 2
 
@@ -429,10 +429,10 @@ def test_other_weights_and_other_rows_in_a_part_are_noticed_on_resume(tmp_path: 
     with pytest.raises(RunError, match="data has changed"):
         luthier.resume(tmp_path / "run", epochs=2)
     write(60, 1.0)
-    with pytest.raises(RunError, match=r"t\.csv has changed since .* began: other rows are in"):
+    with pytest.raises(RunError, match=r"t\.csv has changed since .* began: the rows have changed in"):
         luthier.resume(tmp_path / "run", epochs=2)
     (tmp_path / "run" / "split.safetensors").write_bytes(b"cut")
-    with pytest.raises(RunError, match="remove the file and write it anew"):
+    with pytest.raises(RunError, match="remove the file, then write it again"):
         luthier.resume(tmp_path / "run", epochs=2)
 
 
@@ -443,7 +443,7 @@ def test_another_test_file_is_noticed_on_resume(tmp_path: Path) -> None:
     test.write_text("\n".join(["a,b,y", *rows[120:]]))
     luthier.train(train, target="y", test=str(test), epochs=1, run=tmp_path / "run", seed=0, check=False)
     test.write_text("\n".join(["a,b,y", *rows[120:-1], "1,2,0"]))
-    with pytest.raises(RunError, match=r"late\.csv has changed since .* began: its test rows hold something else"):
+    with pytest.raises(RunError, match=r"late\.csv has changed since .* began: its test rows have changed"):
         luthier.resume(tmp_path / "run", epochs=2)
     test.write_text("\n".join(["a,b,y", *rows[120:]]))
     assert luthier.resume(tmp_path / "run", epochs=2).test.keys() >= {"accuracy"}

@@ -233,7 +233,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "LBFGS and a warm-up": ({"optimizer": torch.optim.LBFGS, "warmup_steps": 3}, SettingError, "several times a step"),
     "accumulate without a loader": ({"accumulate": 2}, SettingError, "micro_batch_size"),
     "batch_size beside a loader": (
-        {"train": DataLoader(TensorDataset(*table())), "batch_size": 4}, SettingError, "DataLoader is taken as it is"
+        {"train": DataLoader(TensorDataset(*table())), "batch_size": 4}, SettingError, "DataLoader is used as it is"
     ),
     "twice": ({"recipe": luthier.Recipe(epochs=4), "epochs": 5}, SettingError, "given twice"),
     "smoothing an own criterion": (
@@ -246,7 +246,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "a tensor alone": ({"train": table()[0]}, DataError, r"no \(inputs, targets\)"),
     "a frame alone": ({"train": pd.DataFrame({"a": [1.0]})}, DataError, "none of its columns is named as the target"),
     "unequal lengths": ({"train": (table()[0], table(50)[1])}, DataError, "as many inputs as targets"),
-    "text": ({"train": (np.array([["a"]]), np.array([1]))}, DataError, "let luthier.train read the table"),
+    "text": ({"train": (np.array([["a"]]), np.array([1]))}, DataError, "read the table with luthier.train"),
     "two targets in a dict": (
         {"train": {"x": table()[0], "label": table()[1], "labels": table()[1]}}, DataError, "target_key="
     ),

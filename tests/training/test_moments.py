@@ -260,11 +260,11 @@ def test_state_that_is_not_kept_is_named(tmp_path: Path, caplog: pytest.LogCaptu
 
     with caplog.at_level(logging.WARNING, "luthier"):
         fitted(module, step=step, run=tmp_path / "a", check=False)
-        assert "does not keep teacher of the step (a Linear):" in caplog.text
+        assert "does not save teacher of the step (a Linear):" in caplog.text
         caplog.clear()
         fitted(module, step=Kept(module), run=tmp_path / "b", check=False)
         fitted(module, run=tmp_path / "c", check=False)
-        assert "does not keep" not in caplog.text
+        assert "does not save" not in caplog.text
 
 
 def test_a_rate_of_zero_for_a_whole_epoch_is_said(caplog: pytest.LogCaptureFixture) -> None:
@@ -312,7 +312,7 @@ def test_a_teacher_without_gradients_that_moves_is_named_after_an_epoch(
 
     with caplog.at_level(logging.WARNING, "luthier"):
         fitted(module, callbacks=[Teaches()], run=tmp_path, check=False)
-    assert caplog.text.count("does not keep teacher of Teaches.0 (a Sequential):") == 1
+    assert caplog.text.count("does not save teacher of Teaches.0 (a Sequential):") == 1
 
 
 def test_more_steps_go_on_and_fewer_are_refused(tmp_path: Path) -> None:

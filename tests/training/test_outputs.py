@@ -103,7 +103,7 @@ def test_the_key_is_kept_with_the_model(tmp_path: Path) -> None:
 
 def test_parts_that_cannot_be_told_are_refused_before_an_epoch() -> None:
     form: Callable[[Tensor, Tensor], Any] = lambda out, x: {"a": out, "b": x}  # noqa: E731
-    with pytest.raises(SettingError, match=r"'a' \(a tensor of shape .* it is not clear which part is the answer"):
+    with pytest.raises(SettingError, match=r"'a' \(a tensor of shape .* it is unclear which part is the answer"):
         fitted(Net(form))
     with pytest.raises(SettingError, match="output_key is 'c', and the module gives a dict of 'a'"):
         fitted(Net(form), output_key="c")
@@ -300,12 +300,12 @@ def test_which_of_several_outputs_is_the_answer_is_said_once_and_not_where_it_is
 ) -> None:
     with caplog.at_level(logging.WARNING, "luthier"):
         fitted(Net(FORMS["a dict"]), metrics=["accuracy"])
-        assert caplog.text.count("'logits' of the module's outputs is taken as its answer; the others: 'features'") == 1
+        assert caplog.text.count("'logits' of the module's outputs is used as its answer; the others: 'features'") == 1
         caplog.clear()
         fitted(Net(FORMS["a dict"]), output_key="logits")
         fitted(Net(FORMS["a dict of one"]))
         fitted(Net(FORMS["a dict"]), criterion=lambda out, y: F.cross_entropy(out["logits"], y))
-    assert "taken as its answer" not in caplog.text
+    assert "used as its answer" not in caplog.text
 
 
 SAID_WRONG: dict[str, tuple[dict[str, Any], str]] = {

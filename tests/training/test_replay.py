@@ -235,7 +235,7 @@ def test_what_goes_wrong_in_the_looking_hides_no_error(
     x = X.clone()
     x[17, 2] = float("nan")
     assert "the loss is nan" in message(mlp_of_four(), x)
-    assert "could not be done again" in caplog.text
+    assert "could not be repeated" in caplog.text
 
 
 def test_targets_that_are_all_ignored_are_seen() -> None:

@@ -54,7 +54,7 @@ def test_label_smoothing_is_for_cross_entropy() -> None:
     smooth = Recipe(label_smoothing=0.25)
     assert criterion_arguments("cross-entropy", smooth, None) == {"label_smoothing": 0.25}
     assert criterion_arguments("cross-entropy", Recipe(), None) == {}
-    with pytest.raises(SettingError, match="MSELoss has none"):
+    with pytest.raises(SettingError, match="MSELoss does not have it"):
         criterion_arguments("mse", smooth, None)
     with pytest.raises(SettingError, match="would be ignored"):
         fitted(criterion=nn.CrossEntropyLoss(), label_smoothing=0.1)
@@ -152,7 +152,7 @@ def test_a_folder_of_other_things_is_not_taken(tmp_path: Path) -> None:
     assert open_folder(place) == place  # it is there, and empty
     for name in "dcba":
         (place / name).touch()
-    with pytest.raises(RunError, match=r"holds other things \(a, b, c\)"):
+    with pytest.raises(RunError, match=r"has other files \(a, b, c\)"):
         open_folder(place)
     (place / "run.toml").touch()
     assert open_folder(place) == place

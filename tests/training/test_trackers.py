@@ -96,7 +96,7 @@ def test_a_tracker_that_fails_is_said_once_and_training_goes_on(caplog: pytest.L
     kept = Kept()
     assert fit(trackers=[Broken(), kept]).is_done
     assert [r.message for r in caplog.records if "tracker" in r.message] == [
-        "the tracker Broken-1 failed and is left out from here on; training goes on: OSError: the server is gone"
+        "the tracker Broken-1 failed and is no longer used; training continues: OSError: the server is gone"
     ]
     assert len(kept.rows) == 3
 

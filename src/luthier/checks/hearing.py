@@ -76,7 +76,7 @@ class Listener(Tape):
                     "check-metric",
                     f"{call.name.strip('_')} compares shapes {shapes[0]} and {shapes[1]}, each answer with every "
                     "target",
-                    fix="bring both to one shape first",
+                    fix="give both the same shape first",
                 )
 
 

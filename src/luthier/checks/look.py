@@ -58,9 +58,9 @@ def check(
     select: str | Iterable[str] = (),
     ignore: str | Iterable[str] = (),
 ) -> list[Finding]:
-    """Look for mistakes that raise no error, before the first epoch; return what was seen, the gravest first.
+    """Look for mistakes that raise no error, before the first epoch; return the findings, the most serious first.
 
-    Nothing that is passed in is changed: probes run on copies, with rows taken by number, and every generator is put
+    Your objects are not changed: probes run on copies, rows are read by number, and every random generator is put
     back. A module that cannot be copied, or data without numbers, is looked at as far as that goes, with a note.
 
     Args:
@@ -71,14 +71,14 @@ def check(
         optimizer: A `torch.optim` instance, or several in a list.
         step: `step(module, batch)`, in place of a criterion, as `fit` takes it.
         metrics: Functions `(outputs, targets) -> number`.
-        evaluate: An own `evaluate(module, loader) -> number`.
+        evaluate: Your own `evaluate(module, loader) -> number`.
         target_key: The target's name where batches are dicts.
         output_key: Which part of the outputs is the answer, as `fit` takes it.
         select: Codes or groups (`data`, `module`, …) to look for; all by default.
         ignore: Codes to leave out. A module whose attribute `luthier_ignore` lists codes is left out of those.
 
     Raises:
-        SettingError: a code that there is not; no module; an optimizer that is none yet, but a name or a class.
+        SettingError: an unknown code; no module; an optimizer that is a name or a class, not an instance.
 
     >>> from torch import nn, optim
     >>> import torch
@@ -96,7 +96,7 @@ def check(
         target_key=target_key, output_key=output_key,
     )  # fmt: skip
     if train is not None and criterion is None and step is None:
-        subject.notes.append("there is no criterion and no step, so mistakes in a loss are not seen")
+        subject.notes.append("no criterion and no step were given, so the loss is not checked")
     return look(subject, chosen_rules(select, ignore))
 
 
@@ -140,7 +140,7 @@ def chosen_rules(select: str | Iterable[str] = (), ignore: str | Iterable[str] =
     for name in wanted | unwanted:
         if name not in known:
             raise SettingError(
-                f"there is no rule {name!r}", hint=did_you_mean(name, sorted(known)), code="setting-rule"
+                f"there is no check {name!r}", hint=did_you_mean(name, sorted(known)), code="setting-rule"
             )
     return [
         item
@@ -164,7 +164,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
             try:
                 findings = item.findings(subject)
             except Exception as problem:
-                _log.debug("the rule %s could not look: %s: %s", item.code, type(problem).__name__, problem)
+                _log.debug("the check %s failed: %s: %s", item.code, type(problem).__name__, problem)
                 raised.append(problem)
                 continue
             for finding in findings:
@@ -187,7 +187,7 @@ def look(subject: Subject, rules: Iterable[Rule]) -> list[Finding]:
 @contextmanager
 def _said_after(seconds: float) -> Iterator[None]:
     """Say what is going on where it takes longer than this."""
-    line = "looking for silent mistakes on copies of the program's parts; check=False leaves it out"
+    line = "checking for silent mistakes on copies of your program's parts; check=False skips this"
     timer = threading.Timer(seconds, _log.warning, [line])
     timer.daemon = True
     timer.start()

@@ -136,7 +136,7 @@ class Monitors:
         if not whole or not differs(whole, halves, tolerance=0.02):
             return
         yield warning(
-            "the answers to the same validation rows change with the size of their batch",
+            "the answers for the same validation rows change with the batch size",
             fix="look for statistics of the batch in evaluation: batch norm without running statistics, a "
             "softmax over rows",
             code="check-valid-batch-size",
@@ -157,7 +157,7 @@ def _curves(epochs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     if len(losses) == 6 and abs(losses[0]) > 0 and losses[0] - min(losses) < 0.005 * abs(losses[0]):
         yield warning(
             f"the training loss is {now:.4g} after 6 epochs and was {losses[0]:.4g} after the first",
-            fix="a larger learning rate; look whether inputs and targets belong together",
+            fix="use a larger learning rate; check that inputs and targets match",
             code="check-stall",
         )
     if len(valid) >= 5 and len(valid) == len(losses):
@@ -165,7 +165,7 @@ def _curves(epochs: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
         rising = all(b >= a for a, b in zip(valid[-4:-1], valid[-3:], strict=True))
         if at <= len(valid) - 4 and rising and valid[-1] > 1.1 * valid[at] and losses[-1] < losses[at]:
             yield note(
-                f"the validation loss rises since epoch {at + 1} ({valid[at]:.4g} to {valid[-1]:.4g}) while "
+                f"the validation loss has been rising since epoch {at + 1} ({valid[at]:.4g} to {valid[-1]:.4g}) while "
                 f"the training loss falls ({losses[at]:.4g} to {losses[-1]:.4g})",
                 fix="the best weights are kept; patience=3 would stop here, more data or dropout would help",
                 code="check-overfitting",

@@ -88,10 +88,12 @@ class Rows:
         return max(1, sum(x.numel() for x in leaves(sample.inputs if self.split else sample.raw)))
 
     def spread(self, most: int | None = None) -> list[int]:
-        """Return numbers of rows spread evenly over all, at most so many."""
+        """Return numbers of rows spread over all, at most so many: one from each of as many equal parts."""
         limit = most or (MOST_TENSOR_ROWS if self.is_in_memory else MOST_DATASET_ROWS)
-        limit = min(limit, max(_FEWEST_ROWS, MOST_NUMBERS // self.width))
-        found: list[int] = np.unique(np.linspace(0, self.n - 1, min(limit, self.n)).astype(int)).tolist()
+        limit = min(limit, max(_FEWEST_ROWS, MOST_NUMBERS // self.width), self.n)
+        edges = np.linspace(0, self.n, limit + 1).astype(int)
+        places = (np.arange(limit) * 0.618034) % 1  # a fixed step would see one class only where classes alternate
+        found: list[int] = (edges[:-1] + (places * np.diff(edges)).astype(int)).tolist()
         return found
 
     def batch(self, numbers: Sequence[int], seed: int = 0) -> Batch:

@@ -28,11 +28,6 @@ class Rule:
     hides: tuple[str, ...] = ()
     several: bool = False
 
-    @property
-    def summary(self) -> str:
-        """What it looks for, in a sentence."""
-        return (self.look.__doc__ or "").strip().split("\n")[0]
-
     def findings(self, subject: Any) -> list[Finding]:
         """Look until something is seen, and put this rule's code where a finding names none."""
         found = islice(self.look(subject), None if self.several else 1)

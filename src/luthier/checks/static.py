@@ -25,7 +25,7 @@ def check_shapes(criterion: Any, outputs: Any, targets: Any) -> list[Finding]:
         error(
             f"{type(criterion).__name__} gets outputs of shape {tuple(outputs.shape)} and targets of shape "
             f"{tuple(targets.shape)}, and would compare each output with every target",
-            fix="give both one shape: targets.unsqueeze(1), or outputs.squeeze(1)",
+            fix="give both the same shape: targets.unsqueeze(1), or outputs.squeeze(1)",
             code="check-shape-broadcast",
             by="definition",
         )

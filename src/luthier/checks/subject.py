@@ -58,7 +58,7 @@ class Passed:
     Attributes:
         module: The copy, with gradients after `backward`.
         trace: The calls that were made.
-        outputs: What the module gave; of an own step, what its (first) call gave.
+        outputs: What the module gave; of a custom step, what its (first) call gave.
         loss: The loss, or None where there is no criterion.
         batch: The rows.
     """
@@ -179,7 +179,7 @@ class Subject:
             if short := short_of_memory(module, _TIMES):
                 self.notes.append(f"{short}: nothing is tried on copies of it")
             else:
-                with kept_rng():  # an own `__deepcopy__` may draw
+                with kept_rng():  # a custom `__deepcopy__` may draw
                     memo: Memo = {}
                     self.template = copy_module(module, memo)
                     self._step_of[self.template] = rebound(step, memo)
@@ -292,7 +292,7 @@ class Subject:
             self.template = None
             self.notes.append(
                 f"a copy of {type(self.module).__name__} runs your own weights ({reach.found}), by a closure or an "
-                "object that holds the module: nothing is tried on it, and its structure alone is looked at"
+                "object that holds the module: it is not tried, and only its structure is checked"
             )
             return 0
         self._only_reads = is_run and self.step is None and _have_equal_large(self.template, module)
@@ -410,7 +410,7 @@ class Subject:
 
     @cached_property
     def _has_dummy_targets(self) -> bool:
-        """Whether an own criterion gives the same for other targets: it takes them and compares something else."""
+        """Whether a custom criterion gives the same for other targets: it takes them and compares something else."""
         if self.criterion is None or is_torch_loss(self.criterion) or not self.can_run:
             return False
         try:
@@ -482,7 +482,7 @@ class Subject:
             return None
         own = self.optimizers[0]
         if not type(own).__module__.startswith("torch.optim."):
-            return None  # what an own class does in its step is the caller's
+            return None  # what a custom class does in its step is the caller's
         twin = {id(a): b for a, b in zip(self.module.parameters(), module.parameters(), strict=True)}
         groups = []
         for group in own.param_groups:

@@ -37,7 +37,7 @@ _MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
 def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None) -> "Watch":
-    """Watch a hand-written training loop; use it as a context manager around the loop.
+    """Watch a training loop that you wrote; use it as a context manager around the loop.
 
     What is seen is in `.findings` afterwards, and is logged as it is seen. Nothing that is computed changes; the first
     200 steps are looked at call by call, later ones only where that costs nothing.
@@ -246,8 +246,8 @@ class Watch:
     def give_up(self, fault: Exception) -> None:
         """Look no further: a fault in the looking is no fault of the loop."""
         self.has_given_up = self._mode.is_far = True
-        _log.debug("the loop is not looked at any more: %s: %s", type(fault).__name__, fault)
-        what = f"after step {self.steps} the loop is not looked at any more: {type(fault).__name__}: {fault}"
+        _log.debug("the loop is no longer checked: %s: %s", type(fault).__name__, fault)
+        what = f"after step {self.steps} the loop is no longer checked: {type(fault).__name__}: {fault}"
         self.findings.append(Finding(code="check-partly", severity="note", what=what))
 
     def say(self, finding: Finding) -> None:
@@ -441,7 +441,7 @@ class Watch:
             self.error(
                 "check-checkpoint-incomplete",
                 f"after step {self._reloaded_at} the weights are loaded, and a new {type(optimizer).__name__} "
-                "goes on with them from nothing: the state of the one before is lost",
+                "continues with a new state: that of the one before is lost",
                 where=type(optimizer).__name__,
                 fix="save optimizer.state_dict() (and the scheduler's) with the weights, and load it",
             )
@@ -467,8 +467,8 @@ class Watch:
             self.error(
                 "check-checkpoint-incomplete",
                 f"none of what is loaded ({keys.unexpected_keys[0]} and so on) is named as the module's parameters "
-                "are: with strict=False nothing is loaded, and nothing said",
-                fix="take the prefix off the names, and leave strict at True",
+                "are: with strict=False nothing is loaded, without a message",
+                fix="remove the prefix from the names, and keep strict=True",
             )
 
     def _end_run(self) -> None:
@@ -534,7 +534,7 @@ class Watch:
                 elif finding.severity != "note":
                     self.say(finding)
         except Exception as problem:
-            _log.debug("the first step could not be looked at: %s: %s", type(problem).__name__, problem)
+            _log.debug("the first step could not be checked: %s: %s", type(problem).__name__, problem)
         finally:
             self._mode.is_off = False
             self._mode.trace = Trace()
@@ -567,15 +567,15 @@ class Watch:
             run = max(self._runs, key=len)
             self.warning(
                 "check-eval-mode",
-                f"after step {run[0].step} the module is called {len(run)} times for its answers alone, in "
-                "training mode: dropout drops and batch norm looks at the batch",
+                f"after step {run[0].step} the module is called {len(run)} times without a backward pass, in "
+                "training mode: dropout drops and batch norm uses the batch",
                 fix="module.eval() before evaluation, module.train() after it",
             )
         if self._train_lost >= 2:
             self.warning(
                 "check-train-mode",
                 f"{self._train_lost} of {total} steps are done in eval mode, after others in training mode: "
-                "dropout is off and batch norm stands still",
+                "dropout is off and batch norm does not update",
                 fix="module.train() after evaluation, or at the start of each epoch",
             )
         if self._clips >= 2 and self._clips_late == self._clips:
@@ -650,8 +650,8 @@ class Watch:
             self.warning(
                 code,
                 f"the learning rate is cut {len(self._cuts)} times, from {rates[self._cuts[0] - 1]:.3g} to "
-                f"{rates[-1]:.3g}, first at step {self._cuts[0]} and thrice before the data has gone by once",
-                fix="count epochs, and not batches",
+                f"{rates[-1]:.3g}, first at step {self._cuts[0]} and three times within the first pass over the data",
+                fix="count epochs, not batches",
             )
             return
         early = next((i for i in range(at, min(total, _CLOSE_STEPS)) if rates[i] < 1e-2 * peak), None)

@@ -22,7 +22,7 @@ from luthier.errors import LuthierError
 _STATUS = """\b
 Exit status: 0 done; 1 a finding of severity error; 2 the input is wrong;
 3 an internal fault; 129, 130 and 143 stopped by SIGHUP, Ctrl-C and SIGTERM,
-with the run saved; 141 nobody reads the output any more."""
+with the run saved; 141 the reader of the output has ended."""
 
 
 _CLOSED = 128 + 13  # as of a program that SIGPIPE ends
@@ -61,11 +61,11 @@ def cli() -> None:
 
 def _output_options(command: Any) -> Any:
     command = click.option("--json", "as_json", is_flag=True, help="Print the outcome as JSON, for programs.")(command)
-    return click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")(command)
+    return click.option("--quiet", "-q", is_flag=True, help="Print only errors.")(command)
 
 
 def _network_option(command: Any) -> Any:
-    return click.option("--network", help="File and class of a network of your own: FILE.py:CLASS.")(command)
+    return click.option("--network", help="File and class of your own network: FILE.py:CLASS.")(command)
 
 
 def _trust_options(command: Any) -> Any:
@@ -158,15 +158,17 @@ def _asked() -> str | None:
     return None if arguments is None else shlex.join(["luthier", *map(without_password, arguments)])
 
 
-@cli.command(cls=GroupedCommand, short_help="Search settings by trials, and keep the best run.")
+@cli.command(cls=GroupedCommand, short_help="Search for better settings by trials, and keep the best run.")
 @click.argument("source")
 @settings_options
 @click.option("--trials", type=click.IntRange(1), help="Trials in all; 30 unless --max-time-s is given.")
 @click.option("--metric", help="Validation figure to search by: loss by default, or accuracy, f1, auc, rmse, mae, r2.")
-@click.option("--search", help="TOML file of what to search, in place of what follows from the design.")
-@click.option("--print-search", is_flag=True, help="Print what would be searched as TOML, and do nothing else.")
+@click.option("--search", help="TOML file with the search space; by default it follows from the design.")
+@click.option("--print-search", is_flag=True, help="Print the search space as TOML, and do nothing else.")
 @click.option("--run", help="The study's folder; the same call continues it. A new one under runs/ by default.")
-@click.option("--jobs", type=click.IntRange(1), default=1, help="Processes that do trials; the order then varies.")
+@click.option(
+    "--jobs", type=click.IntRange(1), default=1, help="Processes that share the trials; the result then varies."
+)
 @_output_options
 def tune(
     source: str,
@@ -182,8 +184,8 @@ def tune(
 ) -> int:
     """Search settings for SOURCE by trials, choose by validation, and test the best run once.
 
-    SOURCE is what `luthier train` takes. --max-time-s is the time of the whole study. Its folder holds a run a trial;
-    the best one is a run as any other. A study that was stopped goes on by the same call with the same --run.
+    SOURCE is what `luthier train` takes. --max-time-s limits the whole study. Its folder has a run for each trial; use
+    the best one like any other run. To continue a stopped study, repeat the call with the same --run.
     """
     given = given_settings(values)
     max_time_s = given.pop("max_time_s", None)
@@ -220,8 +222,7 @@ def tune(
 def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **values: Any) -> int:
     """Encode the rows of SOURCES, a table in Parquet or text files, into a folder that `luthier train` takes.
 
-    The rows are read piece by piece, so memory need not hold them. `luthier train` does this by itself where a table
-    does not fit into memory.
+    The rows are read piece by piece. `luthier train` does this automatically if a table does not fit into memory.
     """
     from luthier.pipeline.rows import write_rows
 
@@ -247,7 +248,7 @@ def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **va
 def resume(
     run: str, epochs: int | None, processes: int, restarts: int, quiet: bool, as_json: bool, **values: Any
 ) -> int:
-    """Continue RUN, a run's folder, from its newest checkpoint: the same bits as if it had never stopped."""
+    """Continue RUN, a run's folder, from its newest checkpoint, with the same bits as if it had never stopped."""
     if processes > 1:
         from luthier.cli.launch import launch
 
@@ -269,7 +270,7 @@ def resume(
     return stopping.status if not result.is_done else 0
 
 
-@cli.command(short_help="Repeat steps of a run from a checkpoint, and show that the bits are equal.")
+@cli.command(short_help="Repeat steps of a run from a checkpoint, and compare the bits.")
 @click.argument("run")
 @click.option("--from", "start", type=int, help="First step to show, counted from 0.")
 @click.option("--to", "stop", type=int, help="Step to stop before.")
@@ -278,8 +279,8 @@ def resume(
 def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Repeat steps of RUN and compare them with its checkpoints and its record; nothing is written.
 
-    Where the run ended in a loss that is not finite, say which operation, layer and samples made it so.
-    Exit status 1: something differs.
+    If the run ended in a loss that is not finite, name the operation, layer and samples that caused it. Exit status 1:
+    something differs.
     """
     from luthier.cli import show
     from luthier.pipeline.replay import replay as replay_run
@@ -297,7 +298,7 @@ def replay(run: str, start: int | None, stop: int | None, quiet: bool, as_json: 
 def eject(run: str, folder: str, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Write RUN, a finished run of `luthier train`, into FOLDER as a plain PyTorch project.
 
-    `python train.py` in it trains again and writes model.safetensors, with the run's weights to the bit.
+    `python train.py` in it trains again and writes model.safetensors, with the run's weights bit for bit.
     """
     from luthier.pipeline.eject import eject as eject_run
 
@@ -342,7 +343,7 @@ _device_option = click.option("--device", help="Device to compute on; the CPU by
 def evaluate(
     model: str, source: str, quiet: bool, as_json: bool, device: str | None, network: str | None, **reading: Any
 ) -> int:
-    """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which has the targets too."""
+    """Measure MODEL, a model.safetensors or a run's folder, on SOURCE, which must have the targets."""
     from luthier.cli import show
     from luthier.data.textfile import ReadOptions
     from luthier.serving.model import load
@@ -355,14 +356,19 @@ def evaluate(
     return 0
 
 
-@cli.command(short_help="Predict with a model; the answers come in the rows' order.")
+@cli.command(short_help="Predict with a model, row by row, in the order of the rows.")
 @click.argument("model")
 @click.argument("source")
-@click.option("--output", "-o", help="Where to write: .csv, .parquet or .jsonl; standard output as CSV without it.")
+@click.option("--output", "-o", help="File to write: .csv, .parquet or .jsonl; by default CSV to standard output.")
 @click.option(
-    "--output-folder", help="Write a file of answers for each file of SOURCE; a second call does what is left."
+    "--output-folder",
+    help="Write a file of answers for each file of SOURCE; the same call again does only what is missing.",
 )
-@click.option("--output-format", type=click.Choice(["parquet", "csv", "jsonl"]), help="Of --output-folder; parquet.")
+@click.option(
+    "--output-format",
+    type=click.Choice(["parquet", "csv", "jsonl"]),
+    help="Format of the files in --output-folder; parquet by default.",
+)
 @click.option("--workers", type=click.IntRange(1), help="Processes for --output-folder; 1 by default.")
 @_reading_options
 @_device_option
@@ -382,8 +388,8 @@ def predict(
 ) -> int:
     """Predict with MODEL, a model.safetensors or a run's folder, for each row of SOURCE, in its order.
 
-    Columns: `prediction` (or `prediction_TARGET` of several) and `probability_CLASS`; `image` for images, and `error`
-    for those that cannot be read. A SOURCE larger than memory is no problem.
+    Columns: `prediction` (or `prediction_TARGET` for several targets) and `probability_CLASS`; `image` for images, and
+    `error` for those that cannot be read. SOURCE may be larger than memory.
     """
     from luthier.data.files import source_files
     from luthier.data.textfile import ReadOptions
@@ -418,7 +424,7 @@ def predict(
             _complain(f"{path}: {words}")
         return 2 if errors else 0
     if output_format or workers:
-        raise click.UsageError("--output-format and --workers go with --output-folder")
+        raise click.UsageError("--output-format and --workers need --output-folder")
     output = None if output == "-" else output
     rows = write_answers(
         load(model, network=network, device=device).stream(source, options=ReadOptions(**reading)),
@@ -433,22 +439,24 @@ def predict(
 
 @cli.command(short_help="Answer over HTTP with one model or several.")
 @click.argument("models", nargs=-1, required=True)
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 is all of them.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 is a free one.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at; 0.0.0.0 for all of them.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8000, show_default=True, help="Port; 0 finds a free one."
+)
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes that answer.")
 @click.option("--max-body-mb", type=click.FloatRange(0), default=16, show_default=True, help="Largest body, in MB.")
-@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows of a request.")
+@click.option("--max-rows", type=click.IntRange(1), default=10_000, show_default=True, help="Most rows in a request.")
 @click.option("--max-megapixels", type=click.FloatRange(0), default=32, show_default=True, help="Largest image.")
 @click.option(
-    "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds for a body to come."
+    "--timeout-s", type=click.FloatRange(0), default=30, show_default=True, help="Seconds to wait for a body."
 )
 @click.option(
-    "--gather-ms", type=click.FloatRange(0), help="Gather rows of several requests for the network this long."
+    "--gather-ms", type=click.FloatRange(0), help="Wait this long to compute rows of several requests together."
 )
-@click.option("--token-file", help="File with the token that clients must send; LUTHIER_TOKEN is read without it.")
+@click.option("--token-file", help="File with the token that clients must send; by default the variable LUTHIER_TOKEN.")
 @click.option("--log-requests", is_flag=True, help="Print a line for each request, without its data.")
 @_network_option
-@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+@click.option("--quiet", "-q", is_flag=True, help="Print only errors.")
 def serve(
     models: tuple[str, ...],
     host: str,
@@ -466,8 +474,8 @@ def serve(
 ) -> int:
     """Answer over HTTP with MODELS, each a model.safetensors or a run's folder, until SIGTERM or Ctrl-C.
 
-    POST rows to /predict; the page at / tries them, and /openapi.json describes all. A model whose file changes is
-    read again. It listens on this machine alone unless --host says otherwise.
+    POST rows to /predict. The page at / has a form to try a model, and /openapi.json describes the server. If the file
+    of a model changes, it is read again. Only this machine can connect, unless you set --host.
     """
     from luthier.http.limits import Limits
     from luthier.http.serve import read_token
@@ -514,7 +522,7 @@ def explain_row(
 ) -> int:
     """Say which columns moved the answer of MODEL, a run's folder or a model.safetensors, for one ROW.
 
-    ROW is a file of one row, or values such as age=41 city=Bonn. The values of the columns sum to the answer less the
+    ROW is a file of one row, or values such as age=41 city=Bonn. The values of the columns sum to the answer minus the
     mean answer of the background rows.
     """
     from dataclasses import asdict
@@ -537,23 +545,24 @@ def explain_row(
     return 0
 
 
-@cli.command(short_help="Write a model as ONNX or for torch.export, proven to answer alike.")
+@cli.command(short_help="Export a model as ONNX or for torch.export, and prove that its answers are the same.")
 @click.argument("model")
 @click.option("--output", "-o", required=True, help="File (.onnx, .pt2), or a new folder, with a card and a web page.")
 @click.option(
     "--format",
     type=click.Choice(["onnx", "pt2", "aoti"]),
-    help="By default what the suffix says, of a folder onnx; aoti is compiled for this kind of machine.",
+    help="By default the suffix decides, and a folder gets onnx; aoti is compiled for this kind of machine.",
 )
-@click.option("--rows", help="File of rows to prove it on as well; by default a run's test rows.")
+@click.option("--rows", help="File of rows for the proof; by default a run's test rows.")
 @_trust_options
 @_output_options
 def export(
     model: str, output: str, format: str | None, rows: str | None, quiet: bool, as_json: bool, **trusted: Any
 ) -> int:
-    """Write MODEL, a model.safetensors or a run's folder, so that it is used without Luthier.
+    """Export MODEL, a model.safetensors or a run's folder, to use it without Luthier.
 
-    It takes raw cells and gives the answers of `predict`. Before it is kept it answers rows; exit status 1: it differs.
+    The export takes raw cells and gives the answers of `predict`. They are compared before it is kept; exit status 1:
+    they differ.
     """
     from luthier.cli import show
     from luthier.pipeline.export import export as export_model
@@ -565,7 +574,7 @@ def export(
 
 @cli.command(short_help="Show a model's layers: shapes, parameters, multiply-adds; and draw it.")
 @click.argument("model")
-@click.option("--svg", help="Where to draw the network, as an SVG file.")
+@click.option("--svg", help="SVG file for a drawing of the network.")
 @_network_option
 @_output_options
 def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_json: bool) -> int:
@@ -597,14 +606,14 @@ def summary(model: str, svg: str | None, network: str | None, quiet: bool, as_js
 
 @cli.command(short_help="Write what happened in runs as one HTML file.")
 @click.argument("runs", nargs=-1, required=True)
-@click.option("--output", "-o", default="report.html", show_default=True, help="Where to write: .html.")
-@click.option("--rows/--no-rows", default=True, help="Show values of cells; without them the file holds figures alone.")
+@click.option("--output", "-o", default="report.html", show_default=True, help="File to write: .html.")
+@click.option("--rows/--no-rows", default=True, help="Show values of cells; --no-rows writes only figures.")
 @_trust_options
 @_output_options
 def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Write RUNS, folders of runs, as one HTML file: curves, figures, slices, columns, rows. It needs no server.
 
-    The data is read again. Where it is gone or has changed, the file says so and shows what the runs kept.
+    The data is read again. If it is gone or has changed, the report says so and shows what the runs saved.
     """
     from luthier.pipeline.report import report as report_runs
 
@@ -619,7 +628,7 @@ def report(runs: tuple[str, ...], output: str, rows: bool, quiet: bool, as_json:
 @cli.command(short_help="List the runs in a folder.")
 @click.argument("folder", default="runs")
 @click.option("--sort", default="when", show_default=True, help="Column to sort by; value puts the best first.")
-@click.option("--match", default="", help="Only runs with this text in some column: data, network, state.")
+@click.option("--match", default="", help="Only runs with this text in a column: data, network, state.")
 @_output_options
 def runs(folder: str, sort: str, match: str, quiet: bool, as_json: bool) -> int:
     """List the runs in FOLDER (runs/): data, target, network, main test figure, seconds, state, when it last wrote."""
@@ -641,7 +650,7 @@ def runs(folder: str, sort: str, match: str, quiet: bool, as_json: bool) -> int:
 def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -> int:
     """Compare RUNS: what differs in settings and data, and their figures on the same test rows.
 
-    The interval of a difference is the paired bootstrap's. Exit status 2: the test rows are not the same, or cannot be
+    Intervals of differences come from the paired bootstrap. Exit status 2: the test rows are not the same or cannot be
     read, so figures are not compared.
     """
     from dataclasses import asdict
@@ -659,7 +668,7 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
     return 2 if found.refused else 0
 
 
-@cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error in a program, a run or data.")
+@cli.command(cls=GroupedCommand, short_help="Find mistakes that raise no error, in a program, a run or data.")
 @click.argument("source")
 @settings_options
 @click.option(
@@ -668,10 +677,10 @@ def compare(runs: tuple[str, ...], quiet: bool, as_json: bool, **trusted: Any) -
 )  # fmt: skip
 @click.option(
     "--fail-on", type=click.Choice(["error", "warning", "never"]), default="error",
-    help="From which severity on the exit status is 1.",
+    help="Lowest severity that gives exit status 1.",
 )  # fmt: skip
-@click.option("--baseline", help="File of findings that are known, and left out.")
-@click.option("--write-baseline", help="Write the findings there as known, and leave with status 0.")
+@click.option("--baseline", help="File of known findings, which are not shown.")
+@click.option("--write-baseline", help="Write the findings to this file as known, and exit with status 0.")
 @_output_options
 def check(
     source: str,
@@ -685,8 +694,8 @@ def check(
 ) -> int:
     """Look for silent mistakes in SOURCE: a program FILE.py:FUNCTION, a run's folder, a run file, or data.
 
-    The function takes nothing and returns a dict of what `luthier.check` takes: module, train, valid, criterion,
-    optimizer. Exit status 1: there is a finding of the severity that --fail-on names, or of a graver one.
+    The function has no arguments and returns a dict of arguments of `luthier.check`: module, train, valid, criterion,
+    optimizer. Exit status 1: there is a finding of at least the severity of --fail-on.
     """
     from pathlib import Path
 
@@ -699,7 +708,7 @@ def check(
     if write_baseline is not None:
         formats.write_baseline(findings, Path(write_baseline))
         if not quiet:
-            say(f"{len(findings)} findings are known from here on: --baseline {write_baseline}", is_error=True)
+            say(f"{len(findings)} findings are saved as known: --baseline {write_baseline}", is_error=True)
         return 0
     if output_format == "github":
         print("\n".join(formats.github(findings, source)))
@@ -722,7 +731,7 @@ def explain(code: str | None) -> int:
     return 0
 
 
-@cli.command(short_help="Say what is installed, train for two seconds, and say what to do where something is missing.")
+@cli.command(short_help="Show what is installed, train a small table, and say what to do if something is missing.")
 @_output_options
 def doctor(quiet: bool, as_json: bool) -> int:
     """Show versions, extras, devices and threads, and train a small table to prove that they work.
@@ -786,7 +795,7 @@ def _run(arguments: list[str]) -> int:
         return _stopped(next((cause for cause in causes if isinstance(cause, int)), signal.SIGINT), error)
     except (_OutputClosed, BrokenPipeError) as error:
         if arguments[:1] != ["predict"]:  # whose answers are for another program, which has enough of them
-            _complain(f"nobody reads the output any more, so the command stopped [{_SYSTEM}]", error)
+            _complain(f"the program that read the output has ended, so the command stopped [{_SYSTEM}]", error)
         return _CLOSED
     except (OSError, MemoryError) as error:
         _complain(_system_error(error), error)
@@ -810,15 +819,15 @@ def _stopped(number: int, error: BaseException) -> int:
 
 def _system_error(error: OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
-        return f"the memory is used up [{_SYSTEM}]\n  free some, or give less data or a smaller network"
+        return f"no memory is left [{_SYSTEM}]\n  free some, or give less data or a smaller network"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
     if not where and error.errno == errno.ENOSPC:  # files that the command writes have names
         where = "standard output: "
     hint = {
-        errno.EACCES: "see who may read or write it, and the folders above it",
-        errno.ENOSPC: "free some disk",
+        errno.EACCES: "check the permissions of it and of the folders above it",
+        errno.ENOSPC: "free disk space",
     }.get(error.errno or 0)
-    return f"the system refused: {where}{error.strerror or error} [{_SYSTEM}]" + (f"\n  {hint}" if hint else "")
+    return f"the system reports: {where}{error.strerror or error} [{_SYSTEM}]" + (f"\n  {hint}" if hint else "")
 
 
 def _complain(text: str, error: BaseException | None = None) -> None:

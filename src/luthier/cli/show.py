@@ -124,13 +124,13 @@ def replay(done: Replay, *, as_json: bool, quiet: bool) -> None:
             places = (str(row[name]) for name in ("step", "epoch", "batch"))
             _add(table, *places, *(f"{row[name]:.6g}" for name in ("loss", "grad_norm", "lr")))
         console.print(table)
-    say(f"done again from step {done.start}")
+    say(f"repeated from step {done.start}")
     for what, same in done.checked.items():
         say(f"{what}: {'equal bit for bit' if same else 'DIFFERS'}")
     if done.not_finite is not None:
         say(f"{done.not_finite}\n  {done.not_finite.hint}")
     elif not done.rows:
-        say("no NaN or infinity occurred again: something in the run cannot be repeated")
+        say("no NaN or infinity occurred this time: something in the run cannot be repeated")
 
 
 def result(result: Result, *, as_json: bool, quiet: bool) -> None:
@@ -241,7 +241,7 @@ def comparison(found: Comparison) -> None:
     table = _table("differs", *found.runs)
     for name, values in found.differs.items():
         _add(table, name, *("" if value is None else str(value) for value in values))
-    console.print(table) if found.differs else say("nothing differs in what was asked")
+    console.print(table) if found.differs else say("the settings do not differ")
     if found.refused:
         return
     say(f"on the same {found.rows:,} test rows; differences from {found.runs[0]}, with paired 95 % intervals:")
@@ -323,12 +323,12 @@ def study(study: Study, *, as_json: bool, quiet: bool) -> None:
         return
     if study.importances:
         shares = (f"{name} {share:.0%}" for name, share in study.importances.items())
-        say(f"what the trials' {study.metric} differs by: {', '.join(shares)}")
+        say(f"share of each setting in the differences of {study.metric}: {', '.join(shares)}")
     if study.errors is not None and study.number == 0:
         errors = max(study.errors, 0)
         say(
             f"kept: trial 0, the design. The best of the others is better by {errors:.1f} standard errors on the "
-            "validation rows; below 2, chance alone makes one of many as good. More rows, or --folds 5, tell more"
+            "validation rows; below 2, that may be chance alone. To learn more, use more rows, or --folds 5"
         )
     else:
         say(f"kept: trial {study.number} of {len(study.trials)}, the best by {study.metric} on the validation rows")

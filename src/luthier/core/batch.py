@@ -21,8 +21,8 @@ class Batch:
         inputs: The module's positional arguments (a tuple) or its keyword arguments (a dict).
         targets: What the criterion compares with; None where only `step` knows.
         weights: One weight a sample, shape `(N,)`, or None.
-        indices: Which samples these are, shape `(N,)`, or None where the source does not say (an own DataLoader).
-        raw: The batch as an own `step(module, batch)` takes it, where there is one.
+        indices: Which samples these are, shape `(N,)`, or None where the source does not say (a custom DataLoader).
+        raw: The batch as a custom `step(module, batch)` takes it, where there is one.
         target_key: What the target is called where the inputs are a dict.
         lowest_target: A bound below the targets, where the source knows one: no target is an ignored one below it.
         whole: How many samples the batch has that these are a part of, where several processes share it.
@@ -128,7 +128,7 @@ def describe(value: Any) -> str:
 
 
 def _num_samples(raw: Any) -> int | None:
-    """Return the number of samples of a batch as an own step takes it, on which its parts agree, also lists."""
+    """Return the number of samples of a batch as a custom step takes it, on which its parts agree, also lists."""
     parts = list(raw.values()) if isinstance(raw, Mapping) else raw if isinstance(raw, list | tuple) else [raw]
     sizes = [{*filter(None, (num_rows(part), _length(part)))} for part in parts]
     known = [found for found in sizes if found]

@@ -6,13 +6,13 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Blueprint:
-    """A network family and its arguments; `luthier.networks.build` gives the module.
+    """A network family and its arguments; `luthier.build` makes the module.
 
     Attributes:
-        family: A name of `FAMILIES`, or an own class.
-        arguments: What it is made with.
-        members: How many of them answer together.
-        task: How: see `Ensemble`; "" where there is one.
+        family: A name of `FAMILIES`, or a custom class.
+        arguments: The arguments of its constructor.
+        members: How many networks answer together.
+        task: How they answer together, see `Ensemble`; "" for one network.
 
     >>> Blueprint(family="mlp", arguments={"num_numbers": 4, "num_outputs": 3}).family
     'mlp'

@@ -53,9 +53,9 @@ def explain(error: Exception, module: nn.Module, *, metrics: Sequence[Named] = (
         for line in _where(frames, module, metrics, batch, str(error)):
             error.add_note(line)
         if isinstance(data, list) and _is_batch(data[0]):
-            error.add_note("the data is a list, which is taken as samples; ready batches go in by a DataLoader")
+            error.add_note("the data is a list, so each element is one sample; for ready batches pass a DataLoader")
     except Exception as second:  # what cannot be said hides no error
-        _log.debug("where the error came from cannot be said: %s", second)
+        _log.debug("the place of the error is unknown: %s", second)
 
 
 @contextmanager
@@ -113,7 +113,7 @@ def _reading(frame: FrameType, name: str, said: str) -> str:
     numbers = ", ".join(map(str, frame.f_locals["numbers"][:4]))
     other = re.search(r"found <class '(.+)'>", said)  # by default_collate
     if other is None:
-        what = "give all one shape"
+        what = "give all the same shape"
     elif other[1].startswith("PIL."):
         what = "samples hold PIL images: make tensors of them in __getitem__"
     else:
@@ -159,14 +159,14 @@ def _hint(part: nn.Module, value: Any, said: str, *, is_input: bool) -> str | No
     if weight is None:
         return None
     if isinstance(value, tuple | list):
-        return "what comes in is no tensor: where the layer before returns (outputs, state), take the first"
+        return "the input is not a tensor: if the layer before returns (outputs, state), take the first"
     if not isinstance(value, Tensor):
         return None
     if isinstance(part, nn.Embedding | nn.EmbeddingBag):
         if value.dtype not in (torch.int64, torch.int32):
             return "an embedding takes whole numbers: give it inputs.long()"
         low, high, last = int(value.min()), int(value.max()), part.num_embeddings - 1
-        return None if low >= 0 and high <= last else f"it has the rows 0 to {last}, and is asked for {low} to {high}"
+        return None if low >= 0 and high <= last else f"it has the rows 0 to {last}, and gets indices {low} to {high}"
     width = _width(part, value, is_input=is_input)
     # Autocast takes inputs of another type than the weights, so that alone is no reason.
     if width is None and value.dtype != weight.dtype and "type" in said:
@@ -195,7 +195,7 @@ def _width(part: nn.Module, value: Tensor, *, is_input: bool) -> str | None:
         if value.ndim < spatial + 2 and value.shape[-1] != part.in_channels:
             return f"it takes {spatial + 2} dimensions, samples and channels first: put nn.Unflatten before it"
         if is_input and value.shape[1] != part.in_channels == value.shape[-1] and part.in_channels <= 4:
-            return "the channels stand last, and torch wants them after the samples: inputs.movedim(-1, 1)"
+            return "the channels are last, and torch needs them after the samples: inputs.movedim(-1, 1)"
         if value.shape[1] != part.in_channels:
             return f"dimension 1 is {value.shape[1]}, and it takes in_channels={part.in_channels}"
     return None
@@ -232,7 +232,7 @@ def _classes(criterion: Any, outputs: Tensor, targets: Tensor, batch: Batch | No
         yield "class numbers are one a sample, targets.argmax(1); probabilities of the classes are floats"
         return
     if outputs.ndim == 3 and targets.shape == outputs.shape[:-1] != outputs.shape[:1] + outputs.shape[2:]:
-        yield "the classes stand last, and go after the samples: give outputs.transpose(1, 2)"
+        yield "the classes are last, and torch needs them after the samples: give outputs.transpose(1, 2)"
         return
     if targets.ndim != outputs.ndim - 1 or targets.shape != outputs.shape[:1] + outputs.shape[2:]:
         yield f"to outputs (N, classes, …) go targets (N, …): {tuple(outputs.shape[:1] + outputs.shape[2:])} here"

@@ -1,4 +1,4 @@
-"""One thing that a check saw."""
+"""What one check found."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,14 +8,14 @@ from luthier.errors import printable
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing that a check saw.
+    """What one check found.
 
     Attributes:
         code: A stable name.
         severity: An error stops the run; a warning or a note does not.
         evidence: How an error is known: by definition, by an identity that fails, by a value that cannot occur, or by
             a trial on copies. Empty for what is likely.
-        what: What was seen, with the figures.
+        what: What the check found, with the figures.
         where: Where: the attribute path of a module, a parameter's name.
         fix: What to do, in one line.
     """

@@ -163,7 +163,7 @@ class Group:
             raise self._lost() from error
 
     def _lost(self) -> TrainingError:
-        words = "another process is gone"
+        words = "another process has ended"
         end = time.monotonic() + 2  # its last words may come a moment after its connection is closed
         with suppress(Exception):
             while not self._store.check([self._failed]) and time.monotonic() < end:

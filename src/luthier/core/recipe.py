@@ -51,7 +51,7 @@ class Recipe:
     lr: float | None = _setting(None, "Learning rate; the peak where a schedule or a warm-up rises to it", "optimizer")
     momentum: float | None = _setting(None, "Momentum, for optimizers that have it", "optimizer")
     nesterov: bool | None = _setting(None, "Nesterov's momentum, for SGD", "optimizer")
-    betas: tuple[float, float] | None = _setting(None, "Decay of the running means, for Adam and its kin", "optimizer")
+    betas: tuple[float, float] | None = _setting(None, "Decay of the running means, for Adam and the like", "optimizer")
     weight_decay: float | None = _setting(None, "Weight decay, as the optimizer defines it", "optimizer")
     decay_norm_and_bias: bool = _setting(
         True, "Decay one-dimensional parameters (biases, norms) too, as torch does", "optimizer"
@@ -99,7 +99,7 @@ class Recipe:
     micro_batch_size: int | Literal["auto"] | None = _setting(
         None, "Samples computed at a time; the update still sees batch_size. auto: as many as fit in memory", "loop"
     )
-    accumulate: int = _setting(1, "Batches of your own DataLoader per update, each as loss / k", "loop")
+    accumulate: int = _setting(1, "Batches of your own DataLoader per update, for their mean loss", "loop")
     eval_batch_size: int | None = _setting(None, "Samples at a time in validation; changes no result", "loop")
     shuffle: bool = _setting(True, "Visit the training samples in a new order each epoch", "loop")
     drop_last: bool = _setting(False, "Leave out a last batch that is smaller than the others", "loop")
@@ -116,7 +116,7 @@ class Recipe:
         "Decay of an exponential moving average of the weights, which is validated and kept",
         "regularisation",
     )
-    augment: tuple[str, ...] = _setting((), "Changes of training images: flip, shift, erase", "regularisation")
+    augment: tuple[str, ...] = _setting((), "Augmentation of training images: flip, shift, erase", "regularisation")
 
     patience: int | None = _setting(None, "Stop after this many epochs without improvement", "stopping")
     monitor: str = _setting("valid_loss", "Figure that has to improve: valid_loss, train_loss or a metric", "stopping")

@@ -172,7 +172,7 @@ class InputSizes:
 
 @dataclass(frozen=True, kw_only=True)
 class Schema:
-    """What goes in and what comes out, learnt from training rows alone.
+    """The inputs and targets of a model, learnt from training rows only.
 
     Attributes:
         task: What kind of answer is asked for.

@@ -53,7 +53,7 @@ class DataSettings:
     )
     labels: str | None = _setting(None, "Separator of several labels in one cell of the target")
     target_transform: Transform | None = _setting(
-        None, "Transform of a numeric target: none or log; by default chosen by its skewness"
+        None, "Transform of a numeric target: none or log; by default log if it is skewed"
     )
     positive: str | None = _setting(None, "Positive class of two, for f1 and AUC; by default the second in order")
     weight: str | None = _setting(None, "Column with each row's weight in the loss")
@@ -89,7 +89,7 @@ class DataSettings:
     )
     image_stds: tuple[float, ...] | None = _setting(None, "Standard deviations of the channels, likewise")
     weights: str | None = _setting(
-        None, "Weights to start from: safetensors, or a state dict (.pt); the first and last layer may differ in size"
+        None, "Weights to start from: safetensors, or a state dict (.pt); the first and last layer may have other sizes"
     )
     start: str | None = _setting(None, "Bundle to start from, with its Schema, network and weights")
 
@@ -131,15 +131,15 @@ class DataSettings:
         if self.folds is not None and (self.time is not None or self.valid is not None):
             name = "time" if self.time is not None else "valid"
             raise SettingError(
-                f"folds and {name} are two ways to say which rows are validated on",
+                f"folds and {name} both choose the validation rows",
                 hint="give one of them",
                 code="setting-ignored",
             )
         if self.group is not None and self.time is not None:
-            raise SettingError("group and time are two ways to split", hint="give one of them", code="setting-ignored")
+            raise SettingError("group and time both decide the split", hint="give one of them", code="setting-ignored")
         if self.order is not None and self.series is None:
             raise SettingError(
-                "order would be ignored: it orders the steps of series, and no column is given as series",
+                "order would be ignored: it orders the steps of series, and series= is not given",
                 hint="give series= too, or leave order out",
                 code="setting-ignored",
             )
@@ -211,9 +211,7 @@ class FinishSettings:
         SettingError: a value of the wrong type or outside its range, or two that do not go together.
     """
 
-    refit: bool = _setting(
-        False, "Train once more on training and validation rows, for as many epochs as the best one had"
-    )
+    refit: bool = _setting(False, "Train once more on training and validation rows, for as many epochs as the best one")
     calibrate: bool = _setting(False, "Divide logits by a temperature fitted on validation rows, if that helps")
     threshold: str | None = _setting(
         None, "Threshold of the positive class: f1, youden, cost=C (a miss costs C false alarms) or a probability"

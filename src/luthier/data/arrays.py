@@ -45,7 +45,7 @@ def read_npz(path: Path) -> Arrays:
     if x.dtype.kind not in "fiub":
         raise DataError(
             f"x in {path} holds {x.dtype}, which no network takes",
-            hint="turn it into numbers; for text and dates give a CSV or Parquet file",
+            hint="convert it to numbers; for text and dates give a CSV or Parquet file",
             code="data-not-numeric",
         )
     if x.ndim == 0 or not x.size:
@@ -81,7 +81,7 @@ def _load(path: Path) -> tuple[dict[str, Array], list[str]]:
     if magic == b"\x93NUMPY":
         raise DataError(f"{path} holds a single array (.npy) without a name", hint=_SAVE, code="data-npz-keys")
     if magic[:2] != b"PK":
-        raise DataError(f"{path} is no .npz file (a zip of arrays)", hint=_SAVE, code="data-file-damaged")
+        raise DataError(f"{path} is not an .npz file (a zip of arrays)", hint=_SAVE, code="data-file-damaged")
     key = ""
     try:
         # Opened here: np.load leaves a file open that it cannot make sense of.
@@ -230,7 +230,7 @@ def _frame(columns: Array, names: Sequence[str]) -> pl.DataFrame:
 
 def _shape_error(x: Array) -> DataError:
     return DataError(
-        f"x has shape {x.shape}, which is no table, images or series",
+        f"x has shape {x.shape}, which is neither a table, images nor series",
         hint="give (N, D) numbers; images as (N, H, W), (N, C, H, W) or (N, H, W, C) with 1, 3 or 4 channels; "
         "or series as (N, C, L)",
         code="data-npz-shape",

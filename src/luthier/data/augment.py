@@ -117,7 +117,7 @@ class ImageSource:
         if self.pixels.shape[1:] != size:
             raise DataError(
                 f"the images are {describe(self.pixels)}, and the network takes (N, {', '.join(map(str, size))})",
-                hint="resize them, or train anew with this size",
+                hint="resize them, or train a new model with this size",
                 code="data-image-shape",
             )
         count = len(self.pixels) if self.rows is None else len(self.rows)
@@ -125,7 +125,7 @@ class ImageSource:
             if value is not None and len(value) != count:
                 raise DataError(
                     f"the {name} are {describe(value)}, and the images {describe(self.pixels)}",
-                    hint="give as many: the first dimension counts the samples",
+                    hint="give equal numbers: the first dimension counts the samples",
                     code="data-length-mismatch",
                 )
         if not count:

@@ -136,7 +136,7 @@ class Cells:
     def infer(self) -> Column:
         """Return what the column is, from its cells."""
         if not self.num_present:
-            return self._left_out("constant", f"no value at all in the {len(self.rows)} training rows")
+            return self._left_out("constant", f"no value in the {len(self.rows)} training rows")
         if self._is_beyond_floats():
             return self._words()
         if self.num_distinct == 1:
@@ -204,7 +204,7 @@ class Cells:
                 return self._number()
         raise DataError(
             f"no training row of column {self.name!r} is of the format {self.given_format!r}, {self._at(0)}",
-            hint="leave the format out to have it found",
+            hint="leave the format out to detect it",
             code="data-kind-unmet",
         )
 
@@ -282,7 +282,7 @@ class Cells:
             return None
         if self._read_share(DIGITS) >= MOSTLY:
             return None
-        why = "digits of one length, some with a zero in front, which are codes and not quantities"
+        why = "digits of one length, some with a leading zero: codes, not quantities"
         if self.counts.height >= MOSTLY * self.num_present and self.counts.height >= 20:
             return self._left_out("identifier", f"{why}; almost every row has its own", self._instead("number"))
         return self._category(why)
@@ -312,10 +312,10 @@ class Cells:
         odd = np.flatnonzero(np.isnan(seconds) & ~self.gone)
         why = span if date_format == "TIME" else f"{span} from {first} to {last}"
         if self.is_time:
-            why += ", which order the rows: as parts of the calendar alone"
+            why += ", which order the rows: only as parts of the calendar"
         if len(odd):
             why += (
-                f"; {len(odd)} of {self.num_present} values are no such dates and count as missing, {self._at(odd[0])}"
+                f"; {len(odd)} of {self.num_present} values are not such dates and count as missing, {self._at(odd[0])}"
             )
         knots = quantiles(present, NUM_KNOTS) if not self.is_time and len(np.unique(present)) >= _FEW else np.empty(0)
         return Column(
@@ -348,7 +348,7 @@ class Cells:
                 doubt += f"; if it is not, pass format={{{self.name!r}: '{other}'}}"
         odd = np.flatnonzero(self.unparseable)
         if len(odd):
-            why += f"; {len(odd)} of {self.num_present} values are no numbers and count as missing, {self._at(odd[0])}"
+            why += f"; {len(odd)} of {self.num_present} values are not numbers and count as missing, {self._at(odd[0])}"
             doubt = doubt or self._mixed(len(odd), "numbers")
         if self.num_missing and (infinite := count_infinite(self.series)):
             why += f"; {infinite} infinite, which count as missing"
@@ -378,7 +378,7 @@ class Cells:
         """Return numbers that order the rows as left out."""
         if not self.is_time or self.only:
             return None
-        why = "it orders the rows, and numbers of later rows lie beyond those of training"
+        why = "it orders the rows, so later rows have numbers outside the training range"
         return self._left_out("identifier", why, self._instead("number"))
 
     def _key(self) -> Column | None:
@@ -435,16 +435,16 @@ class Cells:
         has_digit = texts.str.contains("[0-9]").mean()
         lengths = texts.str.len_chars()
         if has_digit > 0.5 and lengths.n_unique() <= 2 and lengths[0] >= 4:  # type: ignore[operator]
-            return "of the form of a key"
+            return "which look like keys"
         if texts.str.contains(r"^\S+@\S+\.\S+$").mean() > MOSTLY:  # type: ignore[operator]
             return "which is an address"
         shapes = texts.str.replace_all("[0-9]+", "9").str.replace_all(r"\p{L}+", "a").value_counts(sort=True)
         if has_digit > MOSTLY and shapes["count"].head(3).sum() > MOSTLY * len(texts):  # type: ignore[operator]
-            return "of the form of a key"
+            return "which look like keys"
         return ""
 
     def _instead(self, kind: str) -> str:
-        return f"to have it as {kind}, pass kind={{{self.name!r}: {kind!r}}}"
+        return f"to read it as {kind}, pass kind={{{self.name!r}: {kind!r}}}"
 
     def _text(self, why: str) -> Column:
         texts = self.counts["text"]
@@ -483,7 +483,7 @@ class Cells:
             share = 1 - kept["len"].sum() / int(counts["len"].sum())
             reason += f"; the {folded} rarest of them ({share:.1%} of rows) share one code with values never seen"
         if 0 < (numbers := self.share) < 1 and is_text(self.series):
-            reason += f"; {numbers:.0%} of them numbers, {self._at(int(np.flatnonzero(self.unparseable)[0]))} not"
+            reason += f"; {numbers:.0%} are numbers, others not, {self._at(int(np.flatnonzero(self.unparseable)[0]))}"
         gone = len(self.texts) - int(counts["len"].sum())
         if gone:
             reason += f"; {gone} missing, a category of their own"
@@ -516,6 +516,6 @@ class Cells:
         return DataError(
             f"column {self.name!r} was given the kind {kind!r}, and its training rows do not fit it: "
             f"{doubt or shown or 'all are missing'}",
-            hint="leave the kind out to have it inferred, or give 'category' or 'ignored'",
+            hint="leave the kind out to infer it, or give 'category' or 'ignored'",
             code="data-kind-unmet",
         )

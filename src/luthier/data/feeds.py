@@ -1,4 +1,4 @@
-"""The batches of an epoch, from any place in it: over a source by address, over an own DataLoader by replay."""
+"""The batches of an epoch, from any place in it: over a source by address, over a custom DataLoader by replay."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +119,7 @@ class AddressedFeed:
 
 
 class LoaderFeed:
-    """An own DataLoader, taken as it is: iterated once an epoch, and nothing else draws.
+    """A custom DataLoader, taken as it is: iterated once an epoch, and nothing else draws.
 
     What its generators were at `iter()` is kept; a resume inside an epoch puts them back, reads the batches that were
     done, and goes on.

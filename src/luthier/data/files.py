@@ -130,13 +130,15 @@ def check_options(source: str, options: ReadOptions) -> None:
         )
     if not is_database(source) and options.query is not None:
         raise SettingError(
-            f"query would be ignored: {source_name(source)} is no database",
+            f"query would be ignored: {source_name(source)} is not a database",
             hint="leave it out, or give a URL such as postgresql://user@host/name or sqlite:///file.db",
             code="setting-ignored",
         )
     if options.sheet is not None and not any(file_format(path.name) in _EXCEL for path in source_files(source)):
         raise SettingError(
-            f"sheet would be ignored: {source_name(source)} is no workbook", hint="leave it out", code="setting-ignored"
+            f"sheet would be ignored: {source_name(source)} is not a workbook",
+            hint="leave it out",
+            code="setting-ignored",
         )
 
 
@@ -274,14 +276,14 @@ def _read_file(
         rows = found if isinstance(found, list) else [found]
         if not rows or not all(isinstance(row, dict | pl.DataFrame) for row in rows):
             raise DataError(
-                f"{path.name} holds {reprlib.repr(found)}, which is no table",
+                f"{path.name} holds {reprlib.repr(found)}, which is not a table",
                 hint="write a list of objects, one for each row",
                 code="data-not-a-table",
             )
         return table_from(found, path.name)
     except (pl.exceptions.PolarsError, OSError, EOFError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{path.name} is no whole {kind} file: {_decoding_failed(error)}",
+            f"{path.name} is not a complete {kind} file: {_decoding_failed(error)}",
             hint="write or copy the file again",
             code="data-file-damaged",
         ) from error
@@ -364,7 +366,7 @@ def kinds_differ(name: str, kinds: Mapping[str, str]) -> DataError:
     """Return the error for a column that holds one kind of cells in one file and another kind in another."""
     return DataError(
         f"column {name!r} holds {' and '.join(f'{kind} in {where}' for kind, where in kinds.items())}",
-        hint="write the files alike, or read them one by one and give a frame",
+        hint="write all files in the same way, or read them yourself and pass a frame",
         code="data-files-differ",
     )
 
@@ -442,7 +444,7 @@ def _json_lines(path: Path) -> list[Any]:
                 rows += [json.loads(line)] if line.strip() else []
             except ValueError as error:
                 raise DataError(
-                    f"line {number} of {path.name} is no JSON: {_decoding_failed(error)}",
+                    f"line {number} of {path.name} is not JSON: {_decoding_failed(error)}",
                     hint="write one object a line; a file that is one list ends in .json",
                     code="data-file-damaged",
                 ) from error
@@ -482,7 +484,7 @@ def _workbook(path: Path, sheet: str | None) -> Table:
             typed = book.load_sheet(chosen, header_row=None, skip_rows=start, schema_sample_rows=None).to_polars()
     except fastexcel.FastExcelError as error:
         raise DataError(
-            f"{path.name} is no workbook that can be read: {str(error).splitlines()[0]}",
+            f"{path.name} is not a workbook that can be read: {str(error).splitlines()[0]}",
             hint="save it again as .xlsx, or as CSV",
             code="data-file-damaged",
         ) from error

@@ -130,7 +130,7 @@ def read_image_folder(root: Path, *, min_classes: int = 2) -> ImageFolder:
             code="data-one-class",
         )
     notes = [f"{len(loose):,} images lie beside the class folders and are left out"] if loose else []
-    notes += [f"{others:,} files that are no images are left out"] if others else []
+    notes += [f"{others:,} files that are not images are left out"] if others else []
     return ImageFolder(root, tuple(paths), tuple(labels), tuple(notes))
 
 
@@ -222,7 +222,7 @@ def _files_below(folder: Path, *, recursive: bool = True) -> tuple[list[Path], i
 def _refuse_folder(error: OSError) -> None:
     raise DataError(
         f"the folder {error.filename} cannot be read: {error.strerror}",
-        hint="change its permissions, or move it away",
+        hint="change its permissions, or move it",
         code="data-image-unreadable",
     ) from error
 
@@ -233,7 +233,7 @@ def _suffixes() -> str:
 
 def _no_folder(path: Path) -> DataError:
     if path.exists():
-        return DataError(f"{path} is no folder", hint="give a folder of images", code="data-not-folder")
+        return DataError(f"{path} is not a folder", hint="give a folder of images", code="data-not-folder")
     return DataError(f"there is no file or folder {path}", hint=near_file(path), code="data-no-file")
 
 
@@ -415,7 +415,7 @@ def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         why = f"it has more pixels than are safe to decode: {error}"
     elif isinstance(error, UnidentifiedImageError):
-        why = "it is no image in a supported format" if path.stat().st_size else "it is empty (0 bytes)"
+        why = "it is not an image in a supported format" if path.stat().st_size else "it is empty (0 bytes)"
     elif isinstance(error, OSError) and error.strerror:
         why = error.strerror
     near = f"{_near_image(path)}; " if isinstance(error, FileNotFoundError) else ""

@@ -59,7 +59,7 @@ def infer_columns(
             if kind == "series" and not (column.is_input and (is_lists(cells) or column.max_steps > 1)):
                 raise DataError(
                     f"column {name!r} was given the kind 'series', and its training rows do not fit it: {column.why}",
-                    hint="leave the kind out to have it inferred, or give 'ignored'",
+                    hint="leave the kind out to infer it, or give 'ignored'",
                     code="data-kind-unmet",
                 )
             return column

@@ -288,7 +288,7 @@ def _read_rows(
     except csv.Error as error:
         raise DataError(
             f"row {rows_before + len(rows) + 1} of {name} cannot be read: {error}",
-            hint="look for a quote that is not closed; a quote inside a quoted cell is written twice",
+            hint="look for a quote that is not closed; write a quote inside a quoted cell twice",
             code="data-csv-quotes",
         ) from error
     finally:
@@ -319,7 +319,7 @@ def split_header(text: bytes, name: str, delimiter: str = ",") -> tuple[bytes, b
     if not scan.is_closed:
         raise DataError(
             f"the first line of {name} opens a quote that is not closed",
-            hint="take the quote out, or close it: it stands before the name of a column",
+            hint="remove the quote before the column name, or close it",
             code="data-csv-quotes",
         )
     end = end or len(text)

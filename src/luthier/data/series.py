@@ -109,7 +109,7 @@ def fold_channels(frame: pl.DataFrame, patterns: Sequence[str]) -> tuple[pl.Data
         if len(names) < 2:
             raise DataError(
                 f"the channel {pattern!r} names {len(names)} columns",
-                hint=f"name the columns of a series, as 't_*'; {did_you_mean(pattern, frame.columns)}",
+                hint=f"give a pattern for the columns of a series, as 't_*'; {did_you_mean(pattern, frame.columns)}",
                 code="data-series-channel",
             )
         named[pattern] = tuple(sorted(names, key=_natural))
@@ -283,7 +283,7 @@ def _refuse_missing(texts: pl.Series, name: str, what: str) -> None:
     gone = np.flatnonzero(texts.is_null().to_numpy())
     if len(gone):
         raise DataError(
-            f"{len(gone)} rows have no value in column {name!r}, which says the {what}; the first is row {gone[0] + 1}",
+            f"{len(gone)} rows have no value in column {name!r}, the {what}; the first is row {gone[0] + 1}",
             hint="fill it in, or leave those rows out",
             code="data-series-order",
         )
@@ -321,7 +321,7 @@ def _refuse_twice(
         raise DataError(
             f"rows {first + 1} and {second + 1} are of the series {names[first]!r} and have the same {order!r}"
             + (f", and {len(same) - 1} more are so" if len(same) > 1 else ""),
-            hint="give every step of a series its own place, or name the column that tells the series apart: series=",
+            hint="give every step of a series its own position, or pass the column that names the series: series=",
             code="data-series-order",
         )
 
@@ -359,7 +359,7 @@ def _one_value(cells: pl.Series, names: pl.Series, series: str) -> pl.Series:
         raise DataError(
             f"column {cells.name!r} changes within the series {several['key'][0]!r} ({several['n'][0]} values)"
             + (f", and within {several.height - 1} more" if several.height > 1 else ""),
-            hint=f"it takes one value a series; is {series!r} the column that tells the series apart?",
+            hint=f"it must have one value for each series; is {series!r} the column that names the series?",
             code="data-series-target",
         )
     keys = texts["key"].unique(maintain_order=True).to_frame("key")

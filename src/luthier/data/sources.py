@@ -233,7 +233,7 @@ def as_source(data: Any, *, num_workers: int = 0, target_key: str | None = None,
             `Dataset`; or a source.
         num_workers: Processes that read a Dataset.
         target_key: The target's name where samples are dicts.
-        split: Whether samples are to be split into inputs and targets (not where an own step takes them whole).
+        split: Whether samples are to be split into inputs and targets (not where a custom step takes them whole).
 
     Raises:
         DataError: nothing that samples can be taken from by number, unequal lengths, no samples, text for numbers.
@@ -303,12 +303,10 @@ def _samples(value: Any, where: str) -> Tensor:
     """
     tensor = to_tensor(value, where)
     if tensor.requires_grad:  # each batch's backward pass would go on into it, the second one in vain
-        raise DataError(
-            f"{where} requires a gradient", hint="give its numbers alone: .detach()", code="data-not-understood"
-        )
+        raise DataError(f"{where} requires a gradient", hint="pass .detach()", code="data-not-understood")
     if tensor.layout != torch.strided:
         raise DataError(
-            f"{where} is {str(tensor.layout).removeprefix('torch.')}, and samples are taken from it by number",
+            f"{where} is {str(tensor.layout).removeprefix('torch.')}, but samples are read from it by number",
             hint="give .to_dense(), or a DataLoader that makes each batch dense",
             code="data-not-understood",
         )
@@ -335,7 +333,7 @@ def to_tensor(value: Any, where: str) -> Tensor:
     if value.dtype.kind not in "fiub":
         raise DataError(
             f"{where} holds {value.dtype.name}, which no network takes",
-            hint="turn it into numbers, or let luthier.train read the table",
+            hint="convert it to numbers, or read the table with luthier.train",
             code="data-not-numeric",
         )
     if value.dtype == np.float64:
@@ -356,6 +354,6 @@ def _numeric_object(value: Any, where: str) -> Any:
     except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"{where} holds text or objects: {error}",
-            hint="turn it into numbers, or let luthier.train read the table",
+            hint="convert it to numbers, or read the table with luthier.train",
             code="data-not-numeric",
         ) from error

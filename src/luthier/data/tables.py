@@ -232,7 +232,7 @@ def table_from(data: Any, name: str = "the data") -> Table:
             frame = records_frame(data)
         else:
             raise DataError(
-                f"{name} is of type {type(data).__name__}, which is no table",
+                f"{name} is of type {type(data).__name__}, which is not a table",
                 hint="give a path, a polars or pandas frame, a dict of columns or a list of dicts",
                 code="data-not-a-table",
             )
@@ -342,7 +342,7 @@ def _no_rows(name: str) -> DataError:
 
 def _damaged_parquet(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path.name} is no whole Parquet file: {str(error).splitlines()[0]}",
+        f"{path.name} is not a complete Parquet file: {str(error).splitlines()[0]}",
         hint="write or copy the file again; a text table should not end in .parquet",
         code="data-file-damaged",
     )

@@ -61,7 +61,7 @@ def rows_with_target(
     if not present.any():
         raise DataError(
             f"no row has a value in {_listed(names)}",
-            hint="name the column that holds what is to be predicted",
+            hint="name the column to predict",
             code="data-target-missing",
         )
     return np.flatnonzero(present).astype(np.int64, copy=False)
@@ -132,7 +132,7 @@ def read_targets(
     if not names or len(set(names)) < len(names):
         raise DataError(
             f"the targets are {list(names)}",
-            hint="name each column that is to be predicted, once",
+            hint="name each column to predict, once",
             code="data-target-missing",
         )
     formats = formats or {}
@@ -168,7 +168,7 @@ def _with_positive(target: Target, positive: str | None) -> Target:
     place = int(_codes(pl.Series([positive], dtype=pl.String), target.classes)[0])
     if place < 0:
         raise SettingError(
-            f"positive is {positive!r}, which is no class of {target.name!r}",
+            f"positive is {positive!r}, which is not a class of {target.name!r}",
             hint=did_you_mean(positive, target.classes),
             code="setting-unknown-choice",
         )
@@ -433,7 +433,7 @@ class _Cells:
             what = "dates" if find_date_format(self.series)[0] else "values"
             raise DataError(
                 f"target {self.name!r} has {len(names)} different {what} in {len(self.rows)} training rows, such as "
-                f"{show(self.series, 0)}: it identifies the rows and does not group them",
+                f"{show(self.series, 0)}: it identifies rows, so it cannot be a class",
                 hint="name another target; for numbers say task='regression'",
                 code="data-target-identifier",
             )
@@ -446,7 +446,7 @@ class _Cells:
         self._refuse_missing()
         if not self.is_yes_no():
             raise DataError(
-                f"target {self.name!r} is no yes/no column: it holds {show(self.series, 0)} in row {self.rows[0] + 1}",
+                f"target {self.name!r} is not a yes/no column: it has {show(self.series, 0)} in row {self.rows[0] + 1}",
                 hint="use yes and no, true and false or 1 and 0; for several labels in one cell give labels=",
                 code="data-target-task",
             )
@@ -606,7 +606,7 @@ def _labels(cells: Sequence[_Cells], delimiter: str, task: Task | None) -> tuple
 def _mixed(names: Sequence[str], why: str) -> DataError:
     return DataError(
         f"the targets {_listed(names)} are not of one kind: {why}",
-        hint="train one network a kind; several targets are all numbers or all yes/no",
+        hint="train one network for each kind; several targets must be all numbers or all yes/no",
         code="data-target-mixed",
     )
 

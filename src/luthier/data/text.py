@@ -104,7 +104,7 @@ def _tokenizer(text: str, vocabulary_size: int) -> Any:
     if not is_ours:
         raise BundleError(
             "the model has a tokenizer that Luthier does not write, so Luthier does not use it",
-            hint="copy the model again, or train it anew",
+            hint="copy the model again, or train a new one",
             code="bundle-damaged",
         )
     return made

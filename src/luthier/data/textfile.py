@@ -239,7 +239,7 @@ class TextFile:
         except csv.Error as error:
             raise DataError(
                 f"the names of the columns of {self.path.name} cannot be read: {error}",
-                hint="look for a quote that is not closed in the first line",
+                hint="look for a quote in the first line that is not closed",
                 code="data-csv-quotes",
             ) from error
         rows = [row for row in first_rows(self.sample[self.start :], self.delimiter)[1:] if row]
@@ -249,7 +249,7 @@ class TextFile:
         ):  # fmt: skip
             raise DataError(
                 f"the rows of {self.path.name} are each in one pair of quotes: {text[:60]}",
-                hint="write it again with quotes around cells alone, or take the outer quotes away",
+                hint="write it again with quotes around cells only, or remove the outer quotes",
                 code="data-csv-quotes",
             )
         if rows and all(len(row) == len(labels) + 1 for row in rows):
@@ -260,7 +260,7 @@ class TextFile:
         self.notes += notes
         if looks_like_data(labels):
             shown = ", ".join(labels[:5])
-            self.doubts += (f"the first line is read as names of columns, and looks like data: {shown}",)
+            self.doubts += (f"the first line is read as column names, but looks like data: {shown}",)
         return names
 
     def blocks(self) -> Iterator[bytes | bytearray]:
@@ -477,7 +477,7 @@ def open_file(path: Path) -> io.BufferedReader:
     except FileNotFoundError as error:
         if path.is_symlink():
             raise DataError(
-                f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there",
+                f"{str(path)!r} is a link to {os.readlink(path)!r}, which does not exist",
                 hint="give the file itself",
                 code="data-no-file",
             ) from error
@@ -490,7 +490,7 @@ def open_file(path: Path) -> io.BufferedReader:
     except OSError as error:
         raise DataError(
             f"{str(path)!r} cannot be read: {error.strerror}",
-            hint="see who may read the file",
+            hint="check its permissions",
             code="data-no-file",
         ) from error
 
@@ -506,7 +506,7 @@ def refuse_binary(head: bytes, name: str, encoding: str | None) -> None:
     if what is None and head.count(b"\x00") < 0.01 * len(head):
         raise DataError(
             f"line {head.count(bytes([10]), 0, head.index(0)) + 1} of {name} holds a zero byte",
-            hint="take it out; it is no character of a text",
+            hint="remove it; it does not belong in a text file",
             code="data-file-binary",
         )
     raise DataError(

@@ -180,7 +180,7 @@ class Answering:
                         self._check_pixels(content)
                     Path(folder, name).write_bytes(content)
             except OSError as error:
-                message = f"the server has no place for the files of the request: {error.strerror}"
+                message = f"the server has no disk space for the files of the request: {error.strerror}"
                 raise RequestError(message, status=503, hint="try again later", code="request-busy") from error
             try:
                 answers, said = self._answer(make_source(folder))
@@ -207,7 +207,7 @@ class Answering:
             raise RequestError(
                 f"an image has {width} x {height} pixels, and {self.limits.max_pixels:,} are allowed",
                 status=413,
-                hint="make it smaller, or have the server allow larger ones",
+                hint="make it smaller, or raise the limit of the server",
                 code="request-too-large",
             )
 
@@ -245,7 +245,7 @@ def _image(row: Row, column: str, number: int) -> bytes | None:
         return base64.b64decode(cell.rpartition("base64,")[2], validate=True)
     except (AttributeError, ValueError, binascii.Error):
         raise _malformed(
-            f"row {number}, column {column!r} is no image in base64",
+            f"row {number}, column {column!r} is not an image in base64",
             "send the bytes of the image file in base64, or null",
             row=number,
             column=column,
@@ -294,7 +294,7 @@ def too_many_rows(most: int) -> RequestError:
     return RequestError(
         f"the request has more than {most:,} rows",
         status=413,
-        hint="send them in several requests, or have the server allow more",
+        hint="send them in several requests, or raise the limit of the server",
         code="request-too-large",
     )
 

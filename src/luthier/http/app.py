@@ -48,7 +48,7 @@ class App:
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`, or as the password of a browser; None: nothing.
         logs_requests: Log a line for each request: method, route, status, bytes and time, none of the data.
-        network: For a network of an own file, that file and class, as `luthier.load` takes it.
+        network: For a network from your own file, that file and class, as `luthier.load` takes it.
     """
 
     def __init__(
@@ -188,7 +188,9 @@ class App:
                         _log.warning("%s was read again: version %s", served.path, served.version)
                     except (LuthierError, OSError) as error:
                         _log.error(
-                            "%s has changed and cannot be read, so the model before answers: %s", served.path, error
+                            "%s has changed and cannot be read, so the old model continues to answer: %s",
+                            served.path,
+                            error,
                         )
 
     def _route(self, scope: Scope) -> tuple[str, Callable[..., Awaitable[Answer]], tuple[Any, ...]]:

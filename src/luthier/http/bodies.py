@@ -63,7 +63,7 @@ def _form(content_type: str, body: bytes) -> list[tuple[str, bytes]]:
         parse_form({"Content-Type": content_type.encode("latin-1")}, io.BytesIO(body), None, keep)
     except (FormParserError, ValueError, KeyError) as error:
         raise RequestError(
-            "the form cannot be taken apart", status=400, hint="send multipart/form-data", code="request-unreadable"
+            "the form cannot be read", status=400, hint="send multipart/form-data", code="request-unreadable"
         ) from error
     return found
 

@@ -387,6 +387,6 @@ class _Client(asyncio.Protocol):
 
 def _unanswered(request: Request) -> Answer:
     if not request.tries:
-        return refusal(busy("no worker is there to answer"))
+        return refusal(busy("no worker is ready"))
     what = f"{request.tries} workers died over this request"
     return refusal(RequestError(what, status=503, hint="look at the log of the server", code="request-busy"))

@@ -83,7 +83,7 @@ def read_request(body: bytes, length: bytes, answering: Answering) -> Request:
     try:
         request = msgspec.json.decode(body[:end], type=_Body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(f"the body is no request for inference: {error}") from None
+        raise _malformed(f"the body is not an inference request: {error}") from None
     tensors: dict[str, NDArray[Any]] = {}
     for tensor in request.inputs:
         size = tensor.parameters.get("binary_data_size")

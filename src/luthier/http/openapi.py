@@ -16,7 +16,7 @@ _SCALAR = ["string", "number", "boolean", "null"]
 _REFUSALS = {
     "400": "The body cannot be read",
     "401": "The token is missing or wrong",
-    "408": "The body did not come in time",
+    "408": "The body did not arrive in time",
     "413": "The body, the rows or an image are too large",
     "415": "The body is of another kind",
     "422": "The rows do not suit the model; row and column are named",

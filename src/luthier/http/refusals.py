@@ -50,9 +50,9 @@ def refusal(error: RequestError) -> Answer:
 def too_slow(seconds: float) -> RequestError:
     """Return the error of a body that comes too slowly."""
     return RequestError(
-        f"the body did not come within {seconds:g} seconds",
+        f"the body did not arrive within {seconds:g} seconds",
         status=408,
-        hint="send it faster, or have the server wait longer",
+        hint="send it faster, or set a longer timeout for the server",
         code="request-too-slow",
     )
 
@@ -67,6 +67,6 @@ def too_large(most: int) -> RequestError:
     return RequestError(
         f"the body has more than {most:,} bytes",
         status=413,
-        hint="send it in several requests, or have the server allow more",
+        hint="send it in several requests, or raise the limit of the server",
         code="request-too-large",
     )

@@ -71,7 +71,7 @@ def serve(
         limits: For each request.
         token: What clients must send as `Authorization: Bearer TOKEN`.
         logs_requests: Log a line for each request, without the data.
-        network: For a network of an own file, that file and class; each worker runs its code.
+        network: For a network from your own file, that file and class; each worker runs its code.
         report: Called with the address when the socket is bound.
 
     Raises:

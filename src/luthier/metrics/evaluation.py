@@ -115,7 +115,7 @@ class LossMean:
 
 
 class LogMeans:
-    """The means of what an own step logs, by name, each over the counts of its batches."""
+    """The means of what a custom step logs, by name, each over the counts of its batches."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, LossMean] = {}
@@ -219,7 +219,7 @@ class _Part:
 
     Attributes:
         measured: The loss; None where it has none.
-        log: Further figures of an own step.
+        log: Further figures of a custom step.
         outputs: Of the module.
         targets: What they are compared with.
         known: Which rows have classes of training alone; None for all.

@@ -41,7 +41,7 @@ def measure_answering(
         found = tuple(threshold_of(settings.threshold, chances, true > 0) for chances, true in columns)
         answering = replace(answering, thresholds=found)
         shown = ", ".join(f"{value:.3g}" for value in found[:5])
-        words.append(f"yes from a probability of {shown} on, by {settings.threshold} on {len(outputs):,} rows")
+        words.append(f"yes at a probability of {shown} or more, by {settings.threshold} on {len(outputs):,} rows")
     if settings.interval is not None:
         answering, said = _with_intervals(answering, outputs, targets, schema, settings.interval)
         words.append(said)
@@ -59,7 +59,7 @@ def _calibrated(outputs: Tensor, targets: Tensor, task: Task) -> tuple[Answering
         )
     plain = sum(_log_losses(outputs[half], targets[half], task, 1.0) for half in halves)
     if not kept < plain:
-        return Answering(), "probabilities are left as they are: no temperature betters them"
+        return Answering(), "probabilities are not changed: no temperature improves them"
     found = temperature_of(outputs, targets, task)
     loss = [_log_losses(outputs, targets, task, value) / len(outputs) for value in (1.0, found)]
     return Answering(temperature=found), f"temperature {found:.3g}: log loss {loss[0]:.4g} to {loss[1]:.4g} on its rows"

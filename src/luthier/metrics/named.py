@@ -38,7 +38,7 @@ def as_metrics(given: Any, criterion: Any = None) -> list[Metric]:
         raise SettingError(
             f"a metric is called {taken!r}, as {'the loss of the criterion' if taken == 'loss' else 'another one'} is: "
             "one figure would be lost",
-            hint="give each a name of its own: metrics={'name': function, …}",
+            hint="give each its own name: metrics={'name': function, …}",
             code="setting-metric",
         )
     return metrics
@@ -64,7 +64,7 @@ def _as_metric(item: Any, name: str | None, criterion: Any) -> Metric:
     if callable(item):
         return FunctionMetric(item, name)
     raise SettingError(
-        f"a {type(item).__name__} is no metric",
+        f"a {type(item).__name__} is not a metric",
         hint="pass a function (outputs, targets) -> number, or a torchmetrics object",
         code="setting-metric",
     )

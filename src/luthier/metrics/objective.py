@@ -1,4 +1,4 @@
-"""From a batch to its loss, by a criterion or by an own step: the same in training, validation and the checks."""
+"""From a batch to its loss, by a criterion or by a custom step: the same in training, validation and the checks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,9 +22,9 @@ class Passed:
 
     Attributes:
         measured: The loss and its count.
-        outputs: What the module gave; None where an own step does not say.
-        targets: What they are compared with; None where an own step does not say.
-        log: Further figures of an own step, by name.
+        outputs: What the module gave; None where a custom step does not say.
+        targets: What they are compared with; None where a custom step does not say.
+        log: Further figures of a custom step, by name.
     """
 
     measured: Measured
@@ -45,7 +45,7 @@ class Passed:
 
 @dataclass(frozen=True)
 class Objective:
-    """What is minimised: a criterion on what the module gives, or an own step.
+    """What is minimised: a criterion on what the module gives, or a custom step.
 
     Attributes:
         criterion: `(outputs, targets) -> loss`. One of torch's gets the answer alone, any other all outputs.
@@ -75,7 +75,7 @@ class Objective:
         return Passed(self.measure(outputs, batch), outputs, batch.targets)
 
     def compared(self, outputs: Any) -> Any:
-        """Return what the criterion compares with the targets: the answer, or where it is an own one, all outputs."""
+        """Return what the criterion compares with the targets: the answer, or where it is a custom one, all outputs."""
         return answer_of(outputs, self.output_key) if self.takes_answer else outputs
 
     def measure(self, outputs: Any, batch: Batch) -> Measured:
@@ -87,12 +87,12 @@ class Objective:
 
 
 def run_step(step: Step, module: nn.Module, batch: Batch) -> Passed:
-    """Call an own step and read its answer."""
+    """Call a custom step and read its answer."""
     return read_step(step(module, batch.original()), batch)
 
 
 def read_step(answer: Any, batch: Batch) -> Passed:
-    """Read what an own step returned: a loss, `(loss, count)`, or a dict.
+    """Read what a custom step returned: a loss, `(loss, count)`, or a dict.
 
     The dict has `loss` and, where wanted, `outputs` and `targets` (for metrics and checks), `count` (what the loss is a
     mean over; the batch's rows if it is left out) and `log` (figures by name, which are averaged by the count).

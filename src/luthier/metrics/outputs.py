@@ -35,8 +35,8 @@ def answer_of(outputs: Any, key: OutputKey | None = None) -> Any:
         key = find_key(parts)
         if key is None:
             raise SettingError(
-                f"the module gives {_shown(outputs, parts)}, and it is not clear which part is the answer",
-                hint="name it with output_key=, or use own functions of all outputs",
+                f"the module gives {_shown(outputs, parts)}, and it is unclear which part is the answer",
+                hint="name it with output_key=, or use your own functions of all outputs",
                 code="setting-output-key",
             )
     elif key not in parts:

@@ -151,7 +151,7 @@ def _refuse_too_large(family: Callable[..., nn.Module], blueprint: Blueprint, ti
         raise NetworkError(
             f"network {blueprint.family} of these sizes has {count:,} weights{more}: {4 * count * times / 2**30:,.1f} "
             f"GiB, and {free / 2**30:,.1f} GiB of memory are free",
-            hint="make it narrower: twice the width are up to four times the weights",
+            hint="make it narrower: doubling the width gives up to four times the weights",
             code="network-cannot-be-built",
         )
 
@@ -180,13 +180,13 @@ def _make(family: Callable[..., nn.Module], blueprint: Blueprint) -> nn.Module:
     try:
         made = family(**blueprint.arguments)
         if not isinstance(made, nn.Module):
-            raise TypeError(f"it makes a {type(made).__name__}, and no torch.nn.Module")
+            raise TypeError(f"it makes a {type(made).__name__}, not a torch.nn.Module")
         return made
     except LuthierError:
         raise
-    except Exception as error:  # an own class raises anything
+    except Exception as error:  # a custom class raises anything
         raise NetworkError(
             f"network {blueprint.family} cannot be built with {blueprint.arguments}: {error}",
-            hint="look at the sizes under [blueprint.arguments]",
+            hint="check the sizes under [blueprint.arguments]",
             code="network-cannot-be-built",
         ) from error

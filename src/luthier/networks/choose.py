@@ -17,12 +17,18 @@ from luthier.networks.foreign import asked_arguments, is_foreign
 
 _NO_SIZES = InputSizes()
 _TABLE = ("numbers", "categories")
-_MOVED = "each image moved by a few pixels, which no label minds; add flip where sides do not matter"
+_MOVED = "shifts images by a few pixels, which changes no label; add flip if left and right do not matter"
 _USUAL = {
-    "optimizer": "robust over learning rates; decay apart from the gradient",
+    "optimizer": "robust to the learning rate; decoupled weight decay",
     "lr": "the peak of the cycle",
     "decay_norm_and_bias": "biases and norms need no decay",
-    "scheduler": "up, then down to near nothing: most of the gain comes at the end",
+    "scheduler": "rises, then falls to almost 0: most of the improvement comes at the end",
+}
+_LENGTH = {True: "more than needed: patience stops training", False: "fixed: no validation rows to stop by"}
+_AVERAGED = {
+    "lr": "constant: averaging the weights replaces a falling rate",
+    "ema": "average of the weights over the last few hundred updates; it is validated and kept",
+    "patience": "stops after this many epochs without a lower validation loss",
 }
 ENOUGH_VALID = 50
 """Rows to validate on, below which they choose no epoch of a network over series."""
@@ -88,7 +94,7 @@ def choose(
     recipe: dict[str, Any] = {"criterion": _criterion(schema, reasons), "seed": 0, "patience": None} | chosen
     normalised = arguments.get("batch_norm", family not in ("mlp", "tabm", "recurrent", "rocket"))
     if normalised and schema.num_rows % (recipe_fields.get("batch_size") or recipe["batch_size"]) == 1:
-        recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot do with a last batch of one row"
+        recipe["drop_last"], reasons["drop_last"] = True, "batch norm cannot train on the last batch, which has one row"
     if recipe_fields.get("criterion") is not None:
         _check_criterion(str(recipe_fields["criterion"]), schema)
         if str(recipe_fields["criterion"]).lower() not in ("cross-entropy", "crossentropyloss"):
@@ -99,7 +105,7 @@ def choose(
         and "patience" not in recipe_fields
     ):
         recipe["monitor"] = "train_loss"
-        reasons["monitor"] = f"{num_valid} rows to validate on are too few to choose an epoch by"
+        reasons["monitor"] = f"{num_valid} validation rows are too few to choose an epoch"
     reasons["seed"] = "the same call gives the same network"
     if "scheduler" in recipe_fields and "scheduler_args" not in recipe_fields:
         recipe.pop("scheduler_args", None)
@@ -114,9 +120,12 @@ def choose(
         reasons["scheduler"] = f"{updates} updates are too few for a cycle"
     if updates < 500 and "ema" in recipe and "ema" not in recipe_fields:
         del recipe["ema"]
-        reasons["ema"] = f"{updates} updates are too few for an average over hundreds"
+        reasons["ema"] = f"{updates} updates are too few for an average of the weights"
     if recipe.get("optimizer") == "AdamW":
-        recipe["optimizer_flavour"], reasons["optimizer_flavour"] = "fused", "one call an update; only rounding differs"
+        recipe["optimizer_flavour"], reasons["optimizer_flavour"] = (
+            "fused",
+            "one call per update",
+        )
     if {"optimizer"} & recipe_fields.keys():  # another optimizer keeps its own defaults, not those chosen for AdamW
         for name in ("lr", "weight_decay", "decay_norm_and_bias", "optimizer_flavour"):
             recipe.pop(name, None)
@@ -155,17 +164,17 @@ def choose_for_head(
     recipe = choice.recipe.updated(**fields)
     if why is not None or not trains_head_alone(recipe):
         why = why or "augment, lr_scale, compile or precision ask for it"
-        return replace(choice, reasons=choice.reasons | {"freeze": f"as asked for; run anew each epoch: {why}"})
+        return replace(choice, reasons=choice.reasons | {"freeze": f"as asked for; computed in each epoch: {why}"})
     reasons = {name: said for name, said in choice.reasons.items() if name not in fields} | {
-        "freeze": "the last layer alone is trained: what the others give is computed once for each row, and scaled"
+        "freeze": "only the last layer is trained: the output of the others is computed once for each row, and scaled"
     }
     words = {
-        "optimizer": "one layer over features that stay: plain gradient descent",
+        "optimizer": "one layer over constant features: plain gradient descent",
         "lr": "constant: features are scaled so that a row's squared length is 1",
-        "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
-        "patience": "the fewer updates are kept, the more L2: validation rows choose how many",
-        "batch_size": "64, whatever the number of rows",
-        "augment": "none: changed images would need the frozen layers anew each epoch",
+        "epochs": _LENGTH[num_valid > 0],
+        "patience": "early stopping acts like an L2 penalty; validation rows choose the strength",
+        "batch_size": "64 for any number of rows",
+        "augment": "none: with changed images the frozen layers would run in each epoch",
     }
     return Choice(choice.blueprint, recipe, reasons | {name: said for name, said in words.items() if name in fields})
 
@@ -178,7 +187,7 @@ _LEFT_OUT = (
 
 
 def _known_sizes(schema: Schema, sizes: InputSizes) -> dict[str, Any]:
-    """Return what an own network may ask for, by name."""
+    """Return what a custom network may ask for, by name."""
     known: dict[str, Any] = {"num_outputs": schema.num_outputs, "num_classes": schema.num_outputs}
     if "numbers" in schema.blocks:
         known |= {"num_numbers": sizes.num_numbers, "category_sizes": list(sizes.category_sizes)}
@@ -222,7 +231,7 @@ def _check_criterion(name: str, schema: Schema) -> None:
     known = _CRITERIA[schema.task]
     if name.lower() not in (item.lower() for item in known):
         raise SettingError(
-            f"criterion {name!r} does not go with the task {schema.task}",
+            f"criterion {name!r} does not fit the task {schema.task}",
             hint=did_you_mean(name, known) + "; for any other use luthier.fit with your own module",
             code="setting-criterion",
         )
@@ -250,7 +259,7 @@ def _accepted(family: str, designed: dict[str, Any], given: dict[str, Any]) -> d
     for name in given:
         if name not in known:
             raise NetworkError(
-                f"{name} would be ignored: the network {family} has none",
+                f"{name} would be ignored: the network {family} does not have it",
                 hint="leave it out",
                 code="network-unknown-argument",
             )
@@ -294,22 +303,17 @@ def _for_table(
         "ema": 0.99 if n < 10_000 else 0.995,
         "patience": patience,
     }
-    reasons |= {
+    reasons |= _AVERAGED | {
         "family": "rows of a table: eight perceptrons that share their layers, and curves over the numbers",
         "token_size": "features of each number and category: 16, and fewer below 2,000 rows or for many columns",
         "num_pieces": "each number enters as a curve of 32 lines over its rank; flat outside the training range",
-        "members": "their mean answer is better than each one's",
-        "widths": "two layers of 128, whatever the number of rows: early stopping fits the network to them",
+        "members": "their mean answer is better than a single answer",
+        "widths": "two layers of 128 for any number of rows: early stopping limits overfitting",
         "dropout": "reduces overfitting",
-        "lr": "constant: the average of the weights does what a falling rate would",
         "weight_decay": "light, on all weights",
-        "ema": "an average over the last few hundred updates; its weights are validated and kept",
-        "epochs": "more than training needs: patience ends it"
-        if num_valid
-        else "fixed: no rows to validate on say when to stop",
+        "epochs": _LENGTH[num_valid > 0],
         "batch_size": "64 below 1,500 rows, 128 below 8,000, else 256",
         "clip_norm": "limits the effect of an unusual batch",
-        "patience": "stops when the validation loss has not improved for so many epochs",
     }
     return family, arguments, recipe
 
@@ -326,14 +330,14 @@ def _for_mlp(
     reasons |= {
         "family": "rows of a table: a multilayer perceptron",
         "widths": f"{n:,} training rows carry {depth} hidden layers of {width}",
-        "dropout": "keeps a network of this width from learning the rows by heart",
+        "dropout": "reduces overfitting at this width",
         "embedding_sizes": "1.6 size^0.56 numbers for a category of that size, at most 32",
         "activation": "the plain choice",
-        "batch_norm": "standardised inputs and dropout do without, and an answer does not hang on its batch",
-        "number_size": "waves over each number tell near values apart, where classes may change between them"
+        "batch_norm": "not needed with standardised inputs and dropout; answers do not depend on the batch",
+        "number_size": "sine waves over each number separate near values, between which the class may change"
         if has_waves
         else "numbers as they are: "
-        + ("what is to be predicted changes smoothly" if schema.task == "regression" else "too few rows for more"),
+        + ("the target changes smoothly" if schema.task == "regression" else "too few rows for more"),
     }
     arguments: dict[str, Any] = {
         "num_numbers": sizes.num_numbers,
@@ -365,10 +369,10 @@ def _for_mlp(
         "patience": max(5, math.ceil(epochs / 3)),
     }
     reasons |= {
-        "epochs": "15 with waves, else 40 below 10,000 rows and 30 up to 100,000, then fewer; times the effort",
+        "epochs": "15 with waves; otherwise 40 below 10,000 rows, 30 up to 100,000, then fewer; times the effort",
         "batch_size": "a hundredth of the rows, between 16 and 256",
-        "clip_norm": "one wild batch cannot throw the weights",
-        "patience": "a third of the epochs without a gain is enough",
+        "clip_norm": "limits the effect of an unusual batch",
+        "patience": "a third of the epochs",
     }
     return family, arguments, recipe
 
@@ -399,9 +403,9 @@ def _for_mixed(
             "members": table["members"], "curve_size": table["token_size"], "table_alone": 0.5, "task": schema.task,
         }  # fmt: skip
         reasons |= {
-            "members": "numbers and categories as in a table alone: members that share their layers, and curves",
-            "curve_size": "features of each number and category there, as in a table alone",
-            "table_alone": f"half of the rows, so that {' and '.join(kinds)} do not explain away what the table says",
+            "members": "numbers and categories as for a table alone: members that share their layers, and curves",
+            "curve_size": "features of each number and category, as for a table alone",
+            "table_alone": "half of the rows, so that the network also learns from the table",
         }
     else:
         _, table, recipe = _for_mlp(schema, settings, {}, sizes)
@@ -414,22 +418,22 @@ def _for_mixed(
             "ngram_buckets": num_buckets,
         }  # fmt: skip
         reasons |= {
-            "reader": "the mean of the words' embeddings: on a few thousand rows it beats longer readings",
-            "ngram_buckets": "words, pairs of words and pieces of words add to the outputs; the pieces read any script"
+            "reader": "the mean of the words' embeddings: better than other readers on a few thousand rows",
+            "ngram_buckets": "words, pairs of words and pieces of words add to the outputs; pieces work for any script"
             if num_buckets
-            else "texts of a few words beside a table: what pieces of them add is mostly learnt by heart",
-            "token_dropout": "a text is to be known by more than one of its words",
+            else "short texts beside a table: pieces of words would mostly overfit",
+            "token_dropout": "drops words in training, so that the network uses more than one of them",
         }
         if has_table and num_buckets:
             arguments["ngram_strength"] = 0.3
-            reasons["ngram_strength"] = "the table beside the texts is to learn first"
+            reasons["ngram_strength"] = "small, so that the table beside the texts learns first"
     if has_series:
         arguments["series_channels"] = sizes.series_channels
-        reasons["series_channels"] = "convolutions along the steps, and what they find, on average and at most"
+        reasons["series_channels"] = "convolutions along the steps; mean and maximum over the steps"
     if image is not None:
         arguments["image_channels"] = image.channels
         arguments["image_stride"] = _stem_stride(image)
-        reasons["image_channels"] = "convolutions over the image, and what they find, on average"
+        reasons["image_channels"] = "convolutions over the image; mean over the pixels"
     if has_table:
         is_slow = image is not None or has_series
         if num_valid and (num_buckets or is_slow):
@@ -438,25 +442,19 @@ def _for_mixed(
             )
         if is_slow:
             recipe["batch_size"] = _power_of_two(schema.num_rows / 50, 16, 64)
-        reasons |= {
-            "ema": "an average over the last few hundred updates; its weights are validated and kept",
-            "lr": "constant: the average of the weights does what a falling rate would",
-            "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
+        reasons |= _AVERAGED | {
+            "epochs": _LENGTH[num_valid > 0],
             "batch_size": "a fiftieth of the rows, between 16 and 64"
             if is_slow
             else "64 below 1,500 rows, 128 below 8,000, else 256",
-            "patience": "stops when the validation loss has not improved for so many epochs",
         }
     elif kinds == ["text"]:
         epochs = round((40 if num_valid else 10) * effort)
         recipe |= {"epochs": epochs, "eval_batch_size": 512, "ema": 0.99, "patience": round(5 * effort)}
         del recipe["scheduler"], recipe["scheduler_args"]
-        reasons |= {
-            "lr": "constant: the average of the weights does what a falling rate would",
-            "ema": "an average over the last few hundred updates; its weights are validated and kept",
-            "epochs": "more than training needs: patience ends it" if num_valid else "fixed: no rows say when to stop",
+        reasons |= _AVERAGED | {
+            "epochs": _LENGTH[num_valid > 0],
             "batch_size": "a hundredth of the rows, between 16 and 64",
-            "patience": "stops when the validation loss has not improved for so many epochs",
         }
     else:
         recipe["epochs"] = max(4, round(20 * effort))
@@ -473,12 +471,12 @@ def _for_mixed(
         reasons["augment"] = _MOVED
     reasons |= {
         "family": f"{' and '.join(kinds)} in the rows: a branch for each kind of column, side by side",
-        "widths": "one layer joins what the branches say"
+        "widths": "one layer over the outputs of the branches"
         if arguments["widths"]
-        else "text goes to the answer directly",
-        "dropout": "words seen in a few rows are learnt by heart soonest" if has_text else "few rows, many features",
+        else "the answer is computed from the text directly",
+        "dropout": "rare words overfit first" if has_text else "few rows, many features",
         "activation": "the plain choice",
-        "clip_norm": "one wild batch cannot throw the weights",
+        "clip_norm": "limits the effect of an unusual batch",
     }
     return family, arguments, recipe
 
@@ -530,17 +528,17 @@ def _for_series(
         else "series: read step by step, in both directions",
         "width": f"{n:,} training rows: few filters of each length",
         "depth": "two shortcuts over three blocks each, as published",
-        "num_layers": "a second layer reads what the first one found",
-        "kernel_sizes": "what lasts a few steps, and what lasts many",
+        "num_layers": "a second layer reads the output of the first",
+        "kernel_sizes": "for patterns of a few steps and of many",
         "stride": f"series of up to {sizes.max_steps:,} steps"
-        + (f", read as means of {stride}: long ones take the time of short ones" if stride > 1 else ""),
-        "dropout": "a light guard against learning by heart",
-        "cell": "the simpler of the two that remember",
+        + (f", read as means of {stride}, so that long series take no more time" if stride > 1 else ""),
+        "dropout": "reduces overfitting a little",
+        "cell": "simpler than LSTM, and also has a memory",
         "hidden_size": f"{n:,} training rows",
-        "pooling": "the last state, the mean and the maximum: what happens late, often or once",
+        "pooling": "the last state, the mean and the maximum: for events that are late, frequent or single",
         "epochs": f"about {steps * _EFFORT[settings.effort]:,.0f} updates, at least 10 and at most 150 epochs",
         "batch_size": "a tenth of the rows, between 8 and 64",
-        "clip_norm": "one wild batch cannot throw the weights",
+        "clip_norm": "limits the effect of an unusual batch",
     }
     return family, arguments, recipe
 
@@ -573,23 +571,23 @@ def _for_rocket(
     }
     if schema.task == "multiclass":
         recipe["label_smoothing"] = 0.1
-        reasons["label_smoothing"] = "keeps the logits of a few training series from growing without end"
+        reasons["label_smoothing"] = "limits the logits of training series"
     reasons |= {
-        "family": f"{n:,} series: fixed convolutions, of which few series need to teach only the last layer; "
-        f"from {_MANY_SERIES:,} on, or below {_FEW_STEPS} steps, convolutions are learnt",
-        "max_steps": "the widest kernels reach over the longest training series",
+        "family": f"{n:,} series: fixed convolutions, because few series suffice to train the last layer only; "
+        f"from {_MANY_SERIES:,} series on, or below {_FEW_STEPS} steps, convolutions are learnt",
+        "max_steps": "the widest kernels span the longest training series",
         "num_dilations": "kernels of 9 steps, close together and far apart",
         "num_thresholds": "of each of the 84 kernels, over all dilations: 2,520 features",
-        "max_places": "each kernel is evaluated at 512 places of the longest series at most: long ones take less time",
+        "max_places": "each kernel is evaluated at up to 512 places of a series, which saves time for long ones",
         "lr": "constant: one linear layer" + ("" if is_class else "; small: squared errors overshoot"),
         "weight_decay": "many features for few series"
         + ("" if is_class else "; each update takes the learning rate times as much, a thousandth of the weights"),
-        "epochs": "more than training needs: patience ends it"
+        "epochs": "more than needed: patience stops training"
         if is_stopped
         else f"about {updates:,.0f} updates, at least 20 epochs",
-        "batch_size": "small: the series are few; the first batch sets the thresholds",
+        "batch_size": "small, because there are few series; the first batch sets the thresholds",
         "clip_norm": "limits the effect of an unusual batch",
-        "patience": "stops when the validation loss has not improved for so many epochs",
+        "patience": "stops after this many epochs without a lower validation loss",
     }
     return "rocket", arguments, recipe
 
@@ -640,15 +638,15 @@ def _for_images(
     }
     if small:
         recipe["ema"] = 0.99
-        reasons["ema"] = "an average over the last hundred updates: as good as half as many epochs more"
+        reasons["ema"] = "average of the weights over the last hundred updates: as good as 50 % more epochs"
     if schema.task == "multiclass":
         recipe["label_smoothing"] = 0.05
-        reasons["label_smoothing"] = "keeps the logits from running off on training images"
+        reasons["label_smoothing"] = "limits the logits of training images"
     reasons |= {
         "family": f"images of {image.height} x {image.width}: convolutions"
         + (" with shortcuts" if family == "resnet" else "")
-        + ", each with batch norm and ReLU, which let them train fast",
-        "depth": "one convolution a stage, and the image halved between them",
+        + ", each with batch norm and ReLU, for fast training",
+        "depth": "one convolution in each stage; each stage halves the image",
         "blocks": "one block of two convolutions a stage",
         "widths": f"{n:,} training images of {side} pixels",
         "stem_stride": "small images keep every pixel"
@@ -656,13 +654,13 @@ def _for_images(
         else "the first layer halves the image: a quarter of the work"
         if is_quick
         else "the first layer shrinks large images",
-        "pool_first": "what follows a stage's convolution has a quarter of the pixels"
+        "pool_first": "pooling comes first, so the rest of the stage has a quarter of the pixels"
         if is_quick
         else "as in textbooks",
-        "dropout": "too few epochs to learn by heart" if is_quick else "a light guard against learning by heart",
+        "dropout": "too few epochs to overfit" if is_quick else "reduces overfitting a little",
         "epochs": f"about {steps * share:,.0f} updates, at least {least} and at most {most} epochs",
         "batch_size": "a hundredth of the images, between 16 and 128",
-        "augment": _MOVED if moved else "images enough, and too few epochs for more of them",
+        "augment": _MOVED if moved else "not needed: many images and few epochs",
         "memory_format": "the faster layout for convolutions",
     }
     return family, arguments, recipe

@@ -90,7 +90,7 @@ def normalisation(family: str) -> tuple[tuple[float, ...], tuple[float, ...]] | 
 
 
 def source_file(family: str) -> Path | None:
-    """Return the file of an own class; None for a model of timm."""
+    """Return the file of a custom class; None for a model of timm."""
     return Path(family.rpartition(":")[0]) if is_own_file(family) else None
 
 

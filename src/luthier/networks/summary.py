@@ -65,7 +65,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """The layers of a network, its totals, and where its tensors flow; `str()` gives the table.
+    """The layers of a network, its totals, and the tensors between them; `str()` gives the table.
 
     Attributes:
         rows: The layers in the order of their first call; then those that were never called.
@@ -185,13 +185,13 @@ def summarise(module: nn.Module, inputs: Inputs, *, names: Sequence[str] = ()) -
         if is_lazy(parameter):
             raise SettingError(
                 f"{name} of {type(module).__name__} has no shape yet: it is lazy",
-                hint="call the module once on a batch before",
+                hint="first call the module once on a batch",
                 code="setting-lazy-module",
             )
     if any(isinstance(part, torch.jit.ScriptModule) for part in module.modules()):
         raise SettingError(
-            f"{type(module).__name__} is scripted or traced, and cannot be looked into",
-            hint="give the module that it was made of",
+            f"{type(module).__name__} is scripted or traced, so its layers cannot be listed",
+            hint="pass the module that it was made from",
             code="setting-wrong-type",
         )
     module = getattr(module, "_orig_mod", module)  # what torch.compile wraps

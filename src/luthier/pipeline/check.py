@@ -54,7 +54,7 @@ def check_source(
     path = Path(source)
     if path.suffix == ".py":
         raise SettingError(
-            f"{path} names no function", hint=f"name the one that builds the program: {path}:build",
+            f"{path} names no function", hint=f"name the function that builds the program: {path}:build",
             code="setting-no-program",
         )  # fmt: skip
     if (path / "checkpoints").is_dir() and not (path / "run.toml").exists():
@@ -106,7 +106,7 @@ def _program(file: Path, name: str) -> dict[str, Any]:
         ]
         place = f"line {own[-1].lineno}" if own else name
         raise SettingError(
-            f"{file}:{name} raises {type(error).__name__} at {place}: {error}", hint="make it run by itself first",
+            f"{file}:{name} raises {type(error).__name__} at {place}: {error}", hint="first make it run by itself",
             code="setting-no-program",
         ) from error  # fmt: skip
     finally:

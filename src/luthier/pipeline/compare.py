@@ -64,7 +64,7 @@ def compare(runs: Sequence[str | Path], **trusted: Any) -> Comparison:
     first, model = measured[0]
     for folder, (other, its) in zip(folders[1:], measured[1:], strict=True):
         if _asked(its) != _asked(model):
-            found.refused = f"{folders[0]} and {folder} answer other questions: their targets or classes differ"
+            found.refused = f"{folders[0]} and {folder} have different targets or classes"
         elif other.content != first.content:
             found.refused = f"{folders[0]} and {folder} were not measured on the same test rows"
         if found.refused:
@@ -102,7 +102,7 @@ def _measure(folder: Path, document: dict[str, Any], trusted: dict[str, Any]) ->
         DataError: it keeps no answers, and its data cannot be read.
     """
     if not document["finished"] or not (folder / "run.toml").is_file():
-        why = "is not finished" if not document["finished"] else "is one of fit, whose data is not kept"
+        why = "is not finished" if not document["finished"] else "is a run of fit, whose data is not saved"
         raise RunError(f"{folder} {why}, so there is nothing to measure", code="run-not-comparable")
     facts = load_facts(folder)
     if (kept := read_test(folder)) is not None:

@@ -63,15 +63,15 @@ _FITTED = ("train", "valid")
 
 
 def eject(run: str | Path, folder: str | Path, *, network: str | None = None, trust_code: bool = False) -> list[str]:
-    """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the facts that they need.
+    """Write a run as a plain PyTorch project: `train.py`, `network.py`, `data.py`, and the files that they need.
 
     The project depends on torch, NumPy, safetensors and the reader of the data. `python train.py` in it reads the same
     source (its SHA-256 is checked), trains, and writes `model.safetensors` with the run's weights to the bit.
 
     Args:
         run: The folder of a finished run of `luthier train`.
-        folder: Where to write; it must not be there, or be empty.
-        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in RUN.
+        folder: Where to write; it must not exist, or be empty.
+        network: For a network from your own file, that file and class, `my_nets.py:Net`.
         trust_code: Run the file that the run names, without naming it.
 
     Returns:
@@ -83,13 +83,13 @@ def eject(run: str | Path, folder: str | Path, *, network: str | None = None, tr
     found = Path(run)
     is_of_fit = (found / "record.jsonl").is_file() and not (found / "split.safetensors").is_file()
     if is_of_fit and not (found / "run.toml").is_file():
-        raise _cannot(found, "it was made by fit: its module, data and callbacks are code and in no file")
+        raise _cannot(found, "it was made by fit, so its module, data and callbacks are in no file")
     found, plan = open_run(found, network=network, trust_code=trust_code)
     target = Path(folder)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target} is there already", hint="choose a new folder", code="run-folder-taken")
     if is_by_windows(plan.prepared.parts["train"].source):
-        raise _cannot(found, "its rows lie shuffled in a store, and a project reads a table into memory")
+        raise _cannot(found, "its rows are in a store, and an ejected project reads a table into memory")
     story, plan = _story(found, plan), _read_whole(_with_micro_batch_size(found, plan))
     beside = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
@@ -129,7 +129,7 @@ def _with_micro_batch_size(run: Path, plan: Plan) -> Plan:
     if plan.recipe.micro_batch_size != "auto":
         return plan
     if plan.prepared.folds is not None or plan.finish.refit:
-        raise _cannot(run, "each of its networks has found a micro_batch_size of its own; give a number")
+        raise _cannot(run, "micro_batch_size='auto' chose another size for each network; give a number")
     tree = load_checkpoint(run / "checkpoints") or {}
     with reading_checkpoint(run):
         size = tree["arguments"]["recipe"]["micro_batch_size"]
@@ -151,22 +151,22 @@ def _story(run: Path, plan: Plan) -> Story:
     if end is None or not (run / "model.safetensors").is_file():
         raise RunError(f"{run} is not finished", hint=f"finish it first: luthier resume {run}", code="run-cannot-eject")
     if any(row["event"] == "extended" for row in record):
-        raise _cannot(run, "it was given more epochs after its end, which is no single loop")
+        raise _cannot(run, "it got more epochs after its end, so it is not a single loop")
     recipe = plan.recipe
     named = [name for name in ("max_steps", "valid_every_steps") if getattr(recipe, name) is not None]
     if named or recipe.optimizer == "LBFGS":
         what = f"{named[0]} was set" if named else "LBFGS evaluates the loss several times a step"
-        raise _cannot(run, f"{what}, which the project's loop does not do")
+        raise _cannot(run, f"{what}, which the loop of the project does not support")
     rows = read_split(run)
     for part, found in plan.prepared.parts.items():
         if part not in rows or not np.array_equal(rows[part].numpy(), found.rows):
-            raise _cannot(run, f"its data has changed: the {part} rows are others than they were")
+            raise _cannot(run, f"its data has changed: the {part} rows have changed")
     tree = load_checkpoint(run / "checkpoints") or {"arguments": {}}
     for part in _FITTED:
         with reading_checkpoint(run):
             before = (tree["arguments"].get(part) or {}).get("sha256")
         if before is not None and str(before) != hash_source(plan.prepared.parts[part].source):
-            raise _cannot(run, f"its data has changed: the {part} data holds other values than it did")
+            raise _cannot(run, f"its data has changed: the {part} data has changed values")
     bundle = load_bundle(run / "model.safetensors")
     if not all(isinstance(value, torch.Tensor) for value in bundle.weights["state"].values()):
         raise _cannot(run, "its model.safetensors holds other weights than tensors")
@@ -332,7 +332,7 @@ def _prove(plan: Plan, folder: Path) -> None:
         except ImportError as error:
             raise RunError(
                 f"{plan.blueprint.family} cannot be copied out: {error}",
-                hint="have the class in one file that imports installed packages alone",
+                hint="write the class in one file that imports only installed packages",
                 code="run-cannot-eject",
             ) from error
         finally:
@@ -343,7 +343,7 @@ def _prove(plan: Plan, folder: Path) -> None:
     unlike = RunError(
         f"{' and '.join(others)} cannot be read in the same way as {files['train']}, and an ejected project "
         "has one reader",
-        hint="write both alike (kind of file, delimiter, encoding, columns in one order), and train anew",
+        hint="write both in the same way (kind of file, delimiter, encoding, order of columns), and train again",
         code="run-cannot-eject",
     )
     try:
@@ -353,7 +353,7 @@ def _prove(plan: Plan, folder: Path) -> None:
             raise unlike from error
         raise RunError(
             f"this data cannot be ejected: the project's reader fails on it ({type(error).__name__}: {error})",
-            hint="save the data with the usual types (int64, float64, text), and train anew",
+            hint="save the data with the usual types (int64, float64, text), and train again",
             code="run-cannot-eject",
         ) from error
     parts = [plan.prepared.parts[part] for part in _FITTED if part in plan.prepared.parts]

@@ -28,7 +28,7 @@ def explain_row(
         row: As in `Model.explain`.
         background: Likewise; of a run's folder the training rows, which are read again, where it is None.
         of: As in `Model.explain`.
-        network: For a network of an own file: `FILE.py:CLASS`.
+        network: For a network from your own file: `FILE.py:CLASS`.
         options: How to read a CSV.
 
     Raises:
@@ -39,7 +39,7 @@ def explain_row(
     if background is None:
         if not (Path(model) / "run.toml").is_file():
             raise SettingError(
-                f"{model} holds no rows, and explaining an answer needs other rows to compare with",
+                f"{model} has no rows, and to explain an answer you need other rows to compare with",
                 hint="pass them with background=, or give the folder of a run of luthier train",
                 code="setting-missing",
             )

@@ -42,7 +42,7 @@ def export(
         format: Likewise.
         rows: A file of rows, or a folder of images, that are answered as well; of a run's folder the test rows, read
             again, where it is None and the data is there.
-        network: For a network of an own file: `FILE.py:CLASS`.
+        network: For a network from your own file: `FILE.py:CLASS`.
         trust_code: Run the code of the network that the run's folder names.
 
     Raises:
@@ -58,7 +58,7 @@ def export(
         except (DataError, RunError, OSError) as error:
             plan = None
             words = error.message if isinstance(error, LuthierError) else str(error)
-            _log.warning("the export was not tried on the test rows: %s", words)
+            _log.warning("the proof did not use the test rows: %s", words)
     if plan is not None and network is None and is_own_file(plan.blueprint.family):
         network = plan.blueprint.family
     loaded = load(model, network=network)
@@ -79,7 +79,7 @@ def _file_rows(schema: Schema, source: str) -> list[dict[str, Any]]:
         return [{"image": str(path)} for path in _some(list_images(Path(source)), _MOST_IMAGES)]
     if schema.series is not None:
         raise SettingError(
-            "the model's series stand a row a step, and rows to prove it on hold a series each",
+            "the model takes series with a row for each step, but a row of the proof has a whole series",
             hint="leave rows= out",
             code="setting-ignored",
         )

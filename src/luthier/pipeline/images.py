@@ -238,7 +238,7 @@ def prepare_images(
     if target_names(schema) != names or schema.image is None:
         raise DataError(
             f"the model was trained on other data (targets {target_names(schema)})",
-            hint="start from a model of the same kind of data",
+            hint="start from a model of the same data and targets",
             code="data-other-kind",
         )
     for part, found in pixels.items():

@@ -35,7 +35,7 @@ from luthier.training.schedules import scheduler_name
 
 _log = logging.getLogger("luthier")
 _PRETRAINED_SIDE = 128  # pixels: docs/decisions/images.md
-_NO_HEAD = "the answer is not that of a last nn.Linear with a bias, over one row of numbers a sample"
+_NO_HEAD = "the answer is not the output of a last nn.Linear with a bias, over one row of numbers a sample"
 _SHORT = 20_000  # training rows below which training once more takes seconds
 _LENGTH = {"epochs", "max_steps", "max_time_s", "patience"}
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
@@ -47,7 +47,7 @@ _FINISH = {item.name for item in fields(FinishSettings)}
 
 @dataclass
 class Plan:
-    """What `train` is about to do.
+    """What `train` will do.
 
     Attributes:
         settings: Which data, and how it is split.
@@ -152,7 +152,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if named is not None:
         for part in _handed(source, parts["data"]).keys() - {"train"}:
             raise SettingError(
-                f"{part} is of type {type(parts['data'][part]).__name__}, and the data lies in {named}",
+                f"{part} is of type {type(parts['data'][part]).__name__}, but the data is in {named}",
                 hint=f"give {part} as a file too, or the data as a frame",
                 code="setting-wrong-type",
             )
@@ -162,7 +162,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
             if file.data.source.endswith(IN_MEMORY) or file.data.source == STDIN:
                 where = "from standard input" if file.data.source == STDIN else "in memory"
                 raise RunError(
-                    f"{source} describes a run over data {where}, which is gone",
+                    f"{source} describes a run over data {where}, which no longer exists",
                     hint="train again, from the data or from a file of it",
                     code="run-data-in-memory",
                 )
@@ -190,7 +190,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if "epochs" in parts["recipe"] and recipe_fields.get("max_steps") is not None:
         raise SettingError(
             f"both epochs and max_steps ({recipe_fields['max_steps']}) are given",
-            hint="give one of them: a run of so many steps has the epochs that they take",
+            hint="give one of them: max_steps sets the number of epochs",
             code="setting-given-twice",
         )
     bundle = None if settings.start is None else load_bundle(Path(settings.start))
@@ -206,7 +206,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if bundle is not None and bundle.blueprint is not None and is_foreign(bundle.blueprint.family):
         raise SettingError(
             f"{settings.start} holds the weights of {bundle.blueprint.family} and not its code",
-            hint="start from its weights alone: network= with the same class, and weights= with this file",
+            hint="start from its weights only: network= with the same class, and weights= with this file",
             code="setting-start",
         )
     if settings.weights is not None and settings.image_means is None and is_foreign(asked):
@@ -236,7 +236,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
             "better: pass network= and weights=, with freeze=('trunk',)"
         )
     if lines := doubts(prepared.schema.columns):
-        _log.warning("%s", "\n  ".join(["left out, or read with a doubt:", *lines]))
+        _log.warning("%s", "\n  ".join(["left out, or ambiguous:", *lines]))
     kept: dict[str, Any] = {"source": without_password(settings.source)}
     if settings.target_transform is None and {target.transform for target in prepared.schema.targets} == {"log"}:
         kept["target_transform"] = "log"  # found by skew: the run file says it
@@ -267,13 +267,13 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         recipe, reasons = Recipe(**recipe_fields), {name: why for name, why in reasons.items() if name in recipe_fields}
         _check_sizes(blueprint, choice.blueprint, str(source))
     if recipe.seed is None:
-        recipe, reasons["seed"] = recipe.updated(seed=draw_seed()), "drawn, as none was wanted"
+        recipe, reasons["seed"] = recipe.updated(seed=draw_seed()), "drawn at random, because seed is none"
     if recipe.threads is None:
-        recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "what torch uses here"
+        recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "torch's default on this machine"
     _check_class_weights(recipe, prepared.schema)
     if settings.target_transform is not None and prepared.schema.task != "regression":
         raise SettingError(
-            "target_transform would be ignored: the target is no number", hint="leave it out", code="setting-ignored"
+            "target_transform would be ignored: the target is not a number", hint="leave it out", code="setting-ignored"
         )
     if recipe.augment and prepared.schema.image is None:
         raise SettingError("augment would be ignored: there are no images", hint="leave it out", code="setting-ignored")
@@ -282,7 +282,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if not is_said and prepared.parts.get("valid") and not finish.is_measured:
         is_short = bundle is None and blueprint is None and _trains_short(prepared, settings, network, recipe_fields)
         if is_short or network.effort == "thorough":
-            why = "once more on training and validation rows, for as many epochs as the best one had"
+            why = "once more on training and validation rows, for as many epochs as the best one"
             finish, reasons["refit"] = replace(finish, refit=True), why
     _check_finish(finish, settings, prepared)
     return Plan(settings, prepared, chosen, recipe, reasons, bundle, checks, finish, made_by, last)
@@ -319,9 +319,7 @@ def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prep
         what = f"the {'loss' if is_count else 'task'} is {kind}"
         raise SettingError(f"{name} would be ignored: {what}", hint="leave it out", code="setting-ignored")
     if finish.refit and settings.folds is not None:
-        raise SettingError(
-            "refit and folds are two ways to train on all rows", hint="give one of them", code="setting-ignored"
-        )
+        raise SettingError("refit and folds both train on all rows", hint="give one of them", code="setting-ignored")
     valid = 0 if prepared.folds is None else len(prepared.folds)
     valid = valid or prepared.num_valid
     if not valid and (finish.refit or finish.is_measured):
@@ -334,7 +332,7 @@ def _check_finish(finish: FinishSettings, settings: DataSettings, prepared: Prep
         raise SettingError(
             f"an interval of {finish.interval:g} takes {rows_for(finish.interval):,} validation rows, and there are "
             f"{valid:,}",
-            hint="ask for less, or have each row validated on once: folds=5",
+            hint="ask for less, or validate on each row once: folds=5",
             code="setting-out-of-range",
         )
 
@@ -348,7 +346,7 @@ def _with_transform(settings: DataSettings, recipe_fields: Mapping[str, Any]) ->
     if given is not None and is_count != (given == "count"):
         raise SettingError(
             f"target_transform is {given!r}, and the criterion is {'' if is_count else 'not '}poisson",
-            hint="the two go together: criterion='poisson' takes counts, and leave target_transform out",
+            hint="for counts use criterion='poisson' and leave target_transform out",
             code="setting-ignored",
         )
     return settings
@@ -374,8 +372,8 @@ def _handed(source: Any, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _same_data(part: str, what: str) -> SettingError:
     return SettingError(
-        f"{part} is {what}, the data that is trained on, so its figures would say nothing",
-        hint=f"give other data, or leave {part} out: a part of the source is kept for it",
+        f"{part} is {what}, which is also the training data, so its figures would say nothing",
+        hint=f"give other data, or leave {part} out: then a part of the source is used",
         code="setting-same-data",
     )
 
@@ -416,7 +414,7 @@ def _trusted(blueprint: Blueprint | None, given: Mapping[str, Any], source: str)
         return blueprint
     if not (named or is_trusted):
         raise NetworkError(
-            f"{source} names the network {family}, and Luthier runs its code only if you name or trust it",
+            f"{source} names the network {family}, but Luthier runs its code only if you name or trust it",
             hint=f"read it; then pass network={str(family)!r} or trust_code=True",
             code="network-not-trusted",
         )
@@ -438,7 +436,7 @@ def _refuse_given(parts: Mapping[str, Mapping[str, Any]], schema: Schema, start:
         what = f": it has {other[0]} {own[other[0]]!r}" if other[0] in own else ""
         raise SettingError(
             f"{', '.join(other)} would be ignored: kinds, targets and network are those of {start}{what}",
-            hint="leave them out; to change them, train a new model, or take the weights alone with weights=",
+            hint="leave them out; to change them, train a new model, or take only the weights with weights=",
             code="setting-ignored",
         )
 
@@ -491,6 +489,6 @@ def _check_sizes(blueprint: Blueprint, fitting: Blueprint, where: str) -> None:
         if said is not None and found is not None and said != found:
             raise NetworkError(
                 f"{where} says {name} = {said}, and the data has {found}",
-                hint="the data or its kinds changed: design anew, or correct [blueprint.arguments]",
+                hint="the data or its kinds changed: run design again, or correct [blueprint.arguments]",
                 code="network-does-not-fit",
             )

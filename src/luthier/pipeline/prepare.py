@@ -75,7 +75,7 @@ def _prepare_npz(settings: DataSettings, path: Path, augment: tuple[str, ...], s
     for part, found in arrays.items():
         if found.y is None:
             raise DataError(
-                f"{settings.source if part == 'train' else getattr(settings, part)} has no y to learn from",
+                f"{settings.source if part == 'train' else getattr(settings, part)} has no y to train on",
                 hint="save it with numpy.savez(path, x=…, y=…)",
                 code="data-target-missing",
             )

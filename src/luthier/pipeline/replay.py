@@ -28,7 +28,7 @@ def replay(
     network: str | None = None,
     trust_code: bool = False,
 ) -> Replay:
-    """Do steps of a run of the command again, from the nearest checkpoint: the same bits. Nothing is written.
+    """Repeat steps of a run of the command, from the nearest checkpoint, with the same bits. Nothing is written.
 
     Without `start` and `stop`: where the record ends in a loss that is not finite, the steps since the last checkpoint,
     to say what made it so; else those since the older of the checkpoints.
@@ -37,7 +37,7 @@ def replay(
         run: The run's folder.
         start: The first update to show, counted from 0.
         stop: The update to stop before.
-        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in RUN.
+        network: For a network from your own file, that file and class, `my_nets.py:Net`.
         trust_code: Run the file that the run names, without naming it.
 
     Raises:
@@ -72,7 +72,7 @@ def replay(
             return Replay(last, [], {}, find_not_finite(live, iter(states)))
         if any(row["event"] == "extended" for row in record) and not any(step <= first for step in trees):
             raise SettingError(
-                f"{folder} was given more epochs after its end, and the checkpoints from before that are gone",
+                f"{folder} got more epochs after its end, and the earlier checkpoints no longer exist",
                 hint=f"replay from step {min(trees, default=0)} on",
                 code="setting-out-of-range",
             )

@@ -59,7 +59,7 @@ def report(
         runs: Folders of `train` and `fit`.
         output: The file, `.html`.
         rows: Show values of cells; without them the page holds figures alone.
-        **trusted: `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
+        **trusted: `network="FILE.py:CLASS"` or `trust_code=True` for a network from your own file.
 
     Returns:
         The file's path.
@@ -73,10 +73,10 @@ def report(
     write_page(documents, path, rows=rows)
     for run, found in zip(runs, documents, strict=True):
         if "unmeasured" in found:
-            _log.warning("%s is reported only as far as its record goes: %s", run, found["unmeasured"])
+            _log.warning("the report of %s shows only its record: %s", run, found["unmeasured"])
         is_there = (Path(run) / "model.safetensors").is_file()
         if is_there and not any(training["num_epochs"] for training in found["trainings"]):
-            _log.warning("%s has a model, and its record has no epoch: luthier resume writes the record again", run)
+            _log.warning("%s has a model, but its record has no epoch; luthier resume writes the record again", run)
     return path
 
 
@@ -95,7 +95,7 @@ def run_document(run: Path, *, rows: bool = True, **trusted: Any) -> dict[str, A
         if not isinstance(error, DataError | OSError) and getattr(error, "code", None) not in _MISSED:
             raise
         words = printable(error.message if isinstance(error, LuthierError) else str(error))
-        found["unmeasured"] = words if rows else "the data cannot be read as it was when the run began"
+        found["unmeasured"] = words if rows else "the data has changed since the run began"
         if (answers := read_test(run)) is not None:
             facts = load_facts(run)
             assert facts.schema is not None  # as in each run with a run.toml
@@ -149,7 +149,9 @@ def search_document(run: Path) -> dict[str, Any]:
 
 
 def run_state(run: Path, trainings: list[dict[str, Any]], *, is_finished: bool) -> str:
-    """Say in a word how a run's folder stands."""
+    """Return the state of a run's folder, in a word."""
+    if not (run / "run.toml").is_file():  # a loop of `luthier.run` writes no model
+        is_finished |= bool(trainings) and all(training["done"] for training in trainings)
     return run_words(trainings, is_finished=is_finished, is_training=any(map(is_training, run.rglob("record.jsonl"))))
 
 

@@ -89,7 +89,7 @@ _CELL_BYTES, _TEXT_TIMES, _SHARE = 34, 6, 0.8  # memory a cell takes, and a byte
 def write_rows(
     source: Any, output: str | Path, *, target: str | int | Sequence[str | int] = (), **given: Any
 ) -> RowStore:
-    """Encode a table piece by piece into a store of rows, from which `train` reads them; it is whole or not there.
+    """Encode a table piece by piece into a store of rows, from which `train` reads them.
 
     Args:
         source: A table as in `train`, in a file or several, of any size; or an iterable of frames, each a part of it.
@@ -119,7 +119,7 @@ def write_rows(
         return _write_frames(source, Path(output), {"target": target, **given})
     if named == STDIN or is_database(named):
         raise DataError(
-            "rows are read several times, and standard input and a database are read once",
+            "rows are read several times, but standard input and a database can be read only once",
             hint="write them to a Parquet or CSV file, and give that",
             code="data-not-understood",
         )
@@ -501,12 +501,12 @@ def with_store(settings: DataSettings) -> DataSettings:
     try:
         refuse(settings, NO_ROWS, "a store of rows")
     except SettingError as error:
-        _log.warning("%s; it is read into memory all the same, as it cannot be a store: %s", what, error.message)
+        _log.warning("%s; it is read into memory anyway, because it cannot be a store: %s", what, error.message)
         return settings
     absolute = replace(settings, source=with_paths(settings.source, os.path.abspath))
     place = _place(absolute)
     if not (place / ROWS_DESCRIPTION).is_file():
-        _log.warning("%s: its rows are encoded once, into %s, and are trained on from there", what, place)
+        _log.warning("%s: its rows are encoded once, into %s, and training reads them from there", what, place)
         _convert(absolute, place)
     return replace(open_rows(place).settings, source=str(place))
 
@@ -561,8 +561,8 @@ def _refuse_other(settings: DataSettings, store: RowStore) -> None:
             continue
         how = "without it" if made == getattr(plain, item.name) else f"with {_shown(made)}"
         raise SettingError(
-            f"{item.name} would be ignored: {store.name} was made {how}, and {_shown(given)} is given",
-            hint="train on the table itself" if item.name in NO_ROWS else "leave it out, or make another store of it",
+            f"{item.name} would be ignored: {store.name} was made {how}, but {_shown(given)} is given",
+            hint="train on the table itself" if item.name in NO_ROWS else "leave it out, or make another store",
             code="setting-ignored",
         )
 

@@ -83,7 +83,7 @@ def read_run_file(path: Path) -> RunFile:
         blueprint = _with_file(blueprint, lambda file: os.path.relpath(base / file))
     recipe = document.get("recipe", {})
     if not isinstance(recipe, dict):
-        raise SettingError(f"[recipe] of {path} is no table", hint="[recipe]\nepochs = 10", code="setting-wrong-type")
+        raise SettingError(f"{path}: [recipe] is no section", hint="[recipe]\nepochs = 10", code="setting-wrong-type")
     recipe = {name: None if value == "none" else value for name, value in recipe.items()}
     from_plain(Recipe, recipe, where=f"[recipe] of {path}")
     checks = from_plain(CheckSettings, document.get("check", {}), where=f"[check] of {path}")
@@ -167,7 +167,7 @@ def write_run_file(
 
 
 def _with_file(blueprint: Blueprint, moved: Callable[[Path], str]) -> Blueprint:
-    """Return the Blueprint with the file of an own class named otherwise."""
+    """Return the Blueprint with the file of a custom class named otherwise."""
     file = source_file(blueprint.family)
     if file is None:
         return blueprint

@@ -38,7 +38,7 @@ def list_runs(folder: str | Path = "runs", *, sort: str = "when", match: str = "
             f"runs cannot be sorted by {sort!r}", hint=did_you_mean(sort, COLUMNS), code="setting-unknown-choice"
         )
     if not place.is_dir():
-        raise RunError(f"there is no folder {place}", hint="name the folder that the runs lie in", code="run-not-found")
+        raise RunError(f"there is no folder {place}", hint="name the folder with the runs", code="run-not-found")
     rows = [_row(path) for path in sorted(place.iterdir()) if path.is_dir() and _is_run(path)]
     rows = [row for row in rows if any(match.casefold() in str(cell).casefold() for cell in row.values())]
     if sort == "value":

@@ -86,7 +86,7 @@ def write_space(space: Space) -> str:
     """Return a search space as TOML, which `read_space` takes."""
     lines = [
         "# A section for each network that is tried. A setting has choices = […], or low and high:",
-        "# log = true searches by factors, whole = true takes whole numbers. Leave out what shall stay as designed.",
+        "# log = true searches by factors, whole = true takes whole numbers. Delete a setting to keep its value.",
         "",
     ]
     for family, settings in space.items():
@@ -117,7 +117,7 @@ def read_space(path: Path, designed: Mapping[str, tuple[Blueprint, Recipe]]) -> 
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingError(
             f"the search space {path} cannot be read: {error}",
-            hint="the folder of a study has one to start from, search.toml",
+            hint="to start from one, use search.toml in the folder of a study",
             code="setting-toml",
         ) from error
     space: Space = {}
@@ -163,7 +163,7 @@ def _checked(setting: Setting, where: str) -> Setting:
     assert setting.high is not None
     if not (math.isfinite(setting.low) and math.isfinite(setting.high) and setting.low <= setting.high):
         raise SettingError(
-            f"{where} goes from {setting.low:g} to {setting.high:g}", hint="low has to be at most high",
+            f"{where} goes from {setting.low:g} to {setting.high:g}", hint="low must be at most high",
             code="setting-out-of-range",
         )  # fmt: skip
     if setting.log and setting.low <= 0:

@@ -115,9 +115,7 @@ def prepare_table(
         )
     notes = [f"{table.name}: {table.frame.height:,} rows, {table.frame.width} columns", *table.notes]
     if table.frame.width > _MANY_COLUMNS:
-        _log.warning(
-            "%s has %s columns: to find out what each holds takes a while", table.name, f"{table.frame.width:,}"
-        )
+        _log.warning("%s has %s columns: inferring their kinds takes a while", table.name, f"{table.frame.width:,}")
     for doubt in table.doubts:
         warn(notes, doubt)
     words = settings.missing or (None if table.is_text else words_as_classes(table.frame, names))
@@ -225,8 +223,8 @@ def split_notes(sizes: Mapping[str, int], schema: Schema, settings: DataSettings
     notes = [] if settings.test is not None or settings.valid is not None else [split_words(sizes, settings)]
     if sizes["train"] < _FEW_ROWS and (settings.folds, settings.time, settings.valid) == (None, None, None):
         notes.append(
-            f"{sizes['train']:,} training rows are few, so one split says little about when to stop and how good "
-            "the model is; to validate on each row once, and predict the mean of five networks, pass folds=5"
+            f"{sizes['train']:,} training rows are few, so a single split is unreliable; to validate on each "
+            "row once and predict the mean of five networks, pass folds=5"
         )
     dates = [column.name for column in schema.inputs if column.kind == "date" and column.date_format != "TIME"]
     if dates and "test" in sizes and (settings.test, settings.time, settings.group) == (None, None, None):
@@ -386,7 +384,7 @@ def read_strata(
     if settings.labels and first.dtype == pl.String and not first.str.contains(settings.labels, literal=True).any():
         raise SettingError(
             f"labels would be ignored: no cell of {names[0]!r} holds {settings.labels!r}",
-            hint="give what stands between labels, or leave labels out where each row has one class",
+            hint="give the text between labels, or leave labels out if each row has one class",
             code="setting-ignored",
         )
     rough = with_label_column(Schema(task=task, targets=targets, label_delimiter=settings.labels), names)
@@ -417,7 +415,7 @@ def learn_targets(
         lone = [name for name, count in zip(target.classes, target.counts, strict=False) if count == 1]
         if lone and len(train) >= 50 and len(target.classes) < 20:
             shown = ", ".join(map(repr, lone[:5]))
-            warn(notes, f"target {target.name!r} has classes of one training row: {shown}; are they misspelt?")
+            warn(notes, f"target {target.name!r} has classes with one training row: {shown}; are they misspelt?")
     return task, targets
 
 
@@ -449,7 +447,7 @@ def _with_known_class(frame: pl.DataFrame, rows: Rows, schema: Schema, notes: li
         raise DataError(
             f"no training row has a class of the model to start from: {', '.join(map(repr, list(unseen)[:5]))}",
             hint=f"its classes are {', '.join(schema.targets[0].classes[:12])}; for others train a new model, or "
-            "take the weights alone with weights=",
+            "take only the weights with weights=",
             code="data-target-unseen-class",
         )
     if not known.all():

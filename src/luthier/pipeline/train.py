@@ -85,13 +85,13 @@ def train(
         trackers: As in `fit`.
         report: Called with the plan and the folder before training.
         verbose: Print the plan in short, a line an epoch and the outcome; None as in `fit`.
-        asked: The command that this is, for the run's file and its report; the call itself without one.
-        go_on: Where `run` is the folder of a run already, continue that one.
+        asked: The command, for the run's file and its report; by default the call itself.
+        go_on: If `run` is the folder of a run, continue that run.
         **given: Fields of `DataSettings`, `NetworkSettings`, `Recipe` and `CheckSettings`. Where the source is a frame,
             `valid` and `test` may be frames too.
 
     Returns:
-        The result; `.predict`, `.model` and `.test` (figures on the test rows) are the ones to look at.
+        The result; see `.predict`, `.model` and `.test` (figures on the test rows).
 
     Raises:
         LuthierError: as `design` and `fit` do.
@@ -203,21 +203,21 @@ def resume(
     verbose: bool | None = None,
     **given: Any,
 ) -> Result:
-    """Continue a run of `train` from its newest checkpoint: the same bits as if it had never stopped.
+    """Continue a run of `train` from its newest checkpoint, with the same bits as if it had never stopped.
 
-    Trackers that the run has by name go on in the same tracked run.
+    Trackers that were given by name continue the same tracked run.
 
     Args:
         run: The run's folder.
-        epochs: More epochs for a finished run. A schedule that ended with the run starts anew over the added ones.
+        epochs: More epochs for a finished run. A schedule that ended with the run starts again over the added ones.
         callbacks: As in `fit`.
         report: Called with the plan and the folder before training.
         verbose: Print a line an epoch; None as in `fit`.
-        **given: Recipe fields that move no bit: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
-            `network="FILE.py:CLASS"` or `trust_code=True` for a network of an own file.
+        **given: Fields that change no result: `num_workers`, `device`, `max_time_s`, `checkpoint_every_s`, …; and
+            `network="FILE.py:CLASS"` or `trust_code=True` for a network from your own file.
 
     Raises:
-        RunError: no run's folder, damaged checkpoints, or data that has changed.
+        RunError: not the folder of a run, damaged checkpoints, or data that has changed.
     """
     with together() as group:
         is_first = group is None or group.rank == 0
@@ -231,14 +231,14 @@ def resume(
         folder, plan = open_run(run, **more, **given)
         if group is not None and (plan.recipe.shards or 1) < 2:
             raise SettingError(
-                f"{folder} was trained without shards, so it goes on in one process",
+                f"{folder} was trained without shards, so it continues in one process",
                 hint=f"luthier resume {folder}",
                 code="setting-processes",
             )
         plan = _shared(plan, group)
         if more and plan.prepared.folds is not None:
             raise SettingError(
-                f"{folder} trained a network for each fold, and only a single one can get more epochs",
+                f"{folder} trained a network for each fold, and only a run without folds can get more epochs",
                 hint="train a new run with epochs=",
                 code="setting-ignored",
             )
@@ -342,6 +342,8 @@ def fit_arguments(plan: Plan) -> tuple[dict[str, Any], Trunk | None]:
     Where the last layer is trained alone, that is this layer, and the trunk that it belongs to is returned beside it.
     """
     module: nn.Module = make_module(plan)
+    if plan.blueprint.arguments.get("ngram_buckets") == 0:  # the design leaves the characters of short texts out
+        module.luthier_ignore = ["check-input-unused"]  # type: ignore[assignment]
     sources: dict[str, Any] = {
         part: plan.prepared.parts[part].source for part in ("train", "valid") if part in plan.prepared.parts
     }
@@ -370,7 +372,7 @@ def open_run(run: str | Path, **given: Any) -> tuple[Path, Plan]:
     if not (folder / "run.toml").is_file():
         raise RunError(
             f"{folder} is not a run of luthier train: it has no run.toml",
-            hint="name a folder that luthier train wrote, as runs/penguins; a run of fit goes on by the same call",
+            hint="name a folder that luthier train wrote, as runs/penguins; continue a run of fit by the same call",
             code="run-not-found",
         )
     return folder, design(folder / "run.toml", **given)
@@ -475,7 +477,7 @@ def _train_once(
     _log.info("once more on training and validation rows")
     again = _fit(refit_plan(plan, epochs), place, callbacks, verbose=verbose)
     rows = len(parts["train"].rows) + len(parts["valid"].rows)
-    notes = [f"trained once more on {rows:,} training and validation rows, for {epochs} epochs as the best one had"]
+    notes = [f"trained once more on {rows:,} training and validation rows, for {epochs} epochs like the best one"]
     if "test" in parts and again.is_done:
         found = [_answers(plan, outputs_on(done.module, parts["test"], size)) for done in (result, again)]
         before, now = (answers.values()[answers.loss] for answers in found)
@@ -521,7 +523,7 @@ def _train_folds(
         for name in figures
         if all(name in of for of in each)
     ]
-    notes = [f"each row by the network that had not seen it, and the folds' least and greatest: {', '.join(spread)}"]
+    notes = [f"each row by the network that did not train on it, with the lowest and highest fold: {', '.join(spread)}"]
     module = Ensemble([result.module for result in results], plan.schema.task)
     last = results[-1]
     last.model.metrics = {"valid": figures}
@@ -574,7 +576,7 @@ def _read_split(run: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, Any]]:
     except (ValueError, OSError) as error:
         raise RunError(
             f"the row numbers of {run} in split.safetensors cannot be read: {error}",
-            hint=f"remove the file and write it anew with: luthier resume {run}",
+            hint=f"remove the file, then write it again with: luthier resume {run}",
             code="run-record-damaged",
         ) from error
 
@@ -614,15 +616,15 @@ def refuse_other_rows(plan: Plan, folder: Path) -> None:
     now = _split_rows(plan)
     none = torch.empty(0, dtype=torch.int64)
     other = [part for part in {**before, **now} if not torch.equal(before.get(part, none), now.get(part, none))]
-    source, what = plan.settings.source, f"other rows are in {' and '.join(other)}"
+    source, what = plan.settings.source, f"the rows have changed in {' and '.join(other)}"
     if not other:
         test = _hash_test(plan)
         if words.get("test", test) == test:  # older runs did not write it down
             return
-        source, what = plan.settings.test or source, "its test rows hold something else"
+        source, what = plan.settings.test or source, "its test rows have changed"
     raise RunError(
         f"{source} has changed since {folder} began: {what}",
-        hint="put the data back as it was, or train a new run",
+        hint="restore the data, or train a new run",
         code="run-arguments-differ",
     )
 
@@ -648,7 +650,7 @@ def _fresh_folder(plan: Plan, wanted: Path | None) -> Path:
     if wanted is not None:
         if wanted.exists() and (not wanted.is_dir() or not all(map(is_part, wanted.iterdir()))):
             raise RunError(
-                f"{wanted} is there already, and Luthier overwrites no run",
+                f"{wanted} is there already, and Luthier does not overwrite runs",
                 hint=(f"continue it with: luthier resume {wanted}; or " if (wanted / "run.toml").is_file() else "")
                 + "choose another folder: run=",
                 code="run-folder-taken",

@@ -45,7 +45,7 @@ def try_out(blueprint: Blueprint, schema: Schema, source: Source) -> str | None:
             f"network {blueprint.family} gives {describe(outputs)} for {wanted[0]} samples, "
             f"and {schema.task} takes a tensor of numbers of shape {wanted}",
             hint="return it from forward: raw outputs (logits), one for each class, label or quantity; "
-            "its __init__ is told how many where it asks for num_outputs",
+            "to get their number, give __init__ an argument num_outputs",
             code="network-fails",
         )
     return _last_layer(module, batch)
@@ -84,7 +84,7 @@ def network_failed(error: Exception, family: str) -> NetworkError:
         if path is not None and frame.f_code.co_filename == str(path.resolve())
     ]
     said = [*lines[-1:], *getattr(error, "__notes__", [])]
-    where, hint = said[:2], "".join(said[2:3]) or "luthier explain network-fails says what it is given"
+    where, hint = said[:2], "".join(said[2:3]) or "see luthier explain network-fails for what it gets"
     return NetworkError(
         "\n  ".join([f"network {family} fails: {type(error).__name__}: {error}", *where]),
         hint=hint,

@@ -60,7 +60,7 @@ def once(
         return (batch.to(place).inputs for batch in source.batches(chunks, 0, 0))
 
     count = sum(map(len, sources.values()))
-    _log.info("the layers before %s are frozen: what they give is computed once for %s rows", name, f"{count:,}")
+    _log.info("the layers before %s are frozen: their output is computed once for %s rows", name, f"{count:,}")
     with evaluating(module):
         found = {part: features(module, name, batches(source)) for part, source in sources.items()}
     torch.set_num_threads(threads)
@@ -68,7 +68,7 @@ def once(
         if not values.isfinite().all():
             raise TrainingError(
                 f"the layers before {name} give NaN or infinity for {part} rows",
-                hint="look at the weights and at the scale of the inputs",
+                hint="check the weights and the scale of the inputs",
                 code="training-loss-not-finite",
             )
     means, factors = scales(found["train"])

@@ -33,7 +33,7 @@ from luthier.training.result import Result
 
 _log = logging.getLogger("luthier")
 _PRUNED = "pruned: worse than other trials at this epoch"
-_TIME = "the time of the study is up"
+_TIME = "the time limit of the study is reached"
 _STUDY, _SPACE, _JOURNAL = "study.json", "search.toml", "study.log"
 _FIRST_RUNG, _FACTOR = 8, 3  # epochs before the first look at who goes on, and how many of so many do
 _LOOK_EVERY_S = 0.2  # at whether other processes are through
@@ -47,16 +47,16 @@ class Study:
 
     Attributes:
         folder: The study's; each trial is a run in it.
-        best: The run of the best trial, with its figures on the test rows; None of a study that was stopped.
-        number: Which trial that is, from 0; 0 has the design's own settings.
-        metric: What was searched by, a validation figure.
+        best: The run of the best trial, with its figures on the test rows; None if the study was stopped.
+        number: The number of that trial, from 0; trial 0 has the settings of the design.
+        metric: The validation figure of the search.
         higher_is_better: Whether it is better high.
         trials: Of each trial its number, state, value, settings, epochs and seconds.
-        importances: Of each setting its share in what the trials' values differ by; empty for few trials.
+        importances: The share of each setting in the differences between trials; empty for few trials.
         errors: By how many standard errors of the paired difference on the validation rows the best trial is better
             than the first; below 1.96 the first is kept. None where the first is the best.
-        is_done: Whether all trials that were asked for are over.
-        directions: Of each figure of the trials whether it is better high.
+        is_done: Whether all trials are done.
+        directions: For each figure of the trials, whether it is better high.
     """
 
     folder: Path
@@ -143,7 +143,7 @@ def tune(
         source: As in `train`.
         target: As in `train`.
         trials: How many in all; 30 where no time is given either.
-        max_time_s: Seconds after which no more is trained, over all lives where the study is not continued.
+        max_time_s: Seconds after which training stops.
         metric: The figure on the validation rows to search by, and to keep the best epoch by: `loss` by default, or
             one of the task's: `accuracy`, `f1`, `auc`, `rmse`, `mae`, `r2`. With `folds`, of the rows held out.
         search: A file of TOML that says what is searched in place of what follows from the design; `print_space`
@@ -151,7 +151,7 @@ def tune(
         run: The study's folder; a new one under `runs/` without it.
         callbacks: As in `train`, for each trial.
         on_trial: Called with a trial's row and whether it is the best so far.
-        is_worker: Only do trials, beside other processes on the same study; the best is not finished.
+        is_worker: Only do trials, with other processes on the same study; do not complete the best run.
         **given: As in `train`.
 
     Raises:
@@ -212,8 +212,8 @@ def tune(
                 code="run-checkpoints-missing",
             )
         raise TrainingError(
-            f"none of {search_.count()} trials came to its end; the last one: {search_.failure or 'pruned'}",
-            hint=f"narrow the search ({folder / _SPACE} has it), or look at a single run with luthier train",
+            f"none of {search_.count()} trials was completed; the last one: {search_.failure or 'pruned'}",
+            hint=f"narrow the search space in {folder / _SPACE}, or try a single run with luthier train",
             code="training-loss-not-finite",
         )
     if stopped:
@@ -272,7 +272,7 @@ def _monitored(plan: Plan, metric: str | None) -> tuple[str, bool]:
     """Return the validation figure that is searched by, and whether it is better high."""
     if not plan.prepared.num_valid:
         raise SettingError(
-            "tune chooses by validation rows, and there are none", hint="give valid= or valid_fraction=, or folds=5",
+            "tune needs validation rows, and there are none", hint="give valid= or valid_fraction=, or folds=5",
             code="setting-missing",
         )  # fmt: skip
     main = "loss"
@@ -321,18 +321,18 @@ def _recognise(folder: Path, document: dict[str, Any]) -> None:
     try:
         kept = json.loads(read_plain(path))
         if not (isinstance(kept, dict) and document.keys() <= kept.keys()):
-            raise ValueError("it lacks what a study has")
+            raise ValueError("it is not a complete study")
     except (ValueError, OSError) as error:
         raise RunError(
             f"{path} cannot be read: {error}",
-            hint="remove it, and make the same call: it is written anew, and the study goes on",
+            hint="remove it, and make the same call: it is written again, and the study continues",
             code="run-record-damaged",
         ) from error
     other = [name for name, value in document.items() if kept[name] != value]
     if other:
         said = {"search": "the search space", "metric": "the metric", "data": "the data or a setting"}
         raise RunError(
-            f"{folder} was begun with other arguments: {' and '.join(said[name] for name in other)} differ",
+            f"{folder} was started with other arguments: {' and '.join(said[name] for name in other)} differ",
             hint="make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",
         )
@@ -352,7 +352,7 @@ def _heal(journal: Path) -> None:
             break
         whole += len(line)
     if whole < len(content):
-        _log.warning("%s is damaged from byte %d on: the trials after it are done again", journal, whole)
+        _log.warning("%s is damaged from byte %d on: the trials after it are repeated", journal, whole)
         write_whole(journal, content[:whole])
 
 

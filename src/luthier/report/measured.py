@@ -28,7 +28,7 @@ def _figures(document: dict[str, Any]) -> Html:
     """Return the figures with intervals beside the constant answer, and those of the classes."""
     parts = []
     if why := document.get("unmeasured"):
-        words = f"The test rows were not measured again: {why}. What the run kept is shown."
+        words = f"The test rows were not measured again: {why}. The report shows what the run saved."
         parts.append(tag("p", words, class_="warn" if document.get("finished") else "note"))
     test = document.get("test", {})
     baseline = test.get("baseline", {})
@@ -38,8 +38,8 @@ def _figures(document: dict[str, Any]) -> Html:
         headings = ["figure", "value", "95 % interval from", "to", "constant answer"]
         parts += [tag("p", f"{shown(test['rows'])} rows."), _scrolled(table(headings, rows))]
         words = (
-            "An interval says how far a figure may be off because the rows are few. The constant answer is the shares "
-            "of the classes, or the mean, of training rows, for every row."
+            "An interval says how far a figure may be off because the rows are few. The constant answer gives "
+            "every row the class shares, or the mean, of the training rows."
         )
         parts.append(tag("p", words, class_="note"))
     kept = {part: found for part, found in document.get("figures", {}).items() if part != "test" or not rows}
@@ -99,7 +99,7 @@ def _curves(document: dict[str, Any]) -> Html:
         diagonal = Line("perfect", _SHARES, _SHARES, is_guide=True)
         error = shown(document.get("test", {}).get("calibration_error"))
         binary = "ranking" in curves
-        axes = ("probability that was said", "share that came true") if binary else ("confidence", "accuracy")
+        axes = ("predicted probability", "observed share") if binary else ("confidence", "accuracy")
         note = "Upright lines are 95 % intervals: bins of few rows have long ones."
         charts.append(Chart(f"Calibration, error {error}", *axes, [line, diagonal], note=note, rows=found).html())
     if found := curves.get("thresholds"):
@@ -126,11 +126,11 @@ def _thresholds(found: dict[str, Any], used: list[float]) -> list[Html]:
     across, costs = found["threshold"], [name for name in found if name.startswith("cost_")]
     lines = [Line(name, across, found[name]) for name in ("precision", "recall", "f1")]
     note = f"{mark[1]}: the dashed upright line."
-    first = Chart("Threshold", "yes from a probability of", "share", lines, mark, note=note).html()
+    first = Chart("Threshold", "threshold", "share", lines, mark, note=note).html()
     words = [f"a missed yes costs {name.removeprefix('cost_')}" for name in costs]
     lines = [Line(name, across, found[cost]) for name, cost in zip(words, costs, strict=True)]
     note = "Mean cost of a row; a false alarm costs 1."
-    return [first, Chart("Cost by threshold", "yes from a probability of", "cost", lines, mark, note=note).html()]
+    return [first, Chart("Cost by threshold", "threshold", "cost", lines, mark, note=note).html()]
 
 
 def _slices(document: dict[str, Any]) -> Html:
@@ -149,7 +149,7 @@ def _slices(document: dict[str, Any]) -> Html:
     words = f"No slice of {len(found)} is clearly worse than all rows; the lowest are drawn."
     if worse:
         words = (
-            f"{len(worse)} of {len(found)} slices have a 95 % interval that lies wholly on the bad side of the figure "
+            f"{len(worse)} of {len(found)} slices have a 95 % interval that is entirely worse than the figure "
             f"of all rows. By chance alone about {max(1, round(len(found) * 0.025))} would."
         )
     title = f"{_SHOWN_FIGURES[main]} of slices".capitalize() if main != "rmse" else "RMSE of slices"

@@ -55,7 +55,7 @@ def page(documents: Sequence[dict[str, Any]], *, rows: bool = True) -> str:
         tag("a", "Skip to the report", class_="skip", href="#main"),
         tag("header", tag("h1", title), tag("p", said, class_="note"), *_overview(documents)),
         tag("main", *sections, id="main"),
-        tag("footer", f"Made by Luthier {VERSION}. The numbers stand in this file as JSON, in the element #data."),
+        tag("footer", f"Made by Luthier {VERSION}. This file has the numbers as JSON, in the element #data."),
         tag(
             "script",
             _json({"luthier": VERSION, "rows": has_rows, "runs": list(documents)}),
@@ -147,7 +147,7 @@ def _data(document: dict[str, Any]) -> Html:
         parts.append(table(["column", "kind", "why"], rows, caption="Left out"))
     if doubts := [column for column in columns if column["doubt"]]:
         rows = [(column["name"], column["doubt"], column["kind"]) for column in doubts]
-        parts.append(table(["column", "doubt", "kind"], rows, caption="Read with a doubt"))
+        parts.append(table(["column", "warning", "kind"], rows, caption="Ambiguous"))
     if columns:
         every = [(c["name"], c["kind"], "yes" if c["used"] else "no", c["why"]) for c in columns]
         parts.append(details(table(["column", "kind", "used", "why"], every), summary=f"All {len(every)} columns"))
@@ -201,8 +201,8 @@ def _time(document: dict[str, Any]) -> Html:
         return Html("")
     headings = ["", "epochs", "updates", "reading", "checks", "epochs", "up to the kept epoch", "after it", "an epoch"]
     words = (
-        "All but the counts are seconds: of reading the data and designing the network; of the checks before the "
-        "first epoch; of the epochs, validation included. Saving is in none of them."
+        "Seconds for reading the data and designing the network, for the checks before the first epoch, and for the "
+        "epochs with validation. Saving is not included."
     )
     return concat([tag("div", table(headings, rows), class_="wide", tabindex=0), tag("p", words, class_="note")])
 
@@ -213,6 +213,6 @@ def _network(document: dict[str, Any]) -> Html:
     if not found:
         return Html("")
     source = f"data:image/svg+xml;base64,{base64.b64encode(found['svg'].encode(errors='replace')).decode()}"
-    picture = tag("img", src=source, alt=f"The network's layers, and the ways of its tensors. {found['words']}")
+    picture = tag("img", src=source, alt=f"The network's layers and the tensors between them. {found['words']}")
     frame = tag("div", picture, class_="network", tabindex=0, role="region", aria_label="The network drawn")
     return concat([tag("p", found["words"]), frame])

@@ -31,7 +31,7 @@ def search_section(document: dict[str, Any]) -> Html:
     said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
     words = (
         f"This run is trial {found['number']} of {len(trials)} ({said}), kept by {metric} on the validation rows. "
-        "The best of many has a figure that flatters; those on the test rows do not."
+        "The validation figure of the best of many trials is too good; the test figures are not."
     )
     names = list(dict.fromkeys(name for row in trials for name in row["settings"]))
     rows = [
@@ -47,7 +47,7 @@ def search_section(document: dict[str, Any]) -> Html:
     numbers = table(["trial", "state", metric, "epochs", *names], rows)
     parts = [tag("p", words), tag("div", *charts, class_="charts")]
     if shares := found["importances"]:
-        parts.append(table(["setting", f"share in what the trials' {metric} differs by"], list(shares.items())))
+        parts.append(table(["setting", f"share in the differences of {metric}"], list(shares.items())))
     return concat([*parts, details(numbers, summary=f"All {len(trials)} trials")])
 
 

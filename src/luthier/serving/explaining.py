@@ -76,7 +76,7 @@ class Explanation:
             (f"{name} = {cell}" if cell else name, value, value - 2 * error, value + 2 * error)
             for name, cell, value, error in rows[:_BARS]
         ]
-        note = "Points right of the dashed line raise the answer. Lines are twice the standard error."
+        note = "Points right of the dashed line raise the answer. Lines show two standard errors."
         chart = intervals("What moved the answer", bars, x=self.of, guide=0.0, note=note)
         plain = table(["column", "cell", "value", "standard error"], rows)
         return concat([tag("p", self.words), plain, notebook(chart)])
@@ -102,7 +102,7 @@ def explain(
     places = input_places(schema)
     if len(places) < 2:
         raise DataError(
-            "the network takes one input alone, so there are no columns to tell apart",
+            "the network has only one input, so there are no columns to compare",
             hint="explain answers of a table with two input columns or more",
             code="data-not-a-table",
         )

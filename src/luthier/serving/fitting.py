@@ -14,7 +14,7 @@ from luthier.store.bundle import Bundle, check_weights
 def check_fit(bundle: Bundle, where: str) -> None:
     """Refuse a bundle whose network takes or gives something else than its Schema says, or has other weights.
 
-    A network of an own file is not built here: what it answers is looked at when it does.
+    A network from your own file is not built here: what it answers is looked at when it does.
 
     Raises:
         BundleError: two of the parts differ.
@@ -58,7 +58,7 @@ def _check_sizes(blueprint: Blueprint, schema: Schema, where: str) -> None:
 
 def _differs(where: str, what: str) -> BundleError:
     return BundleError(
-        f"{where} does not hold together: {what}",
-        hint="copy it again, or save the model anew",
+        f"{where} is not consistent: {what}",
+        hint="copy it again, or save the model again",
         code="bundle-does-not-fit",
     )

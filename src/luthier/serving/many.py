@@ -74,7 +74,7 @@ def predict_files(
     """
     if suffix not in SUFFIXES:
         raise SettingError(
-            f"there are no answers as {suffix}", hint=did_you_mean(suffix, SUFFIXES), code="setting-output-format"
+            f"answers cannot be written as {suffix}", hint=did_you_mean(suffix, SUFFIXES), code="setting-output-format"
         )
     load(model, **given)  # what is wrong with it is said once
     place, base = Path(folder), _base(sources)

@@ -110,9 +110,9 @@ def _more_figures(
 
 
 def _baseline_words(schema: Schema, *, is_better: bool) -> str:
-    constant = "the mean" if schema.task == "regression" else "the shares of the classes"
-    how = "better by no more than chance would have it" if is_better else "no better"
-    return f"the network is {how} on these rows than to answer {constant} of the training rows for each"
+    constant = "the mean" if schema.task == "regression" else "the class shares"
+    how = "not clearly better" if is_better else "not better"
+    return f"on these rows the network is {how} than the constant answer, {constant} of the training rows"
 
 
 def _target_figures(metrics: Sequence[Metric], schema: Schema) -> dict[str, float]:

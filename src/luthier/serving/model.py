@@ -74,7 +74,7 @@ def task_of(criterion: Any) -> Task | None:
 
 
 class Model:
-    """A trained module, and how to use it.
+    """A trained module, with the methods to use it.
 
     With a Schema (a run of `luthier.train` or the command) it takes raw data, as files, frames or rows, and answers
     with class names and numbers in their units. Without one (a run of `luthier.fit`) it takes what the module takes.
@@ -83,10 +83,10 @@ class Model:
         module: The network.
         schema: Inputs and targets, or None.
         task: What kind of answer it gives, or None where that is not known.
-        blueprint: How the network was designed, or None for an own module.
+        blueprint: How the network was designed, or None for a custom module.
         metrics: Figures of the run that made it, by split.
         facts: Versions and the like, as data.
-        output_key: Which part of what an own module gives is its answer; None finds it.
+        output_key: Which part of the outputs of a custom module is its answer; None finds it.
         answering: Temperature, thresholds and intervals that validation rows gave.
     """
 
@@ -124,7 +124,7 @@ class Model:
             answers = ", ".join(target.name for target in self.schema.targets[:8])
             lines.append(f"{self.task}: {takes} -> {answers}")
         elif self.task is not None:
-            lines.append(f"{self.task}, an own module")
+            lines.append(f"{self.task}, a custom module")
         for part, figures in self.metrics.items():
             shown = [f"{name} {value:.4g}" for name, value in figures.items()]
             lines += [f"{part}: {', '.join(shown)}"] if shown else []
@@ -491,7 +491,7 @@ class Model:
             rows = int(np.isnan(outputs.reshape(n, -1)).any(axis=1).sum())
             raise BundleError(
                 f"the network answers NaN for {rows:,} of {n:,} rows",
-                hint="its weights are damaged, or training ended in NaN: train it anew",
+                hint="its weights are damaged, or training ended in NaN: train it again",
                 code="bundle-answers-nan",
             )
 
@@ -550,8 +550,8 @@ def load(
     Args:
         path: A `model.safetensors`, or a run's folder; or the address of one that fsspec knows, such as
             `s3://bucket/model.safetensors`.
-        module: For an own module, an instance of it to load the weights into.
-        network: For a network of an own file, that file and class, `my_nets.py:Net`: none is run by its name in PATH.
+        module: For a custom module, an instance to load the weights into.
+        network: For a network from your own file, that file and class, `my_nets.py:Net`.
         device: Where to put it; the CPU by default.
 
     Raises:
@@ -596,7 +596,7 @@ def load(
                 code="bundle-module-needed",
             )
         check_fit(replace(bundle, blueprint=blueprint), str(path))
-        with kept_rng():  # by the run's seed: an own class may hold what it drew and does not save
+        with kept_rng():  # by the run's seed: a custom class may hold what it drew and does not save
             if isinstance(seed := bundle.facts.get("seed"), int):
                 seed_all(seed)
             module = build(blueprint)

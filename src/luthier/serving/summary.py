@@ -28,7 +28,7 @@ def summary(model: Model | nn.Module, inputs: Inputs | None = None) -> Summary:
         A Summary; multiply-adds are those of `luthier.networks.summary.summarise`, for one row of data.
 
     Raises:
-        SettingError: an own module without `inputs`, or one that is lazy.
+        SettingError: a custom module without `inputs`, or a lazy one.
 
     >>> found = summary(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)), torch.zeros(2, 3))
     >>> found.parameters, found.multiply_adds, found.rows[0].output

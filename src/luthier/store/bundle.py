@@ -34,11 +34,11 @@ class Bundle:
         weights: By name, as in the module's `state_dict`, with buffers that torch does not save beside them.
         module_name: The class of the module, to say which one is asked for.
         task: What kind of answer it gives, where that is known.
-        blueprint: The network, where Luthier designed it; None for an own module.
+        blueprint: The network, where Luthier designed it; None for a custom module.
         schema: Inputs and targets, where they are known.
         metrics: Figures of the run that made it, by split.
         facts: Further plain values: versions, the split's fingerprint.
-        output_key: Which part of what an own module gives is its answer, where that was said.
+        output_key: Which part of what a custom module gives is its answer, where that was said.
         answering: What was measured of its answers on validation rows.
     """
 
@@ -114,7 +114,7 @@ def check_weights(module: nn.Module, given: Mapping[str, Any], *, where: str) ->
         if not isinstance(own.get(name), Tensor):
             continue
         if not isinstance(value, Tensor) or value.layout is not torch.strided:
-            wrong.append(f"{name} is no dense tensor")
+            wrong.append(f"{name} is not a dense tensor")
         elif value.shape != own[name].shape:
             wrong.append(f"{name} is {tuple(value.shape)}, and {tuple(own[name].shape)} in the module")
     if wrong:
@@ -190,7 +190,7 @@ def load_bundle(path: Path) -> Bundle:
         state, buffers = (unflatten(part, tensors) for part in (read.state, read.buffers))
         named = (isinstance(part, dict) and all(isinstance(name, str) for name in part) for part in (state, buffers))
         if not all(named) or not all(isinstance(value, Tensor) for value in buffers.values()):
-            raise ValueError("its weights are no tensors by name")
+            raise ValueError("its weights are not named tensors")
         if read.schema is not None:
             check_schema(read.schema)
             if read.task != read.schema.task:
@@ -245,7 +245,7 @@ def _not_ours(path: Path, error: Exception) -> BundleError:
     why = error.message if isinstance(error, SettingError) else f"{type(error).__name__}: {error}"
     return BundleError(
         f"{path} is not a bundle that Luthier wrote: {why}",
-        hint="copy it again, or save the model anew",
+        hint="copy it again, or save the model again",
         code="bundle-damaged",
     )
 
@@ -256,14 +256,14 @@ def _unreadable(path: Path, error: Exception) -> BundleError:
     is_safetensors = b"\0\0\0\0{".startswith(start[4:])  # a header's length may begin like a pickle
     if start[:2] == b"PK" or (start[:1] == b"\x80" and not is_safetensors):
         return BundleError(
-            f"{path} is a pickle (a .pt or .pth file of torch), and Luthier reads none: loading one can run code",
+            f"{path} is a pickle (a .pt or .pth file of torch); Luthier reads none, because loading it can run code",
             hint="save the model with model.save('model.safetensors')",
             code="bundle-is-pickle",
         )
     if "document" in str(error):
         return BundleError(
             f"{path} cannot be used: {error}",
-            hint="Luthier's own bundles carry what a prediction needs; load bare weights with torch and safetensors",
+            hint="it has weights only; load them with torch and safetensors",
             code="bundle-foreign",
         )
     return BundleError(

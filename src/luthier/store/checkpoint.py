@@ -143,7 +143,7 @@ def read_checkpoint(path: Path) -> Any:
     blocks = Blocks(path.parent / _BLOCKS)
     for name, facts in document.get("blocks", {}).items():
         tensors[name] = blocks.get(facts)
-    with decoding(lambda error: ValueError(f"it does not hold together ({type(error).__name__}: {error})")):
+    with decoding(lambda error: ValueError(f"it is not consistent ({type(error).__name__}: {error})")):
         return unflatten(document["tree"], tensors)
 
 
@@ -172,7 +172,7 @@ def load_checkpoint(folder: Path) -> Any | None:
     if paths:
         raise RunError(
             f"all {len(paths)} checkpoints in {folder} are damaged",
-            hint="start a new run, or put back a copy of one of them",
+            hint="start a new run, or restore a copy of one of them",
             code="run-checkpoints-damaged",
         )
     return None

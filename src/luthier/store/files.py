@@ -85,7 +85,7 @@ def _replace(path: Path, write: Callable[[Path], Any], is_proven: Callable[[Path
         _flush(beside, os.O_RDWR)
         if not is_proven(beside):
             raise RunError(
-                f"{path} was written, and other bytes were read back",
+                f"{path} was written, but other bytes were read back",
                 hint="check the disk; nothing was replaced",
                 code="run-write-differs",
             )
@@ -151,7 +151,7 @@ def check_output(output: str, suffixes: Sequence[str], *, flag: str, sources: Se
     is_read = path.exists() and any(Path(source).exists() and path.samefile(source) for source in sources)
     is_of_run = path.name in RUN_FILES and path.exists()
     if is_read or is_of_run or path.is_dir():
-        what = "is what is read" if is_read else "is a file of the run itself" if is_of_run else "is a folder"
+        what = "is also the input" if is_read else "is a file of the run itself" if is_of_run else "is a folder"
         raise SettingError(f"{output} {what}", hint=f"choose another file with {flag}", code="setting-output-format")
     if path.exists() and not os.access(path, os.W_OK):
         raise SettingError(
@@ -165,9 +165,9 @@ def cannot_write(path: Path, error: OSError) -> RunError:
     is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return RunError(
         f"cannot write {path}: {error.strerror or error}",
-        hint="free some disk, or choose another place"
+        hint="free disk space, or choose another place"
         if is_full
-        else "name a file in a folder that is there and that you may write to",
+        else "name a file in an existing folder that you may write to",
         code="run-cannot-write",
     )
 
@@ -190,7 +190,7 @@ def reading(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise RunError(
             f"{path} cannot be read: {error.strerror}",
-            hint="see who may read it, and the folders above it",
+            hint="check the permissions of it and of the folders above it",
             code="system-error",
         ) from error
 

@@ -143,7 +143,7 @@ def open_rows(path: Path) -> RowStore:
     """
     if not (path / ROWS_DESCRIPTION).is_file():
         raise DataError(
-            f"{path} is not whole: the conversion that made it was stopped",
+            f"{path} is not complete: the conversion was stopped",
             hint="remove it and make it again with luthier rows",
             code="data-rows-damaged",
         )
@@ -215,7 +215,7 @@ def refuse_changed(store: RowStore) -> None:
         since = source_name(store.settings.source) if changed in more else f"{store.name} was made of it"
         raise DataError(
             f"{changed} {what} {since}" + (f", of which {store.name} was made" if changed in more else ""),
-            hint=f"put it back as it was; or remove {store.path} and make it again with luthier rows",
+            hint=f"restore it; or remove {store.path} and make it again with luthier rows",
             code="data-rows-changed",
         )
 

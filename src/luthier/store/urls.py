@@ -47,7 +47,7 @@ def fetched(url: str) -> Iterator[Path]:
         except Exception as error:  # each protocol has errors of its own
             raise BundleError(
                 f"the model {url} cannot be fetched: {type(error).__name__}: {error}",
-                hint="see that the address and the rights to read it are correct",
+                hint="check the address and the right to read it",
                 code="bundle-not-found",
             ) from error
         yield file
@@ -73,7 +73,7 @@ def sent(url: str) -> Iterator[Path]:
         except Exception as error:
             raise RunError(
                 f"cannot write {url}: {type(error).__name__}: {error}",
-                hint="see that the address and the rights to write there are correct",
+                hint="check the address and the right to write there",
                 code="run-cannot-write",
             ) from error
 

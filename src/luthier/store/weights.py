@@ -96,14 +96,14 @@ def put_weights(module: nn.Module, given: Mapping[str, Tensor], *, where: str) -
         more = f", and {len(wrong) - 5} more" if len(wrong) > 5 else ""
         raise BundleError(
             f"the weights of {where} do not fit {type(module).__name__}: {'; '.join(wrong[:5])}{more}",
-            hint="they must come from this network; only the first and the last layer may be of another size",
+            hint="they must come from this network; only the first and the last layer may have another size",
             code="bundle-does-not-fit",
         )
     module.load_state_dict({**own, **taken})
     fresh = [name for name in own if name not in taken]
     spare = [name for name in given if name not in own]
     words = f"{len(taken)} of {len(own)} tensors from {where}"
-    words += f"; anew: {', '.join(fresh)}" if fresh else ""
+    words += f"; freshly initialised: {', '.join(fresh)}" if fresh else ""
     words += f"; not used: {', '.join(spare[:5])}{', …' if len(spare) > 5 else ''}" if spare else ""
     return words
 

@@ -22,7 +22,7 @@ _log = logging.getLogger("luthier")
 
 @dataclass(frozen=True)
 class Stop:
-    """A callback's answer that ends the run.
+    """What a callback returns to end the run.
 
     Attributes:
         reason: In words.
@@ -34,7 +34,7 @@ class Stop:
 
 
 class View(Protocol):
-    """What a callback sees of a run. All of it is for reading."""
+    """A read-only view of a run, for callbacks."""
 
     @property
     def module(self) -> nn.Module:
@@ -112,7 +112,7 @@ class View(Protocol):
 
 
 class Callback:
-    """The moments, in their order. Override those you want; each may answer with a `Stop`.
+    """The moments of a run, in order. Override those you want; each may return a `Stop`.
 
     A callback with state has `state_dict` and `load_state_dict`: they go into checkpoints. One that adds figures names
     them in `figures`, so that `monitor` can watch them; `higher_is_better = {"name": True}` says so of one that is.
@@ -154,7 +154,7 @@ MOMENTS = (
 
 
 class EarlyStopping(Callback):
-    """Stop after `patience` epochs in which the monitored figure did not gain more than `min_delta`."""
+    """Stop after `patience` epochs in which the monitored figure did not improve by more than `min_delta`."""
 
     def __init__(self, patience: int, *, monitor: str = "valid_loss", min_delta: float = 0.0) -> None:
         self.patience, self.monitor, self.min_delta = patience, monitor, min_delta

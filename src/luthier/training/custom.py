@@ -62,7 +62,7 @@ def run(
     verbose: bool | None = None,
     **parts: Any,
 ) -> "CustomRun":
-    """Return a context for a training loop of one's own, which a kill at any instant and the same call go on with.
+    """Return a context for your own training loop; after a stop or a kill, the same call resumes it exactly.
 
     The loop stays a loop: `run.epochs`, `run.steps` and `run.batches` stand in place of `range` and the loader. What
     changes between batches is handed over by name; a checkpoint keeps it, and a script that is started again goes on
@@ -74,8 +74,8 @@ def run(
             seeded, and the order of the data follows from the state of torch's generator.
         checkpoint_every_s: Seconds between checkpoints, which are written between batches.
         checkpoint_every_steps: Batches, or steps of `run.steps`, between checkpoints.
-        max_time_s: After so many seconds of this life save, and leave the context: `run.is_done` is False.
-        log_every_steps: Also keep what `run.log` gets every so many steps, one by one.
+        max_time_s: After this many seconds save, and leave the context: `run.is_done` is False.
+        log_every_steps: Also record single values of `run.log` every this many steps.
         watched: Look for mistakes as `luthier.watch` does, over each module and the optimizers of its parameters.
         trackers: As in `luthier.fit`.
         verbose: Print a line an epoch; None as in `luthier.fit`.
@@ -137,15 +137,15 @@ _OWN = ("folder", "record", "best", "is_done", "stopped", "findings")
 
 
 class CustomRun:
-    """A run whose loop is the caller's: what `luthier.run` returns. Each part is an attribute by its name.
+    """A run with your own loop: what `luthier.run` returns. Each part is an attribute by its name.
 
     Attributes:
         folder: Its folder.
         record: Its rows, as `luthier.read_record` gives them.
         best: The best figure and its weights: `run.best.update(figure)`, `run.best.restore()`.
         findings: What `luthier.watch` saw.
-        is_done: Whether the body came to its end.
-        stopped: Why it did not, where the run was asked to stop.
+        is_done: Whether the body of the loop was completed.
+        stopped: Why it did not, if the run was asked to stop.
     """
 
     def __init__(
@@ -253,7 +253,7 @@ class CustomRun:
             for name, attributes in self._parts.opaque.items():
                 if attributes:
                     _log.warning(
-                        "a checkpoint cannot keep %s of %s: a run that goes on has what the script makes anew; give "
+                        "a checkpoint cannot save %s of %s: a resumed run gets what the script creates; give "
                         "its class state_dict and load_state_dict",
                         ", ".join(attributes[:3]),
                         name,
@@ -445,8 +445,8 @@ class CustomRun:
     def _expect(self, before: str, now: str) -> None:
         if before != now:
             raise RunError(
-                f"the loops of {self.folder} were others: {before} stood where {now} stands now",
-                hint="go on with the script that the run began with, or choose a new folder",
+                f"the loops of {self.folder} have changed: {before} was in the place of {now}",
+                hint="use the script that the run began with, or choose a new folder",
                 code="run-arguments-differ",
             )
 
@@ -485,7 +485,7 @@ class CustomRun:
             self._signal = number or self._signal
         if is_late or number:
             self._leave(
-                f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was told to stop"
+                f"the time limit of {self._max_time_s:g} s is reached" if is_late else "the run was asked to stop"
             )
         elif is_due or self._saved_step < 0:
             self._save(frame)
@@ -540,7 +540,7 @@ class CustomRun:
         self.stopped = why
         if not self._save(sys._getframe(3)):
             _log.warning(
-                "the run goes on at the start of an epoch, as the data of this loop was not handed to luthier.run"
+                "the run continues from the start of an epoch: the data of this loop was not passed to luthier.run"
             )
         raise Leave
 
@@ -817,8 +817,8 @@ class CustomRun:
         self._note({"event": "not-finite", "epoch": self._state.epoch, "step": self._state.steps, "what": words})
         raise TrainingError(
             words,
-            hint="start the script again: it goes on from the last checkpoint, watched, and names the operation; look "
-            "for NaN in the data, or a learning rate that is too high",
+            hint="start the script again: it repeats the steps since the last checkpoint and names the operation; "
+            "look for NaN in the data, or a learning rate that is too high",
             code="training-loss-not-finite",
         )
 
@@ -831,7 +831,7 @@ class CustomRun:
                 place = f"{origin.operation} in {origin.layer}" if origin.layer else origin.operation
                 raise TrainingError(
                     f"a loss of step {self._state.steps} is not finite: {origin.phase}, {place}: {origin.values}",
-                    hint="mend it, and start the script again: it goes on from the last checkpoint",
+                    hint="correct it, and start the script again: it continues from the last checkpoint",
                     code="training-loss-not-finite",
                 )
 

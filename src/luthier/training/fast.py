@@ -34,7 +34,7 @@ def fast_settings(recipe: Recipe, module: nn.Module, train: Any, valid: Any = No
         module: What is trained.
         train: The training data, as `fit` takes it.
         valid: Likewise; a DataLoader keeps its own batches.
-        optimizer: As `fit` takes it; the updates of an instance or of an own class stay as they are.
+        optimizer: As `fit` takes it; the updates of an instance or of a custom class stay as they are.
     """
     chosen: dict[str, Any] = {}
     name: Any = optimizer or recipe.optimizer

@@ -1,4 +1,4 @@
-"""`fit`: the call for a PyTorch user with an own module and data."""
+"""`fit`: the call for a PyTorch user with a custom module and data."""
 
 import logging
 import sys
@@ -83,7 +83,7 @@ def fit(
     processes: bool = True,
     **recipe_fields: Unpack[RecipeFields],
 ) -> Result:
-    """Train `module` in place, with validation each epoch, and return it with what happened.
+    """Train `module` in place, with validation each epoch, and return it with the record of the run.
 
     Args:
         module: Any `nn.Module`. The object itself is trained, and holds the best weights afterwards.
@@ -92,11 +92,11 @@ def fit(
             less its target.
         valid: The same for validation; None for none.
         criterion: A callable `(outputs, targets) -> loss`, or a loss of torch.nn by name. None only with `step`.
-            One of torch.nn gets the answer among the outputs (see `output_key`), an own one all outputs.
+            One of torch.nn gets the answer among the outputs (see `output_key`), a custom one all outputs.
         optimizer: A `torch.optim` instance or class, a callable on parameters, or a name. One that evaluates the loss
             several times a step (LBFGS, SAM) is handed a closure.
         recipe: Settings as a whole; `recipe_fields` are the same settings one by one (`epochs=`, `batch_size=`, …).
-        step: An own `step(module, batch)` in place of forward and criterion; it gets the batch as the data gives it,
+        step: A custom `step(module, batch)` in place of forward and criterion; it gets the batch as the data gives it,
             and does not call backward. It returns the loss, `(loss, count)`, or a dict with `loss` and, where wanted,
             `outputs` and `targets` (for metrics and checks), `count` (what the loss is a mean over) and `log`
             (figures by name, whose means are in each epoch's row).
@@ -116,7 +116,7 @@ def fit(
         fast: Let a fixed rule fill in what makes a run faster and changes its rounding: fused updates, channels_last
             for convolutions, evaluation batches that suit the cache. Without it `fit` equals the hand-written loop
             by the bit.
-        seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with an own
+        seed: Seeds torch, NumPy and `random` for the run, whose state is put back after it. None: with a custom
             DataLoader nothing is drawn; else one seed for the order is drawn from torch's generator.
         target_key: The target's name where batches are dicts.
         output_key: Where the module gives more than one tensor (a dict, a tuple, a dataclass), the part that is its
@@ -124,7 +124,7 @@ def fit(
             only tensor, the one called `logits`, the first of a tuple), and own metrics get all outputs.
         verbose: Print a line an epoch, on a terminal with a bar; in a notebook show the curves. None does, unless
             standard output is no file, such as a text in memory.
-        processes: Train together with the other processes of torchrun, `--processes`, Ray or an own process group,
+        processes: Train together with the other processes of torchrun, `--processes`, Ray or a custom process group,
             where this is one of them: any number up to `shards` gives the same bits. False: for itself.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
 
@@ -258,7 +258,7 @@ def _with_cause(run: Run, error: TrainingError) -> TrainingError:
         try:
             found = find_not_finite(run, states_of(run))
         except Exception as problem:  # what goes wrong in the looking is said, and hides no error
-            _log.warning("the steps could not be done again to find the cause: %s: %s", type(problem).__name__, problem)
+            _log.warning("the steps could not be repeated to find the cause: %s: %s", type(problem).__name__, problem)
     row = {"event": "not-finite", "epoch": run.epoch, "step": run.global_step, "what": error.message}
     run.note(row if found is None else {**row, "cause": str(found)})
     if found is None:

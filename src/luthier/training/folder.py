@@ -63,7 +63,7 @@ def open_folder(folder: Path) -> Path:
     names = {path.name for path in folder.iterdir()}
     if names and not names & {"run.toml", "record.jsonl", "checkpoints"}:
         raise RunError(
-            f"the folder {folder} holds other things ({', '.join(sorted(names)[:3])}) and is no run's",
+            f"the folder {folder} has other files ({', '.join(sorted(names)[:3])}) and is not the folder of a run",
             hint="choose a new folder",
             code="run-folder-taken",
         )
@@ -91,7 +91,7 @@ def continue_run(run: Run) -> bool:
         if set(rows) - _BEFORE_TRAINING:
             raise RunError(
                 f"{run.folder} has a record and no checkpoint",
-                hint="put its checkpoints folder back, or choose a new folder",
+                hint="restore its checkpoints folder, or choose a new folder",
                 code="run-checkpoints-missing",
             )
         if rows:  # killed before its first checkpoint, which is written before the first step
@@ -115,7 +115,7 @@ def warn_of_machine(before: Mapping[str, Any]) -> None:
     here = machine()
     for name, value in before.items():
         if here[name] != value:
-            _log.warning("%s was %s and is %s: the bits may differ from a run never stopped", name, value, here[name])
+            _log.warning("%s was %s and is %s: the bits may differ", name, value, here[name])
 
 
 def _extend(run: Run, *, added: int) -> None:
@@ -133,11 +133,11 @@ def _extend(run: Run, *, added: int) -> None:
         better = run.higher_is_better.get(run.recipe.monitor, False)
         steps = steps_per_epoch(run.train, part)
         run.schedule = make_schedule(None, run.optimizer, part, steps_per_epoch=steps, higher_is_better=better)
-        _log.info("%s starts anew over the %d added epochs", run.recipe.scheduler, added)
+        _log.info("%s starts again over the %d added epochs", run.recipe.scheduler, added)
     elif type(run.schedule.scheduler).__name__ == "OneCycleLR":
         raise RunError(
             f"OneCycleLR was made for {run.schedule.scheduler.total_steps} steps, which are done, and was passed in: "
-            f"it cannot start anew over the {added} added epochs",
+            f"it cannot start again over the {added} added epochs",
             hint="name it (scheduler='OneCycleLR'), or train a new run",
             code="run-arguments-differ",
         )
@@ -172,7 +172,7 @@ def compare_arguments(before: Mapping[str, Any], run: Run) -> bool:
         said = "; ".join(_difference(name, old.get(name), new.get(name)) for name in differing[:6])
         raise RunError(
             f"{run.folder or 'the run'} was made with other arguments: {said}",
-            hint="a run may be given more epochs or steps than it was planned with, and not fewer"
+            hint="a run can get more epochs or steps, but not fewer"
             if fewer
             else "make the same call to continue it, or choose a new folder",
             code="run-arguments-differ",

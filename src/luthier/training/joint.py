@@ -189,9 +189,9 @@ class Joint:
         own = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if any(p in self._apart for p in own):
             raise SettingError(
-                f"{type(optimizer).__name__} takes a step on gradients of this process alone, so the processes would "
-                "come to different weights",
-                hint="call run.backward(loss) in place of loss.backward()",
+                f"{type(optimizer).__name__} uses the gradients of this process only, so the processes would get "
+                "different weights",
+                hint="call run.backward(loss) instead of loss.backward()",
                 code="setting-processes",
             )
         self._apart.clear()

@@ -209,8 +209,8 @@ def _compare_replicas(run: Run, group: Group) -> None:
     others = [rank for rank, value in enumerate(found) if value != found[0]]
     if others:
         raise TrainingError(
-            f"process {others[0]} has other weights than process 0 after epoch {run.epoch + 1}",
-            hint="the module keeps state outside of its parameters and buffers, or a machine computes wrongly",
+            f"process {others[0]} and process 0 have different weights after epoch {run.epoch + 1}",
+            hint="the module keeps state outside its parameters and buffers, or a machine computes wrongly",
             code="training-replicas-differ",
         )
 

@@ -40,7 +40,7 @@ class Monitoring(Callback):
                 source=getattr(run.valid, "source", None),
             )  # fmt: skip
         except Exception as error:
-            _log.debug("the epoch could not be judged: %s: %s", type(error).__name__, error)
+            _log.debug("the epoch could not be checked: %s: %s", type(error).__name__, error)
             return
         for finding in found:
             if finding.code not in said and finding.code not in self.ignore and "dynamics" not in self.ignore:

@@ -79,7 +79,7 @@ def make_optimizer(given: Any, module: nn.Module, recipe: Recipe) -> Optimizer:
         )
     if any(parameter.is_meta for parameter in module.parameters()):
         raise SettingError(
-            f"{type(module).__name__} lies on the meta device, which holds shapes and no numbers",
+            f"{type(module).__name__} is on the meta device, which has shapes but no values",
             hint="module.to_empty(device='cpu'), then load its weights or initialise them",
             code="setting-lazy-module",
         )
@@ -184,7 +184,7 @@ def _make(cls: type[Optimizer], module: nn.Module, recipe: Recipe) -> Optimizer:
 def _meant(recipe: Recipe, cls: type[Optimizer]) -> str:
     known = inspect.signature(cls).parameters
     unknown = next((name for name in recipe.optimizer_args if name not in known), None)
-    return f"look at the values: torch.optim.{cls.__name__}" if unknown is None else did_you_mean(unknown, known)
+    return f"check the values: see torch.optim.{cls.__name__}" if unknown is None else did_you_mean(unknown, known)
 
 
 def parameter_groups(module: nn.Module, recipe: Recipe, cls: type[Optimizer]) -> Any:
@@ -217,7 +217,7 @@ def _call(given: Any, module: nn.Module) -> Optimizer:
     made = given(module.parameters())
     if not isinstance(made, Optimizer):
         raise SettingError(
-            f"the callable given as optimizer made a {type(made).__name__}, and no torch.optim optimizer",
+            f"the callable given as optimizer made a {type(made).__name__}, not a torch.optim optimizer",
             hint="return one: lambda parameters: torch.optim.SGD(parameters, lr=0.1)",
             code="setting-optimizer",
         )
@@ -232,7 +232,7 @@ def _refuse_ignored(given: Any, recipe: Recipe) -> None:
     ignored += ["decay_norm_and_bias"] if not recipe.decay_norm_and_bias else []
     if ignored:
         raise SettingError(
-            f"{', '.join(ignored)} would be ignored: {_name(given)} brings its own settings",
+            f"{', '.join(ignored)} would be ignored: {_name(given)} has its own settings",
             hint="set it where the optimizer is made, or give the optimizer by name",
             code="setting-ignored",
         )

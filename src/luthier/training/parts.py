@@ -171,7 +171,7 @@ class Parts:
             except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
                 raise RunError(
                     f"the state that the checkpoint has of {name!r} does not fit it: {error}",
-                    hint="hand over what the run began with, or choose a new folder",
+                    hint="pass the parts that the run began with, or choose a new folder",
                     code="run-arguments-differ",
                 ) from error
 
@@ -306,7 +306,7 @@ def _kind_of(name: str, value: Any) -> str:
         if any(hasattr(item, "state_dict") for item in items):
             raise SettingError(
                 f"{name} is a {type(value).__name__} of {type(items[0]).__name__} and has no state of its own",
-                hint="hand over each under a name, or modules as an nn.ModuleList",
+                hint="pass each by its own name, or modules as an nn.ModuleList",
                 code="setting-wrong-type",
             )
         return "value"

@@ -65,10 +65,10 @@ def find_lr(
     seed: int = 0,
     target_key: str | None = None,
 ) -> LearningRates:
-    """Train a copy of a network with a rate that rises from step to step, and return where its loss falls.
+    """Train a copy of a network with a rising learning rate, and suggest a rate from where its loss falls.
 
     The rate goes from `low` to `high` by equal factors, until the running mean of the losses is four times its least.
-    Nothing of it stays: the module, its gradients and the generators are as they were.
+    The module, its gradients and the random generators do not change.
 
     Args:
         module: The network, which is copied.
@@ -84,7 +84,7 @@ def find_lr(
         target_key: As in `luthier.fit`.
 
     Raises:
-        SettingError: rates that do not rise, an optimizer that is an instance, a network that cannot be copied.
+        SettingError: `low` is not below `high`, an optimizer that is an instance, a network that cannot be copied.
         DataError: the loss falls nowhere.
 
     Source: Smith 2017, "Cyclical Learning Rates for Training Neural Networks", section 3.3.
@@ -117,7 +117,7 @@ def find_lr(
         except Exception as error:
             raise SettingError(
                 f"the network cannot be copied: {type(error).__name__}: {error}",
-                hint="make it anew for find_lr", code="setting-no-parameters",
+                hint="create a new one for find_lr", code="setting-no-parameters",
             ) from error  # fmt: skip
         place = next((parameter.device for parameter in tried.parameters()), torch.device("cpu"))
         objective = Objective(choose_criterion(copy.deepcopy(criterion), step, recipe, train, place), step)
@@ -125,7 +125,7 @@ def find_lr(
         updater = make_optimizer(optimizer, tried, recipe)
         if closure_of(updater) is not None:
             raise SettingError(
-                f"{type(updater).__name__} evaluates the loss several times a step, and has no rate to be found so",
+                f"{type(updater).__name__} evaluates the loss several times a step, which find_lr does not support",
                 hint="find one for an optimizer such as SGD or AdamW", code="setting-optimizer",
             )  # fmt: skip
         tried.train()

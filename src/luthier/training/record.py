@@ -20,7 +20,7 @@ class Record:
     """Rows of a run, in order. Each has an `event`: `start`, `reading` and `checks` (their seconds), `finding`,
     `epoch`, `step`, `validation`, `not-finite`, `extended` or `end`.
 
-    The file is opened for the time of a run and locked: another process that would train in the same folder is told so.
+    The file is locked during a run: another process that trains in the same folder gets an error.
 
     >>> record = Record()
     >>> record.append({"event": "epoch", "epoch": 0, "train_loss": 0.5})
@@ -78,7 +78,7 @@ class Record:
         if self.path.is_symlink() or (self.path.exists() and not self.path.is_file()):
             raise RunError(
                 f"{self.path} is a link, or not an ordinary file, and a record is not written through it",
-                hint="put the file itself there",
+                hint="replace the link by the file",
                 code="run-record-damaged",
             )
         try:
@@ -226,10 +226,10 @@ def _parsed(line: str | bytes) -> dict[str, Any]:
 
 
 def read_record(path: str | Path) -> Record:
-    """Read a run's `record.jsonl`; a last line that a kill cut short is no row.
+    """Read a run's `record.jsonl`; a last line that was not written completely is left out.
 
     Raises:
-        RunError: a line that is no row, or a file that cannot be read.
+        RunError: a line that is not a row, or a file that cannot be read.
     """
     record_path = Path(path)
     record = Record(record_path)
@@ -239,7 +239,7 @@ def read_record(path: str | Path) -> Record:
         whole = b""
     except OSError as error:
         raise RunError(
-            f"the record cannot be read: {error}", hint="put a copy of it back", code="run-record-damaged"
+            f"the record cannot be read: {error}", hint="restore a copy of it", code="run-record-damaged"
         ) from error
     for number, line in enumerate(whole.splitlines(), start=1):
         try:
@@ -247,7 +247,7 @@ def read_record(path: str | Path) -> Record:
         except (ValueError, RecursionError) as error:
             raise RunError(
                 f"line {number} of {path} is damaged: {error}",
-                hint="a resume writes the record anew from the checkpoint",
+                hint="a resume writes the record again from the checkpoint",
                 code="run-record-damaged",
             ) from error
     return record

@@ -85,8 +85,8 @@ class NotFinite:
             return "set it to finite numbers"
         return {
             "data": "correct or leave out these samples",
-            "forward": "keep its input in range (clamp it, add an epsilon), or lower lr if the weights have run away",
-            "backward": "keep its input away from where the slope is infinite (clamp it, add an epsilon)",
+            "forward": "keep its input in range (clamp it, add an epsilon), or lower lr if the weights grow",
+            "backward": "keep its input away from points with an infinite slope (clamp it, add an epsilon)",
             "update": "lower lr, or clip with clip_norm=1.0",
         }[self.origin.phase]
 
@@ -326,7 +326,7 @@ class ValidationWatch(Callback):
         try:
             self.found = find_in_validation(run)
         except Exception as error:  # what goes wrong in the looking stops no run
-            _log.warning("the validation could not be done again to find the cause: %s", error)
+            _log.warning("the validation could not be repeated to find the cause: %s", error)
         cause = "" if self.found is None else f"\n  first {self.found}"
         _log.warning("%s%s", row["what"], cause)
         run.note(row if self.found is None else {**row, "cause": str(self.found)})

@@ -24,13 +24,13 @@ class Result:
         record: The run's rows; `record.epochs` are the epochs'.
         best_epoch: From 0; the epoch whose weights were kept.
         model: The module with what is known of its inputs and answers: `predict`, `evaluate`, `save`.
-        stopped: Why the run ended before its epochs were done, or None.
+        stopped: Why the run ended before its last epoch, or None.
         is_done: Whether the run is done; one that is not can be resumed.
         global_step: Updates done.
         folder: The run's folder, if it has one.
         test: Figures on the test split, where there is one.
         findings: What the checks saw.
-        notes: What was done after training, in words.
+        notes: Notes on what was done after training.
         details: Gives what a report shows beside the record, with values of cells or without; `train` sets it.
     """
 

@@ -143,8 +143,8 @@ def data_of(run: "CustomRun") -> dict[str, Any]:
     for name, now in data.items():
         if run._data.setdefault(name, now) != now:
             raise SettingError(
-                f"{name} changes while the loop runs, and was taken for data, which no checkpoint keeps",
-                hint="tensors of one length in a tuple or dict are data; hand over each that changes by a name",
+                f"{name} changes while the loop runs, but is passed as data, which no checkpoint saves",
+                hint="tensors of one length in a tuple or dict are data; pass each one that changes by its own name",
                 code="setting-wrong-type",
             )
     return data

@@ -244,7 +244,7 @@ def schedule_arguments(
     if horizon and horizon not in arguments and not (name == "OneCycleLR" and "epochs" in arguments):
         if interval == "step" and steps_per_epoch is None and recipe.max_steps is None:
             raise SettingError(
-                f"{name} has to know how many steps the run has, and the loader has no length",
+                f"{name} needs the number of steps of the run, but the loader has no length",
                 hint=f"give it: scheduler_args={{'{horizon}': …}}",
                 code="setting-scheduler",
             )

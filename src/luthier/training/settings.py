@@ -68,7 +68,7 @@ def choose_criterion(
     """Return the criterion: the callable given, or one made by name with the recipe's settings.
 
     Raises:
-        SettingError: none or two are given, or settings that an own callable would ignore.
+        SettingError: none or two are given, or settings that a custom callable would ignore.
     """
     extra = [
         name
@@ -90,7 +90,7 @@ def choose_criterion(
         )
     if extra and not isinstance(chosen, str):
         raise SettingError(
-            f"{', '.join(extra)} would be ignored: the criterion is passed in and brings its own settings",
+            f"{', '.join(extra)} would be ignored: the criterion is passed in and has its own settings",
             hint="set it where the criterion is made, or give the criterion by name",
             code="setting-ignored",
         )
@@ -144,14 +144,14 @@ def criterion_arguments(name: str, recipe: Recipe, counts: list[int] | None) -> 
         else:
             raise SettingError(
                 f"class_weights of {len(weights)} classes do not go with {kind.__name__}",
-                hint="they go with cross-entropy, and with bce for two classes",
+                hint="use cross-entropy, or bce for two classes",
                 code="setting-class-weights",
             )
     if recipe.label_smoothing:
         if kind is not nn.CrossEntropyLoss:
             raise SettingError(
-                f"label_smoothing would be ignored: {kind.__name__} has none",
-                hint="it goes with cross-entropy",
+                f"label_smoothing would be ignored: {kind.__name__} does not have it",
+                hint="use cross-entropy",
                 code="setting-ignored",
             )
         arguments["label_smoothing"] = recipe.label_smoothing
@@ -170,7 +170,7 @@ def check_monitor(
         metrics: Those that are measured.
         own: Figures that callbacks add.
         has_valid: Whether there are validation data.
-        has_step: Whether an own step may log further figures.
+        has_step: Whether a custom step may log further figures.
 
     Raises:
         SettingError: with the figures there will be.
@@ -184,7 +184,7 @@ def check_monitor(
     is_left = recipe.monitor == Recipe().monitor and recipe.patience is None  # nothing depends on it
     for metric in metrics:
         if recipe.monitor == f"valid_{metric.name}" and not getattr(metric, "is_said", True):
-            words = "%s is taken to be better high: %s.higher_is_better = False says otherwise"
+            words = "%s counts as better high: %s.higher_is_better = False says otherwise"
             _log.warning(words, recipe.monitor, metric.name)
     if recipe.monitor in figures or (is_left and not has_valid):
         return
@@ -206,7 +206,7 @@ def class_counts(train: Any, ignored: int = -100) -> list[int]:
     targets = getattr(source, "targets", None)
     if targets is None or (targets.is_floating_point() and not torch.equal(targets, targets.round())):
         raise SettingError(
-            "class_weights='balanced' must count the classes, and they are not in memory as numbers",
+            "class_weights='balanced' counts the targets, but they are not in memory as numbers",
             hint="give the weights as numbers, one a class",
             code="setting-class-weights",
         )
@@ -215,7 +215,7 @@ def class_counts(train: Any, ignored: int = -100) -> list[int]:
     if (targets < 0).any():
         raise SettingError(
             f"class_weights='balanced' counts classes from 0, and a target is {int(targets.min())}",
-            hint="number the classes from 0, or name what stands for none: criterion_args={'ignore_index': …}",
+            hint="number the classes from 0, or name the target that means none: criterion_args={'ignore_index': …}",
             code="setting-class-weights",
         )
     return torch.bincount(targets).tolist()
@@ -276,7 +276,7 @@ def _loader_feed(loader: Any, recipe: Recipe, target_key: str | None, split: boo
     ignored = [name for name in names if getattr(recipe, name) != getattr(plain, name)]
     if ignored:
         raise SettingError(
-            f"{', '.join(ignored)} would be ignored: the DataLoader is taken as it is",
+            f"{', '.join(ignored)} would be ignored: the DataLoader is used as it is",
             hint="set it where the DataLoader is made, or pass its dataset",
             code="setting-ignored",
         )

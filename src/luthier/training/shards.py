@@ -45,7 +45,7 @@ def with_shards(recipe: Recipe, group: Group | None) -> Recipe:
         )
     if shards > 1 and recipe.accumulate > 1:
         raise SettingError(
-            "accumulate goes with no shards: a batch is computed in parts already",
+            "accumulate cannot be combined with shards: a batch is computed in parts already",
             hint="leave accumulate out, and give the whole batch_size",
             code="setting-ignored",
         )
@@ -273,7 +273,7 @@ def loss_over_shards(run: Run) -> Iterator[Finding]:
     that is no mean over its rows, has another gradient.
     """
     if not isinstance(run.train, AddressedFeed):
-        return  # reading from an own loader would move its generators
+        return  # reading from a custom loader would move its generators
     now = [(p, p.grad) for p in run.parameters]
     with kept_rng(), evaluating(run.module), torch.enable_grad():
         batch = next(run.train.batches(0)).to(run.device)
@@ -292,7 +292,7 @@ def loss_over_shards(run: Run) -> Iterator[Finding]:
             severity="error",
             what=f"the gradient of a batch is not the mean of those of its {run.shards} shards: it differs by "
             f"{off / max(length, 1e-30):.0%}",
-            fix="the loss looks across the rows of a batch, or is no mean over them: train with shards=1, or return "
+            fix="the loss compares rows of a batch, or is not a mean over them: train with shards=1, or return "
             "(loss, count) from step=",
         )
 
@@ -327,4 +327,4 @@ def spread(run: Run) -> Iterator[str]:
     if any("BatchNorm" in name for name in names):
         yield f"BatchNorm's statistics are those of a shard's rows; running ones the mean over {run.shards} shards"
     if any("Dropout" in name for name in names):
-        yield f"dropout draws anew for each of {run.shards} shards: another number of shards is another run"
+        yield f"dropout draws separately for each of {run.shards} shards: another number of shards is another run"

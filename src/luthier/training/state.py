@@ -87,8 +87,8 @@ def reading_checkpoint(folder: Path | None) -> AbstractContextManager[None]:
     """
     return decoding(
         lambda error: RunError(
-            f"the checkpoint in {folder} does not hold what a run's does ({type(error).__name__}: {error})",
-            hint="put a copy of it back, or start a new run",
+            f"the checkpoint in {folder} is not that of a run ({type(error).__name__}: {error})",
+            hint="restore a copy of it, or start a new run",
             code="run-checkpoints-damaged",
         )
     )
@@ -106,7 +106,7 @@ def _check_shapes(optimizer: Optimizer) -> None:
         for name, value in state.items():
             wanted = parameter.shape if name in _LIKE_PARAMETER else () if name == "step" else None
             if wanted is not None and isinstance(value, Tensor) and value.shape != wanted:
-                raise ValueError(f"{name} of the optimizer is {tuple(value.shape)}, where {tuple(wanted)} is wanted")
+                raise ValueError(f"{name} of the optimizer is {tuple(value.shape)}, but {tuple(wanted)} is needed")
 
 
 @dataclass
@@ -275,7 +275,7 @@ class Run:
 
     @property
     def criterion(self) -> Criterion | None:
-        """The loss of outputs and targets; None beside an own step."""
+        """The loss of outputs and targets; None beside a custom step."""
         return self.objective.criterion
 
     @property

@@ -49,7 +49,7 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """What follows a run. Any object with these methods will do; pass it to `fit` or `train` in `trackers=[…]`.
+    """Receives the record of a run. Pass any object with these methods to `fit` or `train` in `trackers=[…]`.
 
     One that also has `log_all(points)` gets several rows at once, as pairs of figures and step.
     """
@@ -188,7 +188,7 @@ class Tracking(Callback):
                 return do(self.trackers[word], *arguments)
         except Exception as error:
             del self.trackers[word]
-            words = "the tracker %s failed and is left out from here on; training goes on: %s: %s"
+            words = "the tracker %s failed and is no longer used; training continues: %s: %s"
             _log.warning(words, word, type(error).__name__, error)
             return None
 

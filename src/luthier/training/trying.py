@@ -37,9 +37,7 @@ def try_metrics(run: Run, passed: Passed, batch: Batch) -> None:
     own = [name for callback in run.callbacks for name in getattr(callback, "figures", ())]
     unsaid = {*own, *(f"valid_{name}" for name in passed.log)} - set(run.higher_is_better)
     if monitor in unsaid and "loss" not in monitor:
-        words = (
-            "%s is taken to be better low: a callback that adds it with higher_is_better = {%r: True} says otherwise"
-        )
+        words = "%s counts as better low: a callback that adds it with higher_is_better = {%r: True} says otherwise"
         _log.warning(words, monitor, monitor)
     if isinstance(passed.outputs, Tensor) and isinstance(passed.targets, Tensor):
         is_whole = not passed.targets.is_floating_point()
@@ -76,7 +74,7 @@ def _say_answer(run: Run, outputs: Any) -> None:
     parts = parts_of(outputs)
     if is_taken and run.objective.output_key is None and len(parts) > 1 and (key := find_key(parts)) is not None:
         others = ", ".join(repr(name) for name in parts if type(name) is type(key) and name != key)
-        _log.warning("%r of the module's outputs is taken as its answer; the others: %s (output_key=)", key, others)
+        _log.warning("%r of the module's outputs is used as its answer; the others: %s (output_key=)", key, others)
 
 
 def _try(metric: Metric, outputs: Any, targets: Any, key: str | int | None) -> None:
@@ -89,7 +87,7 @@ def _try(metric: Metric, outputs: Any, targets: Any, key: str | int | None) -> N
     except _UNFIT as error:
         if not isinstance(outputs, Tensor):
             kind = type(outputs).__name__
-            error.add_note(f"the module gives a {kind}: output_key= names the part that metrics are to get")
+            error.add_note(f"the module gives a {kind}: set output_key= to the part that metrics should get")
         raise
     except Exception as error:
         _log.debug("the metric %s has no value on one batch: %s", metric.name, error)

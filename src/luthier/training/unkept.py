@@ -28,8 +28,8 @@ def warn_of_unkept(unkept: Iterable[str]) -> None:
     """Say what a checkpoint does not keep."""
     if unkept := list(unkept):
         _log.warning(
-            "a checkpoint does not keep %s: where training changes it, give its owner state_dict and load_state_dict, "
-            "or a resumed run goes on without it",
+            "a checkpoint does not save %s: if training changes it, give its owner state_dict and load_state_dict, "
+            "or a resumed run continues without it",
             ", ".join(unkept[:5]),
         )
 
@@ -123,7 +123,7 @@ def warn_of_changed_variables(names: Iterable[str]) -> None:
     """Say which variables of a loop change and are in no checkpoint."""
     for name in names:
         _log.warning(
-            "the loop goes on with %s, which changes and is in no checkpoint: hand it to luthier.run by name, and read "
+            "the loop uses and changes %s, which is in no checkpoint: pass it to luthier.run by name, and read "
             "and set a number or a text as an attribute of the run",
             name,
         )
@@ -133,7 +133,7 @@ def warn_of_other(before: Mapping[str, str], now: Mapping[str, str]) -> None:
     """Say which variables of a loop are others than when the checkpoint was written."""
     if other := [name for name, value in now.items() if before.get(name, value) != value]:
         _log.warning(
-            "not as in the checkpoint: %s; this run may differ from one never stopped, unless it is handed to "
+            "not as in the checkpoint: %s; this run may differ from one without a stop, unless you pass it to "
             "luthier.run by name",
             ", ".join(other[:5]),
         )

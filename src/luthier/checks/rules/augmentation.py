@@ -28,7 +28,7 @@ def augmentation(s: Subject) -> Iterator[Finding]:
     train, valid = rows.table, valid_rows.table
     if not tree_differs(first, second) or train is None or valid is None or not train.inputs:
         return
-    fix = "change the targets alike (the side, the point, the mask), or leave that change out"
+    fix = "change the targets in the same way (the side, the point, the mask), or remove that augmentation"
     before, after = _along(valid), _along(train)
     if before > 0.4 and after < 0.5 * before:
         yield warning(

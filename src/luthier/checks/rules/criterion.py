@@ -67,7 +67,7 @@ def _pairs(s: Subject, *names: str) -> Iterator[tuple[Call, Tensor, Any]]:
 @rule("check-double-softmax", "criterion", hides="output-range init-scale")
 def double_softmax(s: Subject) -> Iterator[Finding]:
     """Cross-entropy applies log-softmax itself, and what it gets has been through one or another squashing already."""
-    fix = "hand the loss raw logits: take the last activation out, and apply softmax where probabilities are wanted"
+    fix = "give the loss raw logits: remove the last activation, and apply softmax only where you need probabilities"
     for _, x, _ in _pairs(s, "cross_entropy"):
         axis, last = _class_axis(x), _last(s.train_pass, x)
         if x.shape[axis] < 2:
@@ -127,7 +127,7 @@ def double_sigmoid(s: Subject) -> Iterator[Finding]:
             is_out = isinstance(target, Tensor) and _share_outside(target, *reach) > 0.05
             what = f"{call.name} gets values of {float(x.min()):.3g} to {float(x.max()):.3g}{_by(last)}, and applies a "
             what += f"sigmoid itself: probabilities stay in [{reach[0]:.2f}, {reach[1]:.2f}]"
-            fix = "hand it raw logits, or use BCELoss on the probabilities"
+            fix = "give it raw logits, or use BCELoss on the probabilities"
             yield error(what, fix=fix, by="value") if is_out else warning(what, fix=fix)
 
 
@@ -155,7 +155,7 @@ def kl_input(s: Subject) -> Iterator[Finding]:
         log_target = bool(call.kwargs.get("log_target", False))
         if x.ndim and min(_log_mass(x, axis) for axis in range(-1, min(x.ndim, 2))) > 0.05:
             is_share = _is_simplex(x, -1)
-            seen = "probabilities" if is_share else "values that are no log-probabilities"
+            seen = "probabilities" if is_share else "values that are not log-probabilities"
             what = f"KLDivLoss gets {seen} as its input: log-sum-exp of a row is {_log_mass(x, -1):.3g} and not 0"
             fix = "give log_softmax(logits, dim=…) first, and the target's probabilities second"
             yield error(what, fix=fix, by="identity") if is_share else warning(what, fix=fix)
@@ -170,7 +170,7 @@ def kl_input(s: Subject) -> Iterator[Finding]:
 @rule("check-shape-broadcast", "criterion", hides="metric-broadcast")
 def shape_broadcast(s: Subject) -> Iterator[Finding]:
     """Outputs (N, 1) meet targets (N,): each is compared with every other, and the mean is learnt."""
-    fix = "give both one shape: targets.unsqueeze(1), or outputs.squeeze(1)"
+    fix = "give both the same shape: targets.unsqueeze(1), or outputs.squeeze(1)"
     if not s.has_loss:
         return
     for call in s.train_pass.trace.calls:
@@ -306,7 +306,7 @@ def softmax_axis(s: Subject) -> Iterator[Finding]:
             dim = last.argument(1, "dim") if last is not None and last.name in ("softmax", "log_softmax") else None
             if last is not None and dim is not None and last.output is x and dim % x.ndim != 1:
                 yield error(
-                    f"{last.name} goes over axis {dim % x.ndim} of {tuple(x.shape)}, and the classes stand in axis 1",
+                    f"{last.name} goes over axis {dim % x.ndim} of {tuple(x.shape)}, but the classes are in axis 1",
                     where=last.layer,
                     fix="dim=1",
                     by="identity",
@@ -348,8 +348,8 @@ def target_range(s: Subject) -> Iterator[Finding]:
             if share > 0.01:
                 yield warning(
                     f"{share:.0%} of the rows are of {class_called(s.rows.source, ignored)}, which ignore_index leaves "
-                    "out of the loss: it is never learnt",
-                    fix="leave ignore_index at -100 where every class counts",
+                    "out of the loss, so it is never learnt",
+                    fix="leave ignore_index at -100 if every class counts",
                 )
         low, high = float(target.min()), float(target.max())
         if call.name in BINARY and (low < 0 or high > 1):

@@ -99,7 +99,7 @@ def duplicates(s: Subject) -> Iterator[Finding]:
         if possible < 0.25 * len(table):
             return  # as do ids, of which there are few
     yield warning(
-        f"{len(table)} rows looked at hold {round(unique * len(table))} different ones",
+        f"{len(table)} checked rows contain {round(unique * len(table))} different ones",
         where="train",
         fix="look at __getitem__: does it use its index? Drop duplicates before the split",
     )
@@ -183,7 +183,7 @@ def _valid_moved(s: Subject, x: Tensor, y: Tensor, fix: str) -> Iterator[Finding
     if fits[0] < 0.05 and fits[best] > 0.25:
         yield warning(
             f"what the training rows teach explains {fits[best]:.0%} of the validation targets when they are moved by "
-            f"{best} rows, and {max(fits[0], 0.0):.0%} as they stand",
+            f"{best} rows, and {max(fits[0], 0.0):.0%} as they are",
             where="valid",
             fix=fix,
         )

@@ -53,7 +53,7 @@ def state_carried(s: Subject) -> Iterator[Finding]:
     yield warning(
         "the same rows with the same random numbers give other outputs the second time: the module keeps a state "
         "from call to call",
-        fix="make the state anew in forward, or give the module a reset() and call it between sequences",
+        fix="create the state in forward, or give the module a reset() and call it between sequences",
     )
 
 
@@ -88,7 +88,7 @@ def eval_random(s: Subject) -> Iterator[Finding]:
                 on_purpose = True
                 continue
             yield error(
-                f"{call.name} drops values in evaluation too: F.dropout has training=True unless told",
+                f"{call.name} drops values in evaluation too: F.dropout has training=True by default",
                 where=call.layer or "forward",
                 fix="F.dropout(x, p, training=self.training), or an nn.Dropout layer",
                 by="definition",
@@ -172,9 +172,9 @@ def input_changed(s: Subject) -> Iterator[Finding]:
         changed = [i for i, (a, b) in pairs if not bool((a == b).logical_or(a.isnan()).all())]
         if changed:
             yield warning(
-                f"input {changed[0]} is another after forward: an operation in place writes over the caller's data",
+                f"input {changed[0]} is changed by forward: an in-place operation overwrites the caller's data",
                 where=str(changed[0]),
-                fix="x = x * 2 in place of x *= 2; inplace=False in the first activation; or x.clone() first",
+                fix="x = x * 2 instead of x *= 2; inplace=False in the first activation; or x.clone() first",
             )
 
 
@@ -192,7 +192,7 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
     for place, key, what, anew, when in (*drawn, *later):
         if _moves_outputs(s, place, key):
             yield warning(
-                f"{path_of(place, key)} {what}, the outputs hang on it, and state_dict does not hold it: a module "
+                f"{path_of(place, key)} {what}, the outputs depend on it, and state_dict does not contain it: a module "
                 f"made anew {anew}",
                 where=path_of(place, key),
                 fix=f"self.register_buffer({key!r}, …){when}",
@@ -204,7 +204,7 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
     except (RuntimeError, KeyError, ValueError) as problem:
         yield error(
             f"what state_dict gives cannot be loaded into a copy: {str(problem).splitlines()[0][:120]}",
-            fix="register what has a shape of its own as a parameter or buffer",
+            fix="register tensors whose shape changes as a parameter or buffer",
             by="identity",
         )
     try:
@@ -222,7 +222,7 @@ def checkpoint_incomplete(s: Subject) -> Iterator[Finding]:
         yield error(
             "after a few steps, a copy that state_dict is loaded into gives other outputs than the trained module",
             where=", ".join((plain + persistent)[:5]),
-            fix="hold what training changes in nn.Parameter or register_buffer(name, value)",
+            fix="keep what training changes in nn.Parameter or register_buffer(name, value)",
             by="identity",
         )
 
@@ -323,7 +323,7 @@ def metric(s: Subject) -> Iterator[Finding]:
             yield warning(
                 f"the metric {name} compares shapes {pair[1]} and {pair[2]}, each answer with every target",
                 where=name,
-                fix="bring both to one shape first",
+                fix="give both the same shape first",
             )
         half = _number(item, perfect[: len(y) // 2], y[: len(y) // 2])
         worst, same = _number(item, bad, y), _number(item, constant, y)
@@ -370,7 +370,7 @@ def _number(item: Any, outputs: Tensor, targets: Tensor) -> float | None:
 
 @rule("check-metric-average", "evaluation", several=True)
 def evaluate(s: Subject) -> Iterator[Finding]:
-    """An own evaluate function: its modes, what it leaves changed, and whether its figure hangs on the batch size."""
+    """A custom evaluate function: its modes, what it leaves changed, and whether its figure hangs on the batch size."""
     rows = s.valid_rows or s.rows
     if s.evaluate is None or rows is None or s.template is None:
         return
@@ -405,7 +405,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         if (pair := first_broadcast(trace.calls)) is not None:
             yield warning(
                 f"evaluate compares shapes {pair[1]} and {pair[2]}, each answer with every target",
-                fix="bring both to one shape first",
+                fix="give both the same shape first",
                 code="check-metric",
             )
             return
@@ -427,9 +427,7 @@ def evaluate(s: Subject) -> Iterator[Finding]:
         if not matters:
             yield note(what, fix=fix, code="check-train-mode")
         else:  # and no error: the loop, which is not seen here, may call it
-            what += (
-                ": without module.train() in the loop, training goes on without dropout, and batch norm stands still"
-            )
+            what += ": without module.train() in the loop, dropout stays off, and batch norm does not update"
             fix += ", or at the start of each epoch"
             yield warning(what, where="evaluate", fix=fix, code="check-train-mode")
             return

@@ -15,12 +15,12 @@ from luthier.checks.tracing import Call, terms_of
 from luthier.core.finding import Finding
 from luthier.core.leaves import leaves
 
-_MOVED = "stand in another order than the classes"
+_MOVED = "are in another order than the classes"
 
 
 @rule("check-class-weights", "criterion")
 def class_weights(s: Subject) -> Iterator[Finding]:
-    """Class weights that favour the frequent classes, or stand in another order than the classes."""
+    """Class weights that favour the frequent classes, or are in another order than the classes."""
     table = s.table
     if table is None or table.targets is None:
         return
@@ -80,8 +80,8 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
         is_number = isinstance(target, Tensor) and not target.is_floating_point()
         if call.name in ("cross_entropy", "nll_loss") and len(cut) and is_number:
             yield error(
-                f"targets such as {float(cut[0]):g} are cut to whole numbers and taken for classes",
-                fix="a number is learnt with MSELoss",
+                f"targets such as {float(cut[0]):g} are cut to whole numbers and used as classes",
+                fix="to learn a number use MSELoss",
                 by="value",
             )
     values = y.unique()
@@ -102,7 +102,7 @@ def loss_for_classes(s: Subject) -> Iterator[Finding]:
 
 
 def _is_distance(s: Subject) -> bool:
-    """Whether an own criterion is 0 where outputs equal the targets, and grows with what lies between them."""
+    """Whether a custom criterion is 0 where outputs equal the targets, and grows with what lies between them."""
     out, y = s.eval_outputs if s.can_run else None, s.batch.targets
     if s.criterion is None or not isinstance(out, Tensor) or not isinstance(y, Tensor) or out.numel() != y.numel():
         return False
@@ -371,7 +371,7 @@ _STEPS = 60
 
 
 def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
-    """Return an own criterion's loss of right and of wrong answers, where the right ones have more."""
+    """Return a custom criterion's loss of right and of wrong answers, where the right ones have more."""
     out, y = s.eval_outputs if s.can_run else None, s.batch.targets if s.can_run else None
     if s.step is not None or s.criterion is None or not isinstance(out, Tensor) or not isinstance(y, Tensor):
         return None
@@ -381,7 +381,7 @@ def _is_better_when_wrong(s: Subject) -> tuple[float, float] | None:
         return None
     is_binary = set(y.unique().tolist()) <= {0, 1}
     is_alike = out.shape == y.shape or (is_binary and y.ndim > 1 and [*out.shape] == [len(y), 1, *y.shape[1:]])
-    if not y.is_floating_point() and not is_alike:  # what an own criterion makes of the classes is its own
+    if not y.is_floating_point() and not is_alike:  # what a custom criterion makes of the classes is its own
         return None
     is_positive = is_binary and float(out.min()) >= 0 and stays_within(s, 0.0, math.inf, -1.0)
     if is_binary and (not is_alike or is_positive):  # distances, where a small one may say yes
@@ -410,7 +410,7 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
             inner, outer = float(calls[0].output.detach()), float(passed.loss.detach())
             if inner > 0 and outer < 0 and abs(inner + outer) < 1e-4 * abs(inner):
                 yield error(
-                    f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes that larger",
+                    f"the loss is {outer:.4g}, minus {calls[0].name} of {inner:.4g}: training makes it larger",
                     fix=fix,
                     by="identity",
                 )
@@ -423,7 +423,7 @@ def loss_sign(s: Subject) -> Iterator[Finding]:
             )
     if s.has_loss and (low := _without_floor(s)) is not None:
         yield warning(
-            f"a term of {low[0]:.3g} is never above 0 and has no floor: {_STEPS} steps take {low[1]:.4g} to "
+            f"a term of {low[0]:.3g} is never above 0 and has no lower limit: {_STEPS} steps take {low[1]:.4g} to "
             f"{low[2]:.4g}",
             fix="a divergence, a distance or a penalty is added to the loss",
         )

@@ -75,7 +75,7 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
                 f"{call.name} makes {tuple(call.output.shape)} of {tuple(source.shape)}: the {n} rows of the batch "
                 "are cut up and mixed",
                 where=call.layer or "forward",
-                fix="transpose or permute moves axes; view and reshape only cut the row of numbers anew",
+                fix="use transpose or permute to move axes; view and reshape do not",
             )
     outputs = None if s.module_others is None else _own_rows(s.eval_outputs, n)
     if outputs is None or s.module_others is None or (s.step is not None and bool((outputs == outputs[:1]).all())):
@@ -116,7 +116,8 @@ def batch_mixing(s: Subject) -> Iterator[Finding]:
         )
     else:
         yield warning(
-            what, fix="where rows are to know each other, mark it: module.luthier_ignore = ['check-batch-mixing']"
+            what,
+            fix="if rows should depend on each other, mark it: module.luthier_ignore = ['check-batch-mixing']",
         )
 
 
@@ -357,11 +358,11 @@ def future_leak(s: Subject) -> Iterator[Finding]:
         if not is_causal:
             what = ", and nothing is masked"
             fix = "for a language model inputs tokens[:, :-1] and targets tokens[:, 1:]; else mask tokens in the inputs"
-        what = f"each position is to say the token that it gets{what}"
+        what = f"each position predicts the token that it gets as input{what}"
         yield error(what, fix=fix, by="identity") if is_causal else warning(what, fix=fix)
     if (shifted > 0.95 or inside) and not is_causal:
         yield error(
-            "the targets are the inputs one step on, and outputs change with inputs after them: the answer is seen",
+            "the targets are the inputs one step on, and outputs depend on later inputs, which contain the answer",
             fix="a causal mask (is_causal=True, or generate_square_subsequent_mask), and no bidirectional layer",
             by="trial",
         )
@@ -387,7 +388,7 @@ def token_leak(s: Subject) -> Iterator[Finding]:
             at = (place + first, place + first + ahead)  # of the logits, and of the token that they are to say
             if ahead == 2 and not _answers_to(s, ids, at[0], [at[1]], logits):
                 yield warning(
-                    "each position is to say the token two steps on: the targets are shifted twice",
+                    "each position predicts the token two steps ahead: the targets are shifted twice",
                     fix="shift once, in the data or in the loss",
                 )
             elif _answers_to(s, ids, at[0], [at[1]], logits):
@@ -395,7 +396,7 @@ def token_leak(s: Subject) -> Iterator[Finding]:
                 if ahead == 0 and _answers_to(s, ids, at[0], later, logits):
                     return  # what is read as a whole may be to be said again, by an autoencoder
                 yield error(
-                    "the outputs of a position change with the token that they are to say: the answer is seen",
+                    "the outputs of a position depend on the token that they should predict",
                     fix="a causal mask; decoder inputs tokens[:, :-1], targets tokens[:, 1:]",
                     by="trial",
                 )
@@ -587,16 +588,14 @@ def mask(s: Subject) -> Iterator[Finding]:
     if not is_padding:
         return  # positions that are drawn, or segments: no shape says what True means
     if changed[0]:
-        what = "the outputs change with what stands in padded positions, "
-        fix = "look which way round the mask is meant, and that every layer over the positions uses it"
+        what = "the outputs depend on the values at padded positions, "
+        fix = "check whether the mask should be inverted, and that every layer over the positions uses it"
         if changed[1]:
             yield warning(f"{what}as if no mask were there", fix=fix)
         else:
-            yield error(f"{what}and not with what stands in real positions", fix=fix, by="trial")
+            yield error(f"{what}and not on the values at real positions", fix=fix, by="trial")
     elif not changed[1] and keep is None:
-        yield error(
-            "the outputs do not change with what stands in real positions", fix="turn the mask round", by="trial"
-        )
+        yield error("the outputs do not depend on the values at real positions", fix="invert the mask", by="trial")
 
 
 def _ends(value: Tensor) -> Tensor:
@@ -651,4 +650,4 @@ def _masked(call: Call, n: int, length: int, places: Tensor) -> str:
     ):
         return ""
     is_turned = float((hidden.reshape(n, -1, length)[:, 0] != places).double().mean()) > 0.97  # but for odd words
-    return "turn the mask round: cover where the padding is" if is_turned else ""
+    return "invert the mask: it must cover the padding" if is_turned else ""

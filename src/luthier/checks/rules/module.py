@@ -27,7 +27,7 @@ _MISSPELT = (
 @rule("check-unregistered", "module", hides="no-gradient checkpoint-incomplete")
 def unregistered(s: Subject) -> Iterator[Finding]:
     """Layers or weights in a plain list, dict or tensor, which parameters() does not see: not trained, not saved."""
-    fix = "hold layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
+    fix = "keep layers in nn.ModuleList or nn.ModuleDict, and tensors in nn.Parameter"
     made = _made_of_parameters(s.module)
     if made:
         yield warning(
@@ -149,7 +149,7 @@ def freeze_ineffective(s: Subject) -> Iterator[Finding]:
         wrong = [key for key in vars(parameter) if key in _MISSPELT]
         if wrong and parameter.requires_grad:
             what = f"a parameter has an attribute {wrong[0]!r}, which torch does not know"
-            is_misspelt = wrong[0] not in ("trainable", "freeze", "frozen")  # which an own loop may read
+            is_misspelt = wrong[0] not in ("trainable", "freeze", "frozen")  # which a custom loop may read
             yield (
                 error(what, where=name, fix=fix, by="definition") if is_misspelt else warning(what, where=name, fix=fix)
             )

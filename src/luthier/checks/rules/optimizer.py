@@ -36,9 +36,9 @@ def coverage(s: Subject) -> Iterator[Finding]:
     if any(own[name].shape[1:] in shapes for name in missing):
         yield warning(
             f"the optimizer leaves out {len(missing)} parameters and moves {len(strangers)} that are not the module's: "
-            "it was made before a layer was replaced",
+            "it was created before a layer was replaced",
             where=few(missing),
-            fix="make the optimizer after the last change of the module",
+            fix="create the optimizer after the last change of the module",
             code="check-optimizer-strangers",
         )
     elif missing:
@@ -68,10 +68,10 @@ def _settings_of(group: dict[str, Any]) -> Iterator[tuple[Callable[..., Finding]
         if float(betas[0]) > float(betas[1]):
             yield warning, f"{shown}: the first is larger than the second", usual
         elif float(betas[1]) < 0.5:
-            yield warning, f"{shown}: the second keeps next to nothing of the squares", usual
+            yield warning, f"{shown}: the second keeps almost nothing of the squares", usual
     if momentum >= 1:
         say = partial(error, by="definition")
-        yield say, f"momentum is {momentum:g}: what has been moved is never forgotten", "momentum=0.9"
+        yield say, f"momentum is {momentum:g}: no gradient is ever forgotten", "momentum=0.9"
     elif 1 - momentum < 1e-4:
         yield warning, f"momentum is {momentum:g}: it remembers {1 / (1 - momentum):,.0f} steps", "momentum=0.9"
     if isinstance(eps, float) and betas is not None and eps > 0.05:
@@ -145,7 +145,7 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
         yield warning(
             f"LambdaLR multiplies the optimizer's rate by {factor:.2g} at most over the first 10,000 calls",
             where="lr",
-            fix="the function gives a factor, and not a rate: lambda epoch: 0.95 ** epoch",
+            fix="the function must return a factor, not a rate: lambda epoch: 0.95 ** epoch",
         )
     rates = [s.rate_of(group) for optimizer in s.optimizers for group in optimizer.param_groups]
     if rates and not any(rates) and not s.has_schedule and s.step is None:
@@ -154,7 +154,7 @@ def learning_rate(s: Subject) -> Iterator[Finding]:
     if first is None or (ratio := first.ratio) is None:
         return
     lr = rate(s)
-    shown = f"lr={lr:g} moves the weights by {ratio:.2g} of their size in a step"
+    shown = f"lr={lr:g} moves the weights by {ratio:.2g} times their size in a step"
     ten = runs_away(s)
     if ten:
         yield warning(

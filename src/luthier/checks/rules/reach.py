@@ -59,14 +59,14 @@ def no_gradient(s: Subject) -> Iterator[Finding]:
         if name in names and not _has_any(parameter.grad)
     }
     if names and silent.keys() == names and abs(float(passed.loss.detach())) > 1e-6:
-        what = f"the loss is {float(passed.loss.detach()):.4g} and hands none of the {len(names)} weights a gradient"
+        what = f"the loss is {float(passed.loss.detach()):.4g} and gives none of the {len(names)} weights a gradient"
         is_cut = all(parameter.grad is None for parameter in silent.values())  # and not 0 for this batch
         where = few(list(silent))
         yield error(what, where=where, fix=fix, by="definition") if is_cut else warning(what, where=where, fix=fix)
     for call in _silent_terms(s, passed, names):
         yield warning(
-            f"{call.name} is {float(call.output.detach().mean()):.4g} and hands none of the {len(names)} weights a "
-            "gradient: all that they get comes from other terms",
+            f"{call.name} is {float(call.output.detach().mean()):.4g} and gives none of the {len(names)} weights a "
+            "gradient: their gradient comes from other terms only",
             where=call.layer or call.name,
             fix=fix,
         )
@@ -265,7 +265,7 @@ def stops_in_time(s: Subject) -> Iterator[Finding]:
         said = ([_last_step(x, s.n, length) for x in _said(s, entry, places)] for places in (range(0), range(half)))
         if differs(*said, tolerance=1e-5):
             yield warning(
-                f"what is said of the last of {length} steps hangs on the first {half}, and hands them no gradient: "
+                f"the output for the last of {length} steps depends on the first {half}, but passes them no gradient: "
                 "nothing is learnt over time",
                 fix="look in the loop over the steps for detach(), .data or no_grad; detach between batches only",
             )
@@ -284,9 +284,9 @@ def steps_unseen(s: Subject) -> Iterator[Finding]:
         trained = s.steps(3, lr=1e-2).module.eval()  # what opens a little later is seen then
         if not any(differs(*(_said(s, entry, part, net) for part in (range(0), unseen))) for net in (None, trained)):
             yield warning(
-                f"no output hangs on the {'first' if unseen[0] == 0 else 'last'} {len(unseen)} of {length} steps of an "
+                f"no output depends on the {'first' if unseen[0] == 0 else 'last'} {len(unseen)} of {length} steps of "
                 f"input {tuple(entry.x.shape[1:])}",
-                fix="carry the state from step to step, and look at what is cut off, masked or padded",
+                fix="carry the state from step to step; check what is cut off, masked or padded",
             )
 
 
@@ -333,9 +333,9 @@ def unused(s: Subject) -> Iterator[Finding]:
     ]
     if thrown and not _is_used_elsewhere(passed, thrown):
         yield warning(
-            f"{len(thrown)} layers are called, and what they give is not used",
+            f"{len(thrown)} layers are called, but their result is not used",
             where=few(thrown),
-            fix="use their result, or take them out",
+            fix="use their result, or remove them",
         )
     for name in silent_layers:
         twin = _called_in_its_place(passed, name) if name not in called else None
@@ -343,14 +343,14 @@ def unused(s: Subject) -> Iterator[Finding]:
             yield warning(
                 f"{twin} is called twice where {name}, which is like it, is never called",
                 where=name,
-                fix=f"call {name} the second time, or take it out",
+                fix=f"call {name} the second time, or remove it",
             )
     never = [name for name in silent_layers if name not in called and not _is_optional(s.module, name)]
     if never:
         yield warning(
             f"{len(never)} layers are made in __init__ and no method uses them",
             where=few(never),
-            fix="call them in forward, or take them out",
+            fix="call them in forward, or remove them",
         )
 
 
@@ -427,9 +427,9 @@ def input_unused(s: Subject) -> Iterator[Finding]:
         trained = s.steps(3, lr=1e-2).module.eval()
         if not differs(s.forward(trained, s.batch), s.forward(trained, batch), tolerance=1e-6):
             yield warning(
-                f"the outputs do not change when input {key!r} is given in another order of rows",
+                f"the outputs stay the same when the rows of input {key!r} change their order",
                 where=str(key),
-                fix="use it in forward, or leave it out of the data",
+                fix="use it in forward, or remove it from the data",
             )
 
 

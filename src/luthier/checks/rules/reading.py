@@ -43,7 +43,7 @@ def sampler(s: Subject) -> Iterator[Finding]:
     n, size = s.rows.n, loader.batch_size
     if loader.drop_last and size is not None and n < size:
         yield error(
-            f"batches of {size} from {n} rows with drop_last=True: there is none, and nothing is trained",
+            f"batches of {size} from {n} rows with drop_last=True: there is no batch, and nothing is trained",
             where="train",
             fix="a smaller batch_size, or drop_last=False",
             by="definition",
@@ -55,7 +55,7 @@ def sampler(s: Subject) -> Iterator[Finding]:
         yield error(
             f"the sampler has {len(weights)} weights for {n} rows: only the first {len(weights)} are ever drawn",
             where="train",
-            fix="a weight a row, and not a class: weight_of_class[targets]",
+            fix="give one weight per row, not per class: weight_of_class[targets]",
             by="definition",
         )
     y = targets_in_order(s.rows)
@@ -144,7 +144,7 @@ def _own_batches(rows: Rows, sampler: Any) -> Iterator[Finding]:
             f"batches of the loader's own sampler hold {math.exp(mean):.1f} classes on average where drawn ones hold "
             f"{math.exp(chance):.1f}",
             where="train",
-            fix="draw the order of the samples, and not that of the batches alone",
+            fix="shuffle the samples, not only the batches",
         )
 
 
@@ -294,7 +294,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
             )
     if _seeds_alike(rows):
         yield warning(
-            "samples are drawn anew with one fixed seed at each reading: all get the same noise",
+            "each read seeds the noise with the same fixed number, so all samples get the same noise",
             where="train",
             fix="make the generator once, in __init__ or the worker, and keep it",
         )
@@ -308,7 +308,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
                 f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
                 "was drawn once",
                 where="train",
-                fix="draw anew in __getitem__",
+                fix="draw the noise in __getitem__",
             )
     own = find_generators(rows.read_from)
     workers = 0 if rows.loader is None else rows.loader.num_workers

@@ -39,8 +39,8 @@ def split_overlap(s: Subject) -> Iterator[Finding]:
     by_chance = 3 * doubled if (is_ids and not _are_drawn(table, held)) or (coarse and not is_ids) else 0.0
     if share > (0.1 if is_ids else 0.02) and share > by_chance and int(hit.sum()) >= 2 and not is_whole_domain(table):
         yield warning(
-            f"{share:.0%} of the validation rows looked at stand in the training data ({doubled:.0%} of its own "
-            "rows stand there twice)",
+            f"{share:.0%} of the checked validation rows are also in the training data ({doubled:.0%} of the "
+            "training rows are there twice)",
             where=row_numbers(hit.nonzero().reshape(-1).tolist(), held) + " of valid",
             fix=fix,
         )
@@ -139,7 +139,7 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
     if (found := _other_numbering(*both)) is not None:
         yield warning(
             f"{found[0]:.0%} of the tokens in valid are others than in train, of {found[1]}, and as frequent under "
-            "other numbers: a vocabulary built anew?",
+            "other numbers: was the vocabulary built again?",
             where="valid",
             fix="build the vocabulary from the training data, and use it for both",
         )
@@ -173,7 +173,7 @@ def valid_shift(s: Subject) -> Iterator[Finding]:
                 f"spread {float(std_a[use][i]):.3g} in train, {float(b.mean(0)[use][i]):.3g} and "
                 f"{float(std_b[use][i]):.3g} in valid",
                 where="valid",
-                fix="prepare both alike, with the training data's mean and spread",
+                fix="scale both in the same way, with the training data's mean and spread",
             )
         if found_column := _lone_shift(x, v, both[0]):
             yield warning(found_column, where="valid", fix="one unit and one preparation for both parts")

@@ -35,7 +35,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
                 f"{one[0][0]} and {one[0][1]} start with the same numbers, and are still the same after 4 steps: they "
                 "learn as one",
                 where=few([second for _, second in one]),
-                fix="make each layer anew, and not by a copy of the first",
+                fix="create each layer separately, not as a copy of the first",
                 by="trial",
             )
     if not equal or not s.has_loss:
@@ -64,7 +64,7 @@ def constant_init(s: Subject) -> Iterator[Finding]:
         p = s.module.get_parameter(still[0]).detach()
         shown = f"all {float(p.reshape(-1)[0]):g}" if bool((p == p.reshape(-1)[0]).all()) else "equal rows"
         yield error(
-            f"the units of a layer start alike ({shown}) and are still alike after 4 steps: they learn as one",
+            f"the units of a layer start alike ({shown}) and are still alike after 4 steps: they learn the same",
             where=few(still),
             fix="leave torch's own initialisation, or draw the weights: nn.init.kaiming_uniform_",
             by="trial",
@@ -187,7 +187,7 @@ def init_scale(s: Subject) -> Iterator[Finding]:
         tiny = [name for name, value in results[:-1] if value < 0.2]
     if tiny and not normed:
         yield warning(
-            f"the weights of {len(tiny)} layers spread {gains[tiny[0]]:.2g} / sqrt(fan_in): next to nothing gets "
+            f"the weights of {len(tiny)} layers spread {gains[tiny[0]]:.2g} / sqrt(fan_in): almost no signal gets "
             "through",
             where=few(tiny),
             fix=fix,

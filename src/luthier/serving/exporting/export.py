@@ -224,7 +224,7 @@ def _readable(rows: Sequence[Row], facts: dict[str, Any]) -> list[Row]:
             kept.append(row)
     if why:
         _log.warning(
-            "%d of %d of the rows given are left out of the proof, as the readers refuse them: %s",
+            "%d of %d of the rows given are left out of the proof, because the readers cannot read them: %s",
             len(rows) - len(kept),
             len(rows),
             why,
@@ -378,12 +378,12 @@ def _prove(subject: _Subject, facts: dict[str, Any], ask: Ask) -> tuple[float, d
 
 
 def _refuse(seen: proof.Difference, kind: str, rows: Sequence[Any]) -> None:
-    what = f"{seen.decided} rows are decided otherwise" if seen.decided else f"they differ by {seen.greatest:.3g}"
+    what = f"{seen.decided} rows have another class" if seen.decided else f"they differ by {seen.greatest:.3g}"
     row = json.dumps(rows[seen.row], default=str, ensure_ascii=False)[:300] if len(rows) else "none"
     raise CheckError(
         f"the exported network does not answer as the model does on rows {kind}: {what}, and the tolerance is "
         f"{TOLERANCE:g}. The row: {row}",
-        hint="nothing was written; no network can be exported that draws random numbers, or that rounding changes much",
+        hint="nothing was written; it may draw random numbers, or depend too much on rounding",
         code="export-differs",
     )
 

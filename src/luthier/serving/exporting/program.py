@@ -67,7 +67,7 @@ def _asking(loaded: Any, facts: Mapping[str, Any]) -> Any:
         with torch.no_grad():
             found = loaded(*tensors)
         answers = [part.numpy() for part in (found if isinstance(found, list | tuple) else [found])]
-        if facts["task"] in ("binary", "multiclass") and "classes" in facts:  # of an own module they have no names
+        if facts["task"] in ("binary", "multiclass") and "classes" in facts:  # of a custom module they have no names
             answers[0] = np.array(facts["classes"][0], dtype=object)[answers[0]]
         return answers
 

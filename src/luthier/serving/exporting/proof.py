@@ -43,7 +43,7 @@ class Difference:
     Attributes:
         greatest: Of probabilities, or of values in shares of what the tolerance is a share of.
         row: Which one has it.
-        decided: How many rows are decided otherwise although their probabilities are further apart than the tolerance.
+        decided: How many rows have another class although their probabilities are further apart than the tolerance.
     """
 
     greatest: float

@@ -14,13 +14,10 @@ from typing import Any
 
 from luthier.errors import RunError, SettingError
 from luthier.http.limits import Limits
-from luthier.http.workers import lacks, make_app
+from luthier.http.workers import SOCKETS, lacks, make_app
 
 _GRACE_S = 30
 _OPEN_S = 10**9  # for connections within the server
-# libuv accepts one connection a socket between two rounds of answers: with one socket, the last of 256 clients that
-# come together waits more than a second
-_SOCKETS = 16
 _STDERR = {"class": "logging.StreamHandler", "formatter": "plain", "stream": "ext://sys.stderr"}
 _LOGGING = {
     "version": 1,
@@ -106,7 +103,7 @@ def serve(
         ) from error
     address = bound.getsockname()
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
-    sockets = [bound.dup() for _ in range(_SOCKETS)]
+    sockets = [bound.dup() for _ in range(SOCKETS)]
     bound.close()  # so that nobody listens once these are closed
     shown = f"http://{f'[{address[0]}]' if ':' in address[0] else address[0]}:{address[1]}"
 

@@ -6,6 +6,7 @@ import asyncio
 import multiprocessing
 import re
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,10 @@ from luthier.errors import LuthierError, MissingPackageError
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _POLL_S = 0.05
 _CONNECTIONS = 512  # to a worker
-_AT_ONCE = 4  # that are made at a time: a worker takes up one between two rounds of answers
+_AT_ONCE = 4  # that are made at a time
+SOCKETS = 16
+"""On one address: libuv accepts one connection a socket between two rounds of answers, and the last of 256 clients that
+come together would wait for more than a second."""
 END = b"\r\n\r\n"
 
 
@@ -64,6 +68,7 @@ def work(settings: dict[str, Any], alive: Connection) -> None:
     except LuthierError as error:
         alive.send(error)
         return
+    place = settings.pop("uds")
     server = Server(uvicorn.Config(app, **settings))
 
     def stop() -> None:
@@ -72,7 +77,10 @@ def work(settings: dict[str, Any], alive: Connection) -> None:
         server.should_exit = True
 
     threading.Thread(target=stop, daemon=True).start()
-    server.run()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(place)
+        bound.listen(2048)
+        server.run(sockets=[bound.dup() for _ in range(SOCKETS)])
 
 
 @dataclass(eq=False)

@@ -61,7 +61,7 @@ def check(
     """Look for mistakes that raise no error, before the first epoch; return the findings, the most serious first.
 
     Your objects are not changed: probes run on copies, rows are read by number, and every random generator is put
-    back. A module that cannot be copied, or data without numbers, is looked at as far as that goes, with a note.
+    back. A module that cannot be copied, or data without row numbers, is checked as far as possible, with a note.
 
     Args:
         module: Any `nn.Module`.

@@ -39,8 +39,8 @@ _MODED = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 def watch(module: nn.Module, optimizer: Optimizer | Sequence[Optimizer] | None = None) -> "Watch":
     """Watch a training loop that you wrote; use it as a context manager around the loop.
 
-    What is seen is in `.findings` afterwards, and is logged as it is seen. Nothing that is computed changes; the first
-    200 steps are looked at call by call, later ones only where that costs nothing.
+    The findings are logged as they are made, and are in `.findings` afterwards. The loop computes the same numbers as
+    without it. The first 200 steps are checked call by call, later ones only if that costs nothing.
 
     Args:
         module: What the loop trains.

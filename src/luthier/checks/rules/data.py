@@ -343,7 +343,7 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         if more is not None and bool((more != first).any()):
             return
     if len(calls) == 1 and s.step is None and is_one and first == 0:
-        yield warning(f"all {len(table)} targets looked at are 0", where="train", fix=fix)
+        yield warning(f"all {len(table)} checked targets are 0", where="train", fix=fix)
     if not any(call.name in ELEMENTWISE for call in calls):
         return
     if not y.is_floating_point():
@@ -387,4 +387,4 @@ def target_cast(s: Subject) -> Iterator[Finding]:
         what = f"{share:.0%} of the targets are {usual:g}, and all are whole numbers"
         yield warning(what, where="train", fix=fix)
     elif len(values) == 1:
-        yield warning(f"all {len(table)} targets looked at are {usual:g}", where="train", fix=fix)
+        yield warning(f"all {len(table)} checked targets are {usual:g}", where="train", fix=fix)

@@ -118,7 +118,7 @@ def not_shuffled(s: Subject) -> Iterator[Finding]:
     steps = y.reshape(-1).double().diff()
     if bool((steps >= 0).all()) or bool((steps <= 0).all()):
         yield warning(
-            f"the {len(y)} targets looked at are sorted, and the loader does not shuffle", where="train", fix=fix
+            f"the {len(y)} checked targets are sorted, and the loader does not shuffle", where="train", fix=fix
         )
 
 
@@ -305,7 +305,7 @@ def repeated_draws(s: Subject) -> Iterator[Finding]:
         noise = (x - y).reshape(len(x), -1).double()  # (N, D)
         if float(noise.abs().mean()) > 1e-3 and float(noise.std(0).max()) < 1e-5 < float(noise.std(1).mean()):
             yield warning(
-                f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} rows looked at: noise that "
+                f"inputs less targets are the same {noise.shape[1]} numbers in all {len(x)} checked rows: noise that "
                 "was drawn once",
                 where="train",
                 fix="draw the noise in __getitem__",

@@ -257,7 +257,7 @@ def split_classes(s: Subject) -> Iterator[Finding]:
         )
     elif len(seen) == 1 and len(known) > 1 and float((a == next(iter(seen))).double().mean()) < 0.9:
         yield warning(
-            f"all {len(b)} validation rows looked at are of one class of {len(known)}",
+            f"all {len(b)} checked validation rows are of one class of {len(known)}",
             where=class_called(s.rows.source, next(iter(seen))),
             fix=fix,
         )

@@ -291,7 +291,7 @@ def constant_output(s: Subject) -> Iterator[Finding]:
     trained = s.steps(5, lr=1e-2).module.eval()
     if _is_constant(s.forward(trained, s.batch), s.n):
         yield warning(
-            f"the outputs are equal for all {s.n} rows looked at, and stay equal over 5 steps of training",
+            f"the outputs are equal for all {s.n} checked rows, and stay equal over 5 steps of training",
             fix="look for a layer that loses the input: a softmax over one unit, dead units, weights of 0, a mask "
             "over everything",
         )

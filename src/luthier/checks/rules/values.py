@@ -31,7 +31,7 @@ def not_finite(s: Subject) -> Iterator[Finding]:
             if bad and not _is_taken_care_of(s, rows, [table.numbers[i] for i in bad]):
                 say = partial(error, by="value") if name == "train" else warning
                 yield say(
-                    f"{len(bad)} of {len(table)} rows looked at in {name} have NaN or infinite {what}",
+                    f"{len(bad)} of {len(table)} checked rows in {name} have NaN or infinite {what}",
                     where=row_numbers(bad, table),
                     fix="fill or leave out those rows; mask them in the loss",
                 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -80,6 +81,12 @@ def serve(
     folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-", dir=shared)
     if workers > 1:  # before the library is imported, here and in each worker
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
+    if workers > 1 and sys.platform == "win32":
+        raise SettingError(
+            f"workers is {workers}, and several workers need Unix sockets and signals, which Windows lacks",
+            hint="use workers=1",
+            code="setting-processes",
+        )
     make = partial(make_app, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
     app = make() if workers == 1 else None  # what is wrong with a model is said here, once
     try:

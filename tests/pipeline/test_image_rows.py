@@ -21,6 +21,7 @@ from luthier.pipeline import rows as conversion
 from luthier.pipeline.rows import write_rows
 from luthier.store import rows as stores
 from luthier.store.rows import ROWS_DESCRIPTION, ROWS_FILE, open_rows
+from tests.pipeline.test_own_networks import IMAGES, given_weights
 from tests.pipeline.test_rows import figures
 from tests.processes.kit import workers
 from tests.training.test_resume import CopyAt
@@ -85,7 +86,7 @@ def test_parts_in_folders_of_their_own_are_those_in_memory(tmp_path: Path) -> No
         save(tmp_path / "photos" / part, 120 if part == "train" else 40, seed=seed)
     write_rows(tmp_path / "photos", tmp_path / "s.rows")
     same(luthier.train(tmp_path / "s.rows", **SETTINGS), luthier.train(tmp_path / "photos", **SETTINGS))
-    given = {"valid": str(tmp_path / "photos/val"), "test": str(tmp_path / "photos/test")}
+    given: dict[str, Any] = {"valid": str(tmp_path / "photos/val"), "test": str(tmp_path / "photos/test")}
     write_rows(tmp_path / "photos/train", tmp_path / "given.rows", **given)
     same(
         luthier.train(tmp_path / "given.rows", **SETTINGS),
@@ -97,7 +98,7 @@ def test_images_that_cannot_be_read_are_refused_or_left_out_as_in_memory(tmp_pat
     source = save(tmp_path / "photos", 150)
     for name in ("is 0/0030.png", "is 1/0031.png"):
         (source / name).write_bytes(b"no image")
-    with pytest.raises(DataError, match="2 of 150 images cannot be read; the first: image .*0030.png") as refused:
+    with pytest.raises(DataError, match=r"2 of 150 images cannot be read; the first: image .*0030.png") as refused:
         write_rows(source, tmp_path / "s.rows")
     assert refused.value.code == "data-image-unreadable"
     assert not (tmp_path / "s.rows").exists()
@@ -194,6 +195,25 @@ def test_a_finished_run_is_reported_evaluated_compared_and_ejected(tmp_path: Pat
     assert (tmp_path / "project" / "train.py").is_file()
 
 
+@pytest.mark.parametrize("augment", [(), ("flip",)])
+def test_a_frozen_trunk_over_a_store_gives_the_run_in_memory(augment: tuple[str, ...], tmp_path: Path) -> None:
+    source, weights = save(tmp_path / "photos", 120), given_weights(tmp_path, "safetensors", 1)
+    (tmp_path / "nets.py").write_text(IMAGES)
+    data: dict[str, Any] = {"image_size": 9}
+    settings: dict[str, Any] = {
+        **SETTINGS, "network": f"{tmp_path / 'nets.py'}:Net", "weights": str(weights), "freeze": ("trunk",),
+        "image_means": (0.4,), "image_stds": (0.2,), "augment": augment,
+    }  # fmt: skip
+    write_rows(source, tmp_path / "s.rows", **data)
+    in_memory = luthier.train(source, **settings, **data)
+    found: Any = luthier.train(tmp_path / "s.rows", run=tmp_path / "run", **settings)
+    assert found.model.schema.image.means == (0.4,)
+    same(found, in_memory)
+    del settings["verbose"]
+    assert (luthier.design(tmp_path / "s.rows", **settings).head is None) == bool(augment)
+    same(luthier.resume(tmp_path / "run", verbose=False, trust_code=True), in_memory)
+
+
 def test_a_changed_folder_is_said(tmp_path: Path) -> None:
     source = save(tmp_path / "photos", 120)
     write_rows(source, tmp_path / "s.rows")
@@ -231,7 +251,7 @@ def test_settings_that_do_not_go_with_a_store_are_refused(tmp_path: Path) -> Non
     source = save(tmp_path / "photos", 120)
     for wrong in ({"folds": 3}, {"target": "y"}, {"group": "shop"}):
         with pytest.raises(SettingError, match="would be ignored"):
-            write_rows(source, tmp_path / "s.rows", **wrong)  # type: ignore[arg-type]
+            write_rows(source, tmp_path / "s.rows", **wrong)
     assert not (tmp_path / "s.rows").exists()
     write_rows(source, tmp_path / "s.rows")
     with pytest.raises(SettingError, match="image_size would be ignored"):

@@ -26,7 +26,10 @@ from luthier.pipeline.images import (
     with_own_scale,
 )
 from luthier.pipeline.parts import PARTS, Part, Prepared, refuse, split_words, warn
-from luthier.store.rows import MOST_BYTES, RowStore, RowWriter, StoredPart, describe_files, open_rows, refuse_taken
+from luthier.store.rows import (
+    MOST_BYTES as MOST_BYTES,
+)
+from luthier.store.rows import RowStore, RowWriter, StoredPart, describe_files, open_rows, refuse_taken
 
 _PIECE_BYTES = 1 << 26  # pixels that are held at a time
 _MOST_SIDE = 128  # as `choose_input` has it

@@ -3,6 +3,7 @@
     python -m benchmarks.rows pairs [--rows 1000000] [--repeats 3]     # in memory, from a store, by a plain DataLoader
     python -m benchmarks.rows large --gigabytes 20 --folder /tmp/large # written, encoded, an epoch trained, removed
     python -m benchmarks.rows many --rows 100000000 --folder /tmp/many # one process and two, the first step, a resume
+    python -m benchmarks.rows images --rows 8000 --repeats 3           # batches of a folder, and by a plain DataLoader
 
 Memory is RssAnon of /proc/self/status, sampled every 20 ms: what the process holds apart from the page cache. `large`
 and `many` convert and train in processes whose private memory the system limits to 4 GB (RLIMIT_DATA).
@@ -10,6 +11,7 @@ and `many` convert and train in processes whose private memory the system limits
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import resource
@@ -37,9 +39,9 @@ _TRAINING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def anonymous() -> int:
-    """Return the bytes of private memory that this process has in RAM."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+def anonymous(process: str = "self") -> int:
+    """Return the bytes of private memory that a process has in RAM."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:"))
 
 
@@ -326,9 +328,100 @@ def many(rows: int, folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def crops(folder: Path, count: int) -> None:
+    """Write JPEGs of 64 x 64, cut at drawn places out of the two photos of scikit-learn, one folder a photo."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    g = np.random.default_rng(0)
+    for number, photo in enumerate(load_sample_images().images):
+        (folder / f"photo {number}").mkdir(parents=True)
+        for i in range(count // 2):
+            y, x = g.integers(0, photo.shape[0] - 64), g.integers(0, photo.shape[1] - 64)
+            Image.fromarray(photo[y : y + 64, x : x + 64]).save(folder / f"photo {number}" / f"{i:06d}.jpg", quality=90)
+
+
+def convert_images(source: str, output: str, most_bytes: int | None) -> dict[str, Any]:
+    """Decode a folder into a store."""
+    from luthier.pipeline import image_rows, rows
+
+    if most_bytes is not None:
+        image_rows.MOST_BYTES = most_bytes
+    with Peak() as peak:
+        store = rows.write_rows(source, output)
+    return {**peak.facts(), "images": store.num_rows, "bytes": store.kind.itemsize, "by_windows": store.by_windows}
+
+
+def read_images(source: str) -> dict[str, Any]:
+    """Design a run, and read two epochs of normalised training batches."""
+    from luthier import design
+    from luthier.data.feeds import AddressedFeed
+
+    with Peak() as peak:
+        train = design(source).prepared.parts["train"].source
+        feed, ready = AddressedFeed(train, batch_size=64, seed=0, shuffle=True), peak.elapsed()
+        starts = [peak.elapsed()]
+        for epoch in range(2):
+            for _ in feed.batches(epoch):
+                pass
+            starts.append(peak.elapsed())
+    rates = [round(len(train) / (stop - start)) for start, stop in itertools.pairwise(starts)]
+    return {**peak.facts(), "ready_s": round(ready, 2), "images_per_s": rates}
+
+
+class Crops(torch.utils.data.Dataset[Any]):
+    """A plain dataset over a folder: Pillow, then a normalised tensor."""
+
+    def __init__(self, folder: str) -> None:
+        self.paths = sorted(Path(folder).glob("*/*.jpg"))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, place: int) -> Any:
+        from PIL import Image
+
+        with Image.open(self.paths[place]) as image:
+            pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        return (pixels.float() / 255 - 0.5) / 0.25, int(self.paths[place].parent.name[-1])
+
+
+def load_images(source: str) -> dict[str, Any]:
+    """Read two epochs of batches by a DataLoader with two workers; memory is that of the three processes together."""
+    import multiprocessing
+
+    loader = torch.utils.data.DataLoader(Crops(source), batch_size=64, shuffle=True, num_workers=2)
+    rates, most = [], 0
+    for _ in range(2):
+        start = time.perf_counter()
+        for number, _batch in enumerate(loader):
+            if number % 20 == 10:
+                children = [anonymous(f"{child.pid}") for child in multiprocessing.active_children()]
+                most = max(most, anonymous() + sum(children))
+        rates.append(round(len(loader.dataset) / (time.perf_counter() - start)))  # type: ignore[arg-type]
+    return {"images_per_s": rates, "anonymous_mb": round(most / 2**20)}
+
+
+def images(count: int, repeats: int, folder: Path) -> None:
+    """Read a folder of images in memory, from a store (in the order of the folder, by windows), and by a DataLoader."""
+    try:
+        crops(folder / "photos", count)
+        for name, most in (("store", None), ("windows", 1)):
+            print(
+                "convert", name, in_child("convert_images", str(folder / "photos"), str(folder / f"{name}.rows"), most)
+            )
+        sources = {"in memory": "photos", "store": "store.rows", "windows": "windows.rows"}
+        for _ in range(repeats):
+            for name, source in sources.items():
+                print(name, in_child("read_images", str(folder / source)), flush=True)
+            print("DataLoader", in_child("load_images", str(folder / "photos")), flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pairs", "large", "many"])
+    parser.add_argument("what", choices=["pairs", "large", "many", "images"])
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--gigabytes", type=float, default=20)
@@ -337,6 +430,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     if given.what == "pairs":
         pairs(given.rows, given.repeats)
+    elif given.what == "images":
+        images(given.rows, given.repeats, given.folder)
     elif given.what == "large":
         large(given.gigabytes, given.folder, given.epochs)
     else:

@@ -214,15 +214,15 @@ def tune(
     return stopping.status if not study.is_done else 0
 
 
-@cli.command(cls=GroupedCommand, short_help="Encode a table that is larger than memory, for train to read from disk.")
+@cli.command(cls=GroupedCommand, short_help="Encode data that is larger than memory, for train to read from disk.")
 @click.argument("sources", nargs=-1, required=True)
 @rows_options
 @click.option("--output", "-o", required=True, help="The store's folder, which is made.")
 @_output_options
 def rows(sources: tuple[str, ...], output: str, quiet: bool, as_json: bool, **values: Any) -> int:
-    """Encode the rows of SOURCES, a table in Parquet or text files, into a folder that `luthier train` takes.
+    """Encode the rows of SOURCES into a folder that `luthier train` takes: a table in Parquet or text files, or images.
 
-    The rows are read piece by piece. `luthier train` does this automatically if a table does not fit into memory.
+    The rows are read piece by piece. `luthier train` does this automatically if the data does not fit into memory.
     """
     from luthier.pipeline.rows import write_rows
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import click
 
 from luthier.core.recipe import Recipe
-from luthier.core.settings import NO_ROWS, CheckSettings, DataSettings, FinishSettings, NetworkSettings
+from luthier.core.settings import NO_ROWS, ONLY_IMAGE_ROWS, CheckSettings, DataSettings, FinishSettings, NetworkSettings
 
 Command = Callable[..., Any]
 _SHORT = {"target": "-t"}
@@ -144,7 +144,7 @@ def settings_options(command: Command) -> Command:
 
 def rows_options(command: Command) -> Command:
     """Add an option for each field of the data's settings that a store of rows goes with."""
-    return _options_of(DataSettings, command, but=("sheet", "query", *NO_ROWS))
+    return _options_of(DataSettings, command, but=("sheet", "query", *(set(NO_ROWS) - set(ONLY_IMAGE_ROWS))))
 
 
 def _options_of(cls: type, command: Command, but: Sequence[str] = ()) -> Command:

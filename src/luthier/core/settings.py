@@ -14,11 +14,12 @@ Arrays = Literal["table", "images", "series"]
 Reader = Literal["mean", "conv", "lstm", "gru"]
 
 
-NO_ROWS = (
-    "series", "order", "channel", "arrays", "image_size", "decoder", "skip_unreadable", "image_means", "image_stds",
-    "valid", "test", "folds", "start", "weights",
-)  # fmt: skip
-"""The settings of data that a store of rows does not go with."""
+NO_IMAGE_ROWS = ("folds", "start", "weights")
+"""The settings of data that a store of a folder of images does not go with."""
+ONLY_IMAGE_ROWS = ("image_size", "decoder", "skip_unreadable", "image_means", "image_stds", "valid", "test")
+"""Those that it goes with, and a store of a table does not."""
+NO_ROWS = ("series", "order", "channel", "arrays", *ONLY_IMAGE_ROWS, *NO_IMAGE_ROWS)
+"""The settings of data that a store of a table does not go with."""
 
 
 def _name(value: Any) -> Any:

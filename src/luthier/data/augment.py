@@ -26,6 +26,21 @@ def _num_draws(kind: str) -> int:
     return NUM_DRAWS[kind]
 
 
+def draw_table(count: int, kinds: tuple[str, ...], seed: int, epoch: int) -> Tensor | None:
+    """Return what an epoch draws for each of `count` samples, `(N, k)`; None where images stay as they are."""
+    return epoch_draws(count, sum(map(_num_draws, kinds)), seed, epoch) if kinds else None
+
+
+def as_given(
+    pixels: Tensor, image: ImageInput, kinds: tuple[str, ...], drawn: Tensor | None, *, channels_last: bool
+) -> Tensor:
+    """Return pixels `(N, C, H, W)` as a network is given them: augmented by what was drawn for each, and normalised."""
+    if drawn is not None:
+        pixels = augment(pixels, drawn, kinds, fill=filling(image.means, image.value_scale, pixels))
+    images = normalise(pixels, image)
+    return images.contiguous(memory_format=torch.channels_last) if channels_last else images
+
+
 class ImageSource:
     """Images in memory, indexed a batch at a time: augmented where asked for, then normalised.
 
@@ -69,15 +84,10 @@ class ImageSource:
     def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
         """Yield one batch for each tensor of sample numbers, in order; draws depend on (seed, epoch, number) alone."""
         kinds = self.augment
-        table = epoch_draws(len(self), sum(map(_num_draws, kinds)), seed, epoch) if kinds else None
-        fill = filling(self.image.means, self.image.value_scale, self.pixels)
+        table = draw_table(len(self), kinds, seed, epoch)
         for indices in chunks:
-            pixels = self.taken(indices)
-            if table is not None:
-                pixels = augment(pixels, table[indices], kinds, fill=fill)
-            images = normalise(pixels, self.image)
-            if self.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
+            drawn = None if table is None else table[indices]
+            images = as_given(self.taken(indices), self.image, kinds, drawn, channels_last=self.channels_last)
             weights = None if self.weights is None else self.weights[indices]
             others = tuple(value[indices] for value in self.others)
             yield Batch((*others, images), self.targets[indices], weights, indices)

@@ -327,11 +327,17 @@ def decode_all(
     with _quiet_pillow(), ThreadPoolExecutor(workers) as pool:
         errors = [pair for found in pool.map(read, range(0, len(paths), _SPAN)) for pair in found]
     if errors and on_error == "raise":
-        first = errors[0][1]
-        given = sum(path is not None for path in paths)
-        count = f"{len(errors):,} of {given:,} images cannot be read; the first: " if len(errors) > 1 else ""
-        raise DataError(count + first.message, hint=first.hint, code="data-image-unreadable") from first
+        raise unreadable_images(errors, sum(path is not None for path in paths))
     return pixels, errors
+
+
+def unreadable_images(errors: Sequence[tuple[int, DataError]], given: int) -> DataError:
+    """Return the error that counts the images of `given` that cannot be read, and names the first."""
+    first = errors[0][1]
+    count = f"{len(errors):,} of {given:,} images cannot be read; the first: " if len(errors) > 1 else ""
+    made = DataError(count + first.message, hint=first.hint, code="data-image-unreadable")
+    made.__cause__ = first
+    return made
 
 
 def decode_column(

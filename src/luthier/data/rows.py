@@ -15,7 +15,8 @@ from torch import Tensor
 
 from luthier.core.batch import Batch
 from luthier.core.order import Spans, Windows
-from luthier.core.schema import InputSizes, Schema
+from luthier.core.schema import ImageInput, InputSizes, Schema
+from luthier.data.augment import ImageSource, as_given, draw_table
 from luthier.data.sources import TensorSource
 from luthier.errors import DataError
 
@@ -27,14 +28,17 @@ def record_type(schema: Schema, sizes: InputSizes, *, weights: bool, groups: boo
     """Return what a row is in a file: its number in the data it came from, then inputs, target, weight and group."""
     codes = max(sizes.category_sizes, default=0)
     kind = "u1" if codes <= 1 << 8 else "<u2" if codes <= 1 << 16 else "<i4"
+    pixels: list[Any] = []
+    if (image := schema.image) is not None:
+        pixels = [("pixels", "u1", (image.channels, image.height, image.width))]
     target: Any = ("target", "<i4") if schema.task == "multiclass" else ("target", "<f4", (schema.num_outputs,))
     fields: list[Any] = [
         ("row", "<i8"),
-        ("numbers", "<f4", (sizes.num_numbers,)),
+        *([] if pixels else [("numbers", "<f4", (sizes.num_numbers,))]),
         target,
         *([("weight", "<f4")] if weights else []),
         *([("group", "<i4")] if groups else []),
-        ("categories", kind, (len(sizes.category_sizes),)),
+        *(pixels or [("categories", kind, (len(sizes.category_sizes),))]),
     ]
     width = np.dtype(fields).itemsize
     return np.dtype([*fields, ("", f"V{-width % 8}")] if width % 8 else fields)
@@ -108,6 +112,9 @@ class RowSource:
     Attributes:
         block: Rows of a block where an epoch goes by windows of blocks, else None: it is one permutation.
         sha256: A hash of the file, and of where the records lie in it.
+        image: How pixels become the network's input, where the records hold images.
+        augment: As in `ImageSource`, which gives the same batches of the same images.
+        channels_last: Likewise.
     """
 
     def __init__(self, file: RowFile, first: int, count: int, *, sha256: str, by_windows: bool) -> None:
@@ -117,6 +124,9 @@ class RowSource:
             np.memmap(file.path, file.kind, mode="r", offset=first * file.kind.itemsize, shape=(count,))
         )
         self.lowest_target: int | None = None
+        self.image: ImageInput | None = None
+        self.augment: tuple[str, ...] = ()
+        self.channels_last = False
         self.name_of: Callable[[int], str] | None = None
         self.class_names: Sequence[str] = ()
         self.feature_names: Sequence[str] = ()
@@ -135,15 +145,18 @@ class RowSource:
         return torch.from_numpy(self.records["weight"].copy()) if "weight" in (self.file.kind.names or ()) else None
 
     def batches(self, chunks: Sequence[Tensor], seed: int, epoch: int) -> Iterator[Batch]:
-        """Yield one batch for each tensor of sample numbers, in order; nothing is drawn."""
+        """Yield one batch for each tensor of sample numbers, in order; what images draw is as in `ImageSource`."""
+        table = draw_table(len(self), self.augment, seed, epoch)
         if isinstance(chunks, Spans):
-            yield from self._by_windows(chunks)
+            yield from self._by_windows(chunks, table)
             return
         at_once = max(1, _GATHERED_BYTES // (self.file.kind.itemsize * len(chunks[0]))) if chunks else 1
         for first in range(0, len(chunks), at_once):
             group = chunks[first : first + at_once]
             if len(group) == 1:
-                yield self.batch(group[0])
+                yield self._batch(self.records[group[0].numpy()], group[0], table)
+            elif self.image is not None:
+                yield from (self._batch(self.records[rows.numpy()], rows, table) for rows in group)
             else:
                 whole = self.batch(torch.cat(list(group)))
                 yield from TensorSource._split(whole, [len(indices) for indices in group])
@@ -152,7 +165,7 @@ class RowSource:
         """Return the samples at `indices`, shape `(N,)`, int64."""
         return self._batch(self.records[indices.numpy()], indices)
 
-    def _by_windows(self, chunks: Spans) -> Iterator[Batch]:
+    def _by_windows(self, chunks: Spans, table: Tensor | None) -> Iterator[Batch]:
         """Yield batches window by window, of which the next one is read while this one is trained on."""
         windows = chunks.windows
         held: dict[int, Future[tuple[Records, Tensor]]] = {}
@@ -168,10 +181,10 @@ class RowSource:
                     records, rows = held[window].result()
                     parts.append((records[start:stop], rows[start:stop]))
                 if len(parts) == 1:
-                    yield self._batch(*parts[0])
+                    yield self._batch(*parts[0], table)
                 else:
                     records = np.concatenate([part for part, _ in parts])
-                    yield self._batch(records, torch.cat([rows for _, rows in parts]))
+                    yield self._batch(records, torch.cat([rows for _, rows in parts]), table)
 
     def _window(self, windows: Windows, number: int) -> tuple[Records, Tensor]:
         """Return the records of a window in the order in which they come, and their numbers."""
@@ -186,19 +199,33 @@ class RowSource:
         inside = places[rows // size] + rows % size
         return np.concatenate(found).take(inside.numpy()), rows
 
-    def _batch(self, records: Records, indices: Tensor | None) -> Batch:
+    def _batch(self, records: Records, indices: Tensor | None, table: Tensor | None = None) -> Batch:
         names = records.dtype.names or ()
         inputs: list[Tensor] = []
         if "numbers" in names:
             inputs.append(torch.from_numpy(records["numbers"].copy()))
             inputs.append(torch.from_numpy(records["categories"].astype(np.int64)))
+        if "pixels" in names and self.image is not None:
+            drawn = None if table is None or indices is None else table[indices]
+            pixels = torch.from_numpy(records["pixels"].copy())
+            inputs.append(as_given(pixels, self.image, self.augment, drawn, channels_last=self.channels_last))
         targets = records["target"]
         made = torch.from_numpy(targets.astype(np.int64) if targets.ndim == 1 else targets.copy())
         weights = torch.from_numpy(records["weight"].copy()) if "weight" in names else None
         return Batch(tuple(inputs), made, weights, indices, lowest_target=self.lowest_target)
 
-    def subset(self, rows: Tensor) -> TensorSource:
+    def taken(self, indices: Tensor) -> Tensor:
+        """Return the pixels of samples, as they were read."""
+        return torch.from_numpy(self.records["pixels"][indices.numpy()])
+
+    def subset(self, rows: Tensor) -> TensorSource | ImageSource:
         """Return some of the samples in memory, `(N,)`, int64."""
+        made: TensorSource | ImageSource
+        if self.image is not None:
+            targets = self._batch(self.records[["target"]][rows.numpy()], None).targets
+            made = ImageSource(self.taken(rows), targets, self.image, channels_last=self.channels_last)
+            made.class_names = self.class_names
+            return made
         whole = self.batch(rows)
         made = TensorSource(whole.inputs, whole.targets, weights=whole.weights)
         made.class_names, made.feature_names = self.class_names, self.feature_names
@@ -213,6 +240,7 @@ class RowSource:
             self.file, self.first, self.count + other.count, sha256=sha256, by_windows=self.block is not None
         )
         made.class_names, made.feature_names = self.class_names, self.feature_names
+        made.image, made.augment, made.channels_last = self.image, self.augment, self.channels_last
         lowest = (self.lowest_target, other.lowest_target)
         made.lowest_target = None if lowest[0] is None or lowest[1] is None else min(lowest)  # type: ignore[type-var]
         return made

@@ -20,6 +20,7 @@ from luthier.core.units import answers_in_units, targets_in_units
 from luthier.data.augment import ImageSource
 from luthier.data.cells import Floats, to_numbers, to_seconds, to_texts
 from luthier.data.encode import OddCells, encode_column, input_places
+from luthier.data.rows import RowSource
 from luthier.errors import printable
 from luthier.metrics.curves import (
     calibration_curve,
@@ -282,7 +283,7 @@ class Answered:
         said["loss"] = loss if np.isfinite(loss) else None
         there = [name for name in columns if name in self.cells.columns]
         said["cells"] = {_name(name): _cell(self.cells[name], row) for name in there}
-        if isinstance(self.part.source, ImageSource):
+        if isinstance(self.part.source, ImageSource | RowSource) and self.part.source.image is not None:
             said["picture"] = _picture(self.part.source, row)
         return said
 
@@ -348,11 +349,12 @@ def _exchanged(block: Tensor, place: slice, order: Tensor) -> Tensor:
     return changed
 
 
-def _picture(source: ImageSource, row: int) -> str:
+def _picture(source: ImageSource | RowSource, row: int) -> str:
     """Return an image as a small PNG in base64."""
     from PIL import Image
 
     pixels = source.taken(torch.tensor([row]))[0]
+    assert source.image is not None
     scaled = pixels.double() * (255.0 / source.image.value_scale)
     shown = scaled.clamp(0, 255).byte().permute(1, 2, 0).numpy()
     picture = Image.fromarray(shown[:, :, 0] if shown.shape[2] == 1 else shown[:, :, :3])

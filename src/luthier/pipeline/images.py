@@ -1,8 +1,8 @@
 """Images, in folders and in arrays: read, split, then their statistics from training images."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from luthier.core.schema import ImageInput, Schema
 from luthier.core.settings import DataSettings
 from luthier.data.augment import ImageSource
 from luthier.data.images import (
+    ImageFolder,
     blank_image,
     choose_input,
     decode_all,
@@ -35,11 +36,35 @@ from luthier.serving.inputs import check_pixels, target_names
 from luthier.training.folder import hash_source
 
 
-def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:
-    """Read a folder of images, one folder a class, and split it.
+@dataclass
+class FoundImages:
+    """The images of a folder, not yet decoded.
+
+    Attributes:
+        settings: Of the folder, with those of its parts.
+        folders: `train`, which is split, and `valid` and `test` where they are folders of their own.
+        notes: What was found, in words for the user.
+    """
+
+    settings: DataSettings
+    folders: dict[str, ImageFolder]
+    notes: list[str]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All files, the training folder's first."""
+        return [path for folder in self.folders.values() for path in folder.paths]
+
+    def frames(self) -> dict[str, pl.DataFrame]:
+        """Return the class of each image."""
+        return {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in self.folders.items()}
+
+
+def find_images(settings: DataSettings, path: Path) -> FoundImages:
+    """Find the images of a folder, one folder a class, and of its parts.
 
     Raises:
-        DataError: the data cannot be read, split or trained on.
+        DataError: there are none, or they do not lie so.
         SettingError: a setting that does not go with this kind of data.
     """
     others = ("labels", "delimiter", "encoding", "decimal", "arrays", "sheet", "query")
@@ -71,15 +96,32 @@ def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...],
     folders = {"train": train} | {
         part: read_image_folder(place, min_classes=1) for part, place in where.items() if part != "train"
     }
-    frames = {part: pl.DataFrame({"class": list(folder.labels)}) for part, folder in folders.items()}
+    return FoundImages(settings, folders, notes)
+
+
+def input_shape(settings: DataSettings, paths: Sequence[Path]) -> tuple[int, int, int]:
+    """Return the channels, height and width that images are read as: found, or of the size that was asked for."""
+    channels, height, width = choose_input(paths)
+    side = settings.image_size
+    return (channels, height, width) if side is None else (channels, side, side)
+
+
+def prepare_folder(settings: DataSettings, path: Path, augment: tuple[str, ...], schema: Schema | None) -> Prepared:
+    """Read a folder of images, one folder a class, and split it.
+
+    Raises:
+        DataError: the data cannot be read, split or trained on.
+        SettingError: a setting that does not go with this kind of data.
+    """
+    found = find_images(settings, path)
+    settings, folders, notes, frames = found.settings, found.folders, found.notes, found.frames()
+    train = folders["train"]
     split = split_images(settings, frames["train"], ["class"], file_hashes(train.paths))
     decoder = settings.decoder if schema is None or schema.image is None else schema.image.decoder
     if schema is not None and schema.image is not None:
         channels, height, width = schema.image.channels, schema.image.height, schema.image.width
     else:
-        channels, height, width = choose_input([train.paths[i] for i in split.train])
-        if settings.image_size is not None:
-            height = width = settings.image_size
+        channels, height, width = input_shape(settings, [train.paths[i] for i in split.train])
     pixels: dict[str, NDArray[Any]] = {}
     paths: dict[str, list[str]] = {}
     for part, folder in folders.items():
@@ -138,9 +180,7 @@ def read_column(
     if schema is not None and schema.image is not None:
         image = schema.image
     else:
-        channels, height, width = choose_input(named)
-        if settings.image_size is not None:
-            height = width = settings.image_size
+        channels, height, width = input_shape(settings, named)
         nothing = (0.0,) * channels
         image = ImageInput(
             channels=channels, height=height, width=width, means=nothing, stds=(1.0,) * channels,
@@ -215,26 +255,8 @@ def prepare_images(
 ) -> Prepared:
     """Return the parts; pixels and frames of `train` are split, those of `valid` and `test` are files of their own."""
     if schema is None:
-        everything = np.arange(frames["train"].height, dtype=np.int64)
-        task, _ = read_targets(frames["train"], names, everything, task=settings.task)
-        task, targets = read_targets(
-            frames["train"], names, split.train, task=task, positive=settings.positive,
-            transform=settings.target_transform,
-        )  # fmt: skip
-        targets = with_types(targets, frames["train"], is_text=False, pandas={})
-        means, stds = image_statistics(pixels["train"], split.train)
-        channels, height, width = pixels["train"].shape[1:]
-        image = ImageInput(
-            channels=channels,
-            height=height,
-            width=width,
-            means=tuple(means),
-            stds=tuple(stds),
-            value_scale=255.0 if pixels["train"].dtype == np.uint8 else 1.0,
-            decoder=settings.decoder,
-        )
-        image = with_own_scale(image, settings)
-        schema = Schema(task=task, targets=targets, image=image, num_rows=len(split.train))
+        image = learn_image(settings, pixels["train"], split.train)
+        schema = learn_schema(settings, frames["train"], names, split.train, image)
     if target_names(schema) != names or schema.image is None:
         raise DataError(
             f"the model was trained on other data (targets {target_names(schema)})",
@@ -261,12 +283,41 @@ def prepare_images(
             named = tuple(paths[origin][row] for row in rows) if paths else ()
             file = str(settings.source if origin == "train" else getattr(settings, origin))
             source = ImageSource(tensor, target, schema.image, augment=kinds, rows=some)
-            content = _content(named, target, source) if part == "test" else ""
+            content = "" if part != "test" else names_content(named, target) if named else hash_source(source)
             parts[part] = Part(rows, source, named, file, unseen, content=content)
     notes.append(split_words({part: len(found.rows) for part, found in parts.items()}, settings))
     return Prepared(schema, parts, notes, folds=None if split.folds is None else split.folds[split.train])
 
 
-def _content(names: tuple[str, ...], targets: torch.Tensor, source: ImageSource) -> str:
-    """Return a hash of what images are: their names, as a run reads the pixels in a size of its own; or the pixels."""
-    return hashlib.sha256(repr((names, targets.tolist())).encode()).hexdigest() if names else hash_source(source)
+def learn_image(settings: DataSettings, pixels: NDArray[Any], rows: NDArray[np.int64]) -> ImageInput:
+    """Return how pixels `(N, C, H, W)` become the network's input, from some of them, unless the user said it."""
+    means, stds = image_statistics(pixels, rows)
+    channels, height, width = pixels.shape[1:]
+    image = ImageInput(
+        channels=channels,
+        height=height,
+        width=width,
+        means=tuple(means),
+        stds=tuple(stds),
+        value_scale=255.0 if pixels.dtype == np.uint8 else 1.0,
+        decoder=settings.decoder,
+    )
+    return with_own_scale(image, settings)
+
+
+def learn_schema(
+    settings: DataSettings, frame: pl.DataFrame, names: list[str], train: NDArray[np.int64], image: ImageInput
+) -> Schema:
+    """Return the Schema of images, whose targets are learnt from training rows."""
+    everything = np.arange(frame.height, dtype=np.int64)
+    task, _ = read_targets(frame, names, everything, task=settings.task)
+    task, targets = read_targets(
+        frame, names, train, task=task, positive=settings.positive, transform=settings.target_transform
+    )
+    targets = with_types(targets, frame, is_text=False, pandas={})
+    return Schema(task=task, targets=targets, image=image, num_rows=len(train))
+
+
+def names_content(names: tuple[str, ...], targets: torch.Tensor) -> str:
+    """Return a hash of what images are: their names, as a run reads the pixels in a size of its own."""
+    return hashlib.sha256(repr((names, targets.tolist())).encode()).hexdigest()

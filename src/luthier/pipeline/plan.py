@@ -30,6 +30,7 @@ from luthier.pipeline.rows import with_store
 from luthier.pipeline.runfile import IN_MEMORY, PATHS, read_run_file, write_run_file
 from luthier.pipeline.trial import try_out
 from luthier.store.bundle import Bundle, load_bundle
+from luthier.store.rows import is_row_store
 from luthier.training.optimizers import optimizer_class
 from luthier.training.schedules import scheduler_name
 
@@ -214,7 +215,8 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         if means_and_stds is not None:
             settings = replace(settings, image_means=means_and_stds[0], image_stds=means_and_stds[1])
     if blueprint is None and settings.weights is not None and is_foreign(asked) and settings.image_size is None:
-        is_folder = named is not None and Path(named).is_dir() and not is_table_folder(Path(named))
+        is_folder = Path(settings.source).is_dir() and not is_table_folder(Path(settings.source))
+        is_folder &= not is_row_store(Path(settings.source))  # its images have their size
         if is_folder and TRUNK in recipe_fields.get("freeze", ()) and not recipe_fields.get("augment"):
             settings = replace(settings, image_size=_PRETRAINED_SIDE)
     prepared = prepare(

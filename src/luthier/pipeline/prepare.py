@@ -47,7 +47,7 @@ def prepare(
     source = settings.source
     path = Path(source_lines(source)[0])
     if is_row_store(path):
-        return prepare_rows(settings, schema)
+        return prepare_rows(settings, schema, augment)
     if path.is_dir() and not is_table_folder(path):
         return prepare_folder(settings, path, augment, schema)
     if path.suffix.lower() == ".npz":

@@ -21,7 +21,7 @@ from luthier.core.names import did_you_mean
 from luthier.core.order import MOST_PERMUTED
 from luthier.core.plain import to_plain
 from luthier.core.schema import Column, Schema
-from luthier.core.settings import NO_ROWS, DataSettings
+from luthier.core.settings import NO_IMAGE_ROWS, NO_ROWS, DataSettings
 from luthier.data.cells import Hashes, cell_hashes, is_missing, mix, need_column
 from luthier.data.distinct import code_texts
 from luthier.data.encode import encode_inputs, input_sizes
@@ -39,11 +39,13 @@ from luthier.data.files import (
 from luthier.data.kinds import check_asked, infer_columns
 from luthier.data.pieces import look_at, open_pieces
 from luthier.data.records import number_types
+from luthier.data.room import SHARE
 from luthier.data.rows import Records
 from luthier.data.split import missing_cells, row_hashes, split_by_threshold
 from luthier.data.tables import parquet_head, table_from
 from luthier.data.targets import encode_targets, rows_with_target, unseen_words, with_types, words_as_classes
 from luthier.errors import DataError, SettingError
+from luthier.pipeline.image_rows import convert_images, pixel_bytes, prepare_image_rows, stored_images
 from luthier.pipeline.parts import PARTS, Part, Prepared, Rows, fractions, refuse, warn
 from luthier.pipeline.tables import (
     aside_texts,
@@ -83,6 +85,7 @@ _LEFT_OUT = 255
 _HELD = ("number", "boolean", "category", "date")  # kinds of columns that a store holds
 _ONLY_LARGE = "a table of more than 16,777,216 rows"
 _SMALL = 1 << 26  # bytes of files that memory always has room for
+_IMAGE_SHARE = SHARE  # of memory that decoded images take, above which they would lie in a temporary file
 _CELL_BYTES, _TEXT_TIMES, _SHARE = 34, 6, 0.8  # memory a cell takes, and a byte of text; and how much may be taken
 
 
@@ -136,7 +139,22 @@ def _write_frames(frames: Any, output: Path, given: dict[str, Any]) -> RowStore:
 
 
 def _convert(settings: DataSettings, output: Path) -> RowStore:
-    return _Conversion(replace(settings, source=with_paths(settings.source, os.path.abspath)), output).write()
+    settings = _absolute(settings)
+    convert = convert_images if _is_images(settings.source) else lambda *of: _Conversion(*of).write()
+    return convert(settings, output)
+
+
+def _absolute(settings: DataSettings) -> DataSettings:
+    """Return the settings with paths from the root."""
+    others = {part: str(path) for part in ("valid", "test") if (path := getattr(settings, part)) is not None}
+    paths = {name: with_paths(path, os.path.abspath) for name, path in {"source": settings.source, **others}.items()}
+    return replace(settings, **paths)  # type: ignore[arg-type]
+
+
+def _is_images(source: str) -> bool:
+    """Whether a source is a folder of images."""
+    path = Path(source_lines(source)[0])
+    return path.is_dir() and not is_table_folder(path)
 
 
 class _Conversion:
@@ -191,7 +209,7 @@ class _Conversion:
         writer = RowWriter(store)
         with writer.opened():
             self._encode(store, writer)
-            store.files = describe_files(self.settings.source)
+            store.files = describe_files(source_files(self.settings.source))
             sizes = {name: part.count for name, part in store.parts.items()}
             self.notes += split_notes(sizes, schema, self.settings)
             writer.finish()
@@ -457,7 +475,7 @@ def _least(hashes: Hashes, rows: Rows) -> tuple[Hashes, Rows]:
     return hashes[least], rows[least]
 
 
-def prepare_rows(settings: DataSettings, schema: Schema | None) -> Prepared:
+def prepare_rows(settings: DataSettings, schema: Schema | None, augment: tuple[str, ...] = ()) -> Prepared:
     """Return a store as data ready for training: nothing is read but what says what it holds.
 
     Raises:
@@ -465,7 +483,9 @@ def prepare_rows(settings: DataSettings, schema: Schema | None) -> Prepared:
         SettingError: it is to start from a bundle whose Schema is another.
     """
     store = open_rows(Path(settings.source))
-    refuse_changed(store)
+    refuse_changed(store, stored_images if store.schema.image is not None else lambda made: source_files(made.source))
+    if store.schema.image is not None:
+        return prepare_image_rows(store, settings, schema, augment)
     if schema is not None and to_plain(schema) != to_plain(store.schema):
         raise SettingError(
             f"{store.name} was encoded by another Schema than that of {settings.start}",
@@ -493,17 +513,18 @@ def with_store(settings: DataSettings) -> DataSettings:
     if settings.source and is_row_store(Path(settings.source)):
         store = open_rows(Path(settings.source))
         _refuse_other(settings, store)
-        return replace(store.settings, source=settings.source, start=settings.start, weights=settings.weights)
-    if not is_beyond_memory(settings.source):
+        kept = ("source", "start", "weights", *(("image_means", "image_stds") if settings.image_means else ()))
+        return replace(store.settings, **{name: getattr(settings, name) for name in kept})
+    if not is_beyond_memory(settings.source, settings.image_size):
         return settings
-    takes, free = (size / 2**30 for size in (memory_taken(settings.source), free_memory()))
+    takes, free = (size / 2**30 for size in (memory_taken(settings.source, settings.image_size), free_memory()))
     what = f"{source_name(settings.source)} takes about {takes:.1f} GiB of memory, of which {free:.1f} are free"
     try:
-        refuse(settings, NO_ROWS, "a store of rows")
+        refuse(settings, NO_IMAGE_ROWS if _is_images(settings.source) else NO_ROWS, "a store of rows")
     except SettingError as error:
         _log.warning("%s; it is read into memory anyway, because it cannot be a store: %s", what, error.message)
         return settings
-    absolute = replace(settings, source=with_paths(settings.source, os.path.abspath))
+    absolute = _absolute(settings)
     place = _place(absolute)
     if not (place / ROWS_DESCRIPTION).is_file():
         _log.warning("%s: its rows are encoded once, into %s, and training reads them from there", what, place)
@@ -511,19 +532,21 @@ def with_store(settings: DataSettings) -> DataSettings:
     return replace(open_rows(place).settings, source=str(place))
 
 
-def is_beyond_memory(source: str) -> bool:
-    """Whether a source is a table that takes more memory than is free."""
-    return memory_taken(source) > _SHARE * free_memory()
+def is_beyond_memory(source: str, image_size: int | None = None) -> bool:
+    """Whether a source is a table, or a folder of images, that takes more memory than is free."""
+    share = _IMAGE_SHARE if source != STDIN and _is_images(source) else _SHARE
+    return memory_taken(source, image_size) > share * free_memory()
 
 
-def memory_taken(source: str) -> float:
-    """Return how many bytes of memory a table in Parquet or text files takes until it is trained on, about; else 0.
+def memory_taken(source: str, image_size: int | None = None) -> float:
+    """Return how many bytes of memory a table in Parquet or text files, or a folder of images, takes, about; else 0.
 
     A run over 1,000,000 rows of 41 columns held 1.4 GB: 34 bytes a cell.
     """
-    path = Path(source_lines(source)[0])
-    if source == STDIN or is_database(source) or (path.is_dir() and not is_table_folder(path)):
+    if source == STDIN or is_database(source):
         return 0.0
+    if _is_images(source):
+        return pixel_bytes(Path(source), image_size, least=_SMALL)
     files = [path for path in source_files(source) if path.is_file()]
     formats = {file_format(path.name) for path in files}
     if sum(path.stat().st_size for path in files) < _SMALL or not formats <= {"csv", "tsv", "parquet", "pq"}:
@@ -558,6 +581,8 @@ def _refuse_other(settings: DataSettings, store: RowStore) -> None:
         if item.name == "kind" and given.items() <= kinds.items():
             continue
         if item.name == "target_transform" and {target.transform for target in store.schema.targets} == {given}:
+            continue
+        if store.schema.image is not None and item.name in ("image_means", "image_stds"):  # any go with the pixels
             continue
         how = "without it" if made == getattr(plain, item.name) else f"with {_shown(made)}"
         raise SettingError(

@@ -118,7 +118,7 @@ def train(
 def _designed(source: Any, group: Group | None, /, **given: Any) -> Plan:
     """Return the plan of this process: a table that memory does not hold is encoded by process 0, for all."""
     named = as_source(source)
-    if group is None or named is None or not group.from_first(is_beyond_memory(named)):
+    if group is None or named is None or not group.from_first(is_beyond_memory(named, given.get("image_size"))):
         return design(source, **given)
     first = design(source, **given) if group.rank == 0 else None
     place = group.from_first(None if first is None else first.settings.source)

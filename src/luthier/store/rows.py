@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +19,7 @@ from luthier.core.schema import Schema
 from luthier.core.settings import DataSettings
 from luthier.core.version import VERSION
 from luthier.data.encode import feature_names, input_sizes
-from luthier.data.files import source_files, source_name
+from luthier.data.files import source_name
 from luthier.data.rows import Records, RowFile, RowSource, record_type
 from luthier.errors import DataError, RunError
 from luthier.store.files import cannot_write, decoding, part_of, read_plain, write_whole
@@ -88,7 +88,8 @@ class RowStore:
     sha256: str = ""
 
     def __post_init__(self) -> None:
-        self.block = self.block or max(64, min(_BLOCK_ROWS, _BLOCK_BYTES // self.kind.itemsize))
+        least = 64 if self.schema.image is None else 1  # a window of images is to be no larger than one of rows
+        self.block = self.block or max(least, min(_BLOCK_ROWS, _BLOCK_BYTES // self.kind.itemsize))
 
     @property
     def kind(self) -> np.dtype[np.void]:
@@ -104,7 +105,7 @@ class RowStore:
         """Return a part as samples."""
         found = self.parts[part]
         made = RowSource(self._file, found.first, found.count, sha256=self.sha256, by_windows=self.by_windows)
-        made.lowest_target = found.lowest
+        made.lowest_target, made.image = found.lowest, self.schema.image
         made.feature_names = [name for block in self.schema.blocks for name in feature_names(self.schema, block)]
         return made
 
@@ -187,10 +188,10 @@ def _digest(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def describe_files(source: str) -> dict[str, dict[str, Any]]:
-    """Return size, time and SHA-256 of each file of a source, by its path from the root."""
+def describe_files(paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
+    """Return size, time and SHA-256 of each file, by its path from the root, in their order."""
     found = {}
-    for path in source_files(source):
+    for path in paths:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         stat = path.stat()
@@ -198,8 +199,12 @@ def describe_files(source: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def refuse_changed(store: RowStore) -> None:
+def refuse_changed(store: RowStore, files_of: Callable[[DataSettings], Iterable[Path]]) -> None:
     """Refuse a store whose source is there and holds something else now; one that is gone is not missed.
+
+    Args:
+        store: The store.
+        files_of: Finds the files of its source, of which there may be more now.
 
     Raises:
         DataError: it does.
@@ -207,7 +212,7 @@ def refuse_changed(store: RowStore) -> None:
     changed = next((path for path, before in store.files.items() if _has_changed(Path(path), before)), None)
     more: set[str] = set()
     with suppress(DataError):
-        more = {os.path.abspath(path) for path in source_files(store.settings.source)} - store.files.keys()
+        more = {os.path.abspath(path) for path in files_of(store.settings)} - store.files.keys()
     if changed is None and more and any(Path(path).exists() for path in more):
         changed = min(more)
     if changed is not None:
@@ -290,6 +295,11 @@ class RowWriter:
         self.file.seek(first * width)
         records = np.frombuffer(self.file.read(count * width), dtype=self.kind)
         self.write(first, records.take(order(count, 0, bucket).numpy()))
+
+    def truncate(self, count: int) -> None:
+        """Let the file end after so many records, where some were left out; the store says by now where parts lie."""
+        self.file.truncate(count * self.kind.itemsize)
+        self.rows.starts = self.store.starts
 
     def finish(self) -> None:
         """Flush the records, and take their checksums from what is read back."""

@@ -49,7 +49,7 @@ COMMANDS: dict[str, set[str]] = {
     "tune": {"source", "run", "trials", "metric", "search", "print_search", "jobs", "quiet", "as_json"} | {
         name for names in SETTINGS.values() for name in names.split()
     },
-    "rows": {"sources", "output", "quiet", "as_json", "target", "kind", "format", "missing", "task", "labels", "target_transform", "positive", "weight", "valid_fraction", "test_fraction", "group", "time", "delimiter", "encoding", "decimal"},
+    "rows": {"sources", "output", "quiet", "as_json", "target", "kind", "format", "missing", "task", "labels", "target_transform", "positive", "weight", "valid_fraction", "test_fraction", "group", "time", "delimiter", "encoding", "decimal", "image_size", "decoder", "skip_unreadable", "image_means", "image_stds", "valid", "test"},
     "explain": {"code"},
     "doctor": {"quiet", "as_json"},
     "resume": {"run", "epochs", "device", "max_time_s", "network", "trust_code", "processes", "restarts", "quiet", "as_json"},

@@ -94,6 +94,36 @@ def test_parts_in_folders_of_their_own_are_those_in_memory(tmp_path: Path) -> No
     )
 
 
+def test_one_folder_may_be_both_the_validation_and_the_test_rows(tmp_path: Path) -> None:
+    source, other = save(tmp_path / "photos", 120), str(save(tmp_path / "other", 40, seed=1))
+    store = write_rows(source, tmp_path / "s.rows", valid=other, test=other)
+    assert (store.num_rows, len(store.files)) == (200, 160)
+    in_memory = luthier.design(source, valid=other, test=other).prepared
+    for part, found in luthier.design(tmp_path / "s.rows").prepared.parts.items():
+        assert (found.names, found.content) == (in_memory.parts[part].names, in_memory.parts[part].content)
+    with pytest.raises(SettingError, match="which is also the training data") as refused:
+        write_rows(source, tmp_path / "t.rows", valid=str(source))
+    assert refused.value.code == "setting-same-data"
+    assert not (tmp_path / "t.rows").exists()
+
+
+def test_images_of_joined_parts_keep_their_names(tmp_path: Path) -> None:
+    write_rows(save(tmp_path / "photos", 120), tmp_path / "s.rows")
+    parts = luthier.design(tmp_path / "s.rows").prepared.parts
+    whole = parts["train"].joined(parts["valid"])
+    assert whole.names == parts["train"].names + parts["valid"].names
+    assert whole.name_of(len(whole.rows) - 1) == parts["valid"].names[-1]
+
+
+def test_test_rows_are_the_same_wherever_the_folder_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_rows(save(Path("photos"), 120), "s.rows")
+    shutil.copytree("photos", "elsewhere")
+    places = ("photos", tmp_path / "photos", "elsewhere")
+    named = [luthier.design(source).prepared.parts["test"].content for source in places]
+    assert {*named} == {luthier.design("s.rows").prepared.parts["test"].content}
+
+
 def test_images_that_cannot_be_read_are_refused_or_left_out_as_in_memory(tmp_path: Path) -> None:
     source = save(tmp_path / "photos", 150)
     for name in ("is 0/0030.png", "is 1/0031.png"):

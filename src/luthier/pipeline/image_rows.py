@@ -25,7 +25,7 @@ from luthier.pipeline.images import (
     split_images,
     with_own_scale,
 )
-from luthier.pipeline.parts import PARTS, Part, Prepared, refuse, split_words, warn
+from luthier.pipeline.parts import PARTS, Part, Prepared, refuse, refuse_same_file, split_words, warn
 from luthier.store.rows import (
     MOST_BYTES as MOST_BYTES,
 )
@@ -44,6 +44,7 @@ def convert_images(settings: DataSettings, output: Path) -> RowStore:
         RunError: the store's folder is taken, or cannot be written.
     """
     refuse(settings, NO_IMAGE_ROWS, "to be a store of rows")
+    refuse_same_file(settings)
     refuse_taken(output)
     found = find_images(settings, Path(settings.source))
     frames, notes, paths = found.frames(), found.notes, found.paths
@@ -64,6 +65,7 @@ def convert_images(settings: DataSettings, output: Path) -> RowStore:
     store.by_windows = count * store.kind.itemsize > MOST_BYTES
     if store.by_windows:
         rows = {part: some[order(len(some), 0, 0).numpy()] for part, some in rows.items()}
+    places = {path: place for place, path in enumerate(dict.fromkeys(paths))}  # a file may be in two parts
     writer, at_once = RowWriter(store), max(1, _PIECE_BYTES // store.kind.itemsize)
     with writer.opened():
         store.parts, errors, end = {}, [], 0
@@ -108,8 +110,9 @@ def convert_images(settings: DataSettings, output: Path) -> RowStore:
             if part == "train":
                 image = learn_image(found.settings, own["pixels"], np.arange(len(own)))
                 store.schema = replace(store.schema, image=image)
+            own["row"] = [places[paths[number]] for number in own["row"]]
         notes.append(split_words({part: stored.count for part, stored in store.parts.items()}, found.settings))
-        store.files = describe_files(paths)
+        store.files = describe_files(places)
         writer.finish()
     return open_rows(output)
 

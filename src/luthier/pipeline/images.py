@@ -1,6 +1,7 @@
 """Images, in folders and in arrays: read, split, then their statistics from training images."""
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -319,5 +320,11 @@ def learn_schema(
 
 
 def names_content(names: tuple[str, ...], targets: torch.Tensor) -> str:
-    """Return a hash of what images are: their names, as a run reads the pixels in a size of its own."""
-    return hashlib.sha256(repr((names, targets.tolist())).encode()).hexdigest()
+    """Return a hash of what images are: their names within their folder, as a run reads the pixels in its own size.
+
+    So a folder that is named otherwise, or was moved with its run, holds the same images.
+    """
+    paths = [os.path.abspath(name) for name in names]
+    root = os.path.commonpath(paths)
+    inside = tuple(os.path.relpath(path, root) for path in paths)
+    return hashlib.sha256(repr((inside, targets.tolist())).encode()).hexdigest()

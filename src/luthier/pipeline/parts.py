@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ class Part:
         """Return the rows of both."""
         source: Any = self.source.joined(other.source)  # type: ignore[arg-type]
         if isinstance(source, RowSource):
-            return Part(source.records["row"], source, file=self.file)
+            return Part(source.records["row"], source, self.names + other.names, self.file)
         names = tuple(part.name_of(place) for part in (self, other) for place in range(len(part.rows)))
         return Part(np.concatenate([self.rows, other.rows]), source, names, self.file)
 
@@ -110,6 +111,24 @@ def fractions(settings: DataSettings) -> tuple[float, float]:
         0.0 if settings.valid is not None or settings.folds is not None else settings.valid_fraction,
         0.0 if settings.test is not None else settings.test_fraction,
     )
+
+
+def same_data(part: str, what: str) -> SettingError:
+    """Return the error that a part is the very data that is trained on."""
+    return SettingError(
+        f"{part} is {what}, which is also the training data, so its figures would say nothing",
+        hint=f"give other data, or leave {part} out: then a part of the source is used",
+        code="setting-same-data",
+    )
+
+
+def refuse_same_file(settings: DataSettings) -> None:
+    """Refuse to validate or test on the very data that is trained on."""
+    source = Path(settings.source)
+    for name in ("valid", "test"):
+        other = getattr(settings, name)
+        if other is not None and source.exists() and Path(other).exists() and source.samefile(other):
+            raise same_data(name, other)
 
 
 def split_words(sizes: Mapping[str, int], settings: DataSettings) -> str:

@@ -24,7 +24,7 @@ from luthier.errors import NetworkError, RunError, SettingError, printable
 from luthier.metrics.finishing import rows_for
 from luthier.networks.choose import ENOUGH_VALID, FEW_IMAGES, choose, choose_for_head, trains_head_alone
 from luthier.networks.foreign import is_foreign, is_own_file, normalisation
-from luthier.pipeline.parts import Prepared
+from luthier.pipeline.parts import Prepared, refuse_same_file, same_data
 from luthier.pipeline.prepare import prepare
 from luthier.pipeline.rows import with_store
 from luthier.pipeline.runfile import IN_MEMORY, PATHS, read_run_file, write_run_file
@@ -184,7 +184,7 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
         )
     for name in PATHS:
         check_name(getattr(settings, name) or "", "the file")
-    _refuse_same_file(settings)
+    refuse_same_file(settings)
     settings = settings if handed else with_store(settings)
     settings = _with_transform(settings, recipe_fields)
     _check_names(recipe_fields)
@@ -366,27 +366,10 @@ def _handed(source: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     for part in ("valid", "test"):
         rows = given.get(part)
         if rows is source:
-            raise _same_data(part, "the same object")
+            raise same_data(part, "the same object")
         if rows is not None and as_source(rows) is None:
             handed[part] = rows
     return handed
-
-
-def _same_data(part: str, what: str) -> SettingError:
-    return SettingError(
-        f"{part} is {what}, which is also the training data, so its figures would say nothing",
-        hint=f"give other data, or leave {part} out: then a part of the source is used",
-        code="setting-same-data",
-    )
-
-
-def _refuse_same_file(settings: DataSettings) -> None:
-    """Refuse to validate or test on the very data that is trained on."""
-    source = Path(settings.source)
-    for name in ("valid", "test"):
-        other = getattr(settings, name)
-        if other is not None and source.exists() and Path(other).exists() and source.samefile(other):
-            raise _same_data(name, other)
 
 
 def _trusted(blueprint: Blueprint | None, given: Mapping[str, Any], source: str) -> Blueprint | None:

@@ -13,10 +13,11 @@ import luthier
 from luthier.core.answering import Answering
 from luthier.core.schema import Schema, Target
 from luthier.core.settings import FinishSettings
-from luthier.errors import SettingError
+from luthier.errors import RunError, SettingError
 from luthier.metrics.finishing import measure_answering, temperature_of, threshold_of
 from luthier.pipeline.train import read_split
 from luthier.training.callbacks import Callback, Stop
+from luthier.training.record import Record
 
 CLASSES = Schema(
     task="binary", targets=(Target(name="y", kind="category", classes=("no", "yes"), counts=(50, 50)),)
@@ -197,6 +198,22 @@ def test_a_refitted_run_that_gets_more_epochs_is_refitted_anew(tmp_path: Path) -
     assert again.test == whole.test
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "short")]
     assert models[0] == models[1]
+
+
+def test_a_refit_stays_where_the_run_cannot_go_on(tmp_path: Path) -> None:
+    source, kept = tmp_path / "d.csv", tmp_path / "run" / "refit" / "record.jsonl"
+    table().write_csv(source)
+    luthier.train(source, target="price", refit=True, run=tmp_path / "run", **SMALL)
+    other = Record(kept)
+    other.open()
+    with pytest.raises(RunError, match="another process is training"):
+        luthier.resume(tmp_path / "run", epochs=6, verbose=False)
+    other.close()
+    assert kept.exists()
+    table(seed=1).write_csv(source)
+    with pytest.raises(RunError):
+        luthier.resume(tmp_path / "run", epochs=6, verbose=False)
+    assert kept.exists()
 
 
 def test_what_was_measured_is_in_the_answers_and_kept(tmp_path: Path) -> None:

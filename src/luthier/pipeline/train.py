@@ -53,7 +53,7 @@ from luthier.training.callbacks import Callback
 from luthier.training.fit import fit
 from luthier.training.folder import hash_source, open_folder
 from luthier.training.progress import announce, is_kept
-from luthier.training.record import read_record
+from luthier.training.record import Record, read_record
 from luthier.training.result import Result
 from luthier.training.shards import with_shards
 from luthier.training.trackers import TRACKERS, Tracker, Tracking, read_tracking
@@ -250,8 +250,8 @@ def resume(
         elif not is_asked and ends[-1:] == ["end"]:
             _log.warning("%s is already finished; to train it longer, pass epochs=", folder)
         is_shown = is_first and (is_kept(sys.stdout) if verbose is None else verbose)
-        if is_asked and is_first and plan.finish.refit:  # its length follows from the epochs that are to come
-            shutil.rmtree(refit_folder(folder), ignore_errors=True)
+        if is_asked and is_first and plan.finish.refit:
+            _drop_refit(plan, folder)
         result = None
         try:
             heard = _tracked(callbacks, tracking, plan, folder)
@@ -262,6 +262,22 @@ def resume(
         finally:
             tracking.close(result)
         return result
+
+
+def _drop_refit(plan: Plan, folder: Path) -> None:
+    """Take away the second training of a run that gets more epochs: its length follows from the first.
+
+    Raises:
+        RunError: the rows have changed, or another process trains in the run; nothing is taken away.
+    """
+    if (folder / "split.safetensors").exists():
+        refuse_other_rows(plan, folder)
+    for place in (folder, refit_folder(folder)):
+        if (place / "record.jsonl").exists():
+            record = Record(place / "record.jsonl")
+            record.open()
+            record.close()
+    shutil.rmtree(refit_folder(folder), ignore_errors=True)
 
 
 def _with_details(plan: Plan, result: Result, data: Any = None) -> Result:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -304,6 +305,27 @@ def test_a_client_that_sends_no_more_still_gets_its_answers(bundle: Bundle) -> N
         made.shutdown(socket.SHUT_WR)
         assert [status for status, _, _ in read_answers(made, 40)] == [200] * 40
         assert made.recv(1) == b""
+
+
+@pytest.mark.slow
+def test_where_files_run_out_no_worker_is_killed(bundle: Bundle) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (180, hard))  # the server inherits it
+    try:
+        with serving(str(bundle("words")), "--workers", "2") as (process, port):
+            before = children(process)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            with Load(port, 110) as load:
+                time.sleep(5)
+            assert children(process) == before
+            assert get(port, "/health/ready") == b"ready\n"
+            process.terminate()
+            _, errors = process.communicate(timeout=60)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert load.counts["200"] > 500
+    assert set(load.counts) <= {"200", "lost", "refused"}  # the system takes no more connections
+    assert "is started" not in errors
 
 
 @pytest.mark.slow

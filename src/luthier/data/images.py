@@ -32,7 +32,7 @@ IMAGE_SUFFIXES = (
 _FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")
 _MOST_BYTES = 1 << 30  # of a file
 _GREY = ("1", "L", "LA", "La", "I", "F")  # and I;16 in its byte orders
-_LARGEST = 128  # height or width that images are read at
+LARGEST_SIDE = 128  # height or width that images are read at
 _NUM_HEADERS = 500
 _SPAN = 32  # images a task: small ones decode in less time than a task costs
 _SUBSETS = {
@@ -263,7 +263,7 @@ def choose_input(paths: Sequence[Path]) -> tuple[int, int, int]:
     if not sizes:
         raise errors[0]
     height, width = np.median(np.array(sizes), axis=0).tolist()
-    scale = min(1.0, _LARGEST / max(height, width))
+    scale = min(1.0, LARGEST_SIDE / max(height, width))
     return (1 if is_grey else 3), max(1, round(height * scale)), max(1, round(width * scale))
 
 

@@ -186,9 +186,11 @@ class Front:
             worker.put(await worker.connect(self._lost))
             while worker.wants_more:
                 worker.put(await worker.connect(self._lost))
-        except OSError:  # it has just died
+        except (ConnectionError, FileNotFoundError):  # it has just died
             worker.was_up = False
             worker.process.kill()
+        except OSError as error:  # too many open files: the connections that there are answer all
+            _log.error("no further connection to worker %d: %s", worker.process.pid, error.strerror)
         finally:
             worker.beginning -= 1
 
@@ -357,7 +359,7 @@ class _Client(asyncio.Protocol):
             if isinstance(item, Answer):
                 self._write(item.written())
             elif not self.front.is_ready and item.content.split(b" ", 2)[1] in _READY:
-                self._write(_STOPPING.written())
+                self._write(_STOPPING.written() if item.has_body else _STOPPING.written().partition(END)[0] + END)
             else:
                 self.is_waiting = True
                 self.front.ask(item)

@@ -70,23 +70,24 @@ def serve(
         token: What clients must send as `Authorization: Bearer TOKEN`.
         logs_requests: Log a line for each request, without the data.
         network: For a network from your own file, that file and class; each worker runs its code.
-        report: Called with the address when the socket is bound.
+        report: Called with the address once the server answers.
 
     Raises:
         BundleError: a model cannot be loaded.
         RunError: the address is taken.
+        SettingError: several workers on Windows.
     """
-    # in memory where there is such a place: a full disk would kill the workers, whose figures are mapped files
-    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-", dir=shared)
-    if workers > 1:  # before the library is imported, here and in each worker
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     if workers > 1 and sys.platform == "win32":
         raise SettingError(
             f"workers is {workers}, and several workers need Unix sockets and signals, which Windows lacks",
             hint="use workers=1",
             code="setting-processes",
         )
+    # in memory where there is such a place: a full disk would kill the workers, whose figures are mapped files
+    shared = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    folder = tempfile.TemporaryDirectory(prefix="luthier-metrics-", dir=shared)
+    if workers > 1:  # before the library is imported, here and in each worker
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder.name
     make = partial(make_app, list(models), limits=limits, token=token, logs_requests=logs_requests, network=network)
     app = make() if workers == 1 else None  # what is wrong with a model is said here, once
     try:

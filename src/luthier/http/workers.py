@@ -91,7 +91,7 @@ class Request:
         content: Its bytes.
         answered: Called with the bytes of the answer, or None where no worker gave one.
         has_body: Whether its answer has a body, which that to a HEAD has not.
-        since: When it came whole, in the loop's seconds.
+        since: When it came whole, or a worker was asked, in the loop's seconds.
         tries: How many workers have died over it.
     """
 
@@ -173,6 +173,7 @@ class Upstream(asyncio.Protocol):
             self.lost(request)
             return
         self.worker.asked[self] = request
+        request.since = asyncio.get_running_loop().time()
         self.buffer, self.size = bytearray(), -1
         self.transport.write(request.content)
 

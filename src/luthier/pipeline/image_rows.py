@@ -12,7 +12,7 @@ from luthier.core.order import order
 from luthier.core.plain import to_plain
 from luthier.core.schema import ImageInput, Schema
 from luthier.core.settings import NO_IMAGE_ROWS, DataSettings
-from luthier.data.images import decode_all, file_hashes, list_images, unreadable_images
+from luthier.data.images import LARGEST_SIDE, decode_all, file_hashes, list_images, unreadable_images
 from luthier.data.room import SHARE
 from luthier.data.targets import encode_targets, unseen_words
 from luthier.errors import DataError, SettingError
@@ -32,7 +32,6 @@ from luthier.store.rows import (
 from luthier.store.rows import RowStore, RowWriter, StoredPart, describe_files, open_rows, refuse_taken
 
 _PIECE_BYTES = 1 << 26  # pixels that are held at a time
-_MOST_SIDE = 128  # as `choose_input` has it
 
 
 def convert_images(settings: DataSettings, output: Path) -> RowStore:
@@ -156,7 +155,7 @@ def pixel_bytes(folder: Path, image_size: int | None, *, least: int) -> float:
     """Return how many bytes the decoded images of a folder take; 0 where that is few, or the folder holds none."""
     try:
         paths = list_images(folder)
-        most = 3 * len(paths) * (image_size or _MOST_SIDE) ** 2
+        most = 3 * len(paths) * (image_size or LARGEST_SIDE) ** 2
         if most < least or most <= SHARE * free_memory():
             return 0.0
         channels, height, width = input_shape(DataSettings(source=str(folder), image_size=image_size), paths)

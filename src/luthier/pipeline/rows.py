@@ -92,10 +92,11 @@ _CELL_BYTES, _TEXT_TIMES, _SHARE = 34, 6, 0.8  # memory a cell takes, and a byte
 def write_rows(
     source: Any, output: str | Path, *, target: str | int | Sequence[str | int] = (), **given: Any
 ) -> RowStore:
-    """Encode a table piece by piece into a store of rows, from which `train` reads them.
+    """Encode a table, or a folder of images, piece by piece into a store of rows, from which `train` reads them.
 
     Args:
-        source: A table as in `train`, in a file or several, of any size; or an iterable of frames, each a part of it.
+        source: A table as in `train`, in a file or several, of any size; an iterable of frames, each a part of it; or a
+            folder of images, one folder a class, which has no target.
         output: The store's folder, which is made.
         target: Column to predict, or several.
         **given: Fields of `DataSettings`.

@@ -21,7 +21,7 @@ from PIL import Image
 from luthier.core.schema import Column, Schema, Target
 from luthier.errors import LuthierError, RequestError
 from luthier.http.limits import Limits
-from luthier.serving.answers import answer_frame, probabilities, row_values, typed
+from luthier.serving.answers import answer_frame, row_class, row_probabilities, row_values, typed
 from luthier.serving.model import Model
 
 Row = dict[str, Any]
@@ -63,6 +63,8 @@ class Answering:
         blank = torch.zeros(1, self.schema.num_outputs)
         self.example = self._written(answer_frame(blank, self.schema, model.answering))[0]
         self._names = self._probability_names()
+        target = self.schema.targets[0]
+        self._classes = typed(target.classes, target.dtype).tolist()
 
     def read_rows(self, body: bytes) -> list[Row]:
         """Return the rows of a JSON body, `{"rows": [{column: value}]}`.
@@ -117,11 +119,11 @@ class Answering:
         if self._names is None:
             made = answer_frame(torch.from_numpy(outputs)[None], self.schema, self.model.answering)
             return self._written(made), said
-        decided = row_values(outputs, self.schema, self.model.answering.cuts).tolist()[0]
         if not self._names:
-            return [{"prediction": decided}], said
-        chances = probabilities(torch.from_numpy(outputs)[None], self.schema)[0].tolist()
-        return [{"prediction": decided, **dict(zip(self._names, chances, strict=True))}], said
+            return [{"prediction": row_values(outputs, self.schema).tolist()[0]}], said
+        answer = {"prediction": self._classes[row_class(outputs, self.schema, self.model.answering.cuts)]}
+        answer.update(zip(self._names, row_probabilities(outputs, self.schema), strict=True))
+        return [answer], said
 
     def answer(self, source: Any) -> tuple[list[Row], list[str]]:
         """Return the answers to rows, a file or images, in order, and the warnings on their cells.

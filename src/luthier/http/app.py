@@ -99,7 +99,7 @@ class App:
         await send({"type": "http.response.body", "body": body})
         self._count(scope["method"], route, answer, start)
 
-    def answer_now(self, path: bytes, headers: Sequence[tuple[bytes, bytes]], body: bytes) -> Answer | None:
+    def answer_now(self, path: bytes, headers: Mapping[bytes, bytes], body: bytes) -> Answer | None:
         """Return the answer to one plain row that was POSTed; None where a call must be made, also for what is refused.
 
         Args:
@@ -110,10 +110,10 @@ class App:
         served = self._lone.get(path)
         if served is None or self.is_closing or len(body) > min(_SMALL, self.limits.max_body_bytes):
             return None
-        start, given = time.perf_counter(), dict(headers)
+        start = time.perf_counter()
         try:
-            self._check_token(given)
-            if b"content-encoding" in given or not _is_json(given):
+            self._check_token(headers)
+            if b"content-encoding" in headers or not _is_json(headers):
                 return None
             answering = served.answering
             found = answering.answer_row(answering.read_rows(body))

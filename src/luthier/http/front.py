@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -36,9 +38,13 @@ _HOPS = (
 _READY = (b"/health/ready", b"/v2/health/ready")
 _HEAD_BYTES = 1 << 16
 _KEPT_S = 75.0  # that a connection may be silent between two requests
-_TRIES = 3
+_MOST_WORKERS = 3  # that may die over it
+_TRIES = 8
 _AHEAD = 16  # requests that one client may send before the first is answered
 _LOOK_S = 0.5
+_AWAKE_S = 0.0005
+_ALONE = 16  # requests and answers in a row that are of one client
+_PROCESSORS = os.cpu_count() or 1
 _HUNG_S = 10.0
 _AGAIN_S = 1.0  # before a worker is started in place of one that never answered
 _STOPPING = Answer(b"stopping\n", b"text/plain; charset=utf-8", 503)
@@ -65,6 +71,9 @@ class Front:
         self.clients: set[_Client] = set()
         self.is_ready, self.is_closing, self.started = True, False, 0
         self.tasks: set[asyncio.Task[None]] = set()
+        self.last_client: _Client | None = None
+        self.in_a_row = 0  # requests of that client
+        self.awake_until, self.is_awake = 0.0, False
 
     async def run(self, sockets: Sequence[socket.socket], begun: Callable[[], None]) -> None:
         """Answer until SIGTERM or Ctrl-C, and then what clients have sent; `begun` is called when a worker is there.
@@ -139,10 +148,10 @@ class Front:
 
     async def _greet(self, worker: Worker) -> None:
         await worker.wait(self._lost)
-        if worker.was_up:
+        if worker.is_up:
             if not self.begun.done():
                 self.begun.set_result(None)
-        elif worker.alive.poll():
+        elif not worker.was_up and worker.alive.poll():
             with suppress(EOFError):  # it was killed
                 error = worker.alive.recv()
                 _log.error("%s", error)
@@ -158,7 +167,7 @@ class Front:
         worker.process.join()
         self.workers.remove(worker)
         worker.path.unlink(missing_ok=True)
-        worker.was_up, is_new = False, not worker.was_up
+        worker.is_up, is_new = False, not worker.was_up
         while worker.queue:
             self.ask(worker.queue.popleft())
         if not self.is_closing:
@@ -169,7 +178,7 @@ class Front:
 
     def ask(self, request: Request) -> None:
         """Hand a request to a worker, at once where one is there."""
-        worker = min((one for one in self.workers if one.was_up), key=lambda one: one.load, default=None)
+        worker = min((one for one in self.workers if one.is_up), key=lambda one: one.load, default=None)
         if worker is None:
             self.waiting.append(request)
             return
@@ -180,6 +189,25 @@ class Front:
             worker.beginning += 1
             self._do(self._connect(worker))
 
+    def stay_awake(self, client: _Client) -> None:
+        """Look for what comes next without sleeping, for a moment, where one client asks again and again.
+
+        To wake a process on an idle processor takes longer than all that is done here for a request.
+        """
+        self.in_a_row = self.in_a_row + 1 if client is self.last_client else 0
+        self.last_client = client
+        if self.in_a_row > _ALONE and _PROCESSORS > 1:
+            self.awake_until = time.perf_counter() + _AWAKE_S
+            if not self.is_awake:
+                self.is_awake = True
+                self.loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        self.is_awake = time.perf_counter() < self.awake_until
+        if self.is_awake:
+            os.sched_yield()  # to a worker, or the client, on this processor
+            self.loop.call_soon(self._look_again)
+
     async def _connect(self, worker: Worker) -> None:
         """Make connections until no request waits for one."""
         try:
@@ -187,16 +215,20 @@ class Front:
             while worker.wants_more:
                 worker.put(await worker.connect(self._lost))
         except (ConnectionError, FileNotFoundError):  # it has just died
-            worker.was_up = False
+            worker.is_up = False
             worker.process.kill()
         except OSError as error:  # too many open files: the connections that there are answer all
             _log.error("no further connection to worker %d: %s", worker.process.pid, error.strerror)
         finally:
             worker.beginning -= 1
 
-    def _lost(self, request: Request) -> None:
+    def _lost(self, request: Request, worker: Worker) -> None:
         request.tries += 1
-        if request.tries < _TRIES:
+        request.tried.add(worker)
+        if worker.is_up:  # its other connections may be lost too, and are not told of yet
+            worker.is_up = False
+            self._do(self._greet(worker))
+        if len(request.tried) < _MOST_WORKERS and request.tries < _TRIES:
             self.ask(request)
         else:
             request.answered(request, None)
@@ -303,7 +335,7 @@ class _Client(asyncio.Protocol):
             case b"expect":
                 self.expects = value.lower() == b"100-continue"
             case lower if lower not in _HOPS:
-                self.headers += (name, b": ", value, b"\r\n")
+                self.headers += (lower, b": ", value, b"\r\n")
 
     def _count(self, size: int) -> None:
         self.head_size += size
@@ -363,6 +395,7 @@ class _Client(asyncio.Protocol):
             else:
                 self.is_waiting = True
                 self.front.ask(item)
+                self.front.stay_awake(self)
 
     def _answered(self, request: Request, answer: bytes | None) -> None:
         """Send an answer on."""
@@ -378,6 +411,7 @@ class _Client(asyncio.Protocol):
         if not is_last and not self.queue and (self.is_over or self.front.is_closing):
             is_last, answer = True, answer[:end] + b"\r\nconnection: close" + answer[end:]
         self.transport.write(answer)
+        self.front.stay_awake(self)
         self.since = self.front.loop.time()
         if is_last:
             self.queue.clear()
@@ -390,5 +424,5 @@ class _Client(asyncio.Protocol):
 def _unanswered(request: Request) -> Answer:
     if not request.tries:
         return refusal(busy("no worker is ready"))
-    what = f"{request.tries} workers died over this request"
+    what = f"{len(request.tried)} workers died over this request"
     return refusal(RequestError(what, status=503, hint="look at the log of the server", code="request-busy"))

@@ -23,6 +23,11 @@ def _of(route: str, status: int) -> tuple[Counter, Histogram]:
     return _requests.labels(route, str(status)), _seconds.labels(route)
 
 
+@cache
+def _of_model(model: str) -> tuple[Counter, Counter]:
+    return _rows.labels(model), _warnings.labels(model)
+
+
 def count_request(route: str, status: int, seconds: float) -> None:
     """Count one request."""
     requests, times = _of(route, status)
@@ -32,9 +37,10 @@ def count_request(route: str, status: int, seconds: float) -> None:
 
 def count_rows(model: str, rows: int, warnings: int) -> None:
     """Count the rows of one answer, and the warnings on them."""
-    _rows.labels(model).inc(rows)
+    answered, warned = _of_model(model)
+    answered.inc(rows)
     if warnings:
-        _warnings.labels(model).inc(warnings)
+        warned.inc(warnings)
 
 
 def written() -> tuple[bytes, bytes]:

@@ -8,6 +8,8 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from luthier.http.limits import HEADERS_S
+from luthier.http.refusals import Answer
+from luthier.http.workers import END
 
 
 class Protocol(HttpToolsProtocol):
@@ -59,17 +61,20 @@ class Protocol(HttpToolsProtocol):
             return
         method, app = self.parser.get_method(), self.app
         can = method == b"POST" and not self.flow.write_paused
-        answer = app.answer_now(self.url, self.headers, bytes(self._body)) if can else None
+        answer = app.answer_now(self.url, dict(self.headers), bytes(self._body)) if can else None
         if answer is None:
             self._hand_on()
             super().on_message_complete()
             return
         self._body = None
+        self._write(answer)
+        self.on_response_complete()
+
+    def _write(self, answer: Answer) -> None:
         found = [STATUS_LINE[answer.status]]
         for name, value in (*self.server_state.default_headers, *answer.all_headers()):
             found += [name, b": ", value, b"\r\n"]
         self.transport.write(b"".join([*found, b"\r\n", answer.body]))
-        self.on_response_complete()
 
     def _hand_on(self) -> None:
         """Let uvicorn have what was kept back."""
@@ -77,3 +82,38 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         if body:
             super().on_body(bytes(body))
+
+
+class WorkerProtocol(Protocol):
+    """For requests as the process in front writes them: one at a time, names of headers in lower case, the length last.
+
+    Taking them apart again costs as much as the rest of a small answer.
+    """
+
+    _is_inside = False  # a request that uvicorn takes apart
+
+    def on_message_begin(self) -> None:
+        """Leave the request to uvicorn until it is whole."""
+        self._is_inside = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Be ready for the next."""
+        self._is_inside = False
+        super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a row that was POSTed and came at once."""
+        end = -1 if self._is_inside or not data.startswith(b"POST ") else data.find(END)
+        if end >= 0:
+            first, *lines = data[:end].split(b"\r\n")
+            body, app = data[end + len(END) :], self.app
+            headers: Any = dict(line.split(b": ", 1) for line in lines)
+            if int(headers[b"content-length"]) == len(body):
+                self._waiting.cancel()
+                self._unset_keepalive_if_required()  # the process in front closes what it no longer needs
+                answer = app.answer_now(first.split(b" ", 2)[1], headers, body)
+                if answer is not None:
+                    self._write(answer)
+                    return
+        super().data_received(data)

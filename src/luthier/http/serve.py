@@ -94,7 +94,7 @@ def serve(
         import uvicorn
 
         from luthier.http.front import Front
-        from luthier.http.protocol import Protocol
+        from luthier.http.protocol import Protocol, WorkerProtocol
     except ImportError as error:
         raise lacks(error) from error
     settings: dict[str, Any] = {
@@ -124,7 +124,7 @@ def serve(
             begun()
             uvicorn.Server(uvicorn.Config(app, **settings)).run(sockets=sockets)
             return
-        of_worker = {**settings, "app": make, "timeout_keep_alive": _OPEN_S}
+        of_worker = {**settings, "app": make, "http": WorkerProtocol, "timeout_keep_alive": _OPEN_S}
         front = Front(of_worker, workers, limits=limits or Limits(), folder=Path(folder.name), grace_s=_GRACE_S)
         with asyncio.Runner(loop_factory=uvicorn.Config(make, **settings).get_loop_factory()) as runner:
             runner.run(front.run(sockets, begun))

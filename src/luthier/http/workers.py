@@ -92,7 +92,8 @@ class Request:
         answered: Called with the bytes of the answer, or None where no worker gave one.
         has_body: Whether its answer has a body, which that to a HEAD has not.
         since: When it came whole, or a worker was asked, in the loop's seconds.
-        tries: How many workers have died over it.
+        tries: How often it was lost with a connection.
+        tried: The workers that lost it.
     """
 
     content: bytes
@@ -100,6 +101,7 @@ class Request:
     has_body: bool = True
     since: float = 0.0
     tries: int = 0
+    tried: set[Worker] = field(default_factory=set)
 
 
 @dataclass(eq=False)
@@ -113,6 +115,7 @@ class Worker:
     asked: dict[Upstream, Request] = field(default_factory=dict)
     queue: deque[Request] = field(default_factory=deque)  # for which no connection is free
     beginning: int = 0  # connections that are being made
+    is_up: bool = False
     was_up: bool = False
 
     @property
@@ -132,17 +135,17 @@ class Worker:
         elif not upstream.is_lost:
             self.idle.append(upstream)
 
-    async def connect(self, lost: Callable[[Request], None]) -> Upstream:
+    async def connect(self, lost: Callable[[Request, Worker], None]) -> Upstream:
         """Open one more connection."""
         loop = asyncio.get_running_loop()
         return (await loop.create_unix_connection(lambda: Upstream(self, lost), str(self.path)))[1]
 
-    async def wait(self, lost: Callable[[Request], None]) -> None:
+    async def wait(self, lost: Callable[[Request, Worker], None]) -> None:
         """Return when it answers, or has ended."""
         while self.process.is_alive():
             with suppress(OSError):
                 self.put(await self.connect(lost))
-                self.was_up = True
+                self.is_up = self.was_up = True
                 return
             await asyncio.sleep(_POLL_S)
 
@@ -159,7 +162,7 @@ def start_worker(settings: Mapping[str, Any], path: Path) -> Worker:
 class Upstream(asyncio.Protocol):
     """A connection to a worker, for one request at a time."""
 
-    def __init__(self, worker: Worker, lost: Callable[[Request], None]) -> None:
+    def __init__(self, worker: Worker, lost: Callable[[Request, Worker], None]) -> None:
         self.worker, self.lost = worker, lost
         self.buffer, self.size, self.is_lost = bytearray(), -1, False
 
@@ -170,7 +173,7 @@ class Upstream(asyncio.Protocol):
     def ask(self, request: Request) -> None:
         """Send a request; give it back where the worker died while the connection was made."""
         if self.is_lost:
-            self.lost(request)
+            self.lost(request, self.worker)
             return
         self.worker.asked[self] = request
         request.since = asyncio.get_running_loop().time()
@@ -198,4 +201,4 @@ class Upstream(asyncio.Protocol):
         if self in self.worker.idle:
             self.worker.idle.remove(self)
         if (request := self.worker.asked.pop(self, None)) is not None:
-            self.lost(request)
+            self.lost(request, self.worker)

@@ -1,5 +1,6 @@
 """Outputs of a network to answers in the user's own terms."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,18 @@ def probabilities(outputs: Tensor, schema: Schema) -> Tensor:
         return outputs.double().softmax(dim=1)
     yes = outputs.double().sigmoid()
     return torch.cat([1 - yes, yes], dim=1) if schema.task == "binary" else yes
+
+
+def row_probabilities(outputs: NDArray[np.float32], schema: Schema) -> list[float]:
+    """Return what `probabilities` does for one row's outputs, `(K,)`, to rounding; tensors take longer than the sum."""
+    logits: list[float] = outputs.tolist()
+    if schema.task != "multiclass":
+        yes = [1 / (1 + math.exp(-logit)) if logit > -700 else 0.0 for logit in logits]
+        return [1 - yes[0], *yes] if schema.task == "binary" else yes
+    most = max(logits)
+    shares = [math.exp(logit - most) for logit in logits]
+    whole = sum(shares)
+    return [share / whole for share in shares]
 
 
 def typed(names: Sequence[str], dtype: ValueType) -> NDArray[Any]:
@@ -54,13 +67,17 @@ def values(outputs: Tensor, schema: Schema, cuts: Cuts = None) -> NDArray[Any]:
     return chosen
 
 
+def row_class(outputs: NDArray[np.float32], schema: Schema, cuts: Cuts = None) -> int:
+    """Return which class `values` decides for one row's outputs, `(K,)`, without a tensor."""
+    return int(outputs[0] > (cuts[0] if cuts else 0)) if schema.task == "binary" else int(outputs.argmax())
+
+
 def row_values(outputs: NDArray[np.float32], schema: Schema, cuts: Cuts = None) -> NDArray[Any]:
     """Return what `values` does for one row's outputs, `(K,)`, without a tensor."""
     if schema.task not in ("binary", "multiclass"):
         return values(torch.from_numpy(outputs)[None], schema, cuts)
-    code = int(outputs[0] > (cuts[0] if cuts else 0)) if schema.task == "binary" else int(outputs.argmax())
     target = schema.targets[0]
-    return typed((target.classes[code],), target.dtype)
+    return typed((target.classes[row_class(outputs, schema, cuts)],), target.dtype)
 
 
 def framed(answers: NDArray[Any], schema: Schema, source: Any, index: pl.Series | None) -> Any:

@@ -205,14 +205,15 @@ class Model:
         if self.schema is None:
             outputs = self._outputs(source)
             return outputs.softmax(dim=1) if self.task == "multiclass" else outputs.sigmoid()
-        from luthier.serving.answers import framed_proba, probabilities
+        from luthier.serving.answers import framed_proba, probabilities, row_probabilities
 
         names = None
+        chances: NDArray[Any]
         if type(source) is dict and (lone := self._one_row(source)) is not None:
-            outputs = torch.from_numpy(lone)[None]
+            chances = np.array([row_probabilities(lone, self.schema)])
         else:
             outputs, names = self._whole(source, options)
-        chances: NDArray[Any] = probabilities(outputs, self.schema).numpy()
+            chances = probabilities(outputs, self.schema).numpy()
         return framed_proba(chances, self.schema, source, names) if as_frame else chances
 
     def predict_interval(self, source: Any, *, options: ReadOptions | None = None) -> Any:
@@ -424,7 +425,7 @@ class Model:
 
             assert schema is not None
             self._row = (schema, module, row_encoder(schema), row_forward(module))
-        _, _, encoder, forward = self._row
+        known, _, encoder, forward = self._row
         encoded = None if encoder is None else encoder(source)
         if encoded is None:
             return None
@@ -435,7 +436,9 @@ class Model:
         if outputs is None:
             inputs = torch.from_numpy(numbers)[None], torch.tensor([codes], dtype=torch.int64)
             outputs = self._forward(inputs)[0].numpy()
-        self._check_outputs(outputs[None], 1)
+        total = sum(outputs.tolist())
+        if total != total or outputs.size != known.num_outputs:  # NaN, or infinities of both signs
+            self._check_outputs(outputs[None], 1)
         if self.answering.temperature != 1:
             outputs = (outputs / self.answering.temperature).astype(np.float32)
         return outputs

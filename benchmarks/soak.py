@@ -50,7 +50,7 @@ def resident_mb(pid: int) -> list[float]:
     for place in Path("/proc").glob("[0-9]*/status"):
         with suppress(OSError):
             facts = dict(re.findall(r"(\w+):\s+(\d+)", place.read_text()))
-            if str(pid) in (facts["Pid"], facts["PPid"]) and int(facts.get("VmRSS", 0)) > 50_000:
+            if str(pid) in (facts["Pid"], facts["PPid"]) and int(facts.get("VmRSS", 0)) > 20_000:
                 found[int(facts["Pid"])] = int(facts["VmRSS"]) / 1024
     return [found[key] for key in sorted(found)]
 

@@ -1,11 +1,13 @@
 """The process in front, over workers of a test."""
 
 import asyncio
+import time
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from luthier.http.awake import Awake
 from luthier.http.front import Front
 from luthier.http.limits import Limits
 from luthier.http.workers import Request, Upstream, Worker
@@ -64,20 +66,18 @@ def test_a_worker_whose_connections_are_all_lost_counts_once(tmp_path: Path) -> 
     assert len(request.tried) == 1
 
 
-def test_it_stays_awake_for_a_moment_where_one_client_asks_alone(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("luthier.http.front._PROCESSORS", 2)
+def test_a_loop_stays_awake_for_a_moment_where_one_client_asks_alone(monkeypatch: Any) -> None:
+    monkeypatch.setattr("luthier.http.awake._PROCESSORS", 2)
 
-    async def run() -> tuple[bool, bool, bool]:
-        front = Front({}, 2, limits=Limits(), folder=tmp_path, grace_s=1)
-        front.loop = asyncio.get_running_loop()
-        some: list[Any] = [object(), object()]
+    async def run(clients: int, pause_s: float) -> tuple[bool, bool]:
+        awake, some = Awake(), [object() for _ in range(clients)]
         for i in range(100):
-            front.stay_awake(some[i % 2])
-        in_turns = front.is_awake
-        for _ in range(100):
-            front.stay_awake(some[0])
-        alone = front.is_awake
+            awake.heard(some[i % clients])
+            time.sleep(pause_s)
+        was_on = awake.is_on
         await asyncio.sleep(0.1)
-        return in_turns, alone, front.is_awake
+        return was_on, awake.is_on
 
-    assert asyncio.run(run()) == (False, True, False)
+    assert asyncio.run(run(1, 0)) == (True, False)
+    assert asyncio.run(run(2, 0)) == (False, False)
+    assert asyncio.run(run(1, 0.001)) == (False, False)

@@ -98,6 +98,11 @@ def _batches_read() -> int:
     return max((item._num_yielded for item in found), default=0)
 
 
+def _is_cut(before: list[float], rate: float) -> bool:
+    """Whether a rate is cut from what it was at the steps before: level, as no smooth schedule is."""
+    return len(before) == _SEVERAL and len(set(before)) == 1 and rate < _CUT * before[-1]
+
+
 @dataclass
 class _Gradients:
     """What becomes of the gradients of one optimizer's parameters between its steps."""
@@ -322,6 +327,11 @@ class Watch:
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._mode.is_off:
             return
+        self._stepped.add(id(optimizer))
+        if self._mode.is_far:  # what is left to see: the mode and the rate
+            self._see_mode()
+            self.learning_rates.append(float(optimizer.param_groups[0].get("lr", 0.0)))
+            return
         if not self._looked:
             self._look()
         if self.steps <= _CLOSE_STEPS and self._backwards and len(args) < 2 and not kwargs:
@@ -333,7 +343,6 @@ class Watch:
             is_stale = marks.is_stale and marks.left()
             marks.stale += is_stale
             marks.fresh += not is_stale
-        self._stepped.add(id(optimizer))
         if not self.steps and not optimizer.state:
             self._early = [item for item in schedulers_of(optimizer) if getattr(item, "last_epoch", 0) > 0]
         if self.steps in (2, 40):
@@ -343,12 +352,9 @@ class Watch:
             self._shrunk += now < 0.2 * expected
         self._clipped = None
         self._end_run()
-        training = self.module.training
         if not self.steps:
             self._was_training = self._began_training and any(not f.used and not f.training for f in self._forwards)
-        if self._was_training and not training and any(isinstance(m, _MODED) for m in self.module.modules()):
-            self._train_lost += 1
-        self._was_training |= training
+        self._see_mode()
         if len(self._backwards) > 1 and self.steps <= _CLOSE_STEPS:
             is_new = all(found.is_new for found in self._backwards)
             ratios = [found.ratio for found in self._backwards if found.ratio is not None]
@@ -360,18 +366,24 @@ class Watch:
         elif self._backwards:
             self._micro.append(False)
         rate = float(optimizer.param_groups[0].get("lr", 0.0))
-        before = self.learning_rates[-_SEVERAL:]  # level, as no smooth schedule is
-        is_level = len(before) == _SEVERAL and len(set(before)) == 1
-        if is_level and rate < _CUT * before[-1] and len(self.optimizers) == 1:
+        if len(self.optimizers) == 1 and _is_cut(self.learning_rates[-_SEVERAL:], rate):
             self._cuts.append(self.steps)
             if len(self._cuts) == _SEVERAL and self._cuts[-1] <= _CLOSE_STEPS:
                 self._is_cut_within = _batches_read() > self._cuts[-1] - self._cuts[0]
         self.learning_rates.append(rate)
 
+    def _see_mode(self) -> None:
+        if self.module.training:
+            self._was_training = True
+        elif self._was_training and any(isinstance(m, _MODED) for m in self.module.modules()):
+            self._train_lost += 1
+
     def _after_step_of(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if self._mode.is_off:
             return
         self.steps += 1
+        if self._mode.is_far:
+            return
         self._gradients.setdefault(id(optimizer), _Gradients()).after_step = True
         self._backwards = []
         self._forwards = []
@@ -430,8 +442,9 @@ class Watch:
 
     def _any_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         """Look at a step of an optimizer that `watch` was not given: one made anew after the weights were loaded?"""
-        known = {id(own) for own in self.optimizers} | self._strangers
-        if self._mode.is_off or id(optimizer) in known or self._reloaded_at is None:
+        if self._reloaded_at is None or self._mode.is_off:
+            return
+        if id(optimizer) in self._strangers or any(optimizer is own for own in self.optimizers):
             return
         self._strangers.add(id(optimizer))
         own = {id(p) for p in self.module.parameters()}
@@ -647,10 +660,11 @@ class Watch:
             )
             return
         if self._is_cut_within:
+            cuts = [i for i in range(_SEVERAL, total) if _is_cut(rates[i - _SEVERAL : i], rates[i])]
             self.warning(
                 code,
-                f"the learning rate is cut {len(self._cuts)} times, from {rates[self._cuts[0] - 1]:.3g} to "
-                f"{rates[-1]:.3g}, first at step {self._cuts[0]} and three times within the first pass over the data",
+                f"the learning rate is cut {len(cuts)} times, from {rates[cuts[0] - 1]:.3g} to "
+                f"{rates[-1]:.3g}, first at step {cuts[0]} and three times within the first pass over the data",
                 fix="count epochs, not batches",
             )
             return

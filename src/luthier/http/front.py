@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -20,6 +18,7 @@ from typing import Any
 import httptools
 
 from luthier.errors import RequestError
+from luthier.http.awake import Awake
 from luthier.http.limits import HEADERS_S, IDLE_S, Limits
 from luthier.http.refusals import Answer, busy, refusal, too_slow
 from luthier.http.workers import END, Request, Worker, start_worker
@@ -42,9 +41,6 @@ _MOST_WORKERS = 3  # that may die over it
 _TRIES = 8
 _AHEAD = 16  # requests that one client may send before the first is answered
 _LOOK_S = 0.5
-_AWAKE_S = 0.0005
-_ALONE = 16  # requests and answers in a row that are of one client
-_PROCESSORS = os.cpu_count() or 1
 _HUNG_S = 10.0
 _AGAIN_S = 1.0  # before a worker is started in place of one that never answered
 _STOPPING = Answer(b"stopping\n", b"text/plain; charset=utf-8", 503)
@@ -71,9 +67,7 @@ class Front:
         self.clients: set[_Client] = set()
         self.is_ready, self.is_closing, self.started = True, False, 0
         self.tasks: set[asyncio.Task[None]] = set()
-        self.last_client: _Client | None = None
-        self.in_a_row = 0  # requests of that client
-        self.awake_until, self.is_awake = 0.0, False
+        self.awake = Awake()
 
     async def run(self, sockets: Sequence[socket.socket], begun: Callable[[], None]) -> None:
         """Answer until SIGTERM or Ctrl-C, and then what clients have sent; `begun` is called when a worker is there.
@@ -188,25 +182,6 @@ class Front:
         elif worker.wants_more:
             worker.beginning += 1
             self._do(self._connect(worker))
-
-    def stay_awake(self, client: _Client) -> None:
-        """Look for what comes next without sleeping, for a moment, where one client asks again and again.
-
-        To wake a process on an idle processor takes longer than all that is done here for a request.
-        """
-        self.in_a_row = self.in_a_row + 1 if client is self.last_client else 0
-        self.last_client = client
-        if self.in_a_row > _ALONE and _PROCESSORS > 1:
-            self.awake_until = time.perf_counter() + _AWAKE_S
-            if not self.is_awake:
-                self.is_awake = True
-                self.loop.call_soon(self._look_again)
-
-    def _look_again(self) -> None:
-        self.is_awake = time.perf_counter() < self.awake_until
-        if self.is_awake:
-            os.sched_yield()  # to a worker, or the client, on this processor
-            self.loop.call_soon(self._look_again)
 
     async def _connect(self, worker: Worker) -> None:
         """Make connections until no request waits for one."""
@@ -395,7 +370,7 @@ class _Client(asyncio.Protocol):
             else:
                 self.is_waiting = True
                 self.front.ask(item)
-                self.front.stay_awake(self)
+                self.front.awake.heard(self)
 
     def _answered(self, request: Request, answer: bytes | None) -> None:
         """Send an answer on."""
@@ -411,7 +386,7 @@ class _Client(asyncio.Protocol):
         if not is_last and not self.queue and (self.is_over or self.front.is_closing):
             is_last, answer = True, answer[:end] + b"\r\nconnection: close" + answer[end:]
         self.transport.write(answer)
-        self.front.stay_awake(self)
+        self.front.awake.heard(self)
         self.since = self.front.loop.time()
         if is_last:
             self.queue.clear()

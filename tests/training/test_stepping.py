@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,9 +12,10 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import luthier
-from luthier.core.stepping import backward, updater
+from luthier.core.stepping import averager, backward, updater
 from luthier.training.optimizers import optimizer_class, optimizer_names
 from tests.problems import mlp, same_weights, table
 
@@ -260,3 +262,25 @@ def test_where_torch_calls_its_marks_otherwise_it_is_imported_and_all_works(monk
     assert updater(optimizer) == optimizer.step
     monkeypatch.undo()
     assert luthier.fit(mlp(), table(), criterion="cross-entropy", optimizer="SGD", lr=0.1, epochs=1).is_done
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(3, 2),
+        lambda: nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)),
+        lambda: nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2).double()),
+    ],
+)
+def test_an_average_of_weights_is_that_of_torch(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = make()
+    averages = [AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.9)) for _ in range(2)]
+    move = averager(averages[1], module)
+    for _ in range(4):
+        for value in (*module.parameters(), *module.buffers()):
+            value.data.copy_(torch.randn(value.shape))
+        averages[0].update_parameters(module)
+        move()
+    for (name, one), (_, two) in zip(averages[0].state_dict().items(), averages[1].state_dict().items(), strict=True):
+        assert torch.equal(one, two), name

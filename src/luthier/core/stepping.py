@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer, optimizer
+from torch.optim.swa_utils import AveragedModel
 from torch.overrides import has_torch_function_unary
 
 _KERNELS = {"_fused_sgd_", "_fused_adam_", "_fused_adamw_", "_foreach_add_"}
@@ -84,6 +85,27 @@ def backward(loss: Tensor) -> None:
     if seed is None:
         seed = _seeds[loss.dtype] = torch.ones((), dtype=loss.dtype)
     _run_backward((loss,), (seed,), False, False, (), allow_unreachable=True, accumulate_grad=True)
+
+
+def averager(average: AveragedModel, module: nn.Module) -> Callable[[], None]:
+    """Return what does `average.update_parameters(module)`, over lists that are made once.
+
+    It walks both modules each time and sorts their tensors by device and type: 0.3 of the 3 milliseconds of a step of a
+    small table. Modules with buffers, which may be replaced, and of several types go by it.
+    """
+    own: list[Tensor] = list(average.module.parameters())
+    now: list[Tensor] = list(module.parameters())
+    kinds = {(parameter.device, parameter.dtype) for parameter in (*own, *now)}
+    compute, is_plain = average.multi_avg_fn, len(kinds) == 1 and not any(True for _ in module.buffers())
+
+    def move() -> None:
+        if compute is None or not is_plain or not average.n_averaged:
+            average.update_parameters(module)
+            return
+        compute(own, now, average.n_averaged)
+        average.n_averaged += 1
+
+    return move
 
 
 def updater(of: Optimizer) -> Callable[[], Any]:

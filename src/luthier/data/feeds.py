@@ -20,6 +20,7 @@ from luthier.core.rng import (
 )
 from luthier.data.rows import RowSource
 from luthier.data.sources import Source
+from luthier.data.tensor_loader import quick_loader
 
 _log = logging.getLogger("luthier")
 
@@ -162,13 +163,13 @@ class LoaderFeed:
         elif start and self.at_iter is not None:
             now = get_rng_state()
             self._restore(self.at_iter)
-            iterator = iter(self.loader)
+            iterator = iter(quick_loader(self.loader))
             for _ in range(start):
                 next(iterator)
             set_rng_state(now)
         else:
             self.at_iter = {"global": get_rng_state(), "own": generator_states(self._generators())}
-            iterator = iter(self.loader)
+            iterator = iter(quick_loader(self.loader))
         if share is WHOLE and not self.split:
             for raw in iterator:
                 yield Batch((), None, raw=raw)

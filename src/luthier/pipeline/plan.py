@@ -38,6 +38,7 @@ _log = logging.getLogger("luthier")
 _PRETRAINED_SIDE = 128  # pixels: docs/decisions/images.md
 _NO_HEAD = "the answer is not the output of a last nn.Linear with a bias, over one row of numbers a sample"
 _SHORT = 20_000  # training rows below which training once more takes seconds
+_FEW_ROWS = 4_000  # training rows below which threads wait for each other as long as they compute
 _LENGTH = {"epochs", "max_steps", "max_time_s", "patience"}
 _DATA = {item.name for item in fields(DataSettings)} - {"source"}
 _NETWORK = {item.name for item in fields(NetworkSettings)}
@@ -271,7 +272,10 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     if recipe.seed is None:
         recipe, reasons["seed"] = recipe.updated(seed=draw_seed()), "drawn at random, because seed is none"
     if recipe.threads is None:
-        recipe, reasons["threads"] = recipe.updated(threads=torch.get_num_threads()), "torch's default on this machine"
+        threads, why = torch.get_num_threads(), "torch's default on this machine"
+        if threads > 1 and chosen.family in ("tabm", "mlp") and prepared.schema.num_rows < _FEW_ROWS:
+            threads, why = 1, "on so few rows two threads take as long as one, and many times as long on a busy machine"
+        recipe, reasons["threads"] = recipe.updated(threads=threads), why
     _check_class_weights(recipe, prepared.schema)
     if settings.target_transform is not None and prepared.schema.task != "regression":
         raise SettingError(

@@ -21,7 +21,7 @@ from luthier.core.plain import check_types
 from luthier.core.processes import Group
 from luthier.core.recipe import Recipe
 from luthier.core.rng import find_generators, generator_states, get_rng_state, put_generators_back, set_rng_state
-from luthier.core.stepping import backward, clearer, updater
+from luthier.core.stepping import averager, backward, clearer, updater
 from luthier.data.feeds import Feed
 from luthier.errors import CheckError, LuthierError, RunError, SettingError, TrainingError
 from luthier.metrics.criteria import Criterion
@@ -147,9 +147,11 @@ class Run:
     def __post_init__(self) -> None:
         moved = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         known = {id(parameter) for parameter in moved}
-        others = [parameter for parameter in self.module.parameters() if id(parameter) not in known]
+        self.every = list(self.module.parameters())
+        others = [parameter for parameter in self.every if id(parameter) not in known]
         self.parameters = [*moved, *others]
         self.closure, self.backward = closure_of(self.optimizer), backward
+        self.move_average = None if self.average is None else averager(self.average, self.module)
         self.do_update, self.clear_gradients = updater(self.optimizer), clearer(self.optimizer, others)
         is_first = self.group is None or self.group.rank == 0
         heard = [item for item in self.callbacks if is_first or getattr(item, "in_all_processes", False)]

@@ -141,9 +141,9 @@ def clip(run: Run) -> None:
     if run.scaler is not None:
         run.scaler.unscale_(run.optimizer)
     if recipe.clip_norm is not None:
-        clip_grad_norm_(run.module.parameters(), recipe.clip_norm)
+        clip_grad_norm_(run.every, recipe.clip_norm)
     if recipe.clip_value is not None:
-        clip_grad_value_(run.module.parameters(), recipe.clip_value)
+        clip_grad_value_(run.every, recipe.clip_value)
 
 
 def update(run: Run) -> None:
@@ -160,8 +160,8 @@ def update(run: Run) -> None:
 def finish_update(run: Run) -> None:
     """Move on after an update: the schedule, the average of the weights, the count."""
     run.schedule.end_step(run.global_step + 1)
-    if run.average is not None:
-        run.average.update_parameters(run.module)
+    if run.move_average is not None:
+        run.move_average()
     run.state.global_step += 1
 
 

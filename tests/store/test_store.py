@@ -149,3 +149,12 @@ def test_a_damaged_bundle_whose_first_byte_is_that_of_a_pickle_is_damaged(tmp_pa
     with pytest.raises(BundleError) as caught:
         luthier.load(path, nn.Linear(1, 1))
     assert caught.value.code == "bundle-damaged"
+
+
+def test_what_a_checkpoint_holds_is_read_into_aligned_memory(tmp_path: Path) -> None:
+    writer = CheckpointWriter(tmp_path)
+    writer.save({f"part {i}": torch.arange(i + 1.0) for i in range(20)}, global_step=1)
+    writer.join()
+    tree = load_checkpoint(tmp_path)
+    assert tree is not None
+    assert all(tensor.data_ptr() % 64 == 0 for tensor in tree.values())

@@ -140,6 +140,8 @@ def read_checkpoint(path: Path) -> Any:
             hint="update luthier",
             code="run-newer-format",
         )
+    # into memory that torch aligns, as it was when they were written: how a sum rounds may depend on that
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
     blocks = Blocks(path.parent / _BLOCKS)
     for name, facts in document.get("blocks", {}).items():
         tensors[name] = blocks.get(facts)

@@ -25,7 +25,8 @@ class Batch:
         raw: The batch as a custom `step(module, batch)` takes it, where there is one.
         target_key: What the target is called where the inputs are a dict.
         lowest_target: A bound below the targets, where the source knows one: no target is an ignored one below it.
-        whole: How many samples the batch has that these are a part of, where several processes share it.
+        whole: How many samples the batch has that these are a part of, where several processes share it. 0: it counts
+            for nothing, and is computed to keep step with other processes.
     """
 
     inputs: tuple[Any, ...] | dict[str, Any]

@@ -200,7 +200,8 @@ def evaluate_batches(
     for metric in metrics:
         metric.reset()
     with evaluating(module):
-        own = (_measured(module, found.to(device), objective, metrics, by_class, context) for found in batches)
+        own = (_own_part(_measured(module, found.to(device), objective, metrics, by_class, context), found)
+               for found in batches)  # fmt: skip
         for part in own if group is None else _from_all(own, group, has_outputs=bool(metrics)):
             if part.measured is not None:
                 mean.add(part.measured)
@@ -256,7 +257,12 @@ def _measured(
         return part
 
 
-def _from_all(own: Iterator[_Part], group: Group, *, has_outputs: bool) -> Iterator[_Part]:
+def _own_part(part: _Part, batch: Batch) -> _Part | None:
+    """Return what a batch gave; None of one that was computed to keep step with other processes."""
+    return None if batch.whole == 0 else part
+
+
+def _from_all(own: Iterator[_Part | None], group: Group, *, has_outputs: bool) -> Iterator[_Part]:
     """Yield what the batches of all processes gave, in the order of the batches, each of which one process did."""
     while True:
         tree = None

@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from luthier.checks.look import check_parts, chosen_rules, look
@@ -50,6 +51,7 @@ from luthier.training.settings import (
     settle,
     steps_per_epoch,
 )
+from luthier.training.sharded import CheckpointingTogether, Sharding, check_shared, refuse_alone, refuse_sharding
 from luthier.training.shards import loss_over_shards, make_alike, refuse_spread, spread, with_shards
 from luthier.training.state import Run, RunState
 from luthier.training.trackers import Tracker, Tracking
@@ -151,6 +153,7 @@ def fit(
     if chosen.max_steps is not None and "epochs" in given:
         raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
     folder, group = None if run is None else Path(run), find_group() if processes else None
+    refuse_alone(chosen, group)
     is_first = group is None or group.rank == 0
     tracking, callbacks = Tracking(trackers if is_first else (), folder), list(callbacks)
     callbacks += [tracking] if tracking.trackers else []
@@ -173,6 +176,8 @@ def fit(
                 train_run(live)
             else:
                 keep_weights(live)
+            if live.sharding is not None:
+                live.sharding.undo()
     except TrainingError as error:
         if live is None or error.code != "training-loss-not-finite":
             raise
@@ -180,6 +185,8 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+            if live.sharding is not None:
+                live.sharding.abandon()
         if sys.exc_info()[1] is not None:
             tracking.close(None)
         if torch.get_num_threads() != threads:
@@ -254,7 +261,7 @@ def _best_figures(run: Run) -> dict[str, float]:
 def _with_cause(run: Run, error: TrainingError) -> TrainingError:
     """Do the steps again to say what made a loss not finite; return the error with the cause, where it was found."""
     found = None
-    if run.check and (run.group is None or run.group.rank == 0):
+    if run.check and run.sharding is None and (run.group is None or run.group.rank == 0):
         try:
             found = find_not_finite(run, states_of(run))
         except Exception as problem:  # what goes wrong in the looking is said, and hides no error
@@ -316,6 +323,7 @@ def make_run(
     num_steps = steps_per_epoch(feeds[0], recipe)
     if recipe.max_steps is not None:
         recipe = recipe.updated(epochs=-(-recipe.max_steps // num_steps) if num_steps else recipe.max_steps)
+    is_instance = isinstance(optimizer, Optimizer)
     optimizer = make_optimizer(optimizer, module, recipe)
     if recipe.shards is not None and recipe.shards > 1 and closure_of(optimizer) is not None:
         raise SettingError(
@@ -323,6 +331,9 @@ def make_run(
             hint="leave shards and processes out, or choose another optimizer",
             code="setting-processes",
         )
+    place_of_all, is_sharded = folder, recipe.sharded and group is not None
+    if is_sharded:
+        refuse_sharding(module, optimizer, recipe)
     if group is not None and group.rank:
         folder = None  # process 0 alone writes
     if folder is not None:
@@ -342,7 +353,8 @@ def make_run(
         valid=feeds[1],
         recipe=recipe,
         metrics=metric_list,
-        callbacks=_with_own(callbacks, recipe, has_folder=folder is not None, checks=checks),
+        callbacks=_with_own(callbacks, recipe, folder=place_of_all if is_sharded else folder, checks=checks,
+                            is_sharded=is_sharded),
         device=place,
         state=RunState(seed=seed),
         record=Record(folder / "record.jsonl" if folder else None),
@@ -383,6 +395,10 @@ def make_run(
         run.arguments = arguments_of(run)
         unkept, run.still = unkept_state(run)
         warn_of_unkept(unkept)
+    if group is not None and is_sharded:
+        check_shared(place_of_all, group)
+        run.sharding = Sharding(module, optimizer, group, place_of_all, keeps=is_instance)
+        run.__post_init__()
     return run
 
 
@@ -396,18 +412,21 @@ def _seed(recipe: Recipe, train: Any) -> int:
     return 0 if is_loader(train) else draw_seed()
 
 
-def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, checks: CheckSettings) -> list[Any]:
+def _with_own(
+    callbacks: list[Any], recipe: Recipe, *, folder: Path | None, checks: CheckSettings, is_sharded: bool
+) -> list[Any]:
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
     if recipe.max_time_s is not None:
         callbacks.append(TimeLimit(recipe.max_time_s))
     if checks.check:
-        callbacks += [ValidationWatch(), Monitoring(checks.ignore)]
-    if checks.check and not has_folder:
+        callbacks += [Monitoring(checks.ignore)] if is_sharded else [ValidationWatch(), Monitoring(checks.ignore)]
+    if checks.check and folder is None and not is_sharded:
         callbacks.append(Memory())
-    if has_folder:  # last, so that a checkpoint holds what the others made of the same moment
+    if folder is not None:  # last, so that a checkpoint holds what the others made of the same moment
+        writing = CheckpointingTogether if is_sharded else Checkpointing
         callbacks.append(
-            Checkpointing(
+            writing(
                 every_s=recipe.checkpoint_every_s,
                 every_steps=recipe.checkpoint_every_steps,
                 stop_on_error=recipe.on_write_error == "stop",

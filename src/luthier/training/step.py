@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_
 
 from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
@@ -140,10 +140,15 @@ def clip(run: Run) -> None:
     recipe = run.recipe
     if run.scaler is not None:
         run.scaler.unscale_(run.optimizer)
-    if recipe.clip_norm is not None:
-        clip_grad_norm_(run.module.parameters(), recipe.clip_norm)
+    parameters = list(run.module.parameters()) if run.sharding is None else run.sharding.parameters
+    if recipe.clip_norm is not None and run.sharding is not None:
+        norm = run.sharding.norm()
+        if norm is not None:
+            clip_grads_with_norm_(parameters, recipe.clip_norm, norm)
+    elif recipe.clip_norm is not None:
+        clip_grad_norm_(parameters, recipe.clip_norm)
     if recipe.clip_value is not None:
-        clip_grad_value_(run.module.parameters(), recipe.clip_value)
+        clip_grad_value_(parameters, recipe.clip_value)
 
 
 def update(run: Run) -> None:

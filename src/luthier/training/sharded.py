@@ -109,20 +109,29 @@ def _refused(what: str, hint: str) -> SettingError:
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
-    """Return the parts whose weights are gathered one after the other: the outermost of each class that repeats."""
-    counts = Counter(type(part) for part in module.modules())
-    found: list[nn.Module] = []
+    """Return the parts whose weights are gathered one after the other: the outermost of each class that repeats.
 
-    def visit(part: nn.Module) -> None:
+    >>> [type(block).__name__ for block in blocks(nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 1), 2))]
+    ['TransformerEncoderLayer', 'TransformerEncoderLayer']
+    """
+    counts = Counter(type(part) for part in module.modules())
+
+    def outermost(part: nn.Module, kinds: Counter[type]) -> Iterator[nn.Module]:
         for child in part.children():
             is_container = isinstance(child, nn.Sequential) or type(child).forward is nn.Module.forward
-            if counts[type(child)] < 2 or is_container or not any(True for _ in child.parameters()):
-                visit(child)
-            elif all(child is not block for block in found):
-                found.append(child)
+            if kinds[type(child)] > 1 and not is_container and any(True for _ in child.parameters()):
+                yield child
+            else:
+                yield from outermost(child, kinds)
 
-    visit(module)
-    return found
+    while True:
+        found = list(dict.fromkeys(outermost(module, counts)))
+        kinds = Counter(map(type, found))
+        if all(count > 1 for count in kinds.values()):
+            return found
+        for kind, count in kinds.items():
+            if count == 1:  # as a head of the class that layers inside of blocks have
+                del counts[kind]
 
 
 class Sharding:

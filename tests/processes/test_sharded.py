@@ -69,12 +69,15 @@ def test_each_optimizer_updates_a_slice_as_the_whole(optimizer: str, groups: Any
         {"freeze": ["embedding"]},
         {"precision": "bf16"},
         {"scheduler": "CosineAnnealingLR", "warmup_steps": 3, "valid_every_steps": 3, "patience": 1},
-        {"optimizer": "SGD", "momentum": 0.9, "optimizer_flavour": "fused"},
+        {"optimizer": "SGD", "momentum": 0.9, "optimizer_flavour": "foreach"},
     ],
     ids=lambda more: next(iter(more)),
 )
-def test_settings_give_the_bits_of_whole_weights(more: dict[str, Any], groups: Any) -> None:
-    alone = programs.train("transformer", 4, None, {**PLAIN, **more})
+def test_settings_give_the_bits_of_whole_weights(
+    more: dict[str, Any], groups: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    alone = programs.train("transformer", 4, None, {**SHARDED, **more})
     assert isinstance(alone, list), alone
     assert alone != programs.train("transformer", 4, None, PLAIN)
     assert groups(4).run(f"{PROGRAM}:train", "transformer", 4, None, {**SHARDED, **more}) == [alone] * 4
@@ -125,7 +128,7 @@ def test_a_checkpoint_holds_no_pickle_and_reads_as_a_whole(groups: Any, tmp_path
         name: value.shape for name, value in state.items()
     }
     place = tmp_path / "alone"
-    programs.train_until("mlp", 4, str(place), 5, PLAIN)
+    programs.train_until("mlp", 4, str(place), tree["state"]["global_step"], PLAIN)
     alone = read_checkpoint(checkpoints(place / "checkpoints")[0])
     for name, value in alone["module"]["state"].items():
         assert torch.equal(tree["module"]["state"][name], value)
@@ -151,11 +154,10 @@ def test_an_optimizer_passed_in_keeps_its_state(groups: Any) -> None:
 
 @pytest.mark.parametrize("size", [2, 4])
 def test_a_process_holds_its_part_of_the_memory(size: int, groups: Any) -> None:
-    bytes_of, alone = programs.weigh(False, 64, 4)
-    assert 3.9 < alone / bytes_of < 4.3  # weights, gradients, and Adam's two moments
-    for same, most in groups(size).run(f"{PROGRAM}:weigh", True, 64, 4):
-        assert same == bytes_of
-        assert most < 1.1 * alone / size, (most, alone)
+    whole, alone = programs.weigh(False, 64, 4)
+    assert alone > 4 * whole  # weights, gradients, and Adam's two moments
+    for _, most in groups(size).run(f"{PROGRAM}:weigh", True, 64, 4):
+        assert most < 1.1 * 4 * whole / size, (most, whole)
 
 
 @pytest.mark.parametrize(
@@ -166,6 +168,7 @@ def test_a_process_holds_its_part_of_the_memory(size: int, groups: Any) -> None:
         (None, {"compile": True}, "compile cannot be combined with sharded"),
         (None, {"memory_format": "channels_last"}, "memory_format='channels_last' cannot be combined with sharded"),
         (None, {"optimizer": "LBFGS", "clip_norm": None}, "LBFGS evaluates the loss several times"),
+        (None, {"optimizer_flavour": "fused"}, "fused updates cannot be combined with sharded"),
         (None, {"optimizer": "Adafactor"}, "Adafactor cannot be combined with sharded"),
         (None, {"optimizer": "other"}, "parameters that are not of Sequential"),
         ("Shared", {}, "parameter layers.1.weight is also layers.0.weight, in another block"),

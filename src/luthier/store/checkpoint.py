@@ -147,10 +147,11 @@ class PartWriter(CheckpointWriter):
         self._start({"format": FORMAT, "tree": document, "rows": dict(rows)}, tensors, global_step)
 
     def tidy(self) -> None:
-        """Remove all states but the newest that are whole, where no process is writing."""
+        """Remove all states but the newest that are whole; not those that others may begin to write by now."""
         kept = set(checkpoints(self.folder)[: self.keep])
         for path in self.folder.glob("step-*"):
-            if path not in kept and _STEP.fullmatch(path.name):
+            match = _STEP.fullmatch(path.name)
+            if path not in kept and match is not None and int(match[3] or 0) <= self.number:
                 _remove(path)
 
     def _write(self, document: Any, tensors: dict[str, Tensor], global_step: int) -> None:

@@ -51,7 +51,14 @@ from luthier.training.settings import (
     settle,
     steps_per_epoch,
 )
-from luthier.training.sharded import CheckpointingTogether, Sharding, check_shared, refuse_alone, refuse_sharding
+from luthier.training.sharded import (
+    CheckpointingTogether,
+    Sharding,
+    check_shared,
+    hooked,
+    refuse_alone,
+    refuse_sharding,
+)
 from luthier.training.shards import loss_over_shards, make_alike, refuse_spread, spread, with_shards
 from luthier.training.state import Run, RunState
 from luthier.training.trackers import Tracker, Tracking
@@ -165,7 +172,7 @@ def fit(
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     compiled = module._compiled_call_impl
     try:
-        with together(joins=processes):
+        with together(joins=processes), hooked(module, is_wanted=chosen.sharded and group is None):
             live = make_run(
                 module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
                 step=step, metrics=metrics, callbacks=callbacks, folder=folder, device=device, check=check,
@@ -353,8 +360,9 @@ def make_run(
         valid=feeds[1],
         recipe=recipe,
         metrics=metric_list,
-        callbacks=_with_own(callbacks, recipe, folder=place_of_all if is_sharded else folder, checks=checks,
-                            is_sharded=is_sharded),
+        callbacks=_with_own(
+            callbacks, recipe, folder=place_of_all if is_sharded else folder, checks=checks, is_sharded=is_sharded
+        ),
         device=place,
         state=RunState(seed=seed),
         record=Record(folder / "record.jsonl" if folder else None),

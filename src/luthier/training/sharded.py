@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,21 @@ def refuse_alone(recipe: Recipe, group: Group | None) -> None:
         )
 
 
+@contextmanager
+def hooked(module: nn.Module, *, is_wanted: bool) -> Iterator[None]:
+    """Put hooks where `fully_shard` has its own: attention of torch takes another path in eval mode without any.
+
+    So one process, which shards nothing, computes what several do.
+    """
+    parts = [*blocks(module), module] if is_wanted else []
+    handles = [part.register_forward_pre_hook(lambda *_: None) for part in parts]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def refuse_sharding(module: nn.Module, optimizer: Optimizer, recipe: Recipe) -> None:
     """Refuse what cannot be spread over processes, before anything is changed.
 
@@ -65,6 +80,11 @@ def refuse_sharding(module: nn.Module, optimizer: Optimizer, recipe: Recipe) -> 
         raise _refused(
             f"{kind.__name__} cannot be combined with sharded: its update of a weight may depend on other weights",
             f"use one of torch.optim: {', '.join(_ELEMENTWISE)}",
+        )
+    if any(group.get("fused") for group in optimizer.param_groups):
+        raise _refused(
+            "fused updates cannot be combined with sharded: on the CPU they round by a weight's place in its slice",
+            "make the optimizer without fused",
         )
     named = dict(module.named_parameters())
     of_module = {id(parameter) for parameter in named.values()}
@@ -343,7 +363,9 @@ class _Before:
     def __init__(self, part: nn.Module) -> None:
         self.part, self.kind, self.names = part, type(part), set(vars(part))
         self.parameters = dict(part._parameters)
-        self.hooks = {name: set(value) for name, value in vars(part).items() if name.startswith("_") and "_hooks" in name}
+        self.hooks = {
+            name: set(value) for name, value in vars(part).items() if name.startswith("_") and "_hooks" in name
+        }
         self.added: set[str] = set()
 
     def after(self) -> None:
@@ -476,7 +498,7 @@ class CheckpointingTogether(Checkpointing):
         self.outer = sys.exc_info()[1]  # of a caller that trains while it handles an error
         group, folder = run.group, run.sharding.folder / "checkpoints"
         self.writer = PartWriter(folder, group.rank, group.size)
-        self.number = int(group.from_first(last_number(folder)))
+        self.number = self.writer.number = int(group.from_first(last_number(folder)))
         self._save(run)
 
     def on_step_end(self, run: Any) -> None:

@@ -439,6 +439,18 @@ class Scalar(nn.Module):
         return outputs
 
 
+class Convolving(nn.Module):
+    """A kernel that channels_last lays out anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(x.view(-1, 3, 2, 1)).mean((1, 2))
+        return outputs
+
+
 class Sparse(nn.Module):
     """An embedding with sparse gradients."""
 

@@ -200,8 +200,7 @@ def evaluate_batches(
     for metric in metrics:
         metric.reset()
     with evaluating(module):
-        own = (_own_part(_measured(module, found.to(device), objective, metrics, by_class, context), found)
-               for found in batches)  # fmt: skip
+        own = (_measured(module, found.to(device), objective, metrics, by_class, context) for found in batches)
         for part in own if group is None else _from_all(own, group, has_outputs=bool(metrics)):
             if part.measured is not None:
                 mean.add(part.measured)
@@ -224,6 +223,7 @@ class _Part:
         outputs: Of the module.
         targets: What they are compared with.
         known: Which rows have classes of training alone; None for all.
+        counts: Whether the batch is one that was not computed just to keep step with other processes.
     """
 
     measured: Measured | None
@@ -231,6 +231,7 @@ class _Part:
     outputs: Any
     targets: Any
     known: Tensor | None = None
+    counts: bool = True
 
 
 def _measured(
@@ -245,8 +246,8 @@ def _measured(
         if objective.step is not None:
             passed = objective(module, batch)
             need_compared(metrics, passed.outputs, passed.targets)
-            return _Part(passed.measured, passed.log, passed.outputs, passed.targets)
-        part = _Part(None, {}, batch.forward(module), batch.targets)
+            return _Part(passed.measured, passed.log, passed.outputs, passed.targets, counts=batch.whole != 0)
+        part = _Part(None, {}, batch.forward(module), batch.targets, counts=batch.whole != 0)
         part.known = known = known_rows(batch.targets) if by_class else None
         if objective.criterion is not None and known is None:
             part.measured = objective.measure(part.outputs, batch)
@@ -257,16 +258,11 @@ def _measured(
         return part
 
 
-def _own_part(part: _Part, batch: Batch) -> _Part | None:
-    """Return what a batch gave; None of one that was computed to keep step with other processes."""
-    return None if batch.whole == 0 else part
-
-
-def _from_all(own: Iterator[_Part | None], group: Group, *, has_outputs: bool) -> Iterator[_Part]:
+def _from_all(own: Iterator[_Part], group: Group, *, has_outputs: bool) -> Iterator[_Part]:
     """Yield what the batches of all processes gave, in the order of the batches, each of which one process did."""
     while True:
         tree = None
-        if (part := next(own, None)) is not None:
+        if (part := next(own, None)) is not None and part.counts:
             loss = part.measured and [part.measured.loss, part.measured.count, part.measured.is_sum]
             tree = [loss, dict(part.log), *([part.outputs, part.targets, part.known] if has_outputs else [None] * 3)]
         found = group.exchange(tree)

@@ -28,7 +28,7 @@ from luthier.training.callbacks import Checkpointing
 
 _log = logging.getLogger("luthier")
 # Of torch.optim: those whose update of a weight looks at no other weight, so that a slice is updated as the whole is.
-_ELEMENTWISE = "SGD Adam AdamW Adamax NAdam RAdam RMSprop Rprop Adagrad Adadelta ASGD".split()
+_ELEMENTWISE = ["SGD", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "Adagrad", "Adadelta", "ASGD"]
 
 
 def refuse_alone(recipe: Recipe, group: Group | None) -> None:
@@ -65,63 +65,56 @@ def refuse_sharding(module: nn.Module, optimizer: Optimizer, recipe: Recipe) -> 
     Raises:
         SettingError: a setting, an optimizer or a parameter; which, and why.
     """
+    for what, hint in _obstacles(module, optimizer, recipe):
+        raise _refused(what, hint)
+
+
+def _obstacles(module: nn.Module, optimizer: Optimizer, recipe: Recipe) -> Iterator[tuple[str, str]]:
     for name, why in (
         ("ema", "the average would be a whole copy of the weights"),
-        ("micro_batch_size", "a shard is what is computed at a time: choose more shards"),
+        ("micro_batch_size", "a shard is what is computed at a time, so choose more shards"),
         ("compile", "torch.compile traces the whole network"),
     ):
         if getattr(recipe, name):
-            raise _refused(f"{name} cannot be combined with sharded: {why}", f"leave {name} out")
-    if recipe.precision == "fp16" or recipe.memory_format != "contiguous":
-        name = "precision='fp16'" if recipe.precision == "fp16" else "memory_format='channels_last'"
-        raise _refused(f"{name} cannot be combined with sharded", "use float32 or bf16, and contiguous memory")
-    kind = type(optimizer)
+            yield f"{name} cannot be combined with sharded: {why}", f"leave {name} out"
+    if recipe.precision == "fp16":
+        yield "precision='fp16' cannot be combined with sharded", "use float32 or bf16"
+    kind, named = type(optimizer), dict(module.named_parameters())
     if kind.__name__ not in _ELEMENTWISE or not kind.__module__.startswith("torch.optim."):
-        raise _refused(
-            f"{kind.__name__} cannot be combined with sharded: its update of a weight may depend on other weights",
-            f"use one of torch.optim: {', '.join(_ELEMENTWISE)}",
-        )
+        what = f"{kind.__name__} cannot be combined with sharded: its update of a weight may depend on other weights"
+        yield what, f"use one of torch.optim: {', '.join(_ELEMENTWISE)}"
     if any(group.get("fused") for group in optimizer.param_groups):
-        raise _refused(
-            "fused updates cannot be combined with sharded: on the CPU they round by a weight's place in its slice",
-            "make the optimizer without fused",
-        )
-    named = dict(module.named_parameters())
-    of_module = {id(parameter) for parameter in named.values()}
-    if any(id(p) not in of_module for group in optimizer.param_groups for p in group["params"]):
-        raise _refused(
-            f"the optimizer has parameters that are not of {type(module).__name__}, which sharded does not add up",
-            "make them part of the module",
-        )
+        what = "fused updates cannot be combined with sharded: they may round by a weight's place in its slice"
+        yield what, "make the optimizer without fused"
+    known = {id(parameter) for parameter in named.values()}
+    if any(id(p) not in known for group in optimizer.param_groups for p in group["params"]):
+        what = f"the optimizer has parameters that are not of {type(module).__name__}, which sharded does not add up"
+        yield what, "make them part of the module"
     for name, parameter in named.items():
         if not parameter.ndim or not parameter.numel() or not parameter.is_contiguous():
             what = "a single number" if not parameter.ndim else "empty" if not parameter.numel() else "not contiguous"
-            raise _refused(f"parameter {name} is {what}, and sharded cuts each by its first dimension", "reshape it")
+            yield f"parameter {name} is {what}, and sharded cuts each by its first dimension", "reshape it"
     if len({parameter.dtype for parameter in named.values()}) > 1:
-        raise _refused("the parameters have several dtypes, and sharded sends them as one", "convert the module to one")
-    for name, part in module.named_modules():
+        yield "the parameters have several dtypes, and sharded sends them as one", "convert the module to one dtype"
+    owners: dict[nn.Parameter, tuple[str, nn.Module | None]] = {}
+    found = set(blocks(module))
+    inside: dict[str, nn.Module] = {}
+    for path, part in module.named_modules(remove_duplicate=False):
+        block = inside.get(path.rpartition(".")[0]) or (part if part in found else None)
+        if block is not None:
+            inside[path] = block
         if getattr(part, "sparse", False):
-            raise _refused(f"{name} gives sparse gradients, which sharded cannot cut", "make it with sparse=False")
-    _refuse_shared(module)
+            yield f"{path} gives sparse gradients, which sharded cannot cut", "make it with sparse=False"
+        for own, parameter in part.named_parameters(recurse=False):
+            name = f"{path}.{own}".lstrip(".")
+            first, other = owners.setdefault(parameter, (name, block))
+            if other is not block:
+                what = f"parameter {name} is also {first}, in another block: sharded gathers one block at a time"
+                yield what, "give each block parameters of its own"
     from torch.distributed.fsdp import FSDPModule
 
     if not hasattr(FSDPModule, "set_reduce_scatter_unused_params"):
-        raise _refused(f"sharded needs a newer torch than {torch.__version__}", "update torch")
-
-
-def _refuse_shared(module: nn.Module) -> None:
-    inside = {id(p): block for block in blocks(module) for p in block.parameters()}
-    owners: dict[int, tuple[str, nn.Module | None]] = {}
-    blocks_of = {part: block for block in blocks(module) for part in block.modules()}
-    for path, part in module.named_modules():
-        for own, parameter in part.named_parameters(recurse=False):
-            name, block = f"{path}.{own}".lstrip("."), blocks_of.get(part)
-            first, other = owners.setdefault(id(parameter), (name, block))
-            if other is not block and id(parameter) in inside:
-                raise _refused(
-                    f"parameter {name} is also {first}, in another block: sharded gathers one block at a time",
-                    "give each block parameters of its own",
-                )
+        yield f"sharded needs a newer torch than {torch.__version__}", "update torch"
 
 
 def _refused(what: str, hint: str) -> SettingError:
@@ -181,10 +174,10 @@ class Sharding:
         mesh = DeviceMesh.from_group(group.group, next(module.parameters()).device.type)
         for block in [*blocks(module), module]:
             fully_shard(block, mesh=mesh, reshard_after_forward=True)
-        gather = _Gather(group)
-        self._parts = [part for part in module.modules() if isinstance(part, FSDPModule)]
-        for part in self._parts:
-            part.set_custom_all_gather(gather)
+        names: dict[str, int] = {name: place for place, name in enumerate(self._whole)}
+        parts: list[Any] = [part for part in module.modules() if isinstance(part, FSDPModule)]
+        for part in parts:
+            part.set_custom_all_gather(_Gather(group))
             part.set_custom_reduce_scatter(_Sum(self))
             part.set_gradient_divide_factor(1.0)
             part.set_force_sum_reduction_for_comms(True)
@@ -192,9 +185,9 @@ class Sharding:
             part.unshard()
             for name, parameter in module.named_parameters():
                 if not isinstance(parameter, DTensor) and parameter.requires_grad:
-                    parameter.register_post_accumulate_grad_hook(self._noting(list(self._whole).index(name)))
+                    parameter.register_post_accumulate_grad_hook(self._noting(names[name]))
             part.reshard()
-        self._spread = list(module.parameters())
+        self._spread: list[Any] = list(module.parameters())
         with torch.no_grad():
             self.parameters = [nn.Parameter(p.to_local().detach(), p.requires_grad) for p in self._spread]
         for before in self._before:
@@ -323,11 +316,11 @@ class Sharding:
                 norms.append(torch.linalg.vector_norm(whole, 2.0))
         if not given:
             return None
-        found = [torch.stack(norms) if norms else torch.empty(0)]
-        by_process = self.group.exchange(found[0])
-        return torch.linalg.vector_norm(
+        by_process = self.group.exchange(norms)
+        total: Tensor = torch.linalg.vector_norm(
             torch.stack([by_process[i % size][i // size] for i in range(len(given))]), 2.0
-        ).to(given[0][0].device)
+        )
+        return total.to(given[0][0].device)
 
     def summing(self, parameters: list[nn.Parameter], used: int) -> "_Spread":
         """Return what adds up the shards of a batch, of which `used` hold samples."""
@@ -399,8 +392,8 @@ class _Spread:
     def parts(self, batch: Batch, size: int) -> Iterator[tuple[int, Batch]]:
         """Yield this process's shards of a whole batch; where it has none left, the first one to keep step with."""
         sharding, group = self.sharding, self.sharding.group
-        for sharding.step in range(-(-sharding.used // group.size)):
-            shard = sharding.step * group.size + group.rank
+        for step in range(-(-sharding.used // group.size)):
+            sharding.step, shard = step, step * group.size + group.rank
             sharding.is_mute = shard >= sharding.used
             sharding._given.clear()
             sharding._calls.clear()

@@ -54,10 +54,10 @@ from luthier.training.settings import (
 from luthier.training.sharded import (
     CheckpointingTogether,
     Sharding,
-    check_shared,
     hooked,
     refuse_alone,
     refuse_sharding,
+    shared_folder,
 )
 from luthier.training.shards import loss_over_shards, make_alike, refuse_spread, spread, with_shards
 from luthier.training.state import Run, RunState
@@ -338,7 +338,7 @@ def make_run(
             hint="leave shards and processes out, or choose another optimizer",
             code="setting-processes",
         )
-    place_of_all, is_sharded = folder, recipe.sharded and group is not None
+    is_sharded = recipe.sharded and group is not None
     if is_sharded:
         refuse_sharding(module, optimizer, recipe)
     if group is not None and group.rank:
@@ -360,9 +360,7 @@ def make_run(
         valid=feeds[1],
         recipe=recipe,
         metrics=metric_list,
-        callbacks=_with_own(
-            callbacks, recipe, folder=place_of_all if is_sharded else folder, checks=checks, is_sharded=is_sharded
-        ),
+        callbacks=_with_own(callbacks, recipe, has_folder=folder is not None, checks=checks, is_sharded=is_sharded),
         device=place,
         state=RunState(seed=seed),
         record=Record(folder / "record.jsonl" if folder else None),
@@ -404,8 +402,7 @@ def make_run(
         unkept, run.still = unkept_state(run)
         warn_of_unkept(unkept)
     if group is not None and is_sharded:
-        check_shared(place_of_all, group)
-        run.sharding = Sharding(module, optimizer, group, place_of_all, keeps=is_instance)
+        run.sharding = Sharding(module, optimizer, group, shared_folder(folder, group), keeps=is_instance)
         run.__post_init__()
     return run
 
@@ -421,7 +418,7 @@ def _seed(recipe: Recipe, train: Any) -> int:
 
 
 def _with_own(
-    callbacks: list[Any], recipe: Recipe, *, folder: Path | None, checks: CheckSettings, is_sharded: bool
+    callbacks: list[Any], recipe: Recipe, *, has_folder: bool, checks: CheckSettings, is_sharded: bool
 ) -> list[Any]:
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
@@ -429,9 +426,9 @@ def _with_own(
         callbacks.append(TimeLimit(recipe.max_time_s))
     if checks.check:
         callbacks += [Monitoring(checks.ignore)] if is_sharded else [ValidationWatch(), Monitoring(checks.ignore)]
-    if checks.check and folder is None and not is_sharded:
+    if checks.check and not has_folder and not is_sharded:
         callbacks.append(Memory())
-    if folder is not None:  # last, so that a checkpoint holds what the others made of the same moment
+    if has_folder or is_sharded:  # last, so that a checkpoint holds what the others made of the same moment
         writing = CheckpointingTogether if is_sharded else Checkpointing
         callbacks.append(
             writing(

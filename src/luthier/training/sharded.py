@@ -488,6 +488,8 @@ class CheckpointingTogether(Checkpointing):
 
     def on_start(self, run: Any) -> None:
         """Write the state that the run starts from."""
+        if run.sharding.folder is None:
+            return
         self.outer = sys.exc_info()[1]  # of a caller that trains while it handles an error
         group, folder = run.group, run.sharding.folder / "checkpoints"
         self.writer = PartWriter(folder, group.rank, group.size)
@@ -496,17 +498,20 @@ class CheckpointingTogether(Checkpointing):
 
     def on_step_end(self, run: Any) -> None:
         """Write where it is due: after each so-many steps, or after the update with which process 0 told it."""
+        if self.writer is None:
+            return
         if run.saves or (self.every_steps is not None and run.global_step % self.every_steps == 0):
             self._try(run)
-        is_free = self.writer is not None and not self.writer.is_busy
         is_due = self.every_s is not None and not 0 <= time.monotonic() - self.last < self.every_s
-        run.asks_to_save = is_due and is_free and run.group.rank == 0
+        run.asks_to_save = is_due and not self.writer.is_busy and run.group.rank == 0
 
     def on_end(self, run: Any) -> None:
         """Write the state that the run ends in; where it ends in an error, the others may be elsewhere or gone."""
+        if self.writer is None:
+            return
         if sys.exc_info()[1] is self.outer:
             self._try(run, save=run.is_whole, wait=True)
-        elif self.writer is not None:
+        else:
             with suppress(RunError):
                 self.writer.join()
 
@@ -550,16 +555,18 @@ def _bytes(value: Tensor) -> Tensor:
     return value.detach().cpu().view(-1).view(torch.uint8)
 
 
-def check_shared(folder: Path | None, group: Group) -> None:
-    """Refuse a folder that is not the same for all processes, which write into it.
+def shared_folder(folder: Path | None, group: Group) -> Path | None:
+    """Return the folder that process 0 made, for all to write into; None where there is none.
 
     Raises:
         RunError: a process does not see it.
     """
-    seen = group.exchange(folder is None or folder.is_dir())
+    place = group.from_first(None if folder is None else str(folder.resolve()))
+    seen = group.exchange(place is None or Path(place).is_dir())
     if not all(seen):
         raise RunError(
-            f"process {seen.index(False)} does not see the folder {folder}, where each writes its part of a checkpoint",
+            f"process {seen.index(False)} does not see the folder {place}, where each writes its part of a checkpoint",
             hint="choose a folder that all machines share",
             code="run-not-shared",
         )
+    return None if place is None else Path(place)

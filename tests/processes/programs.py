@@ -399,6 +399,28 @@ def weigh(sharded: bool, width: int, layers: int) -> list[int]:
     return [size, max(weighing.seen) - empty]
 
 
+class Dying(luthier.Callback):
+    """Kill this process some time after an update."""
+
+    in_all_processes = True
+
+    def __init__(self, step: int, after_s: float) -> None:
+        self.step, self.after_s = step, after_s
+
+    def on_step_end(self, run: Any) -> None:
+        import os
+        import signal
+        import threading
+
+        if run.global_step == self.step and run.group.rank == 1:
+            threading.Timer(self.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+def killed(name: str, folder: str, step: int, after_s: float) -> Any:
+    more = {"ema": None, "sharded": True, "checkpoint_every_steps": 1, "callbacks": [Dying(step, after_s)]}
+    return train(name, 4, folder, {**more, "epochs": 12})
+
+
 class Shared(nn.Module):
     """Two blocks with one weight."""
 
@@ -410,6 +432,34 @@ class Shared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         outputs: Tensor = self.head(self.layers[1](self.layers[0](x)))
+        return outputs
+
+
+class SharedPart(nn.Module):
+    """Two blocks with one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = (nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(2))
+        self.layers = nn.ModuleList([Wrapped(first), Wrapped(second), Wrapped(first)])
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        outputs: Tensor = self.head(x)
+        return outputs
+
+
+class Wrapped(nn.Module):
+    """A block around a layer."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(x)
         return outputs
 
 

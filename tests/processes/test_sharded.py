@@ -1,5 +1,6 @@
 """Weights spread over processes: the same bits as whole ones, with a part of the memory."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 import luthier
-from luthier.store.checkpoint import checkpoints, read_checkpoint
+from luthier.store.checkpoint import checkpoints, read_checkpoint, step_of
 from tests.processes import programs
 from tests.processes.kit import Workers
 
@@ -167,6 +168,7 @@ def test_a_process_holds_its_part_of_the_memory(size: int, groups: Any) -> None:
         (None, {"optimizer": "Adafactor"}, "Adafactor cannot be combined with sharded"),
         (None, {"optimizer": "other"}, "parameters that are not of Sequential"),
         ("Shared", {}, "parameter layers.1.weight is also layers.0.weight, in another block"),
+        ("SharedPart", {}, "parameter layers.2.inner.0.weight is also layers.0.inner.0.weight, in another block"),
         ("Scalar", {}, "parameter scale is a single number"),
         ("Sparse", {}, "embedding gives sparse gradients"),
         ("lazy", {}, "has lazy parameters"),
@@ -199,3 +201,25 @@ def test_a_process_that_fails_ends_all_and_leaves_no_stale_weights() -> None:
     assert answers[0][0] == "TrainingError"
     assert "process 1 on " in answers[0][1]
     assert [answer[3] for answer in answers] == [True, True]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
+    more = {**PLAIN, "epochs": 12}
+    whole, steps = programs.train("transformer", 4, None, more), []
+    for step, after_s in ((3, 0.0), (9, 0.013), (15, 0.037), (21, 0.005), (27, 0.071)):
+        group = Workers(2)
+        for process in group.processes:
+            assert process.stdin is not None
+            command = [f"{PROGRAM}:killed", ["transformer", str(tmp_path), step, after_s]]
+            process.stdin.write(json.dumps(command) + "\n")
+            process.stdin.flush()
+        first, second = group.processes
+        assert first.stdout is not None
+        assert json.loads(first.stdout.readline()).startswith("training-process-lost")
+        assert second.wait(60) == -9
+        group.end()
+        steps.append(step_of(checkpoints(tmp_path / "checkpoints")[0]))
+    assert steps == sorted(steps)
+    assert steps[0] >= 3
+    assert programs.train("transformer", 4, str(tmp_path), more) == whole

@@ -104,7 +104,8 @@ class CheckpointWriter:
             raise cannot_write(self.folder, error) from error
         path = self.folder / f"step-{global_step:010d}.safetensors"
         write_tensors(path, tensors, document, _KEY)
-        for old in checkpoints(self.folder)[self.keep :]:
+        of_several = self.folder.glob(f"step-{global_step:010d}-save-*")  # which it continues, in one process
+        for old in [*of_several, *checkpoints(self.folder)[self.keep :]]:
             _remove(old)
         if "blocks" in document:
             self._used[path] = {name for facts in document["blocks"].values() for name in facts["blocks"]}

@@ -221,5 +221,5 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
         group.end()
         steps.append(step_of(checkpoints(tmp_path / "checkpoints")[0]))
     assert steps == sorted(steps)
-    assert steps[0] >= 3
+    assert steps[0] >= 2
     assert programs.train("transformer", 4, str(tmp_path), more) == whole

@@ -136,6 +136,8 @@ def fit(
         processes: Train together with the other processes of torchrun, `--processes`, Ray or a custom process group,
             where this is one of them: any number up to `shards` gives the same bits. False: for itself.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
+            `sharded=True` spreads the weights over the processes while they train, for networks larger than one
+            device, with the same bits; `run` is then a folder that all see. Where the call fails, they are NaN.
 
     Raises:
         SettingError: a setting that is wrong, given twice or would be ignored.

@@ -386,7 +386,7 @@ class _Spread:
     """The sums of shards' vectors where each process holds a slice of the gradients."""
 
     def __init__(self, sharding: Sharding, parameters: list[nn.Parameter]) -> None:
-        self.sharding, self.wanted, self.tails = sharding, parameters, Tree()
+        self.sharding, self.tails = sharding, Tree()
         self.places = [next(i for i, q in enumerate(sharding.parameters) if q is p) for p in parameters]
 
     def parts(self, batch: Batch, size: int) -> Iterator[tuple[int, Batch]]:

@@ -1,4 +1,4 @@
-"""What several processes cost: a step beside DistributedDataParallel written by hand, and shards in one process.
+"""What several processes cost: a step beside DistributedDataParallel written by hand, spread weights, and shards alone.
 
     python -m benchmarks.processes [--repeats 5]
 
@@ -44,12 +44,13 @@ def networks() -> dict[str, tuple[nn.Module, Tensor, Tensor]]:
     }
 
 
-def by_luthier(name: str, shards: int | None) -> float:
+def by_luthier(name: str, shards: int | None, *, sharded: bool = False) -> float:
     """Return the seconds of an epoch of `fit`."""
     import luthier
 
     net, x, y = networks()[name]
     settings: dict[str, Any] = {"batch_size": _BATCH, "epochs": 2, "seed": 0, "lr": 0.01, "shards": shards}
+    settings["sharded"] = sharded
     result = luthier.fit(
         net, (x, y), criterion="cross-entropy", optimizer="SGD", check=False, verbose=False, **settings
     )
@@ -87,16 +88,17 @@ def worker(repeats: int) -> None:
     torch.set_num_threads(1)
     find_group()
     for name in networks():
-        ratios, steps = [], []
+        ratios, spread, steps = [], [], []
         for _ in range(repeats):
             ddp, ours = by_ddp(name), by_luthier(name, None)
             ratios.append(ours / ddp)
+            spread.append(by_luthier(name, None, sharded=True) / ours)
             steps.append((1e3 * ddp * _BATCH / _ROWS, 1e3 * ours * _BATCH / _ROWS))
         if dist.get_rank() == 0:
             ddp, ours = (statistics.median(column) for column in zip(*steps, strict=True))
             print(
                 f"| {name} | {ddp:.2f} | {ours:.2f} | {statistics.median(ratios):.2f} [{min(ratios):.2f}, "
-                f"{max(ratios):.2f}] |",
+                f"{max(ratios):.2f}] | {statistics.median(spread):.2f} [{min(spread):.2f}, {max(spread):.2f}] |",
                 flush=True,
             )
 
@@ -122,7 +124,11 @@ def main() -> None:
     if "LUTHIER_GROUP" in os.environ:
         worker(repeats)
         return
-    print("| two processes | DDP, ms a step | fit | ratio [least, greatest] |\n| --- | --- | --- | --- |", flush=True)
+    print(
+        "| two processes | DDP, ms a step | fit | ratio [least, greatest] | sharded to fit |\n"
+        "| --- | --- | --- | --- | --- |",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as place:
         env = {**os.environ, "LUTHIER_GROUP": str(Path(place) / "meet"), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-m", "benchmarks.processes", "--repeats", str(repeats)]

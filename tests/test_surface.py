@@ -32,7 +32,7 @@ SETTINGS = {
     "recipe": "criterion criterion_args class_weights label_smoothing optimizer lr momentum nesterov betas weight_decay "
     "decay_norm_and_bias optimizer_args lr_scale freeze optimizer_flavour scheduler scheduler_args scheduler_interval warmup_steps epochs max_steps "
     "valid_every_steps log_every_steps batch_size shards micro_batch_size accumulate eval_batch_size shuffle drop_last num_workers limit max_time_s clip_norm "
-    "clip_value ema augment patience monitor min_delta seed device precision memory_format compile threads checkpoint_every_s "
+    "clip_value ema augment patience monitor min_delta seed device precision memory_format compile sharded threads checkpoint_every_s "
     "checkpoint_every_steps on_write_error",
     "network": "network network_args effort widths activation dropout batch_norm reader trust_code",
     "data": "source target kind format missing task labels target_transform positive weight valid test valid_fraction test_fraction folds group time series order channel "

@@ -53,6 +53,26 @@ class Noisy(nn.Module):
         return outputs + self.rare(hidden) if float(x[0, 0]) > 0.8 else outputs
 
 
+class Reader(nn.Module):
+    """A small transformer over tokens, whose head has the weights of its embedding."""
+
+    def __init__(self, width: int = 16, layers: int = 3) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(11, width), nn.Linear(width, 11)
+        self.place = nn.Parameter(0.1 * torch.randn(5, width))
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.1, batch_first=True) for _ in range(layers)
+        )
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        hidden = self.embedding(tokens) + self.place
+        for layer in self.layers:
+            hidden = layer(hidden)
+        outputs: Tensor = self.head(hidden)
+        return outputs.transpose(1, 2)
+
+
 def logged_step(module: nn.Module, batch: Any) -> Any:
     x, y = batch
     outputs = module(x)
@@ -79,6 +99,10 @@ def problem(name: str) -> dict[str, Any]:
         )
         parts = {"train": (images[:63], classes[:63]), "valid": (images[63:], classes[63:])}
         return {"module": net, **parts, "criterion": "cross-entropy", "metrics": ["accuracy", "f1"], **plain}
+    if name == "transformer":
+        tokens = torch.randint(0, 11, (83, 6), generator=g)
+        parts = {"train": (tokens[:63, :5], tokens[:63, 1:]), "valid": (tokens[63:, :5], tokens[63:, 1:])}
+        return {"module": Reader(), **parts, "criterion": "cross-entropy", "clip_norm": 0.5, **plain}
     if name == "lstm":
         series, tags = torch.randn(83, 7, 3, generator=g), torch.randint(0, 4, (83, 7), generator=g)
         tags[torch.rand(83, 7, generator=g) < 0.6] = -100
@@ -131,8 +155,13 @@ class StopAt(luthier.Callback):
         return luthier.Stop("enough", finished=False) if run.global_step >= self.step else None
 
 
-def train_until(name: str, shards: int, folder: str, step: int) -> Any:
-    return train(name, shards, folder, {"callbacks": [StopAt(step)]})
+def train_until(name: str, shards: int, folder: str, step: int, more: dict[str, Any] | None = None) -> Any:
+    return train(name, shards, folder, {"callbacks": [StopAt(step)], **(more or {})})
+
+
+def spread_until(name: str, folder: str, step: int) -> Any:
+    more = {"ema": None, "sharded": True, "checkpoint_every_steps": 2}
+    return train_until(name, 4, folder, step, more)
 
 
 def differing(name: str, field: str, rank: int) -> Any:
@@ -184,6 +213,19 @@ class Failing(nn.Module):
             raise ValueError("the cat sat on the cable")
         outputs: Tensor = self.inner(x)
         return outputs
+
+
+def failing_spread(rank: int) -> Any:
+    """Train spread weights where one process fails; return what each says, and whether its weights are NaN."""
+    import time
+
+    start, module = time.monotonic(), Failing(rank)
+    try:
+        luthier.fit(**{**problem("mlp"), "module": module, "ema": None, "shards": 4, "sharded": True})
+    except Exception as error:
+        is_nan = all(bool(p.isnan().all()) and p.shape for p in module.parameters())
+        return [type(error).__name__, str(error), time.monotonic() - start, is_nan]
+    return None
 
 
 def failing(rank: int) -> Any:
@@ -293,3 +335,199 @@ def twice(name: str) -> Any:
             time.sleep(0.8)
 
     return [*answers, train(name, 8, None, {"callbacks": [Slow()]})]
+
+
+def spread_again(name: str, again: bool) -> Any:
+    """Train with weights that are spread, once or twice; return the figures, and whether the module is as before."""
+    arguments = {**problem(name), "ema": None, "shards": 4, "sharded": True}
+    module = arguments["module"]
+    before = [(type(part), {*vars(part), "_compiled_call_impl"}) for part in module.modules()]
+    ids = [id(parameter) for parameter in module.parameters()]
+    for _ in range(1 + again):
+        result = luthier.fit(**arguments)
+    after = [(type(part), {*vars(part), "_compiled_call_impl"}) for part in module.modules()]
+    hooks = [name for part in module.modules() for name, value in vars(part).items() if "_hooks" in name and value]
+    same = ids == [id(parameter) for parameter in module.parameters()]
+    return [figures(result), before == after, hooks, same]
+
+
+def spread_optimizer(name: str, times: int, sharded: bool = True) -> Any:
+    """Train several times with an optimizer that was passed in; return the weights and its state."""
+    arguments = {**problem(name), "ema": None, "shards": 4, "sharded": sharded, "lr": None}
+    module = arguments["module"]
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for _ in range(times):
+        luthier.fit(**{**arguments, "optimizer": optimizer})
+    sha256 = hashlib.sha256()
+    for state in optimizer.state_dict()["state"].values():
+        for value in state.values():
+            sha256.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return [digest(module), sha256.hexdigest(), len(optimizer.state)]
+
+
+def live_bytes() -> int:
+    """Return the bytes of all tensors that Python sees, each memory once."""
+    import gc
+
+    gc.collect()
+    found = {}
+    for item in gc.get_objects():
+        if type(item) in (Tensor, nn.Parameter):
+            storage = item.untyped_storage()
+            found[storage.data_ptr()] = storage.nbytes()
+    return sum(found.values())
+
+
+class Weighing(luthier.Callback):
+    """Note how much memory tensors take after each update."""
+
+    in_all_processes = True
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def on_step_end(self, run: Any) -> None:
+        self.seen.append(live_bytes())
+
+
+def weigh(sharded: bool, width: int, layers: int) -> list[int]:
+    """Return the bytes of a transformer, and the most that tensors took beside what there was before it."""
+    weighing, empty = Weighing(), live_bytes()
+    arguments = {**problem("transformer"), "module": Reader(width, layers), "callbacks": [weighing], "epochs": 1}
+    size = sum(p.numel() * p.element_size() for p in arguments["module"].parameters())
+    luthier.fit(**{**arguments, "shards": 4, "sharded": sharded, "restore_best": False})
+    return [size, max(weighing.seen) - empty]
+
+
+class Dying(luthier.Callback):
+    """Kill this process some time after an update."""
+
+    in_all_processes = True
+
+    def __init__(self, step: int, after_s: float) -> None:
+        self.step, self.after_s = step, after_s
+
+    def on_step_end(self, run: Any) -> None:
+        import os
+        import signal
+        import threading
+
+        if run.global_step == self.step and run.group.rank == 1:
+            threading.Timer(self.after_s, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+def killed(name: str, folder: str, step: int, after_s: float) -> Any:
+    more = {"ema": None, "sharded": True, "checkpoint_every_steps": 1, "callbacks": [Dying(step, after_s)]}
+    return train(name, 4, folder, {**more, "epochs": 12})
+
+
+class Shared(nn.Module):
+    """Two blocks with one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(6, 6), nn.Linear(6, 6)])
+        self.head = nn.Linear(6, 1)
+        self.layers[1].weight = self.layers[0].weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.layers[1](self.layers[0](x)))
+        return outputs
+
+
+class SharedPart(nn.Module):
+    """Two blocks with one layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second = (nn.Sequential(nn.Linear(6, 6), nn.ReLU()) for _ in range(2))
+        self.layers = nn.ModuleList([Wrapped(first), Wrapped(second), Wrapped(first)])
+        self.head = nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = layer(x)
+        outputs: Tensor = self.head(x)
+        return outputs
+
+
+class Wrapped(nn.Module):
+    """A block around a layer."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(x)
+        return outputs
+
+
+class Siamese(nn.Module):
+    """Blocks that are used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 6), nn.ReLU(), nn.Linear(6, 6))
+        self.head = nn.Linear(6, 1, bias=False)
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.body(x * self.scale) - self.body(-x * self.scale))
+        return outputs
+
+
+class Scalar(nn.Module):
+    """A parameter without a dimension."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.scale = nn.Linear(6, 1), nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(x) * self.scale
+        return outputs
+
+
+class Convolving(nn.Module):
+    """A kernel that channels_last lays out anew."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(3, 2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.inner(x.view(-1, 3, 2, 1)).mean((1, 2))
+        return outputs
+
+
+class Sparse(nn.Module):
+    """An embedding with sparse gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(9, 4, sparse=True), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.embedding(x[:, 0].abs().long()))
+        return outputs
+
+
+def refused(kind: str | None, more: dict[str, Any]) -> Any:
+    """Train what cannot be spread; return the error, and whether the module is as before."""
+    arguments = {**problem("mlp"), "ema": None, "shards": 4, "sharded": True, **more}
+    if kind == "lazy":
+        arguments["module"] = nn.Sequential(nn.LazyLinear(4), nn.Linear(4, 1))
+    elif kind is not None:
+        arguments["module"] = globals()[kind]()
+    elif arguments["optimizer"] == "other":
+        arguments |= {
+            "optimizer": torch.optim.SGD([*arguments["module"].parameters(), nn.Parameter(torch.ones(2))], 0.1)
+        }
+        arguments["lr"] = None
+    before = None if kind == "lazy" else digest(arguments["module"])
+    try:
+        luthier.fit(**arguments)
+    except LuthierError as error:
+        return [f"{error.code}: {error.message}", before is None or digest(arguments["module"]) == before]
+    return None

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from luthier.core.leaves import move, num_rows
+from luthier.core.leaves import map_leaves, move, num_rows
 from luthier.errors import DataError
 
 TARGET_KEYS = ("targets", "target", "labels", "label")
@@ -25,7 +25,8 @@ class Batch:
         raw: The batch as a custom `step(module, batch)` takes it, where there is one.
         target_key: What the target is called where the inputs are a dict.
         lowest_target: A bound below the targets, where the source knows one: no target is an ignored one below it.
-        whole: How many samples the batch has that these are a part of, where several processes share it.
+        whole: How many samples the batch has that these are a part of, where several processes share it. 0: it counts
+            for nothing, and is computed to keep step with other processes.
     """
 
     inputs: tuple[Any, ...] | dict[str, Any]
@@ -73,6 +74,11 @@ class Batch:
         """Slice into micro-batches of at most `size` samples."""
         n = len(self)
         return [self.part(start, min(start + size, n)) for start in range(0, n, size)] if size < n else [self]
+
+    def copied(self) -> "Batch":
+        """Return the batch in memory of its own, which torch aligns: rounding of products may depend on that."""
+        names = ("inputs", "raw", "targets", "weights")
+        return replace(self, **{name: map_leaves(torch.clone, getattr(self, name)) for name in names})
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return some samples that follow each other."""

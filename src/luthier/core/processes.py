@@ -38,26 +38,34 @@ class Group:
     Attributes:
         rank: This process, from 0.
         size: How many there are.
+        group: That of torch.distributed.
     """
 
     def __init__(self, rank: int, size: int, store: Any, group: Any = None) -> None:
         self.rank, self.size = rank, size
-        self._store, self._group = store, group
+        self._store, self.group = store, group
         self._call, self._depth = 0, 0  # of what they do together: a failure is one call's
         self._memory: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def exchange(self, tree: Any) -> list[Any]:
         """Give plain values and tensors to all; return what each process gave, in the order of ranks."""
         content = _packed(tree)
-        sizes = self._gathered(torch.tensor([len(content)])).tolist()
+        sizes = self.gathered(torch.tensor([len(content)])).tolist()
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(content)] = content
-        found = self._gathered(padded).view(self.size, -1)
+        found = self.gathered(padded).view(self.size, -1)
         return [_unpacked(row[:size]) for row, size in zip(found, sizes, strict=True)]
 
     def from_first(self, tree: Any) -> Any:
         """Return what process 0 gives; what others give is not looked at."""
-        return self.exchange(tree if self.rank == 0 else None)[0]
+        import torch.distributed as dist
+
+        content = _packed(tree) if self.rank == 0 else None
+        size = torch.tensor([0 if content is None else len(content)])
+        self._wait(dist.broadcast(size, 0, group=self.group, async_op=True))
+        content = torch.empty(int(size), dtype=torch.uint8) if content is None else content
+        self._wait(dist.broadcast(content, 0, group=self.group, async_op=True))
+        return _unpacked(content)
 
     def added(
         self, trees: Sequence[Mapping[Node, Tensor]], likes: Sequence[Tensor], used: int, shards: int
@@ -100,7 +108,7 @@ class Group:
         for row, name in zip(sent, names[self.rank], strict=False):
             for place, i in zip(row.split(sizes), kinds, strict=True):
                 place.copy_(trees[i][name].view(torch.uint8))
-        taken = self._gathered(sent.view(-1)).view(self.size, most, -1)
+        taken = self.gathered(sent.view(-1)).view(self.size, most, -1)
         nodes: dict[int, dict[Node, Tensor]] = {i: {} for i in kinds}
         for rows, found in zip(taken, names, strict=True):
             for row, name in zip(rows, found, strict=False):
@@ -123,9 +131,9 @@ class Group:
         counts = [len(found) for found in names]
         taken = self._kept("taken", like, sum(counts) * chunk)
         into, out_of = [count * chunk for count in counts], [len(mine) * chunk] * self.size
-        self._wait(dist.all_to_all_single(taken, sent, into, out_of, group=self._group, async_op=True))
+        self._wait(dist.all_to_all_single(taken, sent, into, out_of, group=self.group, async_op=True))
         slices = dict(zip((name for found in names for name in found), taken.view(-1, chunk), strict=True))
-        return self._gathered(combined(slices, used), self._kept("whole", like, len(like)))
+        return self.gathered(combined(slices, used), self._kept("whole", like, len(like)))
 
     def _kept(self, use: str, like: Tensor, length: int) -> Tensor:
         """Return memory of an earlier call: fresh pages cost as much as what is sent in them."""
@@ -134,13 +142,27 @@ class Group:
             found = self._memory[use, like.dtype] = like.new_empty(length)
         return found[:length]
 
-    def _gathered(self, value: Tensor, out: Tensor | None = None) -> Tensor:
-        """Return tensors of one length from all processes, one after the other."""
+    def gathered(self, value: Tensor, out: Tensor | None = None) -> Tensor:
+        """Return vectors of one length from all processes, one after the other."""
         import torch.distributed as dist
 
         gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor  # its former name
         out = value.new_empty(self.size * len(value)) if out is None else out
-        self._wait(gather(out, value, group=self._group, async_op=True))
+        self._wait(gather(out, value, group=self.group, async_op=True))
+        return out
+
+    def swapped(self, value: Tensor, sent: list[int] | None = None, taken: list[int] | None = None) -> Tensor:
+        """Give each process its slice of a vector; return what each gave to this one, one after the other.
+
+        Args:
+            value: On the CPU.
+            sent: The lengths of the slices; None for equal ones.
+            taken: The lengths of what comes.
+        """
+        import torch.distributed as dist
+
+        out = value.new_empty(len(value) if taken is None else sum(taken))
+        self._wait(dist.all_to_all_single(out, value, taken, sent, group=self.group, async_op=True))
         return out
 
     def _wait(self, work: Any) -> None:

@@ -131,6 +131,9 @@ class Recipe:
         "Compile the network (torch.compile): for GPUs and many small operations; its start takes a minute",
         "machine",
     )
+    sharded: bool = _setting(
+        False, "Spread weights, gradients and the optimizer's state over the processes (FSDP2)", "machine"
+    )
     threads: int | None = _setting(None, "CPU threads; the exact bits of a run depend on it", "machine")
 
     checkpoint_every_s: float | None = _setting(60.0, "Seconds between checkpoints of a run", "checkpoints")
@@ -261,6 +264,7 @@ class RecipeFields(TypedDict, total=False):
     precision: Precision
     memory_format: MemoryFormat
     compile: bool
+    sharded: bool
     threads: int | None
     checkpoint_every_s: float | None
     checkpoint_every_steps: int | None

@@ -223,6 +223,7 @@ class _Part:
         outputs: Of the module.
         targets: What they are compared with.
         known: Which rows have classes of training alone; None for all.
+        counts: Whether the batch is one that was not computed just to keep step with other processes.
     """
 
     measured: Measured | None
@@ -230,6 +231,7 @@ class _Part:
     outputs: Any
     targets: Any
     known: Tensor | None = None
+    counts: bool = True
 
 
 def _measured(
@@ -244,8 +246,8 @@ def _measured(
         if objective.step is not None:
             passed = objective(module, batch)
             need_compared(metrics, passed.outputs, passed.targets)
-            return _Part(passed.measured, passed.log, passed.outputs, passed.targets)
-        part = _Part(None, {}, batch.forward(module), batch.targets)
+            return _Part(passed.measured, passed.log, passed.outputs, passed.targets, counts=batch.whole != 0)
+        part = _Part(None, {}, batch.forward(module), batch.targets, counts=batch.whole != 0)
         part.known = known = known_rows(batch.targets) if by_class else None
         if objective.criterion is not None and known is None:
             part.measured = objective.measure(part.outputs, batch)
@@ -260,7 +262,7 @@ def _from_all(own: Iterator[_Part], group: Group, *, has_outputs: bool) -> Itera
     """Yield what the batches of all processes gave, in the order of the batches, each of which one process did."""
     while True:
         tree = None
-        if (part := next(own, None)) is not None:
+        if (part := next(own, None)) is not None and part.counts:
             loss = part.measured and [part.measured.loss, part.measured.count, part.measured.is_sum]
             tree = [loss, dict(part.log), *([part.outputs, part.targets, part.known] if has_outputs else [None] * 3)]
         found = group.exchange(tree)

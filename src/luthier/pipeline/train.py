@@ -228,7 +228,8 @@ def resume(
         if not is_asked:  # those that a life before was given, which did not come to its end
             epochs = next((row["epochs"] for row in reversed(rows) if row["event"] == "extended"), None)
         more: dict[str, Any] = {} if epochs is None else {"epochs": epochs}
-        folder, plan = open_run(run, **more, **given)
+        alone = {"sharded": False} if group is None else {}  # with the same bits
+        folder, plan = open_run(run, **more, **{**alone, **given})
         if group is not None and (plan.recipe.shards or 1) < 2:
             raise SettingError(
                 f"{folder} was trained without shards, so it continues in one process",

@@ -3,12 +3,14 @@
 import logging
 import os
 import re
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from luthier.core.tree import flatten, unflatten
@@ -59,6 +61,9 @@ class CheckpointWriter:
         whole = {"format": FORMAT, "tree": document}
         if large:
             whole["blocks"] = {name: self._blocks.put(tensors.pop(name)) for name in large}
+        self._start(whole, tensors, global_step)
+
+    def _start(self, whole: Any, tensors: dict[str, Tensor], global_step: int) -> None:
         if sum(tensor.nbytes for tensor in tensors.values()) < IN_BACKGROUND_BYTES:
             self._write(whole, tensors, global_step)
             return
@@ -99,8 +104,9 @@ class CheckpointWriter:
             raise cannot_write(self.folder, error) from error
         path = self.folder / f"step-{global_step:010d}.safetensors"
         write_tensors(path, tensors, document, _KEY)
-        for old in checkpoints(self.folder)[self.keep :]:
-            old.unlink(missing_ok=True)
+        of_several = self.folder.glob(f"step-{global_step:010d}-save-*")  # which it continues, in one process
+        for old in [*of_several, *checkpoints(self.folder)[self.keep :]]:
+            _remove(old)
         if "blocks" in document:
             self._used[path] = {name for facts in document["blocks"].values() for name in facts["blocks"]}
             kept = checkpoints(self.folder)
@@ -108,31 +114,115 @@ class CheckpointWriter:
                 self._blocks.keep(name for other in kept for name in self._used[other])
 
 
+class PartWriter(CheckpointWriter):
+    """Writes one process's part of each state; all parts of one are in a folder, and it is whole when all are there.
+
+    Args:
+        folder: All processes write into it.
+        rank: This process.
+        size: How many there are.
+        keep: As in CheckpointWriter.
+    """
+
+    def __init__(self, folder: Path, rank: int, size: int, *, keep: int = 2) -> None:
+        super().__init__(folder, keep=keep)
+        self.rank, self.size, self.number = rank, size, 0
+
+    def save_part(self, tree: Any, rows: Mapping[str, int], *, global_step: int, number: int) -> None:
+        """Write this process's part of a state, as `save` writes a whole one.
+
+        Args:
+            tree: In each process, with its own slices; the rest is written by process 0 alone.
+            rows: Which tensors are slices, by path, and how many rows the whole has.
+            global_step: The step it was taken after.
+            number: Of this writing, higher than all before: so no folder holds parts of two.
+
+        Raises:
+            RunError: as `save`.
+        """
+        self.join()
+        document, tensors = flatten(tree, where="the run's state")
+        if self.rank:
+            document, tensors = None, {name: tensors[name] for name in rows if name in tensors}
+        self.number = number
+        self._start({"format": FORMAT, "tree": document, "rows": dict(rows)}, tensors, global_step)
+
+    def tidy(self) -> None:
+        """Remove all states but the newest that are whole; not those that others may begin to write by now."""
+        kept = set(checkpoints(self.folder)[: self.keep])
+        for path in self.folder.glob("step-*"):
+            match = _STEP.fullmatch(path.name)
+            if path not in kept and match is not None and int(match[3] or 0) <= self.number:
+                _remove(path)
+
+    def _write(self, document: Any, tensors: dict[str, Tensor], global_step: int) -> None:
+        place = self.folder / f"step-{global_step:010d}-save-{self.number:010d}"
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(place, error) from error
+        write_tensors(place / f"part-{self.rank}-of-{self.size}.safetensors", tensors, document, _KEY)
+
+
+_STEP = re.compile(r"step-(\d+)(\.safetensors|-save-(\d+))")
+_PART = re.compile(r"part-(\d+)-of-(\d+)\.safetensors")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """Return the parts of a checkpoint of several processes, in their order; none where one is missing."""
+    found = {name: _PART.fullmatch(name) for name in os.listdir(folder)}
+    sizes = {int(match[2]) for match in found.values() if match is not None}
+    names = [f"part-{rank}-of-{size}.safetensors" for size in sizes for rank in range(size)]
+    return [folder / name for name in names] if len(sizes) == 1 and found.keys() >= set(names) else []
+
+
+def last_number(folder: Path) -> int:
+    """Return the highest number of a writing by several processes, whole or not; 0 of none."""
+    names = os.listdir(folder) if folder.is_dir() else []
+    return max((int(match[3] or 0) for match in map(_STEP.fullmatch, names) if match is not None), default=0)
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """Return a run's checkpoint files, the newest first.
+    """Return a run's checkpoints, the newest first: files, and folders of several processes that are whole.
 
     Raises:
         RunError: the folder may not be read.
     """
     with reading(folder):
         names = os.listdir(folder) if folder.is_dir() else []
-    return sorted((folder / name for name in names if re.fullmatch(r"step-\d+\.safetensors", name)), reverse=True)
+        found = [(match, folder / name) for name in names if (match := _STEP.fullmatch(name)) is not None]
+        whole = [(match, path) for match, path in found if match[3] is None or _parts(path)]
+    return [path for _, path in sorted(whole, key=lambda item: (int(item[0][1]), int(item[0][3] or 0)), reverse=True)]
 
 
 def step_of(path: Path) -> int:
-    """Return the step that a checkpoint file was taken after."""
-    return int(path.stem.removeprefix("step-"))
+    """Return the step that a checkpoint was taken after."""
+    match = _STEP.fullmatch(path.name)
+    assert match is not None
+    return int(match[1])
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: Path, share: tuple[int, int] = (0, 1)) -> Any:
     """Return the tree of one checkpoint.
+
+    Args:
+        path: Of `checkpoints`.
+        share: Of what several processes wrote in slices, the slices of this one, by its rank and how many there are
+            now; (0, 1) for whole tensors.
 
     Raises:
         ValueError: it is damaged.
         OSError: it cannot be read.
         RunError: a newer Luthier wrote it.
     """
-    tensors, document = unpack(path, _KEY)
+    tensors, document = unpack(path, _KEY) if path.is_file() else _read_parts(path, *share)
     found = document.get("format")
     if isinstance(found, int) and found > FORMAT:
         raise RunError(
@@ -149,19 +239,48 @@ def read_checkpoint(path: Path) -> Any:
         return unflatten(document["tree"], tensors)
 
 
-def load_checkpoint(folder: Path) -> Any | None:
+def _read_parts(folder: Path, rank: int, size: int) -> tuple[dict[str, Tensor], Any]:
+    """Return what `unpack` does, of the parts that several processes wrote: one part is in memory at a time."""
+    paths = _parts(folder) if folder.is_dir() else []
+    if not paths:
+        raise ValueError("a part of it is missing")
+    tensors, document = unpack(paths[0], _KEY)
+    with decoding(lambda error: ValueError(f"it is not consistent ({type(error).__name__}: {error})")):
+        rows = {name: int(count) for name, count in document["rows"].items() if name in tensors}
+        each = {name: -(-count // size) for name, count in rows.items()}
+        part, done = {name: tensors.pop(name) for name in rows}, dict.fromkeys(rows, 0)
+        slices: dict[str, list[Tensor]] = {name: [] for name in rows}
+        for path in paths:
+            part = part if path is paths[0] else unpack(path, _KEY)[0]
+            for name, start in done.items():
+                first, stop = (max(each[name] * place - start, 0) for place in (rank, rank + 1))
+                slices[name].append(part[name][first:stop].clone())
+                done[name] += len(part[name])
+        if done != rows:
+            raise ValueError("rows are missing")
+        return {**tensors, **{name: torch.cat(found) for name, found in slices.items()}}, document
+
+
+def load_checkpoint(
+    folder: Path, paths: Sequence[Path] | None = None, read: Callable[[Path], Any] = read_checkpoint
+) -> Any | None:
     """Return the newest whole checkpoint's tree, or None where there is none at all.
 
     A damaged one is named in the log and the one before is used.
 
+    Args:
+        folder: The run's `checkpoints`.
+        paths: What `checkpoints` gives of it; None to look.
+        read: How one is read, as `read_checkpoint` does.
+
     Raises:
         RunError: there are checkpoints, and none is whole; or a newer Luthier wrote them.
     """
-    paths = checkpoints(folder)
+    paths = checkpoints(folder) if paths is None else paths
     damaged: list[Path] = []
     for path in paths:
         try:
-            tree = read_checkpoint(path)
+            tree = read(path)
         except (ValueError, OSError) as error:
             before = "; the one before is used" if path != paths[-1] else ""
             _log.warning("checkpoint %s is damaged: %s%s", path, error, before)

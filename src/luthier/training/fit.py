@@ -9,6 +9,7 @@ from typing import Any, Unpack
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from luthier.checks.look import check_parts, chosen_rules, look
@@ -49,6 +50,14 @@ from luthier.training.settings import (
     place_module,
     settle,
     steps_per_epoch,
+)
+from luthier.training.sharded import (
+    CheckpointingTogether,
+    Sharding,
+    hooked,
+    refuse_alone,
+    refuse_sharding,
+    shared_folder,
 )
 from luthier.training.shards import loss_over_shards, make_alike, refuse_spread, spread, with_shards
 from luthier.training.state import Run, RunState
@@ -127,6 +136,8 @@ def fit(
         processes: Train together with the other processes of torchrun, `--processes`, Ray or a custom process group,
             where this is one of them: any number up to `shards` gives the same bits. False: for itself.
         **recipe_fields: Fields of the Recipe; `scheduler` also takes an instance or a callable on the optimizer.
+            `sharded=True` spreads the weights over the processes while they train, for networks larger than one
+            device, with the same bits; `run` is then a folder that all see. Where the call fails, they are NaN.
 
     Raises:
         SettingError: a setting that is wrong, given twice or would be ignored.
@@ -151,6 +162,7 @@ def fit(
     if chosen.max_steps is not None and "epochs" in given:
         raise SettingError("both epochs and max_steps are given", hint="give one of them", code="setting-given-twice")
     folder, group = None if run is None else Path(run), find_group() if processes else None
+    refuse_alone(chosen, group)
     is_first = group is None or group.rank == 0
     tracking, callbacks = Tracking(trackers if is_first else (), folder), list(callbacks)
     callbacks += [tracking] if tracking.trackers else []
@@ -162,7 +174,7 @@ def fit(
     flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
     compiled = module._compiled_call_impl
     try:
-        with together(joins=processes):
+        with together(joins=processes), hooked(module, is_wanted=chosen.sharded and group is None):
             live = make_run(
                 module, train, valid, criterion=criterion, optimizer=optimizer, scheduler=scheduler, recipe=chosen,
                 step=step, metrics=metrics, callbacks=callbacks, folder=folder, device=device, check=check,
@@ -173,6 +185,8 @@ def fit(
                 train_run(live)
             else:
                 keep_weights(live)
+            if live.sharding is not None:
+                live.sharding.undo()
     except TrainingError as error:
         if live is None or error.code != "training-loss-not-finite":
             raise
@@ -180,6 +194,8 @@ def fit(
     finally:
         if live is not None:
             live.record.close()
+            if live.sharding is not None:
+                live.sharding.abandon()
         if sys.exc_info()[1] is not None:
             tracking.close(None)
         if torch.get_num_threads() != threads:
@@ -254,7 +270,7 @@ def _best_figures(run: Run) -> dict[str, float]:
 def _with_cause(run: Run, error: TrainingError) -> TrainingError:
     """Do the steps again to say what made a loss not finite; return the error with the cause, where it was found."""
     found = None
-    if run.check and (run.group is None or run.group.rank == 0):
+    if run.check and run.sharding is None and (run.group is None or run.group.rank == 0):
         try:
             found = find_not_finite(run, states_of(run))
         except Exception as problem:  # what goes wrong in the looking is said, and hides no error
@@ -316,6 +332,7 @@ def make_run(
     num_steps = steps_per_epoch(feeds[0], recipe)
     if recipe.max_steps is not None:
         recipe = recipe.updated(epochs=-(-recipe.max_steps // num_steps) if num_steps else recipe.max_steps)
+    is_instance = isinstance(optimizer, Optimizer)
     optimizer = make_optimizer(optimizer, module, recipe)
     if recipe.shards is not None and recipe.shards > 1 and closure_of(optimizer) is not None:
         raise SettingError(
@@ -323,6 +340,9 @@ def make_run(
             hint="leave shards and processes out, or choose another optimizer",
             code="setting-processes",
         )
+    is_sharded = recipe.sharded and group is not None
+    if is_sharded:
+        refuse_sharding(module, optimizer, recipe)
     if group is not None and group.rank:
         folder = None  # process 0 alone writes
     if folder is not None:
@@ -342,7 +362,7 @@ def make_run(
         valid=feeds[1],
         recipe=recipe,
         metrics=metric_list,
-        callbacks=_with_own(callbacks, recipe, has_folder=folder is not None, checks=checks),
+        callbacks=_with_own(callbacks, recipe, has_folder=folder is not None, checks=checks, is_sharded=is_sharded),
         device=place,
         state=RunState(seed=seed),
         record=Record(folder / "record.jsonl" if folder else None),
@@ -383,6 +403,9 @@ def make_run(
         run.arguments = arguments_of(run)
         unkept, run.still = unkept_state(run)
         warn_of_unkept(unkept)
+    if group is not None and is_sharded:
+        run.sharding = Sharding(module, optimizer, group, shared_folder(folder, group), keeps=is_instance)
+        run.__post_init__()
     return run
 
 
@@ -396,18 +419,21 @@ def _seed(recipe: Recipe, train: Any) -> int:
     return 0 if is_loader(train) else draw_seed()
 
 
-def _with_own(callbacks: list[Any], recipe: Recipe, *, has_folder: bool, checks: CheckSettings) -> list[Any]:
+def _with_own(
+    callbacks: list[Any], recipe: Recipe, *, has_folder: bool, checks: CheckSettings, is_sharded: bool
+) -> list[Any]:
     if recipe.patience is not None:
         callbacks.append(EarlyStopping(recipe.patience, monitor=recipe.monitor, min_delta=recipe.min_delta))
     if recipe.max_time_s is not None:
         callbacks.append(TimeLimit(recipe.max_time_s))
     if checks.check:
-        callbacks += [ValidationWatch(), Monitoring(checks.ignore)]
-    if checks.check and not has_folder:
+        callbacks += [Monitoring(checks.ignore)] if is_sharded else [ValidationWatch(), Monitoring(checks.ignore)]
+    if checks.check and not has_folder and not is_sharded:
         callbacks.append(Memory())
-    if has_folder:  # last, so that a checkpoint holds what the others made of the same moment
+    if has_folder or is_sharded:  # last, so that a checkpoint holds what the others made of the same moment
+        writing = CheckpointingTogether if is_sharded else Checkpointing
         callbacks.append(
-            Checkpointing(
+            writing(
                 every_s=recipe.checkpoint_every_s,
                 every_steps=recipe.checkpoint_every_steps,
                 stop_on_error=recipe.on_write_error == "stop",

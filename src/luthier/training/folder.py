@@ -38,6 +38,7 @@ _MAY_DIFFER = {
         "num_workers",
         "device",
         "max_time_s",
+        "sharded",
         "threads",
         "on_write_error",
     )
@@ -80,8 +81,10 @@ def continue_run(run: Run) -> bool:
     if run.folder is not None:
         remove_parts(run.folder)
         remove_parts(run.folder / "checkpoints")
-        tree = load_checkpoint(run.folder / "checkpoints")
-    if run.group is not None:
+        tree = load_checkpoint(run.folder / "checkpoints") if run.sharding is None else None
+    if run.sharding is not None:
+        tree = run.sharding.load()
+    elif run.group is not None:
         tree = run.group.from_first(tree)
     with reading_checkpoint(run.folder):
         before = None if tree is None else tree["arguments"]["recipe"]
@@ -97,7 +100,8 @@ def continue_run(run: Run) -> bool:
         if rows:  # killed before its first checkpoint, which is written before the first step
             _log.warning("%s was interrupted before its first step; it starts from the beginning", run.folder)
         run.record.rewrite("")
-        row = {"event": "start", "seed": run.state.seed, "module": type(run.module).__name__, **machine()}
+        name = type(run.module).__name__ if run.sharding is None else run.arguments["module"]["class"]
+        row = {"event": "start", "seed": run.state.seed, "module": name, **machine()}
         run.record.append(row)
         return True
     with reading_checkpoint(run.folder):

@@ -5,6 +5,7 @@ import logging
 import math
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -71,7 +72,7 @@ def train_epoch(run: Run) -> None:
     start_training(run.module, run.recipe.freeze)
     _set_mode(run.optimizer, "train")
     run.tell("on_epoch_start")
-    share = WHOLE if run.group is None else Share(rows=partial(own_rows, run))
+    share = WHOLE if run.group is None or run.sharding is not None else Share(rows=partial(own_rows, run))
     batches = _limited(run, run.train.batches(state.epoch, state.batch, share), state.batch)
     while state.stop is None and not _is_last_step(run):
         run.is_whole = False  # from here on generators are drawn from and weights move
@@ -138,8 +139,16 @@ def _valid_batches(run: Run, valid: Feed) -> Iterator[Batch]:
     if run.group is None:
         return _limited(run, valid.batches(run.epoch), 0)
     first, every = run.group.rank, run.group.size
+    if run.sharding is not None:
+        return _in_step(_limited(run, valid.batches(run.epoch), 0), first, every)
     batches, limit = valid.batches(run.epoch, 0, Share(first, every)), run.recipe.limit
     return batches if limit is None else islice(batches, len(range(first, limit, every)))
+
+
+def _in_step(batches: Iterator[Batch], first: int, every: int) -> Iterator[Batch]:
+    """Yield each so-manieth batch, and at the end where others have one more, one that counts for nothing."""
+    while some := list(islice(batches, every)):
+        yield some[first] if first < len(some) else replace(some[0], whole=0)
 
 
 def validate_between(run: Run) -> None:
@@ -169,7 +178,8 @@ def keep_best(run: Run) -> float:
     elif run.valid is not None or monitor in state.figures:
         if state.best_value is None or sign * value > sign * state.best_value:
             state.best_epoch, state.best_step, state.best_value = state.epoch, state.global_step, value
-            state.best_weights = module_weights(run.evaluated) if run.restore_best else None
+            kept = run.weights if run.average is None else partial(module_weights, run.evaluated)
+            state.best_weights = kept() if run.restore_best else None
     else:
         state.best_epoch = state.epoch
     return float(value)
@@ -203,7 +213,8 @@ def _compare_replicas(run: Run, group: Group) -> None:
         TrainingError: they have.
     """
     digest = hashlib.sha256()
-    for value in (*run.module.parameters(), *run.module.buffers()):
+    parameters = run.module.parameters() if run.sharding is None else []  # of which each process has its own slice
+    for value in (*parameters, *run.module.buffers()):
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     found = group.exchange(digest.hexdigest())
     others = [rank for rank, value in enumerate(found) if value != found[0]]
@@ -218,7 +229,7 @@ def _compare_replicas(run: Run, group: Group) -> None:
 def keep_weights(run: Run) -> None:
     """Leave the best weights in the module, or the last ones (averaged, where there is an average)."""
     if run.restore_best and run.state.best_weights is not None:
-        load_weights(run.module, run.state.best_weights, where="the best epoch")
+        run.put_weights(run.state.best_weights, where="the best epoch")
     elif run.average is not None and run.state.global_step:
         load_weights(run.module, module_weights(run.evaluated), where="the average")
 

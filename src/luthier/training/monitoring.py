@@ -26,10 +26,14 @@ class Monitoring(Callback):
 
     def on_validation_start(self, run: Any) -> None:
         """Watch the first validation batch. In training there is no hook: a step costs nothing."""
+        if run.sharding is not None:  # what looks at the module alone waits for the others in vain
+            return
         self.monitors.attach(run.evaluated, run.objective.compared)
 
     def on_epoch_end(self, run: Any) -> None:
         """Judge the epoch. What goes wrong in the looking stops no run."""
+        if run.sharding is not None:
+            return
         said = {row["code"] for row in run.record if row["event"] == "finding"}
         is_classes = run.shows_classes or isinstance(run.criterion, nn.CrossEntropyLoss | nn.NLLLoss)
         decay = run.recipe.ema or 0.0

@@ -120,24 +120,19 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
     """
     whole = len(batch) if batch.whole is None else batch.whole
     size = -(-whole // run.shards)
-    used, (first, stop) = -(-whole // size), _own(run)
+    used = -(-whole // size)
     state, parameters = run.state, [p for p in run.parameters if p.requires_grad]
-    kinds = {p.dtype: [q for q in parameters if q.dtype == p.dtype] for p in parameters}
     buffers = [b for b in run.module.buffers() if b.dtype != torch.bool and not b.is_complex()]
     before = [buffer.clone() for buffer in buffers]
-    # gradients of one type lie in one vector, whose length the processes can share evenly
-    even = 1 if run.group is None else run.group.size
-    lengths = {kind: -(-sum(p.numel() for p in some) // even) * even for kind, some in kinds.items()}
-    spare = run.spare
-    trees, tails, logged = {kind: Tree() for kind in kinds}, Tree(), state.logged
-    for shard in range(first, min(stop, used)):
+    sums = _Whole(run, parameters, used) if run.sharding is None else run.sharding.summing(parameters, used)
+    logged = state.logged
+    for shard, part in sums.parts(batch, size):
         for buffer, value in zip(buffers, before, strict=True):
             buffer.copy_(value)
         run.clear_gradients()
         seed_shard(run, shard)
         state.logged = LogMeans()
-        part = batch.part((shard - first) * size, min((shard - first + 1) * size, len(batch)))
-        head = _backward(run, part)
+        head = _backward(run, part.copied())
         logs = {name: mean.mean for name, mean in state.logged.by_name.items()}
         if run.log_names is None:
             run.log_names = _agreed(run, logs)
@@ -146,39 +141,23 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
                 *head,
                 float(run.wish is not None),
                 *(_logged(logs, name) * head[1] for name in run.log_names),
-                *(float(p.grad is not None) for p in parameters),
+                *(float(given) for given in sums.given()),
                 *(float(not torch.equal(b, v)) for b, v in zip(buffers, before, strict=True)),
             ],
             dtype=torch.float64,
         )
         values = [buffer.detach().double().reshape(-1).cpu() for buffer in buffers]
-        filled = -(len(tail) + sum(map(len, values))) % even
-        tails.add(shard, torch.cat([tail, *values, tail.new_zeros(filled)]))
-        for kind, some in kinds.items():
-            vector = spare[kind].pop() if spare.get(kind) else torch.zeros(lengths[kind], dtype=kind)
-            torch.cat([flat_gradient(p) for p in some], out=vector[: sum(p.numel() for p in some)])
-            trees[kind].add(shard, vector)
-            spare.setdefault(kind, []).extend(trees[kind].free)
-            trees[kind].free.clear()
+        sums.add(shard, torch.cat([tail, *values]))
     state.logged = logged
     seed_shard(run, -1)
     if run.log_names is None:
         run.log_names = _agreed(run, {})
     sizes = [len(run.log_names), len(parameters), len(buffers), sum(b.numel() for b in buffers)]
-    length = _HEAD + sum(sizes)
-    likes = [torch.empty(length + -length % even, dtype=torch.float64)]
-    likes += [torch.empty(lengths[kind], dtype=kind) for kind in kinds]
-    whole_tail, *vectors = _added(run, [tails, *trees.values()], likes, used)
-    tail = whole_tail[:length]
-    total, count, is_sum, is_weighted, _, wishes = tail[:_HEAD].tolist()
+    tail = sums.added(_HEAD + sum(sizes))
+    total, count, is_sum, is_weighted, saves, wishes = tail[:_HEAD].tolist()
     over = 1.0 if is_sum or (is_weighted and not count) else count
     logged_sums, given, changed, buffer_sums = tail[_HEAD:].split(sizes)
-    for (kind, some), vector in zip(kinds.items(), vectors, strict=True):
-        count_of = [p.numel() for p in some]
-        vector.div_(over)
-        spare.setdefault(kind, []).extend(trees[kind].nodes.values())
-        for parameter, piece in zip(some, vector[: sum(count_of)].split(count_of), strict=True):
-            parameter.grad = piece.view_as(parameter).to(parameter.device)
+    sums.put(over)
     for parameter, number in zip(parameters, given.tolist(), strict=True):
         if not number:
             parameter.grad = None
@@ -191,10 +170,70 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
     if run.log_names:
         log = {name: value / count for name, value in zip(run.log_names, logged_sums.tolist(), strict=True)}
         state.logged.add(log, count)
+    run.saves = bool(saves)
     if wishes and run.group is not None:
         said = run.group.exchange(None if run.wish is None else [run.wish.reason, run.wish.finished])
         run.state.stop = Stop(*next(found for found in said if found is not None))
     return measured
+
+
+class _Whole:
+    """The sums of shards' vectors where each process holds whole gradients.
+
+    Gradients of one type lie in one vector, whose length the processes can share evenly.
+    """
+
+    def __init__(self, run: Run, parameters: list[nn.Parameter], used: int) -> None:
+        self.run, self.parameters, self.used = run, parameters, used
+        self.kinds = {p.dtype: [q for q in parameters if q.dtype == p.dtype] for p in parameters}
+        self.even = 1 if run.group is None else run.group.size
+        self.trees, self.tails = {kind: Tree() for kind in self.kinds}, Tree()
+        self.lengths = {kind: self._filled(sum(p.numel() for p in some)) for kind, some in self.kinds.items()}
+        self.vectors: list[Tensor] = []
+
+    def _filled(self, length: int) -> int:
+        return length + -length % self.even
+
+    def parts(self, batch: Batch, size: int) -> Iterator[tuple[int, Batch]]:
+        """Yield this process's shards and their samples, of a batch that holds no others."""
+        first, stop = _own(self.run)
+        for shard in range(first, min(stop, self.used)):
+            yield shard, batch.part((shard - first) * size, min((shard - first + 1) * size, len(batch)))
+
+    def given(self) -> list[bool]:
+        """Return which parameters have a gradient."""
+        return [p.grad is not None for p in self.parameters]
+
+    def add(self, shard: int, tail: Tensor) -> None:
+        """Take in the gradients of a shard, and a vector beside them."""
+        self.tails.add(shard, torch.cat([tail, tail.new_zeros(-len(tail) % self.even)]))
+        spare = self.run.spare
+        for kind, some in self.kinds.items():
+            vector = spare[kind].pop() if spare.get(kind) else torch.zeros(self.lengths[kind], dtype=kind)
+            torch.cat([flat_gradient(p) for p in some], out=vector[: sum(p.numel() for p in some)])
+            self.trees[kind].add(shard, vector)
+            spare.setdefault(kind, []).extend(self.trees[kind].free)
+            self.trees[kind].free.clear()
+
+    def added(self, length: int) -> Tensor:
+        """Add up the vectors of all processes; return the sum of those beside the gradients."""
+        trees, group = [self.tails, *self.trees.values()], self.run.group
+        if group is None:
+            tail, *self.vectors = (combined(tree.nodes, self.used) for tree in trees)
+        else:
+            likes = [torch.empty(self._filled(length), dtype=torch.float64)]
+            likes += [torch.empty(size, dtype=kind) for kind, size in self.lengths.items()]
+            tail, *self.vectors = group.added([tree.nodes for tree in trees], likes, self.used, self.run.shards)
+        return tail[:length]
+
+    def put(self, over: float) -> None:
+        """Set the gradients, divided by the count."""
+        for (kind, some), vector in zip(self.kinds.items(), self.vectors, strict=True):
+            count_of = [p.numel() for p in some]
+            vector.div_(over)
+            self.run.spare.setdefault(kind, []).extend(self.trees[kind].nodes.values())
+            for parameter, piece in zip(some, vector[: sum(count_of)].split(count_of), strict=True):
+                parameter.grad = piece.view_as(parameter).to(parameter.device)
 
 
 def _backward(run: Run, part: Batch) -> list[float]:
@@ -208,12 +247,15 @@ def _backward(run: Run, part: Batch) -> list[float]:
         measured = forward(run, some)
         number, is_sum = float(measured.count), measured.is_sum
         count += number
-        if not number and not is_sum:
-            continue  # every target is ignored, or weighs nothing: no mean, no gradient
+        is_empty = not number and not is_sum  # every target is ignored, or weighs nothing: no mean, no gradient
+        if is_empty and run.sharding is None:
+            continue
         weighted = measured.loss if is_sum else measured.loss * measured.count
+        if run.sharding is not None:  # which talks to the others in its backward, and so has one
+            run.sharding.is_mute = run.sharding.is_mute or is_empty
         run.backward(scaled(run, weighted))
-        total += float(weighted.detach())
-    return [total, count, float(is_sum), float(part.weights is not None), 0.0]
+        total += 0.0 if is_empty else float(weighted.detach())
+    return [total, count, float(is_sum), float(part.weights is not None), float(run.asks_to_save)]
 
 
 def flat_gradient(parameter: Tensor) -> Tensor:
@@ -232,12 +274,6 @@ def flat_gradient(parameter: Tensor) -> Tensor:
             code="setting-processes",
         )
     return gradient.detach().reshape(-1).cpu()
-
-
-def _added(run: Run, trees: list[Tree], likes: list[Tensor], used: int) -> list[Tensor]:
-    if run.group is None:
-        return [combined(tree.nodes, used) for tree in trees]
-    return run.group.added([tree.nodes for tree in trees], likes, used, run.shards)
 
 
 def _agreed(run: Run, logs: dict[str, float]) -> list[str]:

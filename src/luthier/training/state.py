@@ -34,6 +34,7 @@ from luthier.training.callbacks import MOMENTS, Callback, Stop
 from luthier.training.optimizers import closure_of
 from luthier.training.record import Record
 from luthier.training.schedules import Schedule
+from luthier.training.sharded import Sharding
 
 _log = logging.getLogger("luthier")
 
@@ -139,6 +140,9 @@ class Run:
     passed: Passed | None = None
     shards: int = 1  # parts that a batch is computed in
     group: Group | None = None  # the processes that share the work
+    sharding: Sharding | None = None  # where each process holds a slice of the weights
+    asks_to_save: bool = False  # for a checkpoint of all processes, which the next update tells them
+    saves: bool = False  # whether all processes write a checkpoint after this update
     wish: Stop | None = None  # of a callback of this process, until the others know
     spare: dict[torch.dtype, list[Tensor]] = field(default_factory=dict)  # memory of gradients, taken again
     log_names: list[str] | None = None  # of what a step logs, once the processes agree
@@ -147,7 +151,7 @@ class Run:
     def __post_init__(self) -> None:
         moved = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         known = {id(parameter) for parameter in moved}
-        self.every = list(self.module.parameters())
+        self.every = list(self.module.parameters()) if self.sharding is None else self.sharding.parameters
         others = [parameter for parameter in self.every if id(parameter) not in known]
         self.parameters = [*moved, *others]
         self.closure, self.backward = closure_of(self.optimizer), backward
@@ -335,11 +339,26 @@ class Run:
 
     def gradient_norm(self) -> float:
         """Return the norm of the last update's gradient; of a run just resumed, that of the life before."""
+        if self.sharding is not None:
+            norm = self.sharding.norm()
+            self.state.gradient_norm = self.state.gradient_norm if norm is None else float(norm)
+            return self.state.gradient_norm
         found = (parameter.grad for parameter in self.module.parameters() if parameter.grad is not None)
         gradients = [gradient.coalesce().values() if gradient.is_sparse else gradient for gradient in found]
         if gradients:
             self.state.gradient_norm = float(get_total_norm(gradients))
         return self.state.gradient_norm
+
+    def weights(self, *, copy: bool = True) -> dict[str, Any]:
+        """Return the module's weights, as `module_weights` does; of a spread module this process's slices."""
+        return module_weights(self.module, copy=copy) if self.sharding is None else self.sharding.weights(copy=copy)
+
+    def put_weights(self, weights: Mapping[str, Any], *, where: str) -> None:
+        """Put back what `weights` gave."""
+        if self.sharding is None:
+            load_weights(self.module, weights, where=where)
+        else:
+            self.sharding.put(weights)
 
     def snapshot(self) -> dict[str, Any]:
         """Return the RunState and the state of every live part, as nested plain values and tensors.
@@ -356,7 +375,7 @@ class Run:
             "logged": self.state.logged.state_dict(),
             "epoch_seconds": self.state.epoch_seconds,
             "gradient_norm": self.gradient_norm(),
-            "module": module_weights(self.module, copy=False),
+            "module": self.weights(copy=False),
             "criterion": module_weights(self.criterion, copy=False) if isinstance(self.criterion, nn.Module) else {},
             "own_generators": generator_states(self.own_generators),
             "optimizer": self.optimizer.state_dict(),
@@ -395,7 +414,7 @@ class Run:
             self.state.epoch_seconds = tree["epoch_seconds"]
             self.state.gradient_norm = tree["gradient_norm"]
             check_types(self.state, where="the checkpoint")
-            load_weights(self.module, tree["module"], where="the checkpoint")
+            self.put_weights(tree["module"], where="the checkpoint")
             if isinstance(self.criterion, nn.Module) and tree.get("criterion"):
                 load_weights(self.criterion, tree["criterion"], where="the checkpoint")
             self.optimizer.load_state_dict(tree["optimizer"])

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, clip_grads_with_norm_
 
 from luthier.checks.static import check_shapes
 from luthier.core.batch import Batch
@@ -140,7 +140,11 @@ def clip(run: Run) -> None:
     recipe = run.recipe
     if run.scaler is not None:
         run.scaler.unscale_(run.optimizer)
-    if recipe.clip_norm is not None:
+    if recipe.clip_norm is not None and run.sharding is not None:
+        norm = run.sharding.norm()
+        if norm is not None:
+            clip_grads_with_norm_(run.every, recipe.clip_norm, norm)
+    elif recipe.clip_norm is not None:
         clip_grad_norm_(run.every, recipe.clip_norm)
     if recipe.clip_value is not None:
         clip_grad_value_(run.every, recipe.clip_value)

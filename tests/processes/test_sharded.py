@@ -113,6 +113,16 @@ def test_the_newest_whole_checkpoint_is_used(harm: str, groups: Any, tmp_path: P
     assert groups(4).run(f"{PROGRAM}:train", "mlp", 4, str(tmp_path), SHARDED) == [whole] * 4
 
 
+def test_checkpoints_are_written_by_time_in_the_background(groups: Any, tmp_path: Path) -> None:
+    whole = programs.train("mlp", 4, None, PLAIN)
+    for found, count in groups(4).run(f"{PROGRAM}:by_time", "mlp", str(tmp_path)):
+        assert found == whole
+        assert count >= 4
+    kept = sorted((tmp_path / "checkpoints").iterdir())
+    assert len(kept) == 2
+    assert {len(list(path.iterdir())) for path in kept} == {4}
+
+
 def test_a_checkpoint_holds_no_pickle_and_reads_as_a_whole(groups: Any, tmp_path: Path) -> None:
     until(groups(4), "mlp", tmp_path, 5)
     newest = checkpoints(tmp_path / "checkpoints")[0]

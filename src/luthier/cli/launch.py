@@ -35,21 +35,20 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
     """
     rest = _without(arguments, _OWN)
     folder = _value_of(rest, "--run")
-    if folder is not None and Path(folder).exists():
-        folder = None  # it may be another run's, which the first start finds out
+    is_new = folder is None or not Path(folder).exists()  # else the first start finds out whether it is another run's
     with tempfile.TemporaryDirectory(prefix="luthier-", dir=_memory()) as place:
         for life in range(restarts + 1):
             meeting = Path(place) / f"life-{life}"
             status, killed = _Life(rest, processes, meeting).wait()
             told = Path(f"{meeting}.run")
-            folder = told.read_text(encoding="utf-8") if told.is_file() else folder
+            found = told.read_text(encoding="utf-8") if told.is_file() else folder if is_new else None
             if killed is None:
                 return status
             if life == restarts:
                 say(killed, is_error=True)
                 return status
             if rest[0] == "train":
-                rest = _going_on(rest, folder)
+                rest = _going_on(rest, found, is_new=is_new)
             say(f"{killed}; all start again from the newest checkpoint ({life + 1} of {restarts})", is_error=True)
     return status
 
@@ -59,12 +58,14 @@ def _memory() -> str | None:
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
-def _going_on(arguments: list[str], folder: str | None) -> list[str]:
+def _going_on(arguments: list[str], folder: str | None, *, is_new: bool) -> list[str]:
     """Return the arguments by which a killed `luthier train` goes on, or starts anew where it has no checkpoint."""
     if folder is None:
         return arguments
     if any(Path(folder).glob("**/checkpoints/*.safetensors")):
         return ["resume", folder, *(flag for flag in ("--quiet", "-q", "--json") if flag in arguments)]
+    if is_new and not Path(folder, "split.safetensors").exists():  # nothing is begun, and is planned anew
+        Path(folder, "run.toml").unlink(missing_ok=True)
     return [*_without(arguments, ("--run",)), "--run", folder, "--continue"]
 
 
@@ -119,16 +120,14 @@ class _Life:
         lost: str | None = None
         since: float | None = None
         try:
-            while any(process.poll() is None for process in self.processes):
+            while None in (codes := [process.poll() for process in self.processes]):
                 time.sleep(0.05)
-                failed = [
-                    (rank, process.returncode) for rank, process in enumerate(self.processes) if process.returncode
-                ]
+                failed = [(rank, code) for rank, code in enumerate(codes) if code]
                 lost = lost or next((_by_signal(rank, code) for rank, code in failed if code < 0), None)
                 if failed and since is None:
                     since = time.monotonic()
                 if since is not None and time.monotonic() - since > _GRACE_S:
-                    hangs = [rank for rank, process in enumerate(self.processes) if process.poll() is None]
+                    hangs = [rank for rank, code in enumerate(codes) if code is None]
                     lost = lost or (f"process {hangs[0]} did not end after process {failed[0][0]}" if hangs else None)
                     for rank in hangs:
                         self.processes[rank].kill()
@@ -139,10 +138,10 @@ class _Life:
                     process.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        codes = [process.returncode for process in self.processes]
-        lost = lost or next((_by_signal(rank, code) for rank, code in enumerate(codes) if code < 0), None)
-        status = codes[0] if codes[0] >= 0 else 128 - codes[0]
-        return status or max(map(abs, codes)), None if self.asked else lost
+        ended = [process.returncode for process in self.processes]
+        lost = lost or next((_by_signal(rank, code) for rank, code in enumerate(ended) if code < 0), None)
+        status = ended[0] if ended[0] >= 0 else 128 - ended[0]
+        return status or max(map(abs, ended)), None if self.asked else lost
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         """Hand a signal on: the first to process 0, which has all stop after the same update; another to all."""

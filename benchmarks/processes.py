@@ -198,19 +198,19 @@ def memory(repeats: int) -> None:
         print(f"| {name} | {len(lines)} | {' | '.join(f'{peak:.0f}' for peak in peaks)} |", flush=True)
 
 
-def change(repeats: int) -> None:
+def change(repeats: int, names: tuple[str, ...] = ("perceptron 64, plain", "perceptron 64, dropout")) -> None:
     """Print what a run comes to that is stopped and goes on with the same number of processes, and with one."""
     print(
         "\n| network | program | stopped after | loss of 2 processes, never stopped | 2, then 2: difference of the "
         "loss, of a weight | 2, then 1 |\n| --- | --- | --- | ---: | ---: | ---: |"
     )
-    for network in ("perceptron 64, plain", "perceptron 64, dropout"):
+    for network in names:
         for name in installed():
             if name in ("DDP by hand", "fit over a DataLoader"):
                 continue
             with tempfile.TemporaryDirectory() as place:
                 whole = launch(2, "train_one", name, network, 4, f"{place}/whole", 0)[0]
-            for stop, where in ((2 * _STEPS, "an epoch"), (_STEPS + _STEPS // 2, "half an epoch")):
+            for stop, where in ((2 * _STEPS, "epoch 2"), (_STEPS + _STEPS // 2, "half of epoch 2")):
                 with tempfile.TemporaryDirectory() as place:
                     Path(place, "two").mkdir()
                     launch(2, "train_one", name, network, 4, f"{place}/two", stop)

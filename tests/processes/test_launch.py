@@ -41,7 +41,7 @@ def start(*arguments: Any, **env: str) -> "subprocess.Popen[str]":
 
 
 def ended(process: "subprocess.Popen[str]") -> tuple[int, str]:
-    _, said = process.communicate(timeout=300)
+    _, said = process.communicate(timeout=600)
     return process.returncode, said
 
 
@@ -100,17 +100,26 @@ def processes_of(launcher: "subprocess.Popen[str]", count: int, before: list[int
     raise AssertionError(f"no processes were started: {launcher.communicate()[1]}")
 
 
+LONG = [*SETTINGS, "--epochs", "400", "--patience", "none"]
+
+
+@pytest.fixture(scope="module")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a table, and a run of one process that was never stopped."""
+    place = tmp_path_factory.mktemp("long")
+    ends_well(start("train", table(place), "-t", "y", "--run", place / "whole", *LONG))
+    return place
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "kills"), [(2, 25), (3, 25)])
-def test_killed_processes_are_started_again_and_the_bits_are_the_same(tmp_path: Path, count: int, kills: int) -> None:
-    source, whole, run = table(tmp_path), tmp_path / "whole", tmp_path / "run"
-    more = [*SETTINGS, "--epochs", 150, "--patience", "none"]
-    ends_well(start("train", source, "-t", "y", "--run", whole, *more))
+def test_killed_processes_are_started_again_and_the_bits_are_the_same(long_run: Path, count: int, kills: int) -> None:
+    source, whole, run = long_run / "d.csv", long_run / "whole", long_run / f"run-{count}"
     draw, reached, found = random.Random(count), set(), list[int]()
-    process = start("train", source, "-t", "y", "--run", run, *more, "--processes", count, "--restarts", kills)
+    process = start("train", source, "-t", "y", "--run", run, *LONG, "--processes", count, "--restarts", kills)
     for _ in range(kills):
         found = processes_of(process, count, found)
-        time.sleep(draw.uniform(0, 12))  # at a start, in an update, in a checkpoint
+        time.sleep(draw.uniform(0, 8))  # at a start, in an update, in a checkpoint
         os.kill(draw.choice(found), signal.SIGKILL)
         reached.add(max((path.name for path in run.glob("checkpoints/*.safetensors")), default=""))
     said = ends_well(process)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from luthier.core.leaves import move, num_rows
+from luthier.core.leaves import map_leaves, move, num_rows
 from luthier.errors import DataError
 
 TARGET_KEYS = ("targets", "target", "labels", "label")
@@ -73,6 +73,11 @@ class Batch:
         """Slice into micro-batches of at most `size` samples."""
         n = len(self)
         return [self.part(start, min(start + size, n)) for start in range(0, n, size)] if size < n else [self]
+
+    def copied(self) -> "Batch":
+        """Return the batch in memory of its own, which torch aligns: rounding of products may depend on that."""
+        names = ("inputs", "raw", "targets", "weights")
+        return replace(self, **{name: map_leaves(torch.clone, getattr(self, name)) for name in names})
 
     def part(self, start: int, stop: int) -> "Batch":
         """Return some samples that follow each other."""

@@ -137,7 +137,7 @@ def backward_shards(run: Run, batch: Batch) -> Measured:
         seed_shard(run, shard)
         state.logged = LogMeans()
         part = batch.part((shard - first) * size, min((shard - first + 1) * size, len(batch)))
-        head = _backward(run, part)
+        head = _backward(run, part.copied())
         logs = {name: mean.mean for name, mean in state.logged.by_name.items()}
         if run.log_names is None:
             run.log_names = _agreed(run, logs)

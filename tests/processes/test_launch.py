@@ -100,7 +100,11 @@ def processes_of(launcher: "subprocess.Popen[str]", count: int, before: list[int
     raise AssertionError(f"no processes were started: {launcher.communicate()[1]}")
 
 
-LONG = [*SETTINGS, "--epochs", "400", "--patience", "none"]
+def newest(run: Path) -> str:
+    return max((path.name for path in run.glob("checkpoints/*.safetensors")), default="")
+
+
+LONG = [*SETTINGS, "--epochs", "300", "--patience", "none"]
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +123,16 @@ def test_killed_processes_are_started_again_and_the_bits_are_the_same(long_run: 
     process = start("train", source, "-t", "y", "--run", run, *LONG, "--processes", count, "--restarts", kills)
     for _ in range(kills):
         found = processes_of(process, count, found)
-        time.sleep(draw.uniform(0, 8))  # at a start, in an update, in a checkpoint
+        before = newest(run)
+        if draw.random() < 0.5:  # half of them may come before the first update of their life
+            time.sleep(draw.uniform(0, 6))
+        else:
+            end = time.monotonic() + 60
+            while newest(run) == before and time.monotonic() < end:
+                time.sleep(0.01)
+            time.sleep(draw.uniform(0, 1.5))  # in an update, in a checkpoint
         os.kill(draw.choice(found), signal.SIGKILL)
-        reached.add(max((path.name for path in run.glob("checkpoints/*.safetensors")), default=""))
+        reached.add(newest(run))
     said = ends_well(process)
     assert said.count("was ended by SIGKILL; all start again") == kills
     assert len(reached) > kills / 3  # not all came before the first update

@@ -24,6 +24,7 @@ from luthier.data.sources import _end_without_parent
 from luthier.errors import LuthierError, RunError
 from luthier.store.checkpoint import CheckpointWriter, checkpoints, load_checkpoint, read_checkpoint, step_of
 from luthier.training.callbacks import Callback, View
+from tests.faults.disk import fill, small_disk
 from tests.problems import mlp, same_weights, table
 from tests.training.test_resume import CopyAt, without_clock
 
@@ -155,18 +156,8 @@ def test_the_record_is_healed_from_the_checkpoint(whole: Any, tmp_path: Path, ha
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(place)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a tmpfs cannot be mounted here (it needs root)")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
-def write_forever(file: Any) -> None:
-    while True:
-        file.write(b"\0" * 512)
+    with small_disk(tmp_path / "small", "400k") as place:
+        yield place
 
 
 class Fill(Callback):
@@ -177,8 +168,7 @@ class Fill(Callback):
 
     def on_step_end(self, run: View) -> None:
         if run.global_step == self.full:
-            with self.file.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
-                write_forever(file)
+            fill(self.file)
         if run.global_step == self.free:
             self.file.unlink()
 

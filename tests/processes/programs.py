@@ -1,6 +1,7 @@
 """What the worker processes train: networks of each kind that shards have to get right."""
 
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -230,8 +231,6 @@ def failing_spread(rank: int) -> Any:
 
 def failing(rank: int) -> Any:
     """Train where one process fails; return what each says, and after how many seconds."""
-    import time
-
     start = time.monotonic()
     try:
         luthier.fit(**{**problem("mlp"), "module": Failing(rank), "ema": None, "shards": 4})
@@ -304,6 +303,44 @@ def counted_reads() -> int:
     return data.reads
 
 
+class Sleeping(Drawing):
+    """Samples, one of which takes the last process seconds to read."""
+
+    def __getitem__(self, i: int) -> Any:
+        import torch.distributed as dist
+
+        if i == 7 and dist.get_rank() == dist.get_world_size() - 1:
+            time.sleep(3)
+        return super().__getitem__(i)
+
+
+class Keeping4k(Drawing):
+    """Samples that are written to a folder as they are read, by process 1 alone."""
+
+    def __init__(self, x: Tensor, y: Tensor, folder: str) -> None:
+        super().__init__(x, y)
+        self.folder = Path(folder)
+
+    def __getitem__(self, i: int) -> Any:
+        import torch.distributed as dist
+
+        if dist.get_rank() == 1:
+            (self.folder / str(i)).write_bytes(bytes(4096))
+        return super().__getitem__(i)
+
+
+def over(kind: str, folder: str | None = None, *more: Any) -> Any:
+    """Train the problem `drawing` over samples of a class of this file; return the figures, or the error in words."""
+    arguments = problem("drawing")
+    data = globals()[kind](arguments["train"].x, arguments["train"].y, *more)
+    try:
+        return figures(
+            luthier.fit(**{**arguments, "train": data, "shards": 4, "run": folder, "checkpoint_every_steps": 1})
+        )
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
 def spread_already(what: str) -> Any:
     """Train what spreads over processes by itself."""
     from torch.utils.data import DistributedSampler
@@ -326,8 +363,6 @@ def spread_already(what: str) -> Any:
 
 def twice(name: str) -> Any:
     """Fail in all processes, then train for longer than a look at the others takes."""
-    import time
-
     answers = [train(name, 1)]
 
     class Slow(luthier.Callback):

@@ -1,5 +1,6 @@
 """Any number of processes up to the shards gives the same bits."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from hypothesis import strategies as st
 
 import luthier
 from luthier.core.processes import Tree, _covering, combined, own_shards
+from luthier.store.checkpoint import checkpoints, step_of
+from tests.faults.disk import small_disk
 from tests.processes import programs
 from tests.processes.kit import Workers, workers
 
@@ -51,18 +54,24 @@ def test_any_number_of_processes_gives_the_bits_of_one(name: str, group: Workers
         assert answer == alone
 
 
-def test_a_run_goes_on_with_another_number_of_processes(group: Workers, tmp_path: Path) -> None:
-    whole = programs.train("mlp", 4)
-    for name, first in (("first", programs.train_until), ("then", None)):
-        place = str(tmp_path / name)
-        if first is None:
-            stopped = group.run(f"{PROGRAM}:train_until", "mlp", 4, place, 3)[0]
-            ended = [programs.train("mlp", 4, place)]
-        else:
-            stopped = first("mlp", 4, place, 5)
-            ended = group.run(f"{PROGRAM}:train", "mlp", 4, place)
-        assert stopped[-1] is False
-        assert all(answer == whole for answer in ended)
+@pytest.fixture(scope="module")
+def groups() -> Iterator[dict[int, Workers]]:
+    with workers(2) as two, workers(3) as three:
+        yield {2: two, 3: three}
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_a_run_goes_on_in_mid_epoch_with_another_number_of_processes(
+    name: str, groups: dict[int, Workers], tmp_path: Path
+) -> None:
+    """An epoch has 4 updates: processes go from 1 to 2 to 3 to 1, the first three times within an epoch."""
+    whole, run = programs.train(name, 4), str(tmp_path / "run")
+    assert programs.train_until(name, 4, run, 2)[-1] is False
+    for size, step in ((2, 5), (3, 9)):
+        answers = groups[size].run(f"{PROGRAM}:train_until", name, 4, run, step)
+        assert answers == [answers[0]] * size
+        assert answers[0][-1] is False
+    assert programs.train(name, 4, run) == whole
 
 
 def test_shards_give_the_losses_of_none_to_rounding() -> None:
@@ -195,3 +204,27 @@ def test_a_failure_is_of_one_call(group: Workers) -> None:
     for refused, trained in group.run(f"{PROGRAM}:twice", "mlp"):
         assert refused.startswith("setting-processes")
         assert trained == alone
+
+
+def test_a_process_that_takes_long_to_read_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUTHIER_PROCESS_TIMEOUT_S", "1")
+    alone = programs.train("drawing", 4)[:2]
+    with workers(2) as group:
+        assert group.run(f"{PROGRAM}:over", "Sleeping") == [alone] * 2
+
+
+def test_a_full_disk_of_another_process_ends_all_and_the_run_goes_on(tmp_path: Path) -> None:
+    alone = programs.train("drawing", 4)[:2]
+    run = str(tmp_path / "run")
+    with small_disk(tmp_path / "small", "400k") as disk, workers(2) as group:
+        filler = disk / "filler"
+        filler.write_bytes(bytes(300 << 10))
+        first, second = group.run(f"{PROGRAM}:over", "Keeping4k", run, str(disk))
+        assert first.startswith(
+            f"TrainingError: process 1 on {socket.gethostname()}: OSError: [Errno 28] No space left"
+        )
+        assert second.startswith("OSError: [Errno 28] No space left")
+        assert [path for path in Path(run).rglob("*") if path.suffix == ".part"] == []
+        assert step_of(checkpoints(Path(run, "checkpoints"))[0]) > 0
+        filler.unlink()
+        assert group.run(f"{PROGRAM}:over", "Keeping4k", run, str(disk)) == [alone] * 2

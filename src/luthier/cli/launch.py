@@ -33,35 +33,65 @@ def launch(arguments: Sequence[str], processes: int, restarts: int) -> int:
         processes: At least 2.
         restarts: How often they are started again, from the newest checkpoint, where one was ended by a signal.
     """
-    rest = _without_own(arguments)
-    with tempfile.TemporaryDirectory(prefix="luthier-") as place:
+    rest = _without(arguments, _OWN)
+    folder = _value_of(rest, "--run")
+    is_new = folder is None or not Path(folder).exists()  # else the first start finds out whether it is another run's
+    with tempfile.TemporaryDirectory(prefix="luthier-", dir=_memory()) as place:
         for life in range(restarts + 1):
             meeting = Path(place) / f"life-{life}"
             status, killed = _Life(rest, processes, meeting).wait()
             told = Path(f"{meeting}.run")
-            folder = told.read_text(encoding="utf-8") if told.is_file() else None
-            if killed is None or life == restarts:
+            found = told.read_text(encoding="utf-8") if told.is_file() else folder if is_new else None
+            if killed is None:
+                return status
+            if life == restarts:
+                say(killed, is_error=True)
                 return status
             if rest[0] == "train":
-                if folder is None or not any(Path(folder).glob("**/checkpoints/*")):
-                    return status
-                rest = ["resume", folder, *(flag for flag in ("--quiet", "-q", "--json") if flag in rest)]
+                rest = _going_on(rest, found, is_new=is_new)
             say(f"{killed}; all start again from the newest checkpoint ({life + 1} of {restarts})", is_error=True)
     return status
 
 
-def _without_own(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments without those of the launcher, and without `--continue`, which is for the first start."""
+def _memory() -> str | None:
+    """Return a folder in memory, where there is one: the processes meet there, also while the disk is full."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
+def _going_on(arguments: list[str], folder: str | None, *, is_new: bool) -> list[str]:
+    """Return the arguments by which a killed `luthier train` goes on, or starts anew where it has no checkpoint."""
+    if folder is None:
+        return arguments
+    if any(Path(folder).glob("**/checkpoints/*.safetensors")):
+        return ["resume", folder, *(flag for flag in ("--quiet", "-q", "--json") if flag in arguments)]
+    if is_new and not Path(folder, "split.safetensors").exists():  # nothing is begun, and is planned anew
+        Path(folder, "run.toml").unlink(missing_ok=True)
+    return [*_without(arguments, ("--run",)), "--run", folder, "--continue"]
+
+
+def _without(arguments: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Return the arguments without some options and their values."""
     rest: list[str] = []
     skipped = False
     for argument in arguments:
         if skipped:
             skipped = False
-        elif argument in _OWN:
+        elif argument in options:
             skipped = True
-        elif not argument.startswith(tuple(f"{name}=" for name in _OWN)):
+        elif not argument.startswith(tuple(f"{name}=" for name in options)):
             rest.append(argument)
     return rest
+
+
+def _value_of(arguments: Sequence[str], option: str) -> str | None:
+    """Return the value that an option is given, the last one where there are several."""
+    found = None
+    for argument, after in zip(arguments, [*arguments[1:], ""], strict=True):
+        if argument == option:
+            found = after
+        elif argument.startswith(f"{option}="):
+            found = argument.removeprefix(f"{option}=")
+    return found
 
 
 class _Life:
@@ -85,24 +115,22 @@ class _Life:
         ]
 
     def wait(self) -> tuple[int, str | None]:
-        """Wait for all; return the exit status, and which process was ended by a signal that nobody here sent."""
+        """Wait for all; return the exit status, and which process a signal ended that did not come to this one."""
         before = {number: signal.signal(number, self._heard) for number in (signal.SIGINT, *stop_signals())}
-        killed: str | None = None
+        lost: str | None = None
         since: float | None = None
         try:
-            while any(process.poll() is None for process in self.processes):
+            while None in (codes := [process.poll() for process in self.processes]):
                 time.sleep(0.05)
-                ended = [(rank, process.returncode) for rank, process in enumerate(self.processes)]
-                failed = [(rank, code) for rank, code in ended if code]
+                failed = [(rank, code) for rank, code in enumerate(codes) if code]
+                lost = lost or next((_by_signal(rank, code) for rank, code in failed if code < 0), None)
                 if failed and since is None:
                     since = time.monotonic()
-                    rank, code = failed[0]
-                    if code < 0 and not self.asked:
-                        killed = f"process {rank} was ended by {signal.Signals(-code).name}"
                 if since is not None and time.monotonic() - since > _GRACE_S:
-                    for process in self.processes:
-                        if process.poll() is None:
-                            process.kill()
+                    hangs = [rank for rank, code in enumerate(codes) if code is None]
+                    lost = lost or (f"process {hangs[0]} did not end after process {failed[0][0]}" if hangs else None)
+                    for rank in hangs:
+                        self.processes[rank].kill()
         finally:
             for process in self.processes:
                 if process.poll() is None:
@@ -110,12 +138,10 @@ class _Life:
                     process.wait()
             for number, handler in before.items():
                 signal.signal(number, handler)
-        codes = [process.returncode for process in self.processes]
-        if killed is None and not self.asked:
-            died = next(((rank, code) for rank, code in enumerate(codes) if code < 0), None)
-            killed = None if died is None else f"process {died[0]} was ended by {signal.Signals(-died[1]).name}"
-        status = codes[0] if codes[0] >= 0 else 128 - codes[0]
-        return status or max(map(abs, codes)), killed
+        ended = [process.returncode for process in self.processes]
+        lost = lost or next((_by_signal(rank, code) for rank, code in enumerate(ended) if code < 0), None)
+        status = ended[0] if ended[0] >= 0 else 128 - ended[0]
+        return status or max(map(abs, ended)), None if self.asked else lost
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         """Hand a signal on: the first to process 0, which has all stop after the same update; another to all."""
@@ -123,6 +149,10 @@ class _Life:
         for process in self.processes[: 1 if self.asked == 1 else None]:
             if process.poll() is None:
                 process.send_signal(number)
+
+
+def _by_signal(rank: int, code: int) -> str:
+    return f"process {rank} was ended by {signal.Signals(-code).name}"
 
 
 @contextmanager

@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from luthier.core.signs import EVERY_S, Signs, open_sockets, shut
 from luthier.core.tree import flatten, unflatten
 from luthier.errors import LuthierError, SettingError, TrainingError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _FILE = "LUTHIER_GROUP"  # where processes that `luthier train --processes` starts find each other
 _WAIT_S = 3600.0  # for a process that reads its data, or runs the checks
-_LOOK_EVERY_S = 0.5  # at whether another process has failed
 _SHORT = 1 << 16  # bytes of a vector: giving it to all costs less than a second message
 
 Node = tuple[int, int]  # level above the leaves, and place in it
@@ -41,10 +41,10 @@ class Group:
         group: That of torch.distributed.
     """
 
-    def __init__(self, rank: int, size: int, store: Any, group: Any = None) -> None:
+    def __init__(self, rank: int, size: int, signs: Signs, group: Any, sockets: set[int]) -> None:
         self.rank, self.size = rank, size
-        self._store, self.group = store, group
-        self._call, self._depth = 0, 0  # of what they do together: a failure is one call's
+        self._signs, self.group, self._sockets = signs, group, sockets
+        self._depth = 0
         self._memory: dict[tuple[str, torch.dtype], Tensor] = {}
 
     def exchange(self, tree: Any) -> list[Any]:
@@ -176,31 +176,20 @@ class Group:
             while not work.is_completed():
                 now = time.monotonic()
                 time.sleep(0 if now - start < 0.005 else 0.0005)
-                if now - last > _LOOK_EVERY_S:
+                if now - last > EVERY_S:
                     last = now
-                    if self._store.check([self._failed]):
-                        raise self._lost()
+                    if (words := self._signs.look()) is not None:
+                        shut(self._sockets)  # else the work under way would keep this process from its end
+                        raise _lost(words)
             work.wait()
         except RuntimeError as error:
-            raise self._lost() from error
-
-    def _lost(self) -> TrainingError:
-        words = "another process has ended"
-        end = time.monotonic() + 2  # its last words may come a moment after its connection is closed
-        with suppress(Exception):
-            while not self._store.check([self._failed]) and time.monotonic() < end:
-                time.sleep(0.05)
-            if self._store.check([self._failed]):
-                words = self._store.get(self._failed).decode(errors="replace")
-        return TrainingError(
-            words, hint="correct what it reports, and resume the run: no step is repeated", code="training-process-lost"
-        )
+            raise _lost(self._signs.failure() or "another process has ended") from error
 
     @contextmanager
     def failing_together(self) -> Iterator[None]:
         """Tell the other processes where this one fails inside."""
         if self._depth == 0:
-            self._call = next(_calls)
+            self._signs.call = next(_calls)
         self._depth += 1
         try:
             yield
@@ -208,17 +197,17 @@ class Group:
             if getattr(error, "code", None) != "training-process-lost":
                 what = error.message if isinstance(error, LuthierError) else f"{type(error).__name__}: {error}"
                 words = f"process {self.rank} on {socket.gethostname()}: {what}"
-                with suppress(Exception):
-                    self._store.set(self._failed, words)
-            _found.clear()  # messages may be under way in it: all make a new one for their next call
+                self._signs.tell(words)
+            _let_go()  # messages may be under way in it: all make a new one for their next call
             raise
         finally:
             self._depth -= 1
 
-    @property
-    def _failed(self) -> str:
-        """Where it stands in the store that a process has failed in this call."""
-        return f"failed-{self._call}"
+
+def _lost(words: str) -> TrainingError:
+    return TrainingError(
+        words, hint="correct what it reports, and resume the run: no step is repeated", code="training-process-lost"
+    )
 
 
 def own_shards(rank: int, size: int, shards: int) -> tuple[int, int]:
@@ -312,7 +301,7 @@ def find_group() -> Group | None:
     from torch.distributed import distributed_c10d
 
     if not dist.is_initialized():
-        _found.clear()
+        _let_go()
         by_file, size = os.environ.get(_FILE), int(os.environ.get("WORLD_SIZE") or "1")
         if size < 2:
             return None
@@ -340,9 +329,13 @@ def find_group() -> Group | None:
     if dist.get_world_size() < 2:
         return None
     if not _found:
+        rank, size = dist.get_rank(), dist.get_world_size()
         store = distributed_c10d.PrefixStore("luthier", distributed_c10d._get_default_store())
+        signs, others = Signs(rank, size, store), open_sockets()
         made = dist.new_group(backend="gloo", timeout=timedelta(seconds=_WAIT_S))
-        _found.append(Group(dist.get_rank(), dist.get_world_size(), store, made))
+        signs.start()
+        _found.append(Group(rank, size, signs, made, open_sockets().keys() - others.keys()))
+        atexit.register(_let_go)
     return _found[0]
 
 
@@ -355,6 +348,12 @@ def together(*, joins: bool = True) -> Iterator[Group | None]:
         return
     with group.failing_together():
         yield group
+
+
+def _let_go() -> None:
+    for group in _found:
+        group._signs.end()
+    _found.clear()
 
 
 def _leave() -> None:

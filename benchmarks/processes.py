@@ -194,7 +194,7 @@ def memory(repeats: int) -> None:
         for network in ("perceptron 64", "perceptron 1024"):
             both = launch(2, "train_one", name, network, 2, "none", 0)
             peaks.append(max(answer["memory"] for answer in both))
-        lines = [line for line in inspect.getsource(PROGRAMS[name]).splitlines()[1:] if line.strip()]
+        lines = [line for line in inspect.getsource(PROGRAMS[name.partition(",")[0]]).splitlines()[1:] if line.strip()]
         print(f"| {name} | {len(lines)} | {' | '.join(f'{peak:.0f}' for peak in peaks)} |", flush=True)
 
 
@@ -206,7 +206,7 @@ def change(repeats: int, names: tuple[str, ...] = ("perceptron 64, plain", "perc
     )
     for network in names:
         for name in installed():
-            if name in ("DDP by hand", "fit over a DataLoader"):
+            if name in ("DDP by hand", "fit, sharded", "fit over a DataLoader"):
                 continue
             with tempfile.TemporaryDirectory() as place:
                 whole = launch(2, "train_one", name, network, 4, f"{place}/whole", 0)[0]

@@ -32,7 +32,9 @@ def by_hand(net: nn.Module, x: Tensor, y: Tensor, epochs: int, folder: Path, sto
             optimizer.step()
 
 
-def by_fit(net: nn.Module, x: Tensor, y: Tensor, epochs: int, folder: Path, stop: int | None) -> None:
+def by_fit(
+    net: nn.Module, x: Tensor, y: Tensor, epochs: int, folder: Path, stop: int | None, *, sharded: bool = False
+) -> None:
     import luthier
 
     class StopAt(luthier.Callback):
@@ -42,8 +44,12 @@ def by_fit(net: nn.Module, x: Tensor, y: Tensor, epochs: int, folder: Path, stop
     luthier.fit(
         net, (x, y), criterion="cross-entropy", optimizer="SGD", lr=0.05, batch_size=BATCH, epochs=epochs, seed=0,
         shards=2, run=folder / "run" if stop or folder.exists() else None, callbacks=[StopAt()] if stop else [],
-        check=False, verbose=False,
+        check=False, verbose=False, sharded=sharded,
     )  # fmt: skip
+
+
+def by_fit_sharded(net: nn.Module, x: Tensor, y: Tensor, epochs: int, folder: Path, stop: int | None) -> None:
+    by_fit(net, x, y, epochs, folder, stop, sharded=True)
 
 
 def by_fit_loader(net: nn.Module, x: Tensor, y: Tensor, epochs: int, folder: Path, stop: int | None) -> None:
@@ -116,6 +122,7 @@ Program = Callable[[nn.Module, Tensor, Tensor, int, Path, int | None], None]
 PROGRAMS: dict[str, Program] = {
     "DDP by hand": by_hand,
     "fit": by_fit,
+    "fit, sharded": by_fit_sharded,
     "fit over a DataLoader": by_fit_loader,
     "Lightning": by_lightning,
     "Accelerate": by_accelerate,

@@ -84,7 +84,7 @@ def until(group: Workers, name: str, folder: Path, step: int) -> list[Any]:
 
 @pytest.mark.parametrize("name", some(["mlp", "transformer"], ["transformer"]))
 def test_a_run_goes_on_with_another_number_of_processes(name: str, groups: Any, tmp_path: Path) -> None:
-    whole = programs.train(name, 4, tmp_path / "whole", PLAIN)
+    whole = programs.train(name, 4, str(tmp_path / "whole"), PLAIN)
     place = tmp_path / "run"
     assert {answer[-1] for answer in until(groups(4), name, place, 2)} == {False}
     assert len(list(checkpoints(place / "checkpoints")[0].iterdir())) == 4

@@ -82,8 +82,9 @@ def test_tabm_is_flat_beyond_the_ranks_of_training_rows() -> None:
     far = torch.tensor([[0.0, value, 0.0, 0.0] for value in (1.0, 2.0, 99.0)])
     with torch.no_grad():
         answers = net(far, nowhere)
-    assert torch.equal(answers[0], answers[1])
-    assert torch.equal(answers[0], answers[2])
+    # some processors round a row of a product by its place
+    torch.testing.assert_close(answers[1], answers[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(answers[2], answers[0], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("family", ["convnet", "resnet"])

@@ -40,7 +40,7 @@ def refuse_alone(recipe: Recipe, group: Group | None) -> None:
     if recipe.sharded and group is None and "WORLD_SIZE" not in os.environ:
         raise _refused(
             "sharded spreads the weights over several processes, and this one trains alone",
-            "start it with luthier train --processes or torchrun",
+            "start several processes, with torchrun for example",
         )
 
 
@@ -124,8 +124,8 @@ def _refused(what: str, hint: str) -> SettingError:
 def blocks(module: nn.Module) -> list[nn.Module]:
     """Return the parts whose weights are gathered one after the other: the outermost of each class that repeats.
 
-    >>> [type(block).__name__ for block in blocks(nn.TransformerEncoder(nn.TransformerEncoderLayer(4, 1), 2))]
-    ['TransformerEncoderLayer', 'TransformerEncoderLayer']
+    >>> [type(block).__name__ for block in blocks(nn.Sequential(nn.LSTM(4, 4), nn.LSTM(4, 4), nn.ReLU()))]
+    ['LSTM', 'LSTM']
     """
     counts = Counter(type(part) for part in module.modules())
 

@@ -232,3 +232,9 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     assert steps == sorted(steps)
     assert steps[0] >= 2
     assert programs.train("transformer", 4, str(tmp_path), more) == whole
+
+
+def test_a_design_leaves_out_what_cannot_be_spread() -> None:
+    plan = luthier.design("examples/penguins.csv", target="species", sharded=True, seed=0)
+    assert (plan.recipe.ema, plan.recipe.optimizer_flavour) == (None, "foreach")
+    assert luthier.design("examples/penguins.csv", target="species", seed=0).recipe.ema is not None

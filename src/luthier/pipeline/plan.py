@@ -266,6 +266,9 @@ def design(source: Any, *, target: str | int | Sequence[str | int] = (), **given
     recipe, reasons = choice.recipe, choice.reasons
     if not prepared.num_valid and "patience" not in recipe_fields:
         recipe, reasons["patience"] = recipe.updated(patience=None), "there is no validation data"
+    for name, value in (("ema", None), ("optimizer_flavour", "foreach"), ("memory_format", "contiguous")):
+        if recipe.sharded and name not in recipe_fields:
+            recipe, reasons[name] = recipe.updated(**{name: value}), "the weights are spread over the processes"
     if blueprint is not None:
         recipe, reasons = Recipe(**recipe_fields), {name: why for name, why in reasons.items() if name in recipe_fields}
         _check_sizes(blueprint, choice.blueprint, str(source))

@@ -231,7 +231,8 @@ def read_checkpoint(path: Path, share: tuple[int, int] = (0, 1)) -> Any:
             code="run-newer-format",
         )
     # into memory that torch aligns, as it was when they were written: how a sum rounds may depend on that
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        tensors[name] = tensor.clone()
     blocks = Blocks(path.parent / _BLOCKS)
     for name, facts in document.get("blocks", {}).items():
         tensors[name] = blocks.get(facts)

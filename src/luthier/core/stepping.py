@@ -90,8 +90,8 @@ def backward(loss: Tensor) -> None:
 def averager(average: AveragedModel, module: nn.Module) -> Callable[[], None]:
     """Return what does `average.update_parameters(module)`, over lists that are made once.
 
-    It walks both modules each time and sorts their tensors by device and type: 0.3 of the 3 milliseconds of a step of a
-    small table. Modules with buffers, which may be replaced, and of several types go by it.
+    It walks both modules each time and sorts their tensors by device and type: a tenth of a step of
+    a small table. Modules with buffers, which may be replaced, and of several types go by it.
     """
     own: list[Tensor] = list(average.module.parameters())
     now: list[Tensor] = list(module.parameters())
